@@ -1,0 +1,1 @@
+"""Built-in adapters: each loads the refs of one scheme."""

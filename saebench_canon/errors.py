@@ -1,0 +1,42 @@
+"""How the program says what is wrong: one sentence, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CanonError(Exception):
+    """A mistake that its reader can mend: what is wrong, where (file, table), and a hint."""
+
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(what, where, hint)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        sentence = self.what if self.where is None else f"{self.where}: {self.what}"
+        return sentence if self.hint is None else f"{sentence.rstrip('.')}. {self.hint}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.where, self.hint)
+
+
+class NotOffline(CanonError):
+    """Something that only a hub has, and the hub cannot be reached."""
+
+
+def _rebuild(
+    kind: type[CanonError], what: str, where: str | None, hint: str | None
+) -> CanonError:
+    return kind(what, where=where, hint=hint)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The hint that names what was probably meant, or else all there is."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if close:
+        return f"Did you mean {' or '.join(repr(each) for each in close)}?"
+    return f"There is {', '.join(names)}." if names else "There is none."

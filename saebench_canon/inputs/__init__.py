@@ -1,0 +1,1 @@
+"""Built-in inputs: what metrics may ask for."""

@@ -1,0 +1,158 @@
+"""`packaged:python-docs`: English prose that every CPython from 3.11 on carries in its library.
+
+The text itself is not shipped. It is read from the docstrings and comments of the running
+Python's standard library, and `python_docs.digests` says which paragraphs, in which order:
+one line per module, its dotted name, a space, and the base64 of its paragraphs' digests, eight
+bytes each (BLAKE2b of the paragraph in UTF-8). `scripts/list_python_docs.py` wrote it.
+
+Only the standard library is imported here, so that any Python can run this file by itself.
+"""
+
+import ast
+import base64
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+DIGESTS = Path(__file__).with_name("python_docs.digests")
+DIGEST_BYTES = 8
+
+SHORTEST, LONGEST, FEWEST_WORDS = 32, 4000, 5
+LETTERS, PLAIN_WORDS = 0.75, 0.6
+NOT_PROSE = re.compile(
+    r">>>|\bcopyright\b|\(c\)|\blicen[sc]e|\bwarrant|\ball rights reserved\b|-\*-|\bvim?:|"
+    r"\bpylint\b|\bnoqa\b|^\$|^%|https?://\S+$|^[\w.]+\(.*\)( ->.*)?$",
+    re.IGNORECASE,
+)
+PLAIN_WORD = re.compile(r"[(\"'`*]*[A-Za-z]+(?:['-][A-Za-z]+)*[)\"'`*]*[.,;:!?]?[)\"'`*]*$")
+COMMENT = re.compile(r"[ \t]*#+[:!]?(.*)$")
+BLANK = re.compile(r"\n\s*\n")
+
+Source = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class PythonDocs:
+    """The listed prose as this Python has it."""
+
+    documents: tuple[tuple[str, str], ...]  # (module, its paragraphs joined by a blank line)
+    expected: int  # paragraphs in the list
+    missing: int  # how many of the listed this Python lacks
+    digest: str  # hex digest of what was yielded; the same on every complete Python
+
+
+def read_python_docs() -> PythonDocs:
+    """The listed paragraphs of the running Python, in listed order, grouped by module."""
+    return collect(read_list(DIGESTS.read_text("ascii")), source_of)
+
+
+def collect(listed: dict[str, tuple[bytes, ...]], source: Source) -> PythonDocs:
+    """The listed paragraphs that stand in the modules' sources; a module without source is skipped."""
+    documents = []
+    found = 0
+    whole = hashlib.blake2b(digest_size=16)
+    for module, digests in listed.items():
+        here = {paragraph_digest(text): text for text in paragraphs(source(module) or "")}
+        kept = [here[digest] for digest in digests if digest in here]
+        if not kept:
+            continue
+        found += len(kept)
+        documents.append((module, "\n\n".join(kept)))
+        whole.update(f"{module}\0{documents[-1][1]}\0".encode())
+    expected = sum(map(len, listed.values()))
+    return PythonDocs(tuple(documents), expected, expected - found, whole.hexdigest())
+
+
+def read_list(text: str) -> dict[str, tuple[bytes, ...]]:
+    """Digests by module from the text of `python_docs.digests`."""
+    listed = {}
+    for line in text.splitlines():
+        module, packed = line.split(" ")
+        raw = base64.b64decode(packed)
+        starts = range(0, len(raw), DIGEST_BYTES)
+        listed[module] = tuple(raw[start : start + DIGEST_BYTES] for start in starts)
+    return listed
+
+
+def write_list(listed: dict[str, tuple[bytes, ...]]) -> str:
+    """The text of `python_docs.digests`; the inverse of `read_list`."""
+    lines = (f"{name} {base64.b64encode(b''.join(all_)).decode()}\n" for name, all_ in listed.items())
+    return "".join(lines)
+
+
+def paragraph_digest(paragraph: str) -> bytes:
+    """Eight bytes that name a normalised paragraph."""
+    return hashlib.blake2b(paragraph.encode("utf-8"), digest_size=DIGEST_BYTES).digest()
+
+
+def source_of(module: str) -> str | None:
+    """Source of a standard library module, found without importing it; works in zipped libraries."""
+    path: list[str] | None = [os.path.dirname(os.__file__)]  # never what shadows it on sys.path
+    name = ""
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        spec = PathFinder.find_spec(name, path)
+        if spec is None or spec.loader is None:
+            return None
+        path = spec.submodule_search_locations
+    try:
+        return spec.loader.get_source(module)  # type: ignore[attr-defined, no-any-return]
+    except (AttributeError, ImportError, OSError, SyntaxError, UnicodeError):
+        return None
+
+
+def paragraphs(source: str) -> Iterator[str]:
+    """Paragraphs of prose in a module's source, docstrings first; none if it does not parse."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return
+    seen = set()
+    for block in (*docstrings(tree), *comments(source)):
+        for part in BLANK.split(block):
+            paragraph = " ".join(part.split())  # versions differ in indentation and wrapping
+            if paragraph not in seen and is_prose(paragraph):
+                seen.add(paragraph)
+                yield paragraph
+
+
+def docstrings(tree: ast.Module) -> Iterator[str]:
+    """Docstrings of a module in source order."""
+    owners = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    owned = [node.body[0] for node in ast.walk(tree) if isinstance(node, owners) and node.body]
+    for first in sorted(owned, key=lambda statement: statement.lineno):
+        match first:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                yield text
+
+
+def comments(source: str) -> Iterator[str]:
+    """Blocks of whole-line comments, without their hash signs, in source order."""
+    block: list[str] = []
+    for line in (*source.splitlines(), ""):
+        if comment := COMMENT.match(line):
+            block.append(comment[1] if any(map(str.isalpha, comment[1])) else "")
+        elif block:
+            yield "\n".join(block)
+            block = []
+
+
+def is_prose(paragraph: str) -> bool:
+    """Whether a paragraph is English sentences rather than code, a table or a licence."""
+    if not SHORTEST <= len(paragraph) <= LONGEST or NOT_PROSE.search(paragraph):
+        return False
+    words = paragraph.split()
+    plain = sum(PLAIN_WORD.match(word) is not None for word in words)
+    letters = sum(map(str.isalpha, paragraph)) + len(words) - 1
+    return (
+        len(words) >= FEWEST_WORDS
+        and letters >= LETTERS * len(paragraph)
+        and plain >= PLAIN_WORDS * len(words)
+    )

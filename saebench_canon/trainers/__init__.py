@@ -1,0 +1,1 @@
+"""Built-in trainers: architectures that a suite's train table can name."""
