@@ -1,0 +1,336 @@
+"""Activations of a language model: documents to windows of tokens, windows to vectors.
+
+One rule says which tokens count, here and in `splice`: a window is the BOS token, where the
+tokenizer has one, and up to context − 1 tokens of one document; the BOS position and the padding
+are never kept, neither as an activation nor in a loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saebench_canon.acts import Acts
+from saebench_canon.errors import CanonError
+from saebench_canon.inputs.hooks import HookPoint, centring_refused, first
+from saebench_canon.inputs.language_model import LanguageModel
+from saebench_canon.inputs.text import Document
+from saebench_canon.progress import track
+
+PADDING = 0  # any token will do: what stands right of a causal model's tokens cannot reach them
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Windows of tokens, in document order; kept tokens are all but BOS and padding."""
+
+    input_ids: Tensor  # [W, context] int64, padded on the right
+    length: Tensor  # [W] int64, tokens of each window, BOS included
+    doc: Tensor  # [W] int64, each window's document, 0 … documents − 1
+    documents: int
+    bos: bool  # whether every window starts with BOS
+    names: tuple[str, ...] = ()  # of the documents
+
+    def __len__(self) -> int:
+        return int(self.input_ids.shape[0])
+
+    @property
+    def context(self) -> int:
+        """The number of tokens of a full window."""
+        return int(self.input_ids.shape[1])
+
+    @property
+    def kept(self) -> Tensor:
+        """How many tokens of each window are kept, [W] int64."""
+        return self.length - int(self.bos)
+
+    @property
+    def token_doc(self) -> Tensor:
+        """The document of every kept token in order, [n] int64."""
+        return torch.repeat_interleave(self.doc, self.kept)
+
+    @property
+    def mask(self) -> Tensor:
+        """Where the kept tokens stand, [W, context] bool; in order of window, then place."""
+        return kept_mask(self.length, self.context, self.bos)
+
+    def of(self, documents: Tensor) -> Tokens:
+        """The windows of the documents where the mask [documents] is true; numbers stay."""
+        chosen = documents[self.doc]
+        return replace(
+            self,
+            input_ids=self.input_ids[chosen],
+            length=self.length[chosen],
+            doc=self.doc[chosen],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some windows, about equally long and cut to the longest of them."""
+
+    windows: Tensor  # [w] which windows of the tokens these are
+    input_ids: Tensor  # [w, longest]
+    length: Tensor  # [w]
+    mask: Tensor  # [w, longest] bool, kept tokens
+
+
+def kept_mask(length: Tensor, context: int, bos: bool) -> Tensor:
+    """Which places of windows [W] hold a kept token, [W, context] bool."""
+    place = torch.arange(context, device=length.device)
+    return (place >= int(bos)) & (place < length[:, None])
+
+
+def tokenize(
+    documents: Iterable[Document],
+    lm: LanguageModel,
+    *,
+    context: int,
+    limit: int | None = None,
+    shortest: int = 2,
+) -> Tokens:
+    """Windows of at most `context` tokens, documents in the given order and never mixed.
+
+    A window of fewer than `shortest` tokens beside its BOS is dropped (one token alone has nothing
+    to predict). With a `limit`, no document is read once so many tokens are kept, and the last
+    window is cut so that exactly `limit` are; where the text ends before, fewer are.
+
+    Raises:
+        CanonError: the context does not suit the model, or the text does not fill one window.
+    """
+    bos = lm.bos
+    head = [] if bos is None else [bos]
+    room = context - len(head)
+    _check_context(context, len(head) + shortest, lm, limit)
+    rows: list[list[int]] = []
+    docs: list[int] = []
+    names: list[str] = []
+    kept = seen = 0
+    for document in documents:
+        ids = lm.tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"]
+        seen += len(ids)
+        pieces = [ids[start : start + room] for start in range(0, len(ids), room)]
+        pieces = [piece for piece in pieces if len(piece) >= shortest]
+        if not pieces:
+            continue
+        for piece in pieces:
+            if limit is not None:
+                piece = piece[: limit - kept]
+            if piece:
+                rows.append(head + piece)
+                docs.append(len(names))
+                kept += len(piece)
+        names.append(document.name)
+        if kept == limit:
+            break
+    else:
+        if seen < room or not rows:
+            raise CanonError(
+                f"The text has {seen} tokens, too few for one context of {context}.",
+                hint="Give a longer text or set a smaller `context`.",
+            )
+    length = torch.tensor([len(row) for row in rows])
+    input_ids = torch.full((len(rows), context), PADDING)
+    for window, row in zip(input_ids, rows, strict=True):
+        window[: len(row)] = torch.tensor(row)
+    return Tokens(
+        input_ids, length, torch.tensor(docs), len(names), bos is not None, tuple(names)
+    )
+
+
+def extract(
+    lm: LanguageModel,
+    tokens: Tokens,
+    hook: HookPoint,
+    *,
+    batch_size: int = 32,
+    center: bool = False,
+    out: Path | None = None,
+) -> Acts:
+    """The value at the hook for every kept token, in order; layers beyond it are not computed.
+
+    `center` subtracts each vector's mean over its d entries: `x − (x·1/d) 1`. All that is written
+    to the residual stream being centred is the same thing, the sum of centred vectors being the
+    centred sum, and a LayerNorm model computes the same from it, since every LayerNorm begins by
+    subtracting this mean. Dictionaries trained on TransformerLens's folded models expect it.
+
+    With `out`, a .npy file of this name is written and the result is mapped from it.
+
+    Raises:
+        CanonError: centring would change the model, the module does not give [batch, place, d],
+            or an activation is not finite.
+    """
+    check_centring(lm, hook, center)
+    kept = tokens.kept
+    starts = torch.cumsum(kept, 0) - kept  # the first row of each window
+    rows = int(kept.sum())
+    x: Any = None
+    parts = batches(tokens, batch_size)
+    for batch in track(parts, f"activations at {hook.name}", len(parts)):
+        value = _value_at(lm, hook, batch)
+        vectors = value[batch.mask.to(value.device)].float()  # [kept of the batch, d]
+        if center:
+            vectors = vectors - vectors.mean(dim=1, keepdim=True)
+        vectors = vectors.cpu()
+        if not bool(torch.isfinite(vectors).all()):
+            raise _not_finite(vectors, batch, tokens, hook, lm)
+        if x is None:
+            x = _empty(out, (rows, vectors.shape[1]))
+        sizes = kept[batch.windows].tolist()
+        for start, part in zip(
+            starts[batch.windows].tolist(), vectors.split(sizes), strict=True
+        ):
+            x[start : start + len(part)] = part.numpy()
+    if out is None:
+        return Acts(torch.from_numpy(x), tokens.token_doc)
+    x.flush()
+    return Acts(open_activations(out), tokens.token_doc)
+
+
+def open_activations(path: Path) -> Tensor:
+    """Activations [n, d] mapped from a .npy file; writing to them does not change the file."""
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+def batches(tokens: Tokens, size: int) -> list[Batch]:
+    """All windows, longest first and then in order, so that few places are padding."""
+    if size < 1:
+        raise CanonError(f"A batch holds at least one window, not {size}.", where="batch_size")
+    order = torch.argsort(tokens.length, descending=True, stable=True)
+    found = []
+    for windows in order.split(size):
+        length = tokens.length[windows]
+        longest = int(length.max())
+        mask = kept_mask(length, longest, tokens.bos)
+        found.append(Batch(windows, tokens.input_ids[windows, :longest], length, mask))
+    return found
+
+
+def forward(lm: LanguageModel, batch: Batch) -> Any:
+    """Run the model on a batch, padding masked, and give what it returns."""
+    place = torch.arange(batch.input_ids.shape[1])
+    attention_mask = (place < batch.length[:, None]).long()
+    with torch.no_grad():
+        return lm.model(
+            input_ids=batch.input_ids.to(lm.device),
+            attention_mask=attention_mask.to(lm.device),
+            use_cache=False,
+        )
+
+
+def check_centring(lm: LanguageModel, hook: HookPoint, center: bool) -> None:
+    """Refuse, with the reason, to centre what a model would not compute the same from."""
+    reason = centring_refused(lm.model, hook) if center else None
+    if reason is not None:
+        raise CanonError(
+            f"Activations at {hook.name} cannot be centred: {reason}.", where=lm.name
+        )
+
+
+def check_shape(value: Any, hook: HookPoint, batch: Batch) -> Tensor:
+    """The value at a hook, which is one vector for each place of each window."""
+    tensor = first(value)
+    wanted = tuple(batch.input_ids.shape)
+    if not isinstance(tensor, Tensor) or tensor.ndim != 3 or tuple(tensor.shape[:2]) != wanted:
+        shape = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise CanonError(
+            f"The {hook.side} of {hook.module} is {shape}, not one vector for each token.",
+            where=hook.name,
+            hint="Hook a block, its attention or its MLP.",
+        )
+    return tensor
+
+
+def module_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The first argument of a module, however it was passed."""
+    return args[0] if args else kwargs.get("hidden_states")
+
+
+class _Reached(Exception):  # noqa: N818 - not an error: the forward pass has gone far enough
+    """Carries the value out of the forward pass that need not go on."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
+
+
+@contextmanager
+def _stopping_at(lm: LanguageModel, hook: HookPoint) -> Iterator[None]:
+    def at_input(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        raise _Reached(module_input(args, kwargs))
+
+    def at_output(module: Any, args: tuple[Any, ...], output: Any) -> None:
+        raise _Reached(output)
+
+    module = lm.model.get_submodule(hook.module)
+    if hook.side == "input":
+        handle = module.register_forward_pre_hook(at_input, with_kwargs=True)
+    else:
+        handle = module.register_forward_hook(at_output)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _value_at(lm: LanguageModel, hook: HookPoint, batch: Batch) -> Tensor:
+    """The value at the hook [w, longest, d]."""
+    try:
+        with _stopping_at(lm, hook):
+            forward(lm, batch)
+    except _Reached as reached:
+        return check_shape(reached.value, hook, batch)
+    raise never_ran(hook)
+
+
+def never_ran(hook: HookPoint) -> CanonError:
+    """The error for a module that the forward pass does not call."""
+    return CanonError(
+        f"The model never calls {hook.module} by itself, so it has no value to take.",
+        where=hook.name,
+        hint="Hook a block, its attention or its MLP.",
+    )
+
+
+def _empty(out: Path | None, shape: tuple[int, int]) -> Any:
+    if out is None:
+        return np.empty(shape, dtype=np.float32)
+    return np.lib.format.open_memmap(out, mode="w+", dtype=np.float32, shape=shape)
+
+
+def _check_context(context: int, least: int, lm: LanguageModel, limit: int | None) -> None:
+    if context < least:
+        raise CanonError(
+            f"The context {context} is too short; take {least} or more.", where=lm.name
+        )
+    if lm.longest is not None and context > lm.longest:
+        raise CanonError(
+            f"The context {context} is longer than the model's {lm.longest} positions.",
+            where=lm.name,
+        )
+    if limit is not None and limit < 1:
+        raise CanonError(f"At least one token has to be kept, not {limit}.", where="tokens")
+
+
+def _not_finite(
+    vectors: Tensor, batch: Batch, tokens: Tokens, hook: HookPoint, lm: LanguageModel
+) -> CanonError:
+    """The error that names the first bad token of a batch."""
+    bad = int((~torch.isfinite(vectors)).any(dim=1).nonzero()[0])
+    row, place = batch.mask.nonzero()[bad].tolist()
+    doc = int(tokens.doc[batch.windows[row]])
+    name = tokens.names[doc] if tokens.names else f"document {doc}"
+    token = lm.tokenizer.decode([int(batch.input_ids[row, place])])
+    return CanonError(
+        f"The activation at {hook.name} is not finite on token {place} ({token!r}) "
+        f"of a window of {name!r}.",
+        where=lm.name,
+        hint="Load the model in float32.",
+    )

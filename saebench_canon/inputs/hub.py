@@ -1,0 +1,30 @@
+"""Can the hub be asked? A name that does not resolve is known at once, not after five retries."""
+
+from __future__ import annotations
+
+import os
+import socket
+import urllib.request
+from urllib.parse import urlparse
+
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+DEFAULT_ENDPOINT = "https://huggingface.co"
+
+
+def told_offline() -> bool:
+    """Whether the environment forbids asking the hub (`HF_HUB_OFFLINE=1` and its kin)."""
+    return any(os.environ.get(name, "").lower() in {"1", "true", "yes", "on"} for name in OFFLINE)
+
+
+def out_of_reach() -> bool:
+    """Whether asking the hub is forbidden or certain to fail: then only the local cache serves."""
+    if told_offline():
+        return True
+    endpoint = urlparse(os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT))
+    if endpoint.scheme in urllib.request.getproxies():
+        return False  # a proxy resolves names for us
+    try:
+        socket.getaddrinfo(endpoint.hostname, endpoint.port or 443)
+    except OSError:
+        return True
+    return False

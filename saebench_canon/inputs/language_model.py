@@ -1,0 +1,274 @@
+"""The language model whose activations are taken: from the hub, a folder, or the package."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saebench_canon.errors import CanonError, NotOffline, nearest
+from saebench_canon.inputs import hub
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGED = Path(__file__).parents[1] / "packaged"
+CONFIG = "config.json"
+TOKENIZER_FILES = (
+    "added_tokens.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A causal language model in eval mode without gradients, and its tokenizer."""
+
+    name: str
+    identity: str  # what `model_identity` says of it
+    model: Any  # a PreTrainedModel
+    tokenizer: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def bos(self) -> int | None:
+        """The token that every window starts with; None when the tokenizer has none."""
+        token: int | None = self.tokenizer.bos_token_id
+        return token
+
+    @property
+    def longest(self) -> int | None:
+        """The longest context that the model's configuration allows; None when it has no limit."""
+        config = getattr(self.model.config, "text_config", None) or self.model.config
+        longest: int | None = getattr(config, "max_position_embeddings", None)
+        return longest
+
+
+def load_language_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    folder: Path | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = "float32",
+) -> LanguageModel:
+    """The model and tokenizer of a hub id, a local folder or `packaged:NAME`, all read alike.
+
+    Attention is always "eager": the one implementation that every family has and that computes
+    what its paper says (the others drop Gemma 2's soft cap). Code from a repository is never run.
+
+    Raises:
+        CanonError: the folder or repository is missing or does not hold a whole model.
+        NotOffline: the model is only on the hub, which cannot be reached.
+    """
+    import torch
+
+    path = model_folder(name, folder=folder)
+    if path is None:
+        _check_hub(name, revision)
+    where = name if path is None else str(path)
+    source = where if path is None else str(_checked_folder(path))
+    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(kind, torch.dtype):
+        raise CanonError(f"There is no dtype {dtype!r}.", hint="Take float32, bfloat16 or float16.")
+    options = {
+        "revision": revision if path is None else None,
+        "trust_remote_code": False,
+        "local_files_only": path is not None or hub.out_of_reach(),
+    }
+    with _quiet():
+        tokenizer = _load_tokenizer(source, where, options)
+        model = _load_weights(source, where, options, kind)
+    model.requires_grad_(False)
+    identity = model_identity(name, revision=revision, folder=folder)
+    return LanguageModel(name, identity, model.to(device).eval(), tokenizer)
+
+
+def model_identity(
+    name: str, *, revision: str | None = None, folder: Path | None = None
+) -> str:
+    """What the model is: a digest of a folder's content, or a hub id with its revision.
+
+    The commit that a hub revision stands for is not part of it (it would change with the first
+    download); `cached_commit` gives it, for the record's provenance.
+    """
+    path = model_folder(name, folder=folder)
+    if path is None:
+        return f"hub:{name}@{revision or 'main'}"
+    _checked_folder(path)
+    digest = hashlib.blake2b(digest_size=16)
+    for file in (path / CONFIG, *_tokenizer_files(path), *_weights(path)):
+        digest.update(f"\0{file.name}\0".encode())
+        if file.suffix == ".json":
+            digest.update(json.dumps(_json(file), sort_keys=True).encode())
+            continue
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    return f"model:{digest.hexdigest()}"
+
+
+def cached_commit(name: str, *, revision: str | None = None) -> str | None:
+    """The commit of a hub model in the local cache; None when it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, CONFIG, revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
+def model_folder(name: str, *, folder: Path | None = None) -> Path | None:
+    """The folder that a name means, relative to the given one; None for a hub id."""
+    if name.startswith("packaged:"):
+        wanted = name.removeprefix("packaged:")
+        there = [each.parent.name for each in PACKAGED.glob(f"*/{CONFIG}")]
+        if wanted not in there:
+            raise CanonError(f"There is no packaged model {wanted!r}.", hint=nearest(wanted, there))
+        return PACKAGED / wanted
+    path = (folder or Path()) / Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise CanonError(
+            "This is a file, and a model is a folder.", where=name, hint="Name its folder."
+        )
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
+        there = [each.name for each in path.parent.glob("*") if each.is_dir()]
+        raise CanonError(
+            "There is no such model folder.", where=name or "''", hint=nearest(path.name, there)
+        )
+    return None
+
+
+def _checked_folder(path: Path) -> Path:
+    """The folder, which has a configuration, weights and a tokenizer."""
+    where = str(path)
+    if not (path / CONFIG).is_file():
+        raise CanonError(f"The folder has no {CONFIG}, so it is not a model.", where=where)
+    if not _weights(path):
+        raise CanonError("The folder has no weights (*.safetensors).", where=where)
+    if not _tokenizer_files(path):
+        raise CanonError("The folder has no tokenizer.", where=where, hint="Save one beside it.")
+    return path
+
+
+def _tokenizer_files(path: Path) -> list[Path]:
+    return [path / name for name in TOKENIZER_FILES if (path / name).is_file()]
+
+
+def _weights(path: Path) -> list[Path]:
+    """The files that `transformers` reads weights from."""
+    return sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+
+
+def _json(file: Path) -> object:
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise CanonError(f"The file is not JSON ({error}).", where=str(file)) from None
+
+
+def _check_hub(name: str, revision: str | None) -> None:
+    """Ask for the hub model's configuration, so that what is wrong is said in one sentence."""
+    from huggingface_hub import errors, hf_hub_download
+
+    at = name if revision is None else f"{name}@{revision}"
+    absent = hub.out_of_reach()
+    try:
+        hf_hub_download(name, CONFIG, revision=revision, local_files_only=absent)
+    except errors.GatedRepoError:
+        raise CanonError(
+            "This model is gated.", where=at, hint="Accept its terms on the hub and log in."
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise CanonError("The hub has this model, but not this revision.", where=at) from None
+    except errors.RepositoryNotFoundError:
+        raise CanonError(
+            "There is neither a folder nor a hub model of this name.", where=at
+        ) from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError):
+        raise NotOffline(
+            "The model is neither a folder nor in the cache, and the hub cannot be reached.",
+            where=at,
+            hint="Download it where there is a network and name its folder.",
+        ) from None
+    except errors.EntryNotFoundError:
+        raise CanonError(f"The hub model has no {CONFIG}.", where=at) from None
+    except errors.HFValidationError:
+        raise CanonError(
+            "This is neither a folder nor the name of a hub model.", where=at
+        ) from None
+
+
+def _load_tokenizer(source: str, where: str, options: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, **options)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _does_not_load("tokenizer", error, where, options) from error
+
+
+def _load_weights(source: str, where: str, options: dict[str, Any], dtype: torch.dtype) -> Any:
+    import transformers
+    from safetensors import SafetensorError
+
+    renamed = tuple(map(int, transformers.__version__.split(".")[:2])) >= (4, 56)
+    try:
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            source,
+            attn_implementation="eager",
+            output_loading_info=True,
+            **{"dtype" if renamed else "torch_dtype": dtype},
+            **options,
+        )
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+        raise _does_not_load("model", error, where, options) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise CanonError(
+            f"The weights lack {len(missing)} of the model's tensors, {missing[0]!r} for one.",
+            where=where,
+        )
+    return model
+
+
+def _does_not_load(
+    what: str, error: Exception, where: str, options: dict[str, Any]
+) -> CanonError:
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    if options["local_files_only"] and not Path(where).is_dir():
+        return NotOffline(
+            f"The {what} is not whole in the cache, and the hub cannot be reached ({line}).",
+            where=where,
+        )
+    return CanonError(f"The {what} does not load ({line}).", where=where)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep `transformers` from writing to the terminal, and leave it as it was."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,209 @@
+"""Cross-entropy of a language model with something else in the place of its activations.
+
+Replaced are the kept tokens (see `extraction`): BOS keeps its own activation, and a loss is counted
+at every kept token that has a next one in its window. An SAE is thus never asked for the BOS
+activation, which no SAE here is trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from saebench_canon.inputs.extraction import (
+    Batch,
+    Tokens,
+    batches,
+    check_centring,
+    check_shape,
+    forward,
+    module_input,
+    never_ran,
+)
+from saebench_canon.inputs.hooks import HookPoint, first, with_first
+from saebench_canon.inputs.language_model import LanguageModel
+from saebench_canon.progress import track
+
+Mode = Literal["clean", "sae", "zero", "mean"]
+Replace = Callable[[Tensor], Tensor]  # [n, d] -> [n, d]
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Sums of cross-entropy in nats by document, [docs] float64, and of how many tokens."""
+
+    ce_clean: Tensor
+    ce_sae: Tensor
+    ce_zero: Tensor
+    ce_mean: Tensor
+    count: Tensor  # [docs] int64
+
+
+@dataclass(frozen=True, eq=False)
+class BaselineLosses:
+    """The part of `Losses` that depends on the data alone and serves every SAE."""
+
+    ce_clean: Tensor
+    ce_zero: Tensor
+    ce_mean: Tensor
+    count: Tensor
+
+    def with_sae(self, ce_sae: Tensor) -> Losses:
+        """These beside the losses with one SAE's reconstruction."""
+        return Losses(self.ce_clean, ce_sae, self.ce_zero, self.ce_mean, self.count)
+
+
+def baseline_losses(
+    lm: LanguageModel,
+    tokens: Tokens,
+    hook: HookPoint,
+    *,
+    mean: Tensor,
+    batch_size: int = 16,
+    center: bool = False,
+) -> BaselineLosses:
+    """The clean, the zero-ablated and the mean-ablated losses; `mean` [d] is that of the data."""
+    options: dict[str, Any] = {"batch_size": batch_size, "center": center}
+    clean, count = spliced_losses(lm, tokens, hook, mode="clean", **options)
+    zero, _ = spliced_losses(lm, tokens, hook, mode="zero", **options)
+    ablated, _ = spliced_losses(lm, tokens, hook, mode="mean", mean=mean, **options)
+    return BaselineLosses(clean, zero, ablated, count)
+
+
+def spliced_losses(
+    lm: LanguageModel,
+    tokens: Tokens,
+    hook: HookPoint,
+    *,
+    mode: Mode,
+    reconstruct: Replace | None = None,
+    mean: Tensor | None = None,
+    batch_size: int = 16,
+    center: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Sum of cross-entropy in nats [docs] float64 and count of tokens [docs] int64, by document.
+
+    At the kept tokens, "sae" puts `reconstruct(x)` [n, d] in the place of x [n, d] float32, "zero"
+    the zero vector, "mean" the vector `mean` [d]; "clean" leaves the model as it is.
+
+    With `center`, x is the centred activation (see `extract`) and so are reconstruction and mean.
+    The reconstruction goes in as `v + (reconstruct(x) − x)`, v the uncentred activation: its mean
+    over d comes back, which in a LayerNorm model changes nothing but makes an identity exact.
+    The zero vector and `mean` go in as they are, for the same reason.
+
+    Raises:
+        CanonError: centring would change the model, or the hook does not suit (see `extract`).
+    """
+    check_centring(lm, hook, center)
+    replacement = _replacement(mode, reconstruct, mean, center)
+    sums = torch.zeros(tokens.documents, dtype=torch.float64)
+    counts = torch.zeros(tokens.documents, dtype=torch.int64)
+    parts = batches(tokens, batch_size)
+    for batch in track(parts, f"{mode} losses at {hook.name}", len(parts)):
+        with _replaced(lm, hook, batch, replacement):
+            logits = forward(lm, batch).logits
+        docs = tokens.doc[batch.windows]
+        for row, doc in enumerate(docs.tolist()):
+            losses = _window_losses(logits[row], batch, row)
+            sums[doc] += losses.double().sum().cpu()
+            counts[doc] += len(losses)
+    return sums, counts
+
+
+def _window_losses(logits: Tensor, batch: Batch, row: int) -> Tensor:
+    """Cross-entropy of the next token at a window's kept tokens but its last, [kept − 1]."""
+    predicting = batch.mask[row, :-1] & batch.mask[row, 1:]  # [longest − 1]
+    targets = batch.input_ids[row, 1:][predicting].to(logits.device)
+    chosen = logits[:-1][predicting.to(logits.device)].float()
+    return functional.cross_entropy(chosen, targets, reduction="none")
+
+
+def _replacement(
+    mode: Mode, reconstruct: Replace | None, mean: Tensor | None, center: bool
+) -> Replace | None:
+    """What takes the place of the values [n, d], both float32; None leaves them alone."""
+    if mode == "clean":
+        return None
+    if mode == "zero":
+        return torch.zeros_like
+    if mode == "mean":
+        if mean is None:
+            raise ValueError("the mean ablation needs the mean")
+        vector = mean
+        return lambda values: vector.to(values).expand_as(values)
+    if reconstruct is None:
+        raise ValueError("the SAE's losses need its reconstruction")
+    function = reconstruct
+    if not center:
+        return function
+
+    def recentred(values: Tensor) -> Tensor:
+        x = values - values.mean(dim=1, keepdim=True)
+        return values + (function(x) - x)
+
+    return recentred
+
+
+@contextmanager
+def _replaced(
+    lm: LanguageModel, hook: HookPoint, batch: Batch, replacement: Replace | None
+) -> Iterator[None]:
+    """Inside the block, the model computes with the replaced values at the batch's kept tokens."""
+    if replacement is None:
+        yield
+        return
+    splice = _Splice(hook, batch, replacement)
+    module = lm.model.get_submodule(hook.module)
+    if hook.side == "input":
+        handles = [module.register_forward_pre_hook(splice.at_input, with_kwargs=True)]
+    else:
+        handles = [module.register_forward_hook(splice.at_output)]
+    if hook.bypass is not None:
+        block = lm.model.get_submodule(hook.bypass)
+        handles.append(block.register_forward_hook(splice.at_bypass))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    if splice.change is None:
+        raise never_ran(hook)
+
+
+class _Splice:
+    """The hooks of one forward pass and the change they made."""
+
+    def __init__(self, hook: HookPoint, batch: Batch, replacement: Replace) -> None:
+        self.hook = hook
+        self.batch = batch
+        self.replacement = replacement
+        self.change: Tensor | None = None  # [w, longest, d], new minus old
+
+    def at_input(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        new = self.new(module_input(args, kwargs))
+        if args:
+            return (new, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": new}
+
+    def at_output(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
+        return with_first(output, self.new(output))
+
+    def at_bypass(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
+        """The value that ran past the module is replaced too: its change is added to the block."""
+        assert self.change is not None
+        return with_first(output, first(output) + self.change)
+
+    def new(self, value: Any) -> Tensor:
+        """The value with the kept tokens replaced."""
+        old = check_shape(value, self.hook, self.batch)
+        mask = self.batch.mask.to(old.device)
+        new = old.clone()
+        new[mask] = self.replacement(old[mask].float()).to(new)
+        self.change = new - old
+        return new

@@ -1,0 +1,304 @@
+"""Documents of text: from a local file, a hub data set, or the package itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from saebench_canon.errors import CanonError, NotOffline, nearest
+from saebench_canon.inputs import hub
+
+SUFFIXES = (".txt", ".jsonl", ".parquet")
+PACKAGED = ("python-docs",)
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+END_OF_TEXT = re.compile(r"^[ \t]*<\|endoftext\|>[ \t]*$", re.MULTILINE)
+BLANK_LINES = re.compile(r"\n(?:[ \t\r]*\n)+")
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Where text comes from: `kind` says how `name` is read.
+
+    `column` counts for .jsonl, .parquet and hub sets; `split`, `revision` and `subset` (what the
+    hub calls a configuration) for hub sets only.
+    """
+
+    kind: Literal["file", "hub", "packaged"]
+    name: str  # a path, a hub id, or the name after "packaged:"
+    split: str = "train"
+    column: str = "text"
+    revision: str | None = None
+    subset: str | None = None
+
+    def __str__(self) -> str:
+        return f"packaged:{self.name}" if self.kind == "packaged" else self.name
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document: a name by which an error can point at it, and its text."""
+
+    name: str
+    text: str
+
+
+def text_source(
+    text: str,
+    *,
+    folder: Path | None = None,
+    split: str = "train",
+    column: str = "text",
+    revision: str | None = None,
+    subset: str | None = None,
+) -> TextSource:
+    """What a suite's `text` names; a relative path is relative to the folder.
+
+    A name with a suffix of ours, with a leading `.`, `/` or `~`, or of something that exists is a
+    file; `packaged:…` is the package's own; anything else is a hub data set.
+    """
+    if text.startswith("packaged:"):
+        name = text.removeprefix("packaged:")
+        if name not in PACKAGED:
+            raise CanonError(f"There is no packaged text {name!r}.", hint=nearest(name, PACKAGED))
+        return TextSource("packaged", name)
+    path = (folder or Path()) / Path(text).expanduser()
+    if text.startswith((".", "/", "~")) or path.suffix in SUFFIXES or path.exists():
+        return TextSource("file", str(path), column=column)
+    if not HUB_NAME.fullmatch(text):
+        raise CanonError(
+            f"The text {text!r} is neither a file nor the name of a hub data set.",
+            hint=f"Give a {', '.join(SUFFIXES)} file, OWNER/NAME, or packaged:{PACKAGED[0]}.",
+        )
+    return TextSource("hub", text, split, column, revision, subset)
+
+
+def read_documents(source: TextSource) -> list[Document]:
+    """All documents of a source, in order; see `iter_documents`."""
+    return list(iter_documents(source))
+
+
+def iter_documents(source: TextSource) -> Iterator[Document]:
+    """The documents of a source in order, read as they are asked for; those of only space left out.
+
+    A .txt file holds several documents, separated by form feeds, or else by lines that read
+    `<|endoftext|>`, or else by blank lines: what comes first in this list and is found in it.
+    A .jsonl or .parquet file holds one a row, a hub set likewise (streamed).
+
+    Raises:
+        CanonError: the source is missing, unreadable, or holds no text at all.
+        NotOffline: a hub set, and the hub cannot be reached.
+    """
+    found = False
+    for document in _raw_documents(source):
+        if document.text.strip():
+            found = True
+            yield document
+    if not found:
+        raise CanonError("The text is empty.", where=str(source))
+
+
+def text_identity(source: TextSource) -> str:
+    """What the text is: a digest of its content, for a hub set its full name.
+
+    A hub set without a revision is whatever its main branch holds: pin one to be sure of it.
+    """
+    if source.kind == "hub":
+        parts = (source.name, source.subset, source.split, source.column, source.revision)
+        return "hub:" + json.dumps(parts)
+    if source.kind == "packaged":
+        from saebench_canon.packaged.python_docs import read_python_docs
+
+        return f"packaged:{source.name}:{read_python_docs().digest}"
+    path = _local_file(source)
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(path.suffix.encode())
+    digest.update(b"\0" if path.suffix == ".txt" else f"\0{source.column}\0".encode())
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return f"text:{digest.hexdigest()}"
+
+
+def split_documents(text: str) -> list[str]:
+    """The documents of a .txt file's text, by the first separator that stands in it."""
+    if "\f" in text:
+        return text.split("\f")
+    if END_OF_TEXT.search(text):
+        return END_OF_TEXT.split(text)
+    return BLANK_LINES.split(text)
+
+
+def _raw_documents(source: TextSource) -> Iterator[Document]:
+    if source.kind == "packaged":
+        from saebench_canon.packaged.python_docs import read_python_docs
+
+        return (Document(name, text) for name, text in read_python_docs().documents)
+    if source.kind == "hub":
+        return _from_hub(source)
+    path = _local_file(source)
+    readers = {".txt": _from_txt, ".jsonl": _from_jsonl, ".parquet": _from_parquet}
+    return readers[path.suffix](path, source.column)
+
+
+def _local_file(source: TextSource) -> Path:
+    """The path of a local source, which is there and of a kind that is read."""
+    path = Path(source.name)
+    if path.is_dir():
+        raise CanonError("This is a folder, not a text file.", where=source.name)
+    if not path.exists():
+        there = [each.name for each in path.parent.glob("*") if each.suffix in SUFFIXES]
+        raise CanonError(
+            "There is no such text file.", where=source.name, hint=nearest(path.name, there)
+        )
+    if path.suffix not in SUFFIXES:
+        raise CanonError(
+            f"Text is read from {', '.join(SUFFIXES)}, not from {path.suffix or 'this'!r}.",
+            where=source.name,
+        )
+    return path
+
+
+def _utf8(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CanonError(
+            f"The text is not UTF-8 (byte {error.start}).", where=where, hint="Convert it first."
+        ) from None
+
+
+def _from_txt(path: Path, column: str) -> Iterator[Document]:
+    text = _utf8(path.read_bytes(), str(path)).replace("\r\n", "\n")
+    for number, part in enumerate(split_documents(text), start=1):
+        yield Document(f"{path.name} document {number}", part.strip("\n"))
+
+
+def _from_jsonl(path: Path, column: str) -> Iterator[Document]:
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            where = f"{path} line {number}"
+            line = _utf8(raw, where)
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise CanonError(f"The line is not JSON ({error}).", where=where) from None
+            if not isinstance(row, dict):
+                raise CanonError("The line is not a JSON object.", where=where)
+            yield Document(f"{path.name} line {number}", _cell(row, column, where))
+
+
+def _from_parquet(path: Path, column: str) -> Iterator[Document]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise CanonError(f"The file is not Parquet ({error}).", where=str(path)) from None
+    with table:
+        names = table.schema_arrow.names
+        if column not in names:
+            raise _no_column(column, names, str(path))
+        rows = (
+            value
+            for batch in table.iter_batches(batch_size=1024, columns=[column])
+            for value in batch.column(0).to_pylist()
+        )
+        for number, value in enumerate(rows, start=1):
+            where = f"{path} row {number}"
+            yield Document(f"{path.name} row {number}", _cell({column: value}, column, where))
+
+
+def _from_hub(source: TextSource) -> Iterator[Document]:
+    rows = _hub_rows(source)
+    number = 0
+    while True:
+        number += 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except OSError as error:
+            raise NotOffline(
+                f"The hub broke off ({_first_line(error)}).", where=str(source)
+            ) from None
+        where = f"{source} row {number}"
+        yield Document(where, _cell(row, source.column, where))
+
+
+def _hub_rows(source: TextSource) -> Iterator[dict[str, Any]]:
+    """The rows of a hub set: streamed, or from the local cache where the hub is forbidden."""
+    where = str(source)
+    cached = hub.told_offline()
+    if not cached and hub.out_of_reach():
+        raise NotOffline(
+            "This text is on the hub, which cannot be reached.", where=where, hint=_SAVE
+        )
+    try:
+        import datasets
+    except ImportError:
+        raise CanonError(
+            "Text from the hub is read with the package `datasets`, which is not installed.",
+            where=where,
+            hint="Run `pip install datasets`.",
+        ) from None
+    try:
+        rows = datasets.load_dataset(
+            source.name,
+            source.subset,
+            split=source.split,
+            revision=source.revision,
+            streaming=not cached,
+        )
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise CanonError(
+            f"The hub has no such data set ({_first_line(error)}).", where=where
+        ) from None
+    except OSError as error:
+        raise NotOffline(
+            f"The text is not in the cache and the hub cannot be reached ({_first_line(error)}).",
+            where=where,
+            hint=_SAVE,
+        ) from None
+    except (ValueError, RuntimeError) as error:  # unknown split or configuration, script data sets
+        raise CanonError(f"The data set does not open: {_first_line(error)}", where=where) from None
+    return iter(rows)
+
+
+_SAVE = "Save it as a .jsonl or .parquet file where there is a network and name that file."
+
+
+def _cell(row: dict[str, Any], column: str, where: str) -> str:
+    """The text of a row; null counts as empty."""
+    if column not in row:
+        raise _no_column(column, row, where)
+    value = row[column]
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise CanonError(
+            f"Column {column!r} holds {type(value).__name__}, not text.",
+            where=where,
+            hint="Set `column` to one that holds text.",
+        )
+    return value
+
+
+def _no_column(column: str, names: Iterable[str], where: str) -> CanonError:
+    listed = ", ".join(map(repr, names)) or "none"
+    return CanonError(
+        f"There is no column {column!r}; the columns are {listed}.",
+        where=where,
+        hint="Set `column`.",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
