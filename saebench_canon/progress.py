@@ -33,3 +33,12 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     for done, item in enumerate(items, start=1):
         yield item
         listener(what, done, total)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Tell the listener that another process is making what this one needs."""
+    listener = _listener.get()
+    if listener is not None:
+        listener(f"waiting for {what}", 0, 0)
+    yield

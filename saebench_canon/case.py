@@ -1,0 +1,147 @@
+"""What a case is: one metric on one subject with one seed; a suite is a list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from saebench_canon.axes import all_pairs, ladders, pairs, without
+from saebench_canon.errors import CanonError, NotOffline
+from saebench_canon.metric import Metric
+from saebench_canon.plugins import Registry
+from saebench_canon.ref import Ref
+from saebench_canon.suite import DataSpec, MetricSpec, SaeSpec, Suite
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One metric on one subject (an SAE, an ordered pair, a group) with one seed."""
+
+    metric: Metric
+    label: str
+    over: str
+    subject: tuple[SaeSpec, ...]
+    peers: tuple[SaeSpec, ...]
+    data: DataSpec | None
+    settings: Mapping[str, Any]
+    seed: int
+    title: str
+
+    @property
+    def name(self) -> str:
+        """The subject's name: its members' names, joined by plus signs."""
+        return "+".join(sae.name for sae in self.subject)
+
+    @property
+    def axes(self) -> dict[str, Any]:
+        """Each axis with the members' value, or the list of their values where they differ."""
+        axes: dict[str, Any] = {}
+        for axis in self.subject[0].axes:
+            values = [sae.axes.get(axis) for sae in self.subject]
+            axes[axis] = values[0] if len(set(values)) == 1 else values
+        return axes
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.title}"
+
+
+def cases_of(suite: Suite, registry: Registry) -> list[Case]:
+    """Every case of a suite, ordered so that neighbours share inputs.
+
+    Cases stand by data, then by the last SAE they need, then in the order of the metric tables: a
+    worker that takes a stretch of them seldom waits for another.
+    """
+    place = {sae.name: index for index, sae in enumerate(suite.saes)}
+    data = {
+        name: replace(spec, center=_centred(spec, suite, registry))
+        for name, spec in suite.data.items()
+    }
+    cases = [
+        (_rank(suite, subject, place, row), _case(suite, spec, subject, seed, data, registry))
+        for row, spec in enumerate(suite.metrics)
+        for subject in _subjects(suite, spec)
+        for seed in spec.seeds
+    ]
+    return [case for _, case in sorted(cases, key=lambda ranked: ranked[0])]
+
+
+def _rank(
+    suite: Suite, subject: Sequence[SaeSpec], place: Mapping[str, int], row: int
+) -> tuple[int, int, int]:
+    data = subject[-1].data
+    return (
+        -1 if data is None else list(suite.data).index(data),
+        max(place[sae.name] for sae in subject),
+        row,
+    )
+
+
+def _case(
+    suite: Suite,
+    spec: MetricSpec,
+    subject: tuple[SaeSpec, ...],
+    seed: int,
+    data: Mapping[str, DataSpec],
+    registry: Registry,
+) -> Case:
+    return Case(
+        metric=registry.metrics[spec.metric],
+        label=spec.label,
+        over=spec.over,
+        subject=subject,
+        peers=_peers(suite, spec, subject[-1]),
+        data=data[subject[-1].data] if subject[-1].data is not None else None,
+        settings=spec.settings,
+        seed=seed,
+        title=spec.label if len(spec.seeds) == 1 else f"{spec.label}@{seed}",
+    )
+
+
+def _subjects(suite: Suite, spec: MetricSpec) -> Iterator[tuple[SaeSpec, ...]]:
+    saes = [
+        sae
+        for sae in suite.saes
+        if all(axis in sae.axes and keeps(sae.axes[axis]) for axis, keeps in spec.conditions.items())
+    ]
+    kind, _, axis = spec.over.partition(":")
+    if kind == "each":
+        return ((sae,) for sae in saes)
+    if kind == "group":
+        return (tuple(group) for group in ladders(saes, axis) if len(group) > 1)
+    along: Callable[[Iterable[SaeSpec], str], Iterator[tuple[SaeSpec, SaeSpec]]]
+    along = pairs if kind == "pairs" else all_pairs
+    return along(saes, axis)
+
+
+def _peers(suite: Suite, spec: MetricSpec, sae: SaeSpec) -> tuple[SaeSpec, ...]:
+    """The SAEs that differ from the given one only in the peers' axis."""
+    axis = spec.peers
+    if axis is None or axis not in sae.axes:
+        return ()
+    return tuple(
+        other
+        for other in suite.saes
+        if other is not sae
+        and other.data == sae.data
+        and without(other.axes, axis) == without(sae.axes, axis)
+    )
+
+
+def _centred(data: DataSpec, suite: Suite, registry: Registry) -> bool:
+    """Whether the mean over the width leaves the activations: the data's word, or its SAEs'."""
+    if data.center is not None or data.model is None:
+        return bool(data.center)
+    wishes: dict[bool, str] = {}
+    for sae in suite.saes:
+        if sae.data == data.name and isinstance(sae.source, Ref):
+            with suppress(NotOffline):
+                described = registry.adapter(sae.source.scheme).describe(sae.source)
+                wishes.setdefault(bool(described.center_writing_weights), sae.name)
+    if len(wishes) > 1:
+        raise CanonError(
+            f"'{wishes[True]}' was trained on centred activations and '{wishes[False]}' was not",
+            where=data.where, hint="Give each its own data table, or set 'center' for both.",
+        )  # fmt: skip
+    return any(wishes)

@@ -1,0 +1,70 @@
+"""The hooks a plugin may implement: nouns are collected, verbs are hooked (pluggy)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from saebench_canon.adapter import Adapter
+    from saebench_canon.bench import Bench
+    from saebench_canon.case import Case
+    from saebench_canon.input import Input
+    from saebench_canon.launcher import Launcher
+    from saebench_canon.metric import Metric
+    from saebench_canon.record import Record
+    from saebench_canon.report import Report
+    from saebench_canon.trainer import Trainer
+
+PROJECT = "saebench_canon"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def canon_adapters() -> Iterable[Adapter]:  # type: ignore[empty-body]
+    """Adapters, each the owner of one URI scheme."""
+
+
+@hookspec
+def canon_inputs() -> Iterable[Input]:  # type: ignore[empty-body]
+    """Inputs that metrics may ask for by name."""
+
+
+@hookspec
+def canon_metrics() -> Iterable[Metric]:  # type: ignore[empty-body]
+    """Metrics that suites may name."""
+
+
+@hookspec
+def canon_trainers() -> Iterable[Trainer]:  # type: ignore[empty-body]
+    """Architectures and objectives that a suite's train table may name."""
+
+
+@hookspec
+def canon_reports() -> Iterable[Report]:  # type: ignore[empty-body]
+    """Ways to write the tables of a run into a file."""
+
+
+@hookspec
+def canon_launchers() -> Iterable[Launcher]:  # type: ignore[empty-body]
+    """Ways to run shards of a suite elsewhere."""
+
+
+@hookspec(firstresult=True)
+def canon_claim(path: Path) -> str | None:
+    """The ref of a bare path whose checkpoint format the plugin knows, such as `saelens:PATH`."""
+
+
+@hookspec(firstresult=True)
+def canon_measure(case: Case, bench: Bench) -> Record | None:
+    """Measure a case; wrap it to time, profile or trace."""
+
+
+@hookspec
+def canon_recorded(record: Record) -> None:
+    """Learn of a record that has just been stored."""
