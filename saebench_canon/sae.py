@@ -1,20 +1,25 @@
-"""The canonical SAE: unit-norm decoder rows, a linear encoder without hidden biases, one activation.
+"""The canonical SAE: unit-norm decoder rows, codes after selection, no bias left in the input.
 
-Any object with `encode`, `decode`, `W_dec`, `b_dec` is an SAE; `canonical` brings it to this form
-or says why it cannot be.
+`fold` makes one of raw parameters, `canonical` of any object with `encode`, `decode`, `W_dec`
+and `b_dec`; what cannot be brought to this form exactly is refused with the reason.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from saebench_canon.errors import CanonError
+from saebench_canon.kernels.codes import Codes
 
 Activation = Literal["relu", "jumprelu", "topk", "gated"]
+
+CHUNK = 2**24  # pre-activations held at once by encode_sparse, 64 MiB in float32
+AGREES = 1e-4  # largest relative error between an object's decode and codes times rows plus bias
 
 
 class AnySAE(Protocol):
@@ -28,3 +33,361 @@ class AnySAE(Protocol):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Reconstructions [n, d] of codes [n, m]."""
+
+
+class Encoder(Protocol):
+    """How a canonical SAE finds its codes."""
+
+    @property
+    def linear(self) -> Tensor | None:
+        """The linear weights [d, m] before the activation, None when there are none."""
+
+    def dense(self, x: Tensor) -> Tensor:
+        """Codes [n, m]."""
+
+    def sparse(self, x: Tensor) -> Codes:
+        """The positive codes."""
+
+    def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> Encoder:
+        """The same encoder elsewhere or in another precision."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearEncoder:
+    """Codes `scale · act(x weights + bias)`; the selection sees what stands inside `act`."""
+
+    weights: Tensor  # [d, m]
+    bias: Tensor  # [m]
+    activation: Activation
+    threshold: Tensor | None = None  # [m], at least 0: a code is kept when strictly above it
+    k: int | None = None
+    gain: Tensor | None = None  # [m], gated: magnitude = gain · pre-activation + offset
+    offset: Tensor | None = None  # [m]
+    scale: Tensor | None = None  # [m], row norms that the selection must not see
+
+    @cached_property
+    def linear(self) -> Tensor:
+        """The encoder's weights on the scale of the codes, [d, m]."""
+        return self.weights if self.scale is None else self.weights * self.scale
+
+    def dense(self, x: Tensor) -> Tensor:
+        """Codes [n, m] of activations [n, d]."""
+        pre = torch.addmm(self.bias, x, self.weights)
+        if self.activation == "topk":
+            assert self.k is not None
+            values, indices = pre.topk(self.k, dim=1, sorted=False)
+            codes = torch.zeros_like(pre).scatter_(1, indices, values.relu())
+        else:
+            active, values = self._active(pre)
+            codes = torch.where(active, values, 0)
+        return codes if self.scale is None else codes * self.scale
+
+    def sparse(self, x: Tensor) -> Codes:
+        """The positive codes of activations [n, d]; top-k never makes dense codes."""
+        pre = torch.addmm(self.bias, x, self.weights)
+        if self.activation == "topk":
+            assert self.k is not None
+            values, columns = pre.topk(self.k, dim=1, sorted=False)
+            columns, order = columns.sort(dim=1)
+            values = values.gather(1, order)
+            active = values > 0
+            indices = columns[active]
+        else:
+            active, values = self._active(pre)
+            indices = active.nonzero()[:, 1]
+        kept = values[active]
+        if self.scale is not None:
+            kept = kept * self.scale[indices]
+        indptr = torch.zeros(len(x) + 1, dtype=torch.int64, device=x.device)
+        torch.cumsum(active.sum(dim=1), dim=0, out=indptr[1:])
+        return Codes(indptr, indices.to(torch.int32), kept, pre.shape[1])
+
+    def _active(self, pre: Tensor) -> tuple[Tensor, Tensor]:
+        """Which codes are positive and the values they then have, both [n, m]."""
+        if self.activation != "gated":
+            return pre > (0 if self.threshold is None else self.threshold), pre
+        assert self.gain is not None
+        assert self.offset is not None
+        values = torch.addcmul(self.offset, pre, self.gain)
+        return (pre > 0) & (values > 0), values
+
+    def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> LinearEncoder:
+        """The same encoder elsewhere or in another precision."""
+        return _moved(self, device, dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class WrappedEncoder:
+    """Codes of somebody's object times the norms of its decoder rows."""
+
+    sae: AnySAE
+    norms: Tensor  # [m]
+    linear: Tensor | None = None  # [d, m]
+
+    def dense(self, x: Tensor) -> Tensor:
+        """Codes [n, m] of activations [n, d]."""
+        home = self.sae.W_dec
+        with torch.no_grad():
+            codes = self.sae.encode(x.to(device=home.device, dtype=home.dtype))
+        return codes.to(device=x.device, dtype=self.norms.dtype) * self.norms
+
+    def sparse(self, x: Tensor) -> Codes:
+        """The positive codes of activations [n, d]."""
+        return Codes.from_dense(self.dense(x))
+
+    def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> WrappedEncoder:
+        """The same encoder with its norms elsewhere; the object itself stays where it is."""
+        return _moved(self, device, dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class CanonicalSAE:
+    """An SAE whose reconstruction is exactly `codes @ W_dec + b_dec` with unit-norm rows."""
+
+    W_dec: Tensor  # [m, d]
+    b_dec: Tensor  # [d]
+    coder: Encoder
+
+    @property
+    def width(self) -> int:
+        """The number of latents."""
+        return int(self.W_dec.shape[0])
+
+    @property
+    def d(self) -> int:
+        """The width of the activations."""
+        return int(self.W_dec.shape[1])
+
+    @property
+    def encoder(self) -> Tensor | None:
+        """Linear encoder weights [d, m] on the scale of the codes; None if it is not linear."""
+        return self.coder.linear
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes [n, m] of activations [n, d]."""
+        return self.coder.dense(self._checked(x))
+
+    def encode_sparse(self, x: Tensor) -> Codes:
+        """The positive codes of activations [n, d], a bounded number of tokens at a time."""
+        parts = self._checked(x).split(max(1, CHUNK // self.width))
+        return Codes.concatenate([self.coder.sparse(part) for part in parts])
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Reconstructions [n, d] of dense codes [n, m]."""
+        return torch.addmm(self.b_dec, codes, self.W_dec)
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> CanonicalSAE:
+        """The same SAE elsewhere or in another precision."""
+        return CanonicalSAE(
+            self.W_dec.to(device=device, dtype=dtype),
+            self.b_dec.to(device=device, dtype=dtype),
+            self.coder.to(device, dtype),
+        )
+
+    def _checked(self, x: Tensor) -> Tensor:
+        if x.ndim != 2 or x.shape[1] != self.d:
+            raise CanonError(
+                f"the activations have shape {list(x.shape)} where the SAE takes [n, {self.d}]"
+            )
+        if not torch.isfinite(x).all():
+            raise CanonError("the activations hold a value that is not finite")
+        return x.to(device=self.W_dec.device, dtype=self.W_dec.dtype)
+
+
+def fold(
+    *,
+    W_enc: Tensor,
+    W_dec: Tensor,
+    b_dec: Tensor,
+    b_enc: Tensor | None = None,
+    activation: Activation = "relu",
+    apply_b_dec_to_input: bool = False,
+    threshold: Tensor | None = None,
+    k: int | None = None,
+    rescale: bool = False,
+    b_gate: Tensor | None = None,
+    b_mag: Tensor | None = None,
+    r_mag: Tensor | None = None,
+    input_scale: float = 1.0,
+    where: str | None = None,
+) -> CanonicalSAE:
+    """The canonical form of an SAE given by raw parameters.
+
+    With n = ‖W_dec‖ by row: encoder `W_enc·n`, bias `(b_enc − b_dec W_enc)·n` when b_dec is
+    subtracted from the input, decoder `W_dec/n`, so that `z = act(x E + c)`, `x̂ = z D + b`.
+
+    `W_enc` [d, m], `W_dec` [m, d], `b_dec` [d]; `b_enc` [m] (gated: `b_gate`, `b_mag`, `r_mag`);
+    `threshold` scalar or [m] on the scale that selects. `rescale` says that selection saw
+    pre-activations times n; otherwise it saw them as stored, and so it does here. `input_scale`
+    is the factor that the SAE expects its input to be multiplied with and its output divided by.
+    Raises CanonError naming the parameter that is missing, misshapen, not finite, or a zero row.
+    """
+    if W_dec.ndim != 2:
+        raise CanonError(f"W_dec has shape {list(W_dec.shape)}, not [m, d]", where=where)
+    m, d = W_dec.shape
+    dtype = torch.float64 if W_dec.dtype == torch.float64 else torch.float32
+
+    def read(name: str, tensor: Tensor | None, *shape: int) -> Tensor:
+        if tensor is None:
+            raise CanonError(f"{name} is missing", where=where)
+        if tuple(tensor.shape) != shape:
+            raise CanonError(
+                f"{name} has shape {list(tensor.shape)} where {list(shape)} is expected",
+                where=where,
+            )
+        if not torch.isfinite(tensor).all():
+            raise CanonError(f"{name} holds a value that is not finite", where=where)
+        return tensor.detach().to(dtype)
+
+    rows = read("W_dec", W_dec, m, d) / input_scale
+    weights = read("W_enc", W_enc, d, m) * input_scale
+    b = read("b_dec", b_dec, d) / input_scale
+    norms = _row_norms(rows, where)
+    shift = b @ weights if apply_b_dec_to_input else torch.zeros_like(norms)
+    if activation == "gated":
+        gain = read("r_mag", r_mag, m).exp()
+        gate = read("b_gate", b_gate, m) - shift
+        magnitude = read("b_mag", b_mag, m) - shift * gain
+        coder = LinearEncoder(
+            weights * norms,
+            gate * norms,
+            activation,
+            gain=gain,
+            offset=(magnitude - gate * gain) * norms,
+        )
+        return CanonicalSAE(rows / norms[:, None], b, coder)
+    bias = (torch.zeros_like(norms) if b_enc is None else read("b_enc", b_enc, m)) - shift
+    if activation == "topk":
+        if k is None or not 0 < k <= m:
+            raise CanonError(f"k is {k} where the SAE has {m} latents", where=where)
+        if rescale:
+            coder = LinearEncoder(weights * norms, bias * norms, activation, k=k)
+        else:
+            coder = LinearEncoder(weights, bias, activation, k=k, scale=norms)
+        return CanonicalSAE(rows / norms[:, None], b, coder)
+    level = None
+    if activation == "jumprelu":
+        if threshold is not None and threshold.ndim == 0:
+            threshold = threshold.expand(m)
+        level = read("threshold", threshold, m)
+        level = (level / input_scale if rescale else level * norms).clamp(min=0)
+    coder = LinearEncoder(weights * norms, bias * norms, activation, threshold=level)
+    return CanonicalSAE(rows / norms[:, None], b, coder)
+
+
+def canonical(sae: object, *, name: str | None = None) -> CanonicalSAE:
+    """The canonical form of any SAE in memory; raises CanonError with the reason if it has none.
+
+    Objects of SAELens are folded; any other is wrapped after its `decode` and its codes have
+    been checked on random inputs.
+    """
+    if isinstance(sae, CanonicalSAE):
+        return sae
+    where = name or type(sae).__name__
+    if type(sae).__module__.partition(".")[0] == "sae_lens":
+        from saebench_canon.adapters.saelens_format import from_object
+
+        return from_object(sae, where=where)
+    for attribute in ("encode", "decode", "W_dec", "b_dec"):
+        if not hasattr(sae, attribute):
+            raise CanonError(
+                f"it has no {attribute}",
+                where=where,
+                hint="An SAE has encode, decode, W_dec [m, d] and b_dec [d].",
+            )
+    return _wrap(sae, where)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def _wrap(sae: AnySAE, where: str) -> CanonicalSAE:
+    rows, b = sae.W_dec.detach(), sae.b_dec.detach()
+    if rows.ndim != 2 or b.shape != rows.shape[1:]:
+        raise CanonError(
+            f"W_dec has shape {list(rows.shape)} and b_dec {list(b.shape)}, not [m, d] and [d]",
+            where=where,
+        )
+    dtype = torch.float64 if rows.dtype == torch.float64 else torch.float32
+    norms = _row_norms(rows.to(dtype), where)
+    x = _probe(rows, b)
+    codes = sae.encode(x)
+    if codes.shape != (len(x), len(rows)):
+        raise CanonError(
+            f"encode gives shape {list(codes.shape)} where [n, {len(rows)}] is expected",
+            where=where,
+        )
+    if not torch.isfinite(codes).all():
+        raise CanonError("encode gives codes that are not finite", where=where)
+    if (codes < 0).any():
+        raise CanonError("its codes can be negative, so a latent has no one direction", where=where)
+    if _differ(codes @ rows + b, sae.decode(codes)):
+        raise CanonError("its decode is not codes times W_dec plus b_dec", where=where)
+    if _differ(sae.encode(x[: len(x) // 2]), codes[: len(x) // 2]):
+        raise CanonError(
+            "a token's codes depend on the other tokens of its batch",
+            where=where,
+            hint="Give it a threshold for inference.",
+        )
+    linear = getattr(sae, "W_enc", None)
+    if not isinstance(linear, Tensor) or not _is_linear(linear.detach(), x, codes):
+        linear = None
+    folded = None if linear is None else linear.detach().to(dtype) * norms
+    return CanonicalSAE(
+        rows.to(dtype) / norms[:, None], b.to(dtype).clone(), WrappedEncoder(sae, norms, folded)
+    )
+
+
+def _probe(rows: Tensor, b: Tensor) -> Tensor:
+    """Random activations [96, d] of several sizes around the bias, the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(96, rows.shape[1], generator=generator)
+    sizes = torch.tensor([0.3, 1.0, 10.0]).repeat(32)[:, None]
+    return b + (noise * sizes).to(rows)
+
+
+def _is_linear(weights: Tensor, x: Tensor, codes: Tensor) -> bool:
+    """Whether active codes are x times the weights plus a constant of the latent."""
+    if weights.shape != (x.shape[1], codes.shape[1]):
+        return False
+    active = codes > 0
+    counts = active.sum(dim=0)
+    if not (counts > 1).any():
+        return False
+    rest = torch.where(active, codes - x @ weights, 0)
+    spread = torch.where(active, rest - rest.sum(dim=0) / counts.clamp(min=1), 0)
+    return bool(spread.norm() <= AGREES * codes.norm())
+
+
+def _differ(ours: Tensor, theirs: Tensor) -> bool:
+    if ours.shape != theirs.shape:
+        return True
+    # not "<=": a difference that is not a number is one
+    return not bool((ours - theirs).norm() <= AGREES * theirs.norm().clamp(min=1e-6))
+
+
+def _row_norms(rows: Tensor, where: str | None) -> Tensor:
+    norms = rows.norm(dim=1)
+    if not torch.isfinite(norms).all():
+        raise CanonError("W_dec holds a value that is not finite", where=where)
+    if (norms == 0).any():
+        zero = int((norms == 0).nonzero()[0])
+        raise CanonError(
+            f"W_dec has {int((norms == 0).sum())} rows of zeros (the first is row {zero}), "
+            "and a direction of norm 0 has no canonical form",
+            where=where,
+        )
+    return norms
+
+
+Part = TypeVar("Part", LinearEncoder, WrappedEncoder)
+
+
+def _moved(part: Part, device: torch.device | str | None, dtype: torch.dtype | None) -> Part:
+    """The dataclass with each of its tensors moved."""
+    tensors = {
+        field.name: value.to(device=device, dtype=dtype)
+        for field in fields(part)
+        if isinstance(value := getattr(part, field.name), Tensor)
+    }
+    return replace(part, **tensors)

@@ -1,0 +1,141 @@
+"""SAELens' releases on the hub: what there is and what the cache holds, without importing it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from saebench_canon.errors import CanonError, nearest
+from saebench_canon.ref import Ref
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release: its repository, the model, the loader, and each SAE's folder by id."""
+
+    name: str
+    repository: str
+    model: str | None
+    loader: str  # "sae_lens" is SAELens' own format
+    folders: dict[str, str]
+    scales: dict[str, float]  # factors of activations that SAELens folds in on loading
+    overrides: dict[str, Any]  # what is to be laid over each cfg.json
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a hub ref points: an SAE of a release, or any folder of a repository."""
+
+    release: str
+    id: str
+    repository: str
+    folder: str
+    model: str | None = None
+    loader: str = "sae_lens"
+    scale: float | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@cache
+def releases() -> dict[str, Release]:
+    """Every release that the installed SAELens knows."""
+    import yaml
+
+    spec = importlib.util.find_spec("sae_lens")
+    if spec is None or spec.origin is None:
+        raise CanonError("SAELens is not installed", hint="Install the package 'sae-lens'.")
+    text = Path(spec.origin).with_name("pretrained_saes.yaml").read_bytes()
+    table = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return {
+        name: Release(
+            name,
+            entry["repo_id"],
+            entry.get("model"),
+            entry.get("conversion_func") or "sae_lens",
+            {str(sae["id"]): str(sae["path"]) for sae in entry["saes"]},
+            {
+                str(sae["id"]): float(sae["norm_scaling_factor"])
+                for sae in entry["saes"]
+                if "norm_scaling_factor" in sae
+            },
+            entry.get("config_overrides") or {},
+        )
+        for name, entry in table.items()
+    }
+
+
+def locate(ref: Ref) -> Place:
+    """The place of a ref; raises CanonError with the nearest names when there is none."""
+    first, slash, rest = ref.target.partition("/")
+    known = releases()
+    if first in known:
+        release = known[first]
+        if rest not in release.folders:
+            raise CanonError(
+                f"the release '{first}' has no SAE '{rest}'" if slash else f"'{ref}' names no SAE",
+                where=str(ref),
+                hint=_few(rest, release.folders),
+            )
+        return Place(
+            first,
+            rest,
+            release.repository,
+            release.folders[rest],
+            release.model,
+            release.loader,
+            release.scales.get(rest),
+            release.overrides,
+        )
+    second, slash, folder = rest.partition("/")
+    if slash and folder:
+        repository = f"{first}/{second}"
+        return Place(repository, folder, repository, folder)
+    raise CanonError(
+        f"SAELens has no release '{first}'",
+        where=str(ref),
+        hint=_few(first, known),
+    )
+
+
+def cached_commit(repository: str, revision: str | None) -> str | None:
+    """The commit that the hub's cache has for a revision of a repository, if any."""
+    folder = _cache() / f"models--{repository.replace('/', '--')}"
+    name = revision or "main"
+    if (folder / "snapshots" / name).is_dir():
+        return name
+    reference = folder / "refs" / name
+    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
+
+
+def cached_folder(place: Place, revision: str | None) -> Path | None:
+    """The SAE's folder in the hub's cache, if its configuration is there."""
+    commit = cached_commit(place.repository, revision)
+    if commit is None:
+        return None
+    name = f"models--{place.repository.replace('/', '--')}"
+    folder = _cache() / name / "snapshots" / commit / place.folder
+    return folder if (folder / "cfg.json").is_file() else None
+
+
+def _cache() -> Path:
+    """The hub client's cache folder, by its own environment variables."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if path := os.environ.get(variable):
+            return Path(path).expanduser()
+    home = os.environ.get("HF_HOME")
+    if home is None:
+        home = os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
+    return Path(home).expanduser() / "hub"
+
+
+def _few(name: str, known: dict[str, Release] | dict[str, str]) -> str:
+    """The nearest names, or the first three of a long list."""
+    hint = nearest(name, known)
+    if not hint.startswith("There is") or len(known) <= 3:
+        return hint
+    some = ", ".join(f"'{each}'" for each in sorted(known)[:3])
+    return f"There are {len(known)}, among them {some}."
