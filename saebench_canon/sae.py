@@ -6,9 +6,9 @@ and `b_dec`; what cannot be brought to this form exactly is refused with the rea
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -113,7 +113,19 @@ class LinearEncoder:
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> LinearEncoder:
         """The same encoder elsewhere or in another precision."""
-        return _moved(self, device, dtype)
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device=device, dtype=dtype)
+
+        return replace(
+            self,
+            weights=self.weights.to(device=device, dtype=dtype),
+            bias=self.bias.to(device=device, dtype=dtype),
+            threshold=move(self.threshold),
+            gain=move(self.gain),
+            offset=move(self.offset),
+            scale=move(self.scale),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +149,8 @@ class WrappedEncoder:
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> WrappedEncoder:
         """The same encoder with its norms elsewhere; the object itself stays where it is."""
-        return _moved(self, device, dtype)
+        linear = None if self.linear is None else self.linear.to(device=device, dtype=dtype)
+        return replace(self, norms=self.norms.to(device=device, dtype=dtype), linear=linear)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +182,7 @@ class CanonicalSAE:
 
     def encode_sparse(self, x: Tensor) -> Codes:
         """The positive codes of activations [n, d], a bounded number of tokens at a time."""
-        parts = self._checked(x).split(max(1, CHUNK // self.width))
+        parts = torch.split(self._checked(x), max(1, CHUNK // self.width))
         return Codes.concatenate([self.coder.sparse(part) for part in parts])
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -343,7 +356,8 @@ def _probe(rows: Tensor, b: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(96, rows.shape[1], generator=generator)
     sizes = torch.tensor([0.3, 1.0, 10.0]).repeat(32)[:, None]
-    return b + (noise * sizes).to(rows)
+    probe: Tensor = b + (noise * sizes).to(rows)
+    return probe
 
 
 def _is_linear(weights: Tensor, x: Tensor, codes: Tensor) -> bool:
@@ -367,7 +381,7 @@ def _differ(ours: Tensor, theirs: Tensor) -> bool:
 
 
 def _row_norms(rows: Tensor, where: str | None) -> Tensor:
-    norms = rows.norm(dim=1)
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
     if not torch.isfinite(norms).all():
         raise CanonError("W_dec holds a value that is not finite", where=where)
     if (norms == 0).any():
@@ -378,16 +392,3 @@ def _row_norms(rows: Tensor, where: str | None) -> Tensor:
             where=where,
         )
     return norms
-
-
-Part = TypeVar("Part", LinearEncoder, WrappedEncoder)
-
-
-def _moved(part: Part, device: torch.device | str | None, dtype: torch.dtype | None) -> Part:
-    """The dataclass with each of its tensors moved."""
-    tensors = {
-        field.name: value.to(device=device, dtype=dtype)
-        for field in fields(part)
-        if isinstance(value := getattr(part, field.name), Tensor)
-    }
-    return replace(part, **tensors)

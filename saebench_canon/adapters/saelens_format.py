@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,33 +186,38 @@ def fold_weights(config: Config, weights: Mapping[str, Tensor], *, where: str) -
         if (factor <= 0).any():
             raise CanonError("scaling_factor holds a value that is not above 0", where=where)
         W_dec = W_dec * factor[:, None]
-    encoder = {
-        "W_enc": weights["W_enc"],
-        "W_dec": W_dec,
-        "b_dec": weights["b_dec"],
-        "apply_b_dec_to_input": config.apply_b_dec_to_input,
-        "input_scale": config.input_scale,
-        "where": where,
-    }
+    build = partial(
+        fold,
+        W_enc=weights["W_enc"],
+        W_dec=W_dec,
+        b_dec=weights["b_dec"],
+        apply_b_dec_to_input=config.apply_b_dec_to_input,
+        input_scale=config.input_scale,
+        where=where,
+    )
     if config.architecture == "gated":
-        biases = {key: weights[key] for key in ("b_gate", "b_mag", "r_mag")}
-        return fold(activation="gated", **biases, **encoder)
-    encoder["b_enc"] = weights["b_enc"]
+        return build(
+            activation="gated",
+            b_gate=weights["b_gate"],
+            b_mag=weights["b_mag"],
+            r_mag=weights["r_mag"],
+        )
+    build = partial(build, b_enc=weights["b_enc"])
     if config.architecture == "standard":
-        return fold(activation="relu", **encoder)
+        return build(activation="relu")
     if config.architecture == "topk":
         assert config.k is not None
-        return fold(activation="topk", k=int(config.k), rescale=config.rescale, **encoder)
+        return build(activation="topk", k=int(config.k), rescale=config.rescale)
     if config.architecture == "jumprelu":
-        return fold(activation="jumprelu", threshold=weights["threshold"], **encoder)
-    threshold = weights["topk_threshold"]
+        return build(activation="jumprelu", threshold=weights["threshold"])
+    threshold = weights["topk_threshold"].reshape(())
     if not threshold > 0:
         raise CanonError(
             "topk_threshold is 0, so a token's codes depend on the other tokens of its batch",
             where=where,
             hint="Train it further, or save it with a threshold for inference.",
         )
-    return fold(activation="jumprelu", threshold=threshold, rescale=config.rescale, **encoder)
+    return build(activation="jumprelu", threshold=threshold, rescale=config.rescale)
 
 
 def from_object(sae: Any, *, where: str) -> CanonicalSAE:

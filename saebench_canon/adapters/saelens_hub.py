@@ -43,7 +43,7 @@ class Place:
 @cache
 def releases() -> dict[str, Release]:
     """Every release that the installed SAELens knows."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     spec = importlib.util.find_spec("sae_lens")
     if spec is None or spec.origin is None:

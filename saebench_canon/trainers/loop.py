@@ -1,0 +1,237 @@
+"""Training one SAE: batches of shuffled activations, the step loop, the threshold, the saved folder.
+
+`train` is the seam: anything that takes an SAE and batches through the same steps can replace it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from sae_lens import TrainingSAE, TrainingSAEConfig
+from sae_lens.saes.sae import TrainStepInput
+from torch import Tensor
+
+from saebench_canon import progress
+from saebench_canon.acts import Acts
+from saebench_canon.errors import CanonError
+from saebench_canon.trainer import Trained
+
+BETAS = (0.9, 0.999)
+CLIP = 1.0  # largest norm of the gradient, SAELens' own
+THRESHOLD_BATCHES = 50
+CHUNK = 65_536  # tokens read at once for the mean
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast: `warm_up` and `decay` are shares of the steps."""
+
+    tokens: int
+    batch_size: int
+    lr: float
+    warm_up: float
+    decay: float
+
+    @property
+    def steps(self) -> int:
+        """Whole batches only."""
+        return self.tokens // self.batch_size
+
+    def rate(self, step: int) -> float:
+        """The learning rate: up linearly, constant, and linearly to 0 at the end."""
+        up = (step + 1) / max(self.warm_up * self.steps, 1)
+        down = (self.steps - step) / max(self.decay * self.steps, 1)
+        return self.lr * min(up, 1.0, down)
+
+
+@dataclass(frozen=True)
+class Revival:
+    """The auxiliary loss: the best `k` dead latents explain the error that the others leave."""
+
+    coefficient: float
+    k: int
+    dead_after: int  # tokens without firing
+
+    def loss(self, W_dec: Tensor, error: Tensor, pre: Tensor, dead: Tensor, *, rescale: bool) -> Tensor:
+        """Squared error of the dead latents' reconstruction of the error, from codes unselected."""
+        rows = W_dec[dead]
+        if rescale:
+            rows = rows / rows.norm(dim=1, keepdim=True)
+        codes = pre[:, dead].relu()
+        if self.k < codes.shape[1]:
+            best = codes.topk(self.k, dim=1, sorted=False)
+            codes = torch.zeros_like(codes).scatter(1, best.indices, best.values)
+        return self.coefficient * (codes @ rows - error.detach()).pow(2).sum(dim=1).mean()
+
+
+class Batches:
+    """Activations scaled to a mean squared norm of d, in a fresh order each epoch.
+
+    The last `held` of the first shuffle never reach training.
+    """
+
+    def __init__(self, x: Tensor, size: int, *, seed: int, held: float = 0.0) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        self._x = x
+        order = torch.randperm(len(x), generator=self._generator)
+        keep = len(x) - math.ceil(held * len(x))
+        self._train, self._held = order[:keep], order[keep:]
+        self._size = size
+        if len(self._train) < size:
+            raise CanonError(
+                f"the data keeps {len(self._train)} tokens for training and a batch has {size}",
+                hint="Give it more data or a smaller batch_size.",
+            )
+        self.mean, self.factor = _moments(x)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens an epoch draws from."""
+        return len(self._train)
+
+    def training(self) -> Iterator[Tensor]:
+        """Batches without end; the ragged tail of each epoch is dropped."""
+        yield from self._draw(self._train, self._size)
+
+    def held_out(self) -> Iterator[Tensor]:
+        """Batches without end of the tokens kept from training."""
+        yield from self._draw(self._held, min(self._size, len(self._held)))
+
+    def _draw(self, tokens: Tensor, size: int) -> Iterator[Tensor]:
+        while True:
+            order = tokens[torch.randperm(len(tokens), generator=self._generator)]
+            for start in range(0, len(order) - size + 1, size):
+                yield self._x[order[start : start + size]] * self.factor
+
+
+def train(
+    sae: TrainingSAE[Any],
+    batches: Iterator[Tensor],
+    schedule: Schedule,
+    *,
+    what: str,
+    coefficients: Callable[[int], dict[str, float]] = lambda step: {},
+    revival: Revival | None = None,
+) -> float:
+    """Take the schedule's Adam steps on the SAE in place; returns the last loss."""
+    optimiser = torch.optim.Adam(sae.parameters(), lr=schedule.lr, betas=BETAS, fused=True)
+    silent = torch.zeros(sae.cfg.d_sae, device=sae.device)  # tokens since each latent fired
+    rescale = getattr(sae.cfg, "rescale_acts_by_decoder_norm", False)
+    loss = torch.zeros(())
+    with torch.enable_grad():
+        for step in progress.track(range(schedule.steps), what, schedule.steps):
+            x = next(batches)
+            for group in optimiser.param_groups:
+                group["lr"] = schedule.rate(step)
+            out = sae.training_forward_pass(
+                TrainStepInput(
+                    sae_in=x,
+                    coefficients=coefficients(step),
+                    dead_neuron_mask=None,
+                    n_training_steps=step,
+                    is_logging_step=False,
+                )
+            )
+            loss = out.loss
+            if revival is not None:
+                dead = silent >= revival.dead_after
+                if dead.any():
+                    error = x - out.sae_out
+                    loss = loss + revival.loss(
+                        sae.W_dec, error, out.hidden_pre, dead, rescale=rescale
+                    )
+                silent += len(x)
+                silent[(out.feature_acts.detach() > 0).any(dim=0)] = 0
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(sae.parameters(), CLIP)
+            optimiser.step()
+            optimiser.zero_grad()
+    return float(loss.detach())
+
+
+@torch.no_grad()
+def threshold(sae: TrainingSAE[Any], batches: Iterator[Tensor]) -> float:
+    """Mean over fresh batches of the least positive code selected (Bussmann et al. 2024, eq. 8)."""
+    least = []
+    for _ in range(THRESHOLD_BATCHES):
+        codes = sae.encode(next(batches))
+        if (codes > 0).any():
+            least.append(codes[codes > 0].min().double())
+    if not least:
+        raise CanonError("no latent is active after training, so there is no threshold")
+    return float(torch.stack(least).mean())
+
+
+def run(
+    config: TrainingSAEConfig,
+    acts: Acts,
+    folder: Path,
+    schedule: Schedule,
+    *,
+    seed: int,
+    held: float = 0.0,
+    coefficients: Callable[[int], dict[str, float]] = lambda step: {},
+    revival: Revival | None = None,
+) -> Trained:
+    """Build an SAE of the configuration from the seed, train it on the activations and save it."""
+    batches = Batches(acts.x, schedule.batch_size, seed=seed, held=held)
+    if schedule.steps < 1:
+        raise CanonError(
+            f"{schedule.tokens} tokens are less than one batch of {schedule.batch_size}",
+            hint="Raise tokens or lower batch_size.",
+        )
+    config.device = str(acts.x.device)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        sae = TrainingSAE.from_dict(config.to_dict())
+    sae.b_dec.data.copy_(batches.mean * batches.factor)
+    architecture = config.architecture()
+    loss = train(
+        sae,
+        batches.training(),
+        schedule,
+        what=f"training {architecture} {config.d_sae}",
+        coefficients=coefficients,
+        revival=revival,
+    )
+    if not math.isfinite(loss) or not all(torch.isfinite(p).all() for p in sae.parameters()):
+        raise CanonError(
+            f"the training of {architecture} {config.d_sae} diverged", hint="Lower lr."
+        )
+    if held:
+        sae.topk_threshold.fill_(threshold(sae, batches.held_out()))
+    sae.fold_activation_norm_scaling_factor(batches.factor)
+    seen = schedule.steps * schedule.batch_size
+    trained = Trained(tokens=seen, epochs=seen / batches.tokens, steps=schedule.steps, loss=loss)
+    save(sae, folder, seed=seed, tokens=seen, epochs=trained.epochs, last_loss=loss)
+    return trained
+
+
+def save(sae: TrainingSAE[Any], folder: Path, **metadata: Any) -> None:
+    """Save the SAE for inference; the same SAE gives the same bytes."""
+    for key, value in metadata.items():
+        setattr(sae.cfg.metadata, key, value)
+    _, path = sae.save_inference_model(folder)
+    config: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _moments(x: Tensor) -> tuple[Tensor, float]:
+    """The mean [d] of activations and the factor that makes their mean squared norm d."""
+    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    squares = 0.0
+    for part in torch.split(x, CHUNK):
+        wide = part.double()
+        total += wide.sum(dim=0)
+        squares += float(wide.pow(2).sum())
+    if not math.isfinite(squares) or squares == 0:
+        raise CanonError("the activations are all zero or hold a value that is not finite")
+    return (total / len(x)).float(), math.sqrt(x.shape[1] * len(x) / squares)
