@@ -1,0 +1,150 @@
+"""How replicates become one number with an interval (METRICS.md section 5).
+
+The unit across SAEs is the training seed. What varies inside one (seeds of the case, orders of a
+path) is averaged before anything is said of the spread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal
+
+LEVEL = 0.95
+
+Kind = Literal["t", "jackknife", "bootstrap", "values", "point", "welch"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, the half-width of its interval where there is one, and the units behind both.
+
+    `kind` says where the interval is from: "t" over training seeds, "jackknife" leaving out one
+    seed, "bootstrap" within the one SAE there is (conditional on it), "welch" for a difference;
+    "values" (two seeds) and "point" have none. `n` counts `unit`; `values` are the replicates.
+    """
+
+    value: float
+    half_width: float | None
+    n: int | None
+    unit: str
+    kind: Kind
+    values: tuple[float, ...]
+    stderr: float | None = None
+    df: float = math.inf
+
+    @property
+    def lo(self) -> float | None:
+        """The lower end of the interval."""
+        return None if self.half_width is None else self.value - self.half_width
+
+    @property
+    def hi(self) -> float | None:
+        """The upper end of the interval."""
+        return None if self.half_width is None else self.value + self.half_width
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the interval speaks of this one SAE only, not of another training seed."""
+        return self.kind == "bootstrap"
+
+    @property
+    def seeds(self) -> int:
+        """The number of training seeds."""
+        return self.n or 1 if self.unit == "seeds" else 1
+
+
+def over_seeds(
+    replicates: Mapping[Any, Sequence[float]],
+    *,
+    level: float = LEVEL,
+    stderr: float | None = None,
+    n: int | None = None,
+    unit: str | None = None,
+) -> Estimate:
+    """The mean over training seeds with Student's t interval, S - 1 degrees of freedom.
+
+    `replicates` maps each training seed to its values (several meta-seeds, say), averaged first.
+    With a single seed the record's own `stderr` over its `n` documents is used, if it has one;
+    an error over anything else (meta-seeds, latents) says nothing about the score of this SAE.
+    """
+    values = tuple(_mean(each) for each in replicates.values())
+    count, value = len(values), _mean(values)
+    if count == 1:
+        if stderr is None or not (unit or "documents").startswith("doc"):
+            return Estimate(value, None, 1, "seeds", "point", values)
+        half_width = _quantile(math.inf, level) * stderr
+        return Estimate(
+            value, half_width, n, unit or "documents", "bootstrap", values, stderr, math.inf
+        )
+    if count == 2:
+        return Estimate(value, None, 2, "seeds", "values", values)
+    spread = math.sqrt(sum((each - value) ** 2 for each in values) / (count - 1))
+    return _over(value, spread / math.sqrt(count), count, "t", values, level)
+
+
+def over_pairs(
+    replicates: Mapping[tuple[object, object], Sequence[float]], *, level: float = LEVEL
+) -> Estimate:
+    """The mean over pairs of seeds, with the leave-one-seed-out jackknife and t on S - 1 degrees.
+
+    Two pairs that have a seed in common are not independent: as if they were, a 95 % interval
+    covers 57 to 60 %.
+    """
+    pairs = {pair: _mean(values) for pair, values in replicates.items()}
+    values = tuple(pairs.values())
+    seeds = list(dict.fromkeys(chain.from_iterable(pairs)))
+    left = [[value for pair, value in pairs.items() if seed not in pair] for seed in seeds]
+    if not all(left):
+        return Estimate(_mean(values), None, len(seeds), "seeds", "values", values)
+    stderr = jackknife_stderr([_mean(each) for each in left])
+    return _over(_mean(values), stderr, len(seeds), "jackknife", values, level)
+
+
+def over_group(value: float, stderr: float | None, seeds: int, *, level: float = LEVEL) -> Estimate:
+    """A score of a whole group of seeds whose record carries its jackknife standard error."""
+    if stderr is None or seeds < 3:
+        return Estimate(value, None, seeds, "seeds", "values", (value,))
+    return _over(value, stderr, seeds, "jackknife", (value,), level)
+
+
+def jackknife_stderr(left_out: Sequence[float]) -> float:
+    """Standard error from the estimates that each leave one unit out (Tukey 1958)."""
+    count, middle = len(left_out), _mean(left_out)
+    return math.sqrt((count - 1) / count * sum((each - middle) ** 2 for each in left_out))
+
+
+def difference(a: Estimate, b: Estimate, *, level: float = LEVEL) -> Estimate:
+    """a - b for estimates from other seeds, with Welch's interval where both have an error."""
+    value = a.value - b.value
+    if a.stderr is None or b.stderr is None:
+        return Estimate(value, None, None, "seeds", "point", (value,))
+    parts = (a.stderr**2, b.stderr**2)
+    stderr = math.sqrt(sum(parts))
+    spread = sum(part**2 / each.df for part, each in zip(parts, (a, b), strict=True))
+    df = sum(parts) ** 2 / spread if spread > 0 else min(a.df, b.df)
+    half_width = _quantile(df, level) * stderr
+    n = None if a.n is None or b.n is None else min(a.n, b.n)
+    return Estimate(value, half_width, n, a.unit, "welch", (value,), stderr, df)
+
+
+def _over(
+    value: float, stderr: float, seeds: int, kind: Kind, values: tuple[float, ...], level: float
+) -> Estimate:
+    df = seeds - 1
+    return Estimate(value, _quantile(df, level) * stderr, seeds, "seeds", kind, values, stderr, df)
+
+
+def _quantile(df: float, level: float) -> float:
+    """The two-sided quantile of Student's t; of the normal when df is infinite."""
+    from scipy.special import ndtri, stdtrit
+
+    tail = (1 + level) / 2
+    return float(ndtri(tail) if math.isinf(df) else stdtrit(df, tail))
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = tuple(values)
+    return math.fsum(values) / len(values)

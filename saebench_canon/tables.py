@@ -1,0 +1,453 @@
+"""What a run found, as blocks of tables: a block an architecture, a line a dictionary size.
+
+Seeds are folded by `stats`. Beside a score stands its null (a score of the same record) and its
+floor (the same score between two seeds of one size); nothing is sorted by value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from saebench_canon.metric import Metric, Score
+from saebench_canon.rows import Axis, Row, Status
+from saebench_canon.stats import LEVEL, Estimate, over_group, over_pairs, over_seeds
+
+SEED = "seed"
+HEADLINES: Mapping[str, tuple[str, ...]] = {
+    "fidelity": ("explained_variance", "l0", "dead_share", "loss_recovered"),
+    "stitching": ("novel_share", "novel_gain", "helpful_share", "span_residual"),
+    "meta_sae": ("explained_variance", "above_null", "heldout_explained_variance"),
+    "seed_matching": ("mcc", "shared_share"),
+}
+NULLS = {  # a score to stand beside another where the metric itself declares none
+    ("fidelity", "explained_variance"): "pca_explained_variance",
+    ("stitching", "novel_share"): "novel_share_null",
+    ("stitching", "novel_gain"): "novel_gain_null",
+    ("stitching", "helpful_share"): "helpful_share_null",
+    ("stitching", "span_residual"): "span_residual_null",
+    ("meta_sae", "explained_variance"): "null_covariance",
+    ("meta_sae", "heldout_explained_variance"): "heldout_null",
+    ("seed_matching", "mcc"): "null_mcc",
+    ("seed_matching", "shared_share"): "null_shared",
+}
+
+Key = tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One score on one line: its estimate or why there is none, with its null and its floors."""
+
+    estimate: Estimate | None
+    status: Status
+    lost: int = 0  # cases planned that have no value, beside those behind the estimate
+    null: Estimate | None = None
+    floor: Estimate | None = None  # at the larger (or only) width
+    floor_small: Estimate | None = None  # at the smaller width
+
+
+@dataclass(frozen=True)
+class Line:
+    """The row of a table: a dictionary size, a step between two, or an SAE by its name."""
+
+    key: Key
+    title: str
+    cells: Mapping[str, Cell]
+    subjects: tuple[str, ...]
+    cases: tuple[str, ...]
+    unfit: bool = False
+    caveat: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One metric under one label: its columns and lines, and where its intervals are from."""
+
+    label: str
+    metric: str
+    version: int | None
+    about: str
+    over: str
+    columns: tuple[Score, ...]
+    lines: tuple[Line, ...]
+    case_seeds: int = 1
+    is_floor: bool = False  # its scores already stand as floors in another table
+    row_axis: str = ""
+
+    @property
+    def headlines(self) -> tuple[Score, ...]:
+        """The columns a reader sees first; for a metric unknown here the first four."""
+        chosen = HEADLINES.get(self.metric)
+        nulls = {null for column in self.columns if (null := null_of(self.metric, column))}
+        rest = [column for column in self.columns if column.name not in nulls]
+        if chosen is None:
+            return tuple(rest[:4])
+        kept = [column for name in chosen for column in rest if column.name == name]
+        return tuple(kept) or tuple(rest[:4])
+
+    @property
+    def full(self) -> tuple[Score, ...]:
+        """All columns, less those that stand beside another one as its null."""
+        nulls = {null_of(self.metric, column) for column in self.columns}
+        return tuple(column for column in self.columns if column.name not in nulls)
+
+    def interval(self) -> str:
+        """One sentence on the number of seeds and the kind of interval."""
+        cells = [cell for line in self.lines for cell in line.cells.values()]
+        kinds = Counter(_say_interval(cell.estimate) for cell in cells if cell.estimate)
+        said = [kind for kind, _ in kinds.most_common()]
+        floors = {cell.floor.kind for cell in cells if cell.floor}
+        if "jackknife" in floors and not any("jackknife" in kind for kind in said):
+            said.append("floors by jackknife")
+        if self.case_seeds > 1 and said:
+            said.append(f"{self.case_seeds} case seeds averaged within each training seed")
+        return "; ".join(said)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark below a block: why a mark or a gap is there, and on what."""
+
+    kind: str  # unfit | caveat | note | failed | missing | undefined | floor
+    reason: str
+    on: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """All tables of one architecture: what is alike in every axis but width and seed."""
+
+    title: str
+    axes: Mapping[str, Axis]
+    data: str | None
+    tables: tuple[Table, ...]
+    notes: tuple[Note, ...]
+    train_tokens: Mapping[Axis, tuple[float, ...]] = field(default_factory=dict)
+
+    def of(self, metric: str) -> Iterator[Table]:
+        """The tables of a metric, less those that only serve as floors."""
+        return (table for table in self.tables if table.metric == metric and not table.is_floor)
+
+    def reasons(self, kind: str, line: Line) -> tuple[str, ...]:
+        """Reasons of one kind of mark on a line's SAEs or cases, each once, with what has it."""
+        wanted = {*line.subjects, *line.cases}
+        return tuple(
+            f"{note.reason} ({', '.join(hit)})"
+            for note in self.notes
+            if note.kind == kind and (hit := [name for name in note.on if name in wanted])
+        )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The tables of a run."""
+
+    suite: str
+    blocks: tuple[Block, ...]
+    level: float = LEVEL
+
+
+def summarise(
+    rows: Iterable[Row | Mapping[str, Any]], metrics: Iterable[Metric], *, level: float = LEVEL
+) -> Summary:
+    """Fold the rows of a run into blocks of tables.
+
+    `metrics` are the declarations (directions, digits, nulls, help); a metric that is not among
+    them is shown with plain columns.
+    """
+    declared = {metric.name: metric for metric in metrics}
+    known = [row if isinstance(row, Row) else Row.from_dict(row) for row in rows]
+    full = [each for row in known for each in _spread(row, declared.get(row.metric), known)]
+    axis = _ladder(full)
+    sources = {row.data for row in full}
+    grouped: dict[tuple[str | None, tuple[tuple[str, Axis], ...]], list[Row]] = defaultdict(list)
+    for row in full:
+        axes = {name: v for name, v in row.shared().items() if name not in (SEED, axis)}
+        grouped[row.data, tuple(axes.items())].append(row)
+    marks = _marks(full)
+    blocks = tuple(
+        _block(dict(axes), data if len(sources) > 1 else None, group, declared, axis, marks, level)
+        for (data, axes), group in grouped.items()
+    )
+    return Summary(suite=full[0].suite if full else "", blocks=blocks, level=level)
+
+
+def null_of(metric: str, score: Score) -> str | None:
+    """The name of the score that is printed beside this one as its null."""
+    return score.null or NULLS.get((metric, score.name))
+
+
+def _spread(row: Row, metric: Metric | None, rows: Sequence[Row]) -> Iterator[Row]:
+    """A row for each score of a case that failed or is missing as a whole."""
+    if row.score is not None:
+        yield row
+        return
+    names = [score.name for score in metric.scores] if metric else []
+    names = names or list(dict.fromkeys(r.score for r in rows if r.label == row.label and r.score))
+    for name in names:
+        yield replace(row, score=name)
+
+
+def _ladder(rows: Iterable[Row]) -> str:
+    """The axis that makes a table's lines: width, or else the one whose pairs were measured."""
+    rows = list(rows)
+    if any("width" in member for row in rows for member in row.members):
+        return "width"
+    walked = [row.over.split(":", 1)[1] for row in rows if row.over.startswith("pairs:")]
+    return next((axis for axis in walked if axis != SEED), "width")
+
+
+def _marks(rows: Iterable[Row]) -> dict[str, dict[str, list[str]]]:
+    """Marks on single SAEs: kind, then reason, then the SAEs' names."""
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        for mark in row.marks:
+            names = found[mark.kind][mark.reason]
+            names.extend(name for name in row.subject if row.of == "sae" and name not in names)
+    return found
+
+
+def _block(
+    axes: Mapping[str, Axis],
+    data: str | None,
+    rows: Sequence[Row],
+    declared: Mapping[str, Metric],
+    axis: str,
+    marks: Mapping[str, Mapping[str, Sequence[str]]],
+    level: float,
+) -> Block:
+    labels: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        labels[row.label].append(row)
+    unfit = {name for names in marks.get("unfit", {}).values() for name in names}
+    caveat = {name for names in marks.get("caveat", {}).values() for name in names}
+    tables = []
+    for label, group in labels.items():
+        table = _table(label, group, declared.get(group[0].metric), axis, level)
+        marked = [
+            replace(
+                line,
+                unfit=line.unfit or not unfit.isdisjoint(line.subjects),
+                caveat=line.caveat or not caveat.isdisjoint(line.subjects),
+            )
+            for line in table.lines
+        ]
+        tables.append(replace(table, lines=tuple(marked)))
+    joined, unlike = _join_floors(tables, {label: group[0] for label, group in labels.items()})
+    words = [str(value) if name == "arch" else f"{name} {value}" for name, value in axes.items()]
+    tokens: dict[Axis, set[float]] = defaultdict(set)
+    for row in rows:
+        for member in row.members:
+            if "train_tokens" in member and axis in member:
+                tokens[member[axis]].add(float(member["train_tokens"]))
+    return Block(
+        title=", ".join(words + ([f"data {data}"] if data else [])),
+        axes=axes,
+        data=data,
+        tables=tuple(sorted(joined, key=_reading_order)),
+        notes=(*_notes(rows, marks), *unlike),
+        train_tokens={width: tuple(sorted(seen)) for width, seen in tokens.items()},
+    )
+
+
+def _table(
+    label: str, rows: Sequence[Row], metric: Metric | None, axis: str, level: float
+) -> Table:
+    lines: dict[Key, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for key, row in _keyed(rows, axis):
+        lines[key][row.score or ""].append(row)
+    names = dict.fromkeys(name for scores in lines.values() for name in scores)
+    scores = metric.scores if metric else tuple(Score(name) for name in names)
+    return Table(
+        label=label,
+        metric=rows[0].metric,
+        version=metric.version if metric else None,
+        about=metric.help.split("\n", 1)[0] if metric else "",
+        over=rows[0].over,
+        columns=tuple(score for score in scores if score.name in names),
+        lines=tuple(
+            _line(key, lines[key], rows[0].metric, scores, level)
+            for key in sorted(lines, key=_order)
+        ),
+        case_seeds=len({row.seed for row in rows}),
+        row_axis=axis if any(row.along(axis) for row in rows) else "",
+    )
+
+
+def _keyed(rows: Sequence[Row], axis: str) -> Iterator[tuple[Key, Row]]:
+    """Each row with the line it belongs to; SAEs with the same axes are told apart by name."""
+    subjects: dict[object, set[tuple[str, ...]]] = defaultdict(set)
+    for row in rows:
+        subjects[row.along(axis), row.along(SEED), row.seed, row.score].add(row.subject)
+    doubled = {place[0] for place, found in subjects.items() if len(found) > 1}  # type: ignore[index]
+    for row in rows:
+        key = row.along(axis)
+        yield (row.subject if key in doubled else key), row
+
+
+def _line(
+    key: Key,
+    rows: Mapping[str, Sequence[Row]],
+    metric: str,
+    scores: Iterable[Score],
+    level: float,
+) -> Line:
+    folded = {name: _cell(each, level) for name, each in rows.items()}
+    for score in scores:
+        null = folded.get(null_of(metric, score) or "")
+        if score.name in folded and null is not None:
+            folded[score.name] = replace(folded[score.name], null=null.estimate)
+    every = [row for each in rows.values() for row in each]
+    subjects = tuple(dict.fromkeys(name for row in every for name in row.subject))
+    kinds = {mark.kind for row in every for mark in row.marks}
+    title = " → ".join(str(value) for value in key)
+    return Line(
+        key=key,
+        title=title or " … ".join(dict.fromkeys((subjects[0], subjects[-1]))),
+        cells=folded,
+        subjects=subjects,
+        cases=tuple(dict.fromkeys(_who(row) for row in every)),
+        unfit="unfit" in kinds,
+        caveat="caveat" in kinds,
+    )
+
+
+def _cell(rows: Sequence[Row], level: float) -> Cell:
+    measured = [row for row in rows if row.status == "measured" and row.value is not None]
+    lost = len(rows) - len(measured)
+    if measured:
+        return Cell(_fold(measured, level), "measured", lost)
+    worst: tuple[Status, ...] = ("failed", "missing", "undefined")
+    status: Status = next((s for s in worst if any(r.status == s for r in rows)), "missing")
+    return Cell(None, status, lost)
+
+
+def _fold(rows: Sequence[Row], level: float) -> Estimate:
+    """One estimate from the measured values of one score on one line."""
+    values: dict[Key, list[float]] = defaultdict(list)
+    for row in rows:
+        values[row.along(SEED)].append(float(row.value or 0.0))
+    errors = [row.stderr for row in rows if row.stderr is not None]
+    stderr = sum(errors) / len(errors) if len(errors) == len(rows) else None
+    first, seeds = rows[0], rows[0].along(SEED)
+    if first.of == "group" and len(seeds) > 1:
+        counted = first.n is not None and (first.unit or "").startswith(SEED)
+        mean = sum(float(row.value or 0.0) for row in rows) / len(rows)
+        return over_group(mean, stderr, first.n if counted and first.n else len(seeds), level=level)
+    if first.of == "pair" and len(seeds) == 2:
+        return over_pairs({(pair[0], pair[-1]): each for pair, each in values.items()}, level=level)
+    return over_seeds(values, level=level, stderr=stderr, n=first.n, unit=first.unit)
+
+
+def _join_floors(
+    tables: Sequence[Table], rows: Mapping[str, Row]
+) -> tuple[list[Table], list[Note]]:
+    """Put beside each step of a ladder the same scores between seeds of one size."""
+    floors = [
+        table
+        for table in tables
+        if rows[table.label].of == "pair" and table.over.endswith(f"pairs:{SEED}")
+    ]
+    used: set[str] = set()
+    notes: list[Note] = []
+    joined = []
+    for table in tables:
+        if table in floors or rows[table.label].of != "pair":
+            joined.append(table)
+            continue
+        alike = [floor for floor in floors if floor.metric == table.metric]
+        fits = [f for f in alike if _settings(rows[f.label]) == _settings(rows[table.label])]
+        if alike and not fits:
+            differ = _differing(rows[alike[0].label], rows[table.label])
+            reason = f"'{alike[0].label}' is no floor of it: other settings ({differ})"
+            notes.append(Note("floor", reason, (table.label,)))
+        used |= {floor.label for floor in fits[:1]}
+        at = {line.key: line.cells for floor in fits[:1] for line in floor.lines}
+        joined.append(replace(table, lines=tuple(_floored(line, at) for line in table.lines)))
+    return [replace(t, is_floor=t.label in used) for t in joined], notes
+
+
+def _floored(line: Line, at: Mapping[Key, Mapping[str, Cell]]) -> Line:
+    small, large = at.get(line.key[:1], {}), at.get(line.key[-1:], {})
+
+    def joined(name: str, cell: Cell) -> Cell:
+        return replace(
+            cell,
+            floor=large[name].estimate if name in large else None,
+            floor_small=small[name].estimate if name in small else None,
+        )
+
+    return replace(line, cells={name: joined(name, cell) for name, cell in line.cells.items()})
+
+
+def _notes(rows: Sequence[Row], marks: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[Note]:
+    here = dict.fromkeys(name for row in rows for name in row.subject)
+    for kind in ("unfit", "caveat"):
+        for reason, names in marks.get(kind, {}).items():
+            if on := tuple(name for name in names if name in here):
+                yield Note(kind, reason, on)
+    spoken: dict[tuple[str, str], list[str]] = defaultdict(list)
+    gaps: dict[tuple[str, str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        who = _who(row)
+        for mark in row.marks:
+            if (mark.kind == "note" or row.of != "sae") and who not in spoken[
+                mark.kind, mark.reason
+            ]:
+                spoken[mark.kind, mark.reason].append(who)
+        if row.status != "measured":
+            gaps[row.status, row.label, row.reason or ""][who].append(row.score or "")
+    for (kind, reason), names in spoken.items():
+        yield Note(kind, reason, tuple(names))
+    for (status, label, reason), cases in gaps.items():
+        scores = list(dict.fromkeys(score for each in cases.values() for score in each))
+        whole = status in ("failed", "missing") or len(scores) > 4
+        what = label if whole else f"{label} {', '.join(scores)}"
+        yield Note(status, f"{what}: {reason}" if reason else what, tuple(cases))
+
+
+def _who(row: Row) -> str:
+    if row.of == "group":
+        return ", ".join(row.subject)
+    return " → ".join(row.subject)
+
+
+def _settings(row: Row) -> str:
+    return json.dumps(dict(row.settings or {}), sort_keys=True, default=str)
+
+
+def _differing(a: Row, b: Row) -> str:
+    one, two = dict(a.settings or {}), dict(b.settings or {})
+    return ", ".join(sorted(k for k in one.keys() | two.keys() if one.get(k) != two.get(k)))
+
+
+def _order(key: Key) -> tuple[tuple[int, float, str], ...]:
+    """Numbers by value, then names as they are spelt."""
+    return tuple(
+        (0, float(each), "") if isinstance(each, int | float) else (1, 0.0, each) for each in key
+    )
+
+
+def _reading_order(table: Table) -> int:
+    known = list(HEADLINES)
+    return known.index(table.metric) if table.metric in known else len(known)
+
+
+def _say_interval(estimate: Estimate) -> str:
+    match estimate.kind:
+        case "t":
+            return f"{estimate.seeds} seeds, ± by Student's t over them"
+        case "jackknife":
+            return f"{estimate.seeds} seeds, ± by leave-one-out jackknife"
+        case "values" if len(estimate.values) > 1:
+            return f"{estimate.seeds} seeds: each value, no interval"
+        case "values":
+            return f"{estimate.seeds} seeds: no interval"
+        case "bootstrap":
+            return "one seed, ± over documents, conditional on this SAE"
+        case _:
+            return "one seed, no interval"

@@ -1,0 +1,212 @@
+"""What may be said of a dictionary: complete? atomic? unique? (METRICS.md section 6).
+
+Every sentence carries its numbers, their intervals and the margins it was decided by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from saebench_canon.stats import Estimate
+from saebench_canon.tables import Block, Cell, Line
+
+Question = Literal["complete?", "atomic?", "unique?"]
+Answer = Literal["no", "yes", "undecided", "not measurable", "not judged"]
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Where the lines are drawn; every one is a choice of ours and printed with the sentence."""
+
+    unique: float = 0.9  # shared share from which a dictionary counts as unique
+    null_shared: float = 0.1  # shared share of random rows above which nothing can be said
+    seeds: int = 3  # training seeds below which nothing is judged
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One sentence on one question at one dictionary size or step, and what to read beside it."""
+
+    question: Question
+    at: str
+    answer: Answer
+    sentence: str
+    beside: tuple[str, ...] = ()  # caveats, training tokens, dead share
+
+
+def verdicts(block: Block, *, margins: Margins | None = None) -> tuple[Verdict, ...]:
+    """The sentences of one block: completeness by step, atomicity and uniqueness by size."""
+    margins = margins or Margins()
+    return (
+        *_each(block, "complete?", "stitching", margins, steps=True),
+        *_each(block, "atomic?", "meta_sae", margins),
+        *_each(block, "unique?", "seed_matching", margins),
+    )
+
+
+def unique(line: Line, *, margins: Margins) -> tuple[Answer, str]:
+    """Whether another seed finds the same latents, from shared_share and its null."""
+    cell = line.cells.get("shared_share")
+    if cell is None or cell.estimate is None:
+        return "not judged", f"not judged: {_missing('shared_share', cell)}"
+    shared, null = cell.estimate, cell.null
+    said = f"{_number(shared)} of the latents come back with another seed"
+    chance = "" if null is None else f"; random rows {_short(null.value)}"
+    if shared.seeds < margins.seeds or shared.lo is None or shared.hi is None:
+        return "not judged", f"not judged: {said}{chance}; {_wanting(shared, margins)}."
+    if null is None:
+        return "not judged", f"not judged: {said}; the null, null_shared, is missing."
+    limit = f"limit {_short(margins.null_shared)}"
+    if null.value > margins.null_shared:
+        return "not measurable", (
+            f"not measurable here: {_short(null.value)} of random rows come back too ({limit})."
+        )
+    line_at = f"unique from {_short(margins.unique)}{chance}, {limit}"
+    if shared.hi < margins.unique:
+        return "no", f"Not unique: {said} ({line_at})."
+    if shared.lo >= margins.unique:
+        return "yes", f"The same latents with every seed: {said} ({line_at})."
+    return "undecided", f"undecided: shared_share in {_interval(shared)} ({line_at})."
+
+
+def _each(
+    block: Block, question: Question, metric: str, margins: Margins, *, steps: bool = False
+) -> Iterator[Verdict]:
+    tables = list(block.of(metric))
+    lines = [
+        (table, line) for table in tables for line in table.lines if len(line.key) > 1 or not steps
+    ]
+    if not lines:
+        what = f"{metric} of a smaller and a larger SAE" if steps else metric
+        yield Verdict(question, "", "not judged", f"not judged: {what} was not measured.")
+    for table, line in lines:
+        at = line.title if len(tables) == 1 else f"{line.title} ({table.label})"
+        yield _judge(block, question, at, line, margins)
+
+
+def _judge(block: Block, question: Question, at: str, line: Line, margins: Margins) -> Verdict:
+    training = _training(block, line) if question == "unique?" else ()
+    beside = (*block.reasons("caveat", line), *training)
+    if line.unfit:
+        reason = "; ".join(block.reasons("unfit", line))
+        return Verdict(question, at, "not judged", f"not judged: {reason}.", beside)
+    if question == "unique?":
+        answer, sentence = unique(line, margins=margins)
+        return Verdict(question, at, answer, sentence, beside)
+    say = _completeness if question == "complete?" else _atomicity
+    return Verdict(question, at, "not judged", say(line, margins), beside)
+
+
+def _completeness(line: Line, margins: Margins) -> str:
+    novel, gain = line.cells.get("novel_share"), line.cells.get("novel_gain")
+    if novel is None or gain is None or novel.estimate is None or gain.estimate is None:
+        lost = novel if novel is None or novel.estimate is None else gain
+        name = "novel_share" if lost is novel else "novel_gain"
+        return f"not judged: {_missing(name, lost)}"
+    removed, verb = gain.estimate, "removes"
+    if removed.value < 0:
+        removed, verb = _negative(removed), "adds"
+    parts = [
+        f"{_number(novel.estimate)} of the larger's latents are novel{_floor(novel)}",
+        f"inserting them {verb} {_number(removed)} of the error{_floor(gain)}",
+    ]
+    if novel.estimate.seeds < margins.seeds:
+        parts.append(_wanting(novel.estimate, margins))
+    if gain.floor is None and gain.null is not None:
+        above = gain.estimate.value - gain.null.value
+        parts.append(f"no floor: above the random dictionary by {_short(above)}")
+    return f"not judged yet: {'; '.join(parts)}."
+
+
+def _atomicity(line: Line, margins: Margins) -> str:
+    cell = line.cells.get("explained_variance")
+    if cell is None or cell.estimate is None:
+        return f"not judged: {_missing('explained_variance', cell)}"
+    above, held = line.cells.get("above_null"), line.cells.get("heldout_explained_variance")
+    parts = [f"a meta-SAE explains {_number(cell.estimate)} of the decoder rows"]
+    if above is not None and above.estimate is not None:
+        excess = above.estimate
+        more = "more" if excess.value >= 0 else "less"
+        excess = excess if excess.value >= 0 else _negative(excess)
+        parts[0] += f", {_number(excess)} {more} than of random rows with their covariance"
+    if held is not None and held.estimate is not None:
+        null = "" if held.null is None else f" (null {_short(held.null.value)})"
+        parts.append(f"of rows held out {_number(held.estimate)}{null}")
+    if cell.estimate.seeds < margins.seeds:
+        parts.append(_wanting(cell.estimate, margins))
+    return f"not judged yet: {'; '.join(parts)}."
+
+
+def _training(block: Block, line: Line) -> Iterator[str]:
+    """Dead share and training tokens of the line's sizes: under-training looks like instability."""
+    dead = {
+        each.key: each.cells["dead_share"].estimate
+        for table in block.of("fidelity")
+        for each in table.lines
+        if "dead_share" in each.cells
+    }
+    shares = [_short(found.value) for key in line.key if (found := dead.get((key,)))]
+    if shares:
+        yield f"dead share {', '.join(dict.fromkeys(shares))}"
+    tokens = [n for key in line.key for n in block.train_tokens.get(key, ())]
+    if tokens:
+        yield f"trained on {', '.join(dict.fromkeys(_count(n) for n in tokens))} tokens"
+
+
+def _wanting(estimate: Estimate, margins: Margins) -> str:
+    if estimate.seeds >= margins.seeds:
+        return "no interval"
+    if estimate.seeds == 1:
+        return f"one seed of the {margins.seeds} it takes"
+    values = " and ".join(_short(value) for value in estimate.values)
+    shown = f" ({values})" if len(estimate.values) > 1 else ""
+    return f"two seeds{shown} of the {margins.seeds} it takes: no interval"
+
+
+def _missing(name: str, cell: Cell | None) -> str:
+    status = "missing" if cell is None else cell.status
+    return f"{name} is {status} (see the notes)." if status == "undefined" else f"{name} {status}."
+
+
+def _floor(cell: Cell) -> str:
+    return "" if cell.floor is None else f" (floor {_short(cell.floor.value)})"
+
+
+def _negative(estimate: Estimate) -> Estimate:
+    return Estimate(
+        -estimate.value,
+        estimate.half_width,
+        estimate.n,
+        estimate.unit,
+        estimate.kind,
+        tuple(-value for value in estimate.values),
+        estimate.stderr,
+        estimate.df,
+    )
+
+
+def _number(estimate: Estimate) -> str:
+    interval = "" if estimate.half_width is None else f" {_interval(estimate)}"
+    return f"{_short(estimate.value)}{interval}"
+
+
+def _interval(estimate: Estimate) -> str:
+    assert estimate.lo is not None
+    assert estimate.hi is not None
+    return f"[{_short(estimate.lo)}, {_short(estimate.hi)}]"
+
+
+def _short(value: float) -> str:
+    """Two decimals without the zero in front, as papers print shares."""
+    text = f"{value:.2f}"
+    text = "0.00" if text == "-0.00" else text
+    return text.replace("0.", ".", 1) if abs(value) < 1 and text.lstrip("-")[0] == "0" else text
+
+
+def _count(number: float) -> str:
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.0f}"

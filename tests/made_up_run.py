@@ -1,0 +1,194 @@
+"""A made-up run: 3 architectures, 3 widths, 3 seeds, with numbers of a plausible size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, pairwise
+from typing import Any
+
+from saebench_canon.metric import Metric, Score
+
+ARCHS, WIDTHS, SEEDS = ("relu", "topk", "batchtopk"), (128, 256, 512), (0, 1, 2)
+Member = dict[str, Any]
+
+
+def declared() -> list[Metric]:
+    """The four metrics as their authors declare them."""
+
+    def of(name: str, subject: Any, about: str, *scores: Score) -> Metric:
+        return Metric(name, subject, 1, scores, dict, (), frozenset(), {}, about)
+
+    return [
+        of(
+            "fidelity",
+            "sae",
+            "How well one SAE reconstructs the activations, and at what price.",
+            Score("mse", better="lower"),
+            Score("explained_variance", better="higher", null="pca_explained_variance"),
+            Score("pca_explained_variance"),
+            Score("l0", digits=1),
+            Score("dead_share", better="lower"),
+            Score("loss_recovered", better="higher"),
+        ),
+        of(
+            "stitching",
+            "pair",
+            "What a larger SAE has that a smaller one lacks.",
+            Score("novel_share", better="lower", null="novel_share_null"),
+            Score("novel_gain", better="lower", null="novel_gain_null"),
+            Score("helpful_share", better="lower", null="helpful_share_null"),
+            Score("span_residual", better="lower", null="span_residual_null"),
+            Score("novel_share_null"),
+            Score("novel_gain_null"),
+            Score("helpful_share_null"),
+            Score("span_residual_null"),
+        ),
+        of(
+            "meta_sae",
+            "sae",
+            "How far the decoder rows decompose into a few shared directions.",
+            Score("explained_variance", better="lower", null="null_covariance"),
+            Score("null_covariance"),
+            Score("above_null", better="lower"),
+            Score("heldout_explained_variance", better="lower", null="heldout_null"),
+            Score("heldout_null"),
+        ),
+        of(
+            "seed_matching",
+            "group",
+            "Whether another training seed finds the same latents.",
+            Score("mcc", better="higher", null="null_mcc"),
+            Score("null_mcc"),
+            Score("shared_share", better="higher", null="null_shared"),
+            Score("null_shared"),
+        ),
+    ]
+
+
+def rows(
+    *, archs: Sequence[str] = ARCHS, widths: Sequence[int] = WIDTHS, seeds: Sequence[int] = SEEDS
+) -> list[dict[str, Any]]:
+    """The rows of the whole run, as `show --json` prints them."""
+    found: list[dict[str, Any]] = []
+    for at, arch in enumerate(archs):
+        members = {
+            (w, s): {"arch": arch, "width": w, "seed": s, "train_tokens": 2_000_000}
+            for w in widths
+            for s in seeds
+        }
+        for (w, s), member in members.items():
+            step = math.log2(w / 128)
+            ve = 0.70 + 0.05 * step - 0.01 * at + wobble(w, s)
+            scores = {
+                "mse": 1 - ve,
+                "explained_variance": ve,
+                "pca_explained_variance": 0.611 + 0.002 * s,
+                "l0": 6.2 + 0.3 * at + 10 * wobble(w, s),
+                "dead_share": 0.01 + 0.02 * step + abs(wobble(s, w)) / 4,
+            }
+            found += case("fidelity", "fidelity", "sae", "each", [member], scores)
+            found += [
+                row("fidelity", "fidelity", "sae", "each", [member], "loss_recovered")
+                | {"status": "undefined", "value": None, "reason": "no language model is given"}
+            ]
+            meta = 0.50 - 0.04 * step + 0.02 * at + wobble(s, w)
+            scores = {
+                "explained_variance": meta,
+                "null_covariance": 0.36,
+                "above_null": meta - 0.36,
+                "heldout_explained_variance": 0.27 + wobble(w + 1, s),
+                "heldout_null": 0.22,
+            }
+            found += case("meta_sae", "meta_sae", "sae", "each", [member], scores)
+        for small, large in pairwise(widths):
+            for s in seeds:
+                pair = [members[small, s], members[large, s]]
+                found += case(
+                    "ladder", "stitching", "pair", "pairs:width", pair, stitched(large, s, at)
+                )
+        for w in widths:
+            for s, t in combinations(seeds, 2):
+                pair = [members[w, s], members[w, t]]
+                scores = stitched(w, s + 2 * t, at)
+                scores = {n: v if n.endswith("null") else 0.3 * v for n, v in scores.items()}
+                found += case("noise", "stitching", "pair", "all-pairs:seed", pair, scores)
+            if len(seeds) > 1:
+                group = [members[w, s] for s in seeds]
+                shared = 0.96 - 0.09 * at - 0.05 * math.log2(w / 128)
+                scores = {"mcc": shared - 0.02, "null_mcc": 0.39}
+                scores |= {"shared_share": shared, "null_shared": 0.004}
+                spread = {"stderr": 0.008 + 0.002 * at, "n": len(seeds), "unit": "seeds"}
+                found += case(
+                    "seed_matching", "seed_matching", "group", "group:seed", group, scores, **spread
+                )
+    return found
+
+
+def stitched(width: int, seed: int, at: int) -> dict[str, float]:
+    """The scores of one stitching case."""
+    step, noise = math.log2(width / 128), wobble(width, seed)
+    return {
+        "novel_share": 0.44 - 0.06 * step + 0.03 * at + noise,
+        "novel_gain": 0.12 - 0.03 * step + noise / 2,
+        "helpful_share": 0.55 + 0.02 * at - noise,
+        "span_residual": 0.31 - 0.02 * step + noise / 2,
+        "novel_share_null": 0.998,
+        "novel_gain_null": -0.41,
+        "helpful_share_null": 0.02,
+        "span_residual_null": 0.66,
+    }
+
+
+def case(
+    label: str,
+    metric: str,
+    of: str,
+    over: str,
+    members: Sequence[Member],
+    scores: Mapping[str, float],
+    **more: Any,
+) -> list[dict[str, Any]]:
+    """A measured case: one row a score."""
+    return [
+        row(label, metric, of, over, members, score) | {"value": value} | more
+        for score, value in scores.items()
+    ]
+
+
+def row(
+    label: str, metric: str, of: str, over: str, members: Sequence[Member], score: str | None
+) -> dict[str, Any]:
+    """One row, measured, without a value yet."""
+    return {
+        "suite": "made-up",
+        "label": label,
+        "metric": metric,
+        "score": score,
+        "subject": [f"{m['arch']}-w{m['width']}-s{m['seed']}" for m in members],
+        "axes": {"arch": members[0]["arch"]},
+        "seed": 0,
+        "settings": {},
+        "value": None,
+        "stderr": None,
+        "n": None,
+        "unit": None,
+        "id": "0" * 32,
+        "status": "measured",
+        "of": of,
+        "over": over,
+        "marks": [],
+        "reason": None,
+        "members": [dict(m) for m in members],
+        "data": "docs",
+    }
+
+
+def where(rows: Sequence[Mapping[str, Any]], **wanted: Any) -> Iterator[Mapping[str, Any]]:
+    """The rows whose keys have these values."""
+    return (each for each in rows if all(each[key] == value for key, value in wanted.items()))
+
+
+def wobble(a: int, b: int) -> float:
+    """A number within ±.015 that depends on both, the same in every process."""
+    return 0.03 * (((a * 7919 + b * 104729) * 2654435761 % 2**32) / 2**32 - 0.5)

@@ -1,0 +1,141 @@
+"""The rule of METRICS.md section 6, on numbers whose verdict is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import made_up_run as run
+import pytest
+
+from saebench_canon.tables import summarise
+from saebench_canon.verdict import Margins, Verdict, verdicts
+
+
+def judged(
+    shared: float = 0.6,
+    stderr: float | None = 0.01,
+    *,
+    null: float | None = 0.01,
+    seeds: int = 3,
+    margins: Margins | None = None,
+    mark: str | None = None,
+) -> Verdict:
+    members = [{"arch": "relu", "width": 128, "seed": seed} for seed in range(seeds)]
+    scores = {"shared_share": shared} | ({} if null is None else {"null_shared": null})
+    more: dict[str, Any] = {"stderr": stderr, "n": seeds, "unit": "seeds"}
+    if mark:
+        more["marks"] = [{"kind": mark, "reason": "told so"}]
+    rows = run.case("m", "seed_matching", "group", "group:seed", members, scores, **more)
+    (block,) = summarise(rows, run.declared()).blocks
+    return next(v for v in verdicts(block, margins=margins) if v.question == "unique?")
+
+
+def test_below_nine_tenths_is_not_unique() -> None:
+    assert judged(0.6).answer == "no"
+    assert judged(0.6).sentence == (
+        "Not unique: .60 [.56, .64] of the latents come back with another seed "
+        "(unique from .90; random rows .01, limit .10)."
+    )
+
+
+def test_wholly_above_nine_tenths_is_unique() -> None:
+    found = judged(0.97)
+    assert found.answer == "yes"
+    assert found.sentence.startswith("The same latents with every seed: .97 [.93, 1.01]")
+
+
+def test_an_interval_over_the_margin_decides_nothing() -> None:
+    found = judged(0.88)
+    assert found.answer == "undecided"
+    assert found.sentence.startswith("undecided: shared_share in [.84, .92]")
+
+
+def test_a_margin_that_is_touched_counts_as_reached() -> None:
+    assert judged(0.9, 0.0).answer == "yes"
+
+
+def test_random_rows_that_match_make_it_not_measurable_before_anything_else() -> None:
+    found = judged(0.6, null=0.3)
+    assert found.answer == "not measurable"
+    assert found.sentence == "not measurable here: .30 of random rows come back too (limit .10)."
+
+
+def test_two_seeds_give_the_number_and_what_is_missing() -> None:
+    found = judged(0.6, None, seeds=2)
+    assert found.answer == "not judged"
+    assert found.sentence == (
+        "not judged: .60 of the latents come back with another seed; random rows .01; "
+        "two seeds of the 3 it takes: no interval."
+    )
+
+
+def test_three_seeds_without_an_error_are_not_judged() -> None:
+    assert judged(0.6, None).sentence.endswith("no interval.")
+
+
+def test_without_its_null_nothing_is_judged() -> None:
+    assert "null_shared, is missing" in judged(0.6, null=None).sentence
+
+
+def test_margins_are_settings_and_printed() -> None:
+    found = judged(0.6, margins=Margins(unique=0.5))
+    assert found.answer == "yes"
+    assert "unique from .50" in found.sentence
+
+
+def test_a_group_marked_unfit_is_not_judged_and_says_why() -> None:
+    assert judged(mark="unfit").answer == "not judged"
+    assert "told so" in judged(mark="unfit").sentence
+
+
+def test_a_caveat_stands_beside_and_changes_nothing() -> None:
+    found = judged(mark="caveat")
+    assert found.answer == "no"
+    assert "told so" in found.beside[0]
+
+
+@pytest.mark.parametrize("question", ["complete?", "atomic?"])
+def test_what_has_no_deciding_score_yet_is_not_judged(question: str) -> None:
+    (block,) = summarise(run.rows(archs=["relu"]), run.declared()).blocks
+    found = [verdict for verdict in verdicts(block) if verdict.question == question]
+    assert {verdict.answer for verdict in found} == {"not judged"}
+    assert all(verdict.sentence.startswith("not judged yet: ") for verdict in found)
+
+
+def test_completeness_states_share_gain_and_floors() -> None:
+    (block,) = summarise(run.rows(archs=["relu"]), run.declared()).blocks
+    assert verdicts(block)[0].sentence == (
+        "not judged yet: .37 [.36, .38] of the larger's latents are novel (floor .11); "
+        "inserting them removes .08 [.08, .09] of the error (floor .03)."
+    )
+
+
+def test_a_harmful_insertion_adds_to_the_error() -> None:
+    rows = run.rows(archs=["relu"])
+    for row in run.where(rows, label="ladder", score="novel_gain"):
+        row["value"] -= 1.0  # type: ignore[index]
+    (block,) = summarise(rows, run.declared()).blocks
+    assert "inserting them adds .92 [.91, .92] of the error" in verdicts(block)[0].sentence
+
+
+def test_one_seed_is_held_against_the_random_dictionary() -> None:
+    (block,) = summarise(run.rows(archs=["relu"], seeds=[0]), run.declared()).blocks
+    complete, *_, unique = verdicts(block)
+    assert "one seed of the 3 it takes" in complete.sentence
+    assert "no floor: above the random dictionary by .4" in complete.sentence
+    assert unique.sentence == "not judged: seed_matching was not measured."
+
+
+def test_an_unfit_member_withholds_every_verdict_it_touches() -> None:
+    rows = run.rows(archs=["relu"])
+    for row in run.where(rows, label="fidelity", subject=["relu-w512-s0"]):
+        row["marks"].append({"kind": "unfit", "reason": "L0 is above d/4"})  # type: ignore[index]
+    (block,) = summarise(rows, run.declared()).blocks
+    held = {(v.question, v.at) for v in verdicts(block) if "L0 is above d/4" in v.sentence}
+    assert held == {("complete?", "256 → 512"), ("atomic?", "512"), ("unique?", "512")}
+
+
+def test_training_and_dead_share_stand_beside_uniqueness() -> None:
+    (block,) = summarise(run.rows(archs=["relu"]), run.declared()).blocks
+    beside = next(v.beside for v in verdicts(block) if v.question == "unique?")
+    assert beside == ("dead share .01", "trained on 2 M tokens")
