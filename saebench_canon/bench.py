@@ -112,18 +112,25 @@ class Bench:
             sae = None
         key = self.identities.input(name, data, sae)
 
-        def make() -> Any:
+        def make(folder: Path | None = None) -> Any:
+            given = {
+                "device": self.execution.device,
+                "batch_size": self.execution.batch_size,
+                "folder": folder,
+            }
             return made.make(*[
-                self.input(need, data, sae) if self.identities.available(need, data) else None
+                given[need] if need in given
+                else self.input(need, data, sae) if self.identities.available(need, data)
+                else None
                 for need in made.needs
             ])  # fmt: skip
 
         def kept() -> Any:
-            if made.save is None or made.load is None or data is None or not made.keeps(data):
+            if made.save is None or made.load is None:
                 return make()
             save = made.save
-            what = f"{name} of {sae.name if sae is not None else data.name}"
-            folder = self.store.artefact(key, lambda draft: save(make(), draft), what=what)
+            what = f"{name} of {sae.name if sae is not None else data.name if data else 'no data'}"
+            folder = self.store.artefact(key, lambda draft: save(make(draft), draft), what=what)
             return made.load(folder)
 
         return self._hold(key, kept)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # The roles under which a metric asks for inputs of its SAEs.
 SUBJECTS = {"sae": ("sae",), "pair": ("small", "large"), "group": ("saes",)}
 OF_CASE = ("seed", "memo")
+# What an input may ask for that says how it is computed and so is no part of what it is.
+EXECUTION = ("device", "batch_size", "folder")
 
 
 class Remembers(Protocol):
@@ -56,11 +58,11 @@ class Identities:
         common = {"holdout": data.holdout, "tokens": data.tokens, "split_seed": SPLIT_SEED}
         if data.file is not None:
             return {"file": file_digest(data.file), **common}
-        from saebench_canon.inputs.sources import model_identity, text_identity, text_source
+        from saebench_canon.inputs.sources import model_identity, text_identity
 
         return {
-            "model": model_identity(data, self.memory),
-            "text": text_identity(text_source(data), self.memory),
+            "model": model_identity(data),
+            "text": text_identity(data, self.memory),
             "hook": data.hook,
             "context": data.context,
             "center": bool(data.center),
@@ -102,7 +104,7 @@ class Identities:
         needs = {
             need: self.input(need, data, sae)
             for need in made.needs
-            if self.available(need, data)
+            if need not in EXECUTION and self.available(need, data)
         }
         own = dict(made.identity(data)) if data is not None else {}
         return fingerprint(
@@ -111,7 +113,7 @@ class Identities:
 
     def available(self, name: str, data: DataSpec | None) -> bool:
         """Whether an input can be made for the data (or for none)."""
-        if name == "sae":
+        if name == "sae" or name in EXECUTION:
             return True
         if data is None:
             return False

@@ -5,7 +5,8 @@
         return codes.counts
 
 The function's positional parameters are the inputs it needs; `data` is the data's specification and
-`sae` the canonical SAE. With `save` and `load` it is kept in the store, otherwise only in memory.
+`sae` the canonical SAE; `device`, `batch_size` and `folder` (where a kept input may already write)
+say how to compute. With `save` and `load` it is kept in the store, otherwise only in memory.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ class Input:
     save: Callable[[Any, Path], None] | None
     load: Callable[[Path], Any] | None
     available: Callable[[DataSpec], bool]
-    keeps: Callable[[DataSpec], bool]
     identity: Callable[[DataSpec], Mapping[str, Any]]
     help: str
 
@@ -56,7 +56,6 @@ def made(
     save: Callable[[Any, Path], None] | None = None,
     load: Callable[[Path], Any] | None = None,
     available: Callable[[DataSpec], bool] = _always,
-    keeps: Callable[[DataSpec], bool] = _always,
     identity: Callable[[DataSpec], Mapping[str, Any]] = _nothing,
 ) -> Callable[[Callable[..., Any]], Input]:
     """Make an input of a function.
@@ -77,7 +76,6 @@ def made(
             save=save,
             load=load,
             available=available,
-            keeps=keeps,
             identity=identity,
             help=inspect.cleandoc(function.__doc__ or ""),
         )

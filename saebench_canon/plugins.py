@@ -48,8 +48,12 @@ class Registry:
 
     @cached_property
     def adapters(self) -> dict[str, Adapter]:
-        """Adapters by scheme."""
-        return self._collect("canon_adapters", lambda adapter: str(adapter.scheme))
+        """Adapters by scheme; `file` hands each path to the adapter of whoever claims it."""
+        from saebench_canon.adapters.local import LocalAdapter
+
+        adapters = self._collect("canon_adapters", lambda adapter: str(adapter.scheme))
+        local = LocalAdapter(self.claim, lambda scheme: adapters[scheme])
+        return {local.scheme: local, **adapters}
 
     @cached_property
     def inputs(self) -> dict[str, Input]:

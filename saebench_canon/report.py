@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from saebench_canon.metric import Metric
+    from saebench_canon.rows import Row
 
 
 @dataclass(frozen=True)
@@ -13,5 +17,5 @@ class Report:
     """A writer of files with one suffix, from rows as `show --json` prints them."""
 
     suffix: str
-    write: Callable[[Sequence[Any], Path], None]
+    write: Callable[[Sequence[Row], Sequence[Metric], Path], None]
     help: str = ""

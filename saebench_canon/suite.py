@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 from saebench_canon.axes import Axes, AxisValue, Condition, condition, fill, multiply
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugins import Registry
-from saebench_canon.ref import Ref
+from saebench_canon.ref import Ref, is_bare_path
 from saebench_canon.toml_table import Table, apply_settings, merge, read_toml
 
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
@@ -162,7 +162,7 @@ def parse_suite(
     _refuse_twins(saes)
     axes = sorted({axis for sae in saes for axis in sae.axes})
     metrics = [
-        _metric(Table(table, f"{file}, [[metric]] '{table.get('label', table.get('name', '?'))}'"),
+        parse_metric(Table(table, f"{file}, [[metric]] '{table.get('label', table.get('name', '?'))}'"),
                 axes, registry)
         for table in _tables(top, "metric", file)
     ]  # fmt: skip
@@ -305,17 +305,17 @@ def _checked_name(name: str, where: str) -> str:
 def _ref(text: str, registry: Registry, root: Path, where: str) -> Ref:
     """The ref of a URI or bare path; relative paths are the suite file's."""
     try:
-        ref = Ref.parse(text)
+        ref = Ref.parse(f"file:{text}" if is_bare_path(text) else text)
     except CanonError as error:
         raise CanonError(error.what, where=where, hint=error.hint) from None
     registry.adapter(ref.scheme, where=where)
-    if ref.is_path:
-        ref = replace(ref, target=str(root / ref.target))
-        if not Path(ref.target).exists():
-            folder = Path(ref.target).parent
+    if ref.local:
+        ref = ref.within(root)
+        if not ref.path.exists():
+            folder = ref.path.parent
             beside = [each.name for each in folder.iterdir()] if folder.is_dir() else []
-            raise CanonError(f"no file or folder {ref.target}", where=where,
-                             hint=nearest(Path(ref.target).name, beside))  # fmt: skip
+            raise CanonError(f"no file or folder {ref.path}", where=where,
+                             hint=nearest(ref.path.name, beside))  # fmt: skip
     return ref
 
 
@@ -368,7 +368,8 @@ def _setting(key: str, value: Any, default: Any, where: str) -> Any:
     return value
 
 
-def _metric(table: Table, axes: Sequence[str], registry: Registry) -> MetricSpec:
+def parse_metric(table: Table, axes: Sequence[str], registry: Registry) -> MetricSpec:
+    """The metric that a [[metric]] table describes, for SAEs with these axes."""
     where = table.where
     metric = registry.metric(table.take("name", str), where=where)
     label = _checked_name(table.take("label", str, metric.name), where)

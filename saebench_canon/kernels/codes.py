@@ -59,6 +59,14 @@ class Codes:
         """Mean number of active latents on a token."""
         return len(self.values) / max(len(self), 1)
 
+    def to(self, device: str | torch.device) -> Codes:
+        """The same codes on another device."""
+        if self.values.device == torch.device(device):
+            return self
+        return Codes(
+            self.indptr.to(device), self.indices.to(device), self.values.to(device), self.width
+        )
+
     def rows(self, start: int, stop: int) -> Codes:
         """The codes of the tokens start to stop."""
         bounds = self.indptr[start : min(stop, len(self)) + 1]

@@ -1,0 +1,39 @@
+"""Do sparse autoencoders find canonical units of a language model: complete, atomic, unique?
+
+`saebench_canon.evaluate(saes, acts, metrics=[…])` measures SAEs in a notebook; `metric`, `Score`,
+`made`, `trainer`, `hookimpl` are what plugins are written with.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from saebench_canon.acts import Acts
+    from saebench_canon.errors import CanonError
+    from saebench_canon.hookspecs import hookimpl
+    from saebench_canon.input import made
+    from saebench_canon.metric import Mark, Measurement, Score, Undefined, Value, metric
+    from saebench_canon.notebook import evaluate
+    from saebench_canon.trainer import trainer
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Acts": "acts", "CanonError": "errors", "Mark": "metric", "Measurement": "metric",
+    "Score": "metric", "Undefined": "metric", "Value": "metric", "evaluate": "notebook",
+    "hookimpl": "hookspecs", "made": "input", "metric": "metric", "trainer": "trainer",
+}  # fmt: skip
+
+__all__ = [
+    "Acts", "CanonError", "Mark", "Measurement", "Score", "Undefined", "Value", "evaluate",
+    "hookimpl", "made", "metric", "trainer",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Public names, imported when first used: `--help` needs none of them."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'saebench_canon' has no attribute '{name}'")
+    return getattr(import_module(f"saebench_canon.{_HOME[name]}"), name)

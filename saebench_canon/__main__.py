@@ -1,0 +1,7 @@
+"""`python -m saebench_canon` is `saebench-canon`."""
+
+import sys
+
+from saebench_canon.cli import main
+
+sys.exit(main())

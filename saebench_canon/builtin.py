@@ -1,0 +1,79 @@
+"""The built-in plugin: what this package brings, through the hooks that any plugin uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saebench_canon.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from saebench_canon.adapter import Adapter
+    from saebench_canon.bench import Bench
+    from saebench_canon.case import Case
+    from saebench_canon.input import Input
+    from saebench_canon.metric import Metric
+    from saebench_canon.record import Record
+    from saebench_canon.report import Report
+    from saebench_canon.trainer import Trainer
+
+
+@hookimpl
+def canon_adapters() -> Iterable[Adapter]:
+    """SAELens' releases and folders."""
+    from saebench_canon.adapters.saelens import SaeLensAdapter
+
+    return [SaeLensAdapter()]
+
+
+@hookimpl
+def canon_inputs() -> Iterable[Input]:
+    """What the built-in metrics ask for."""
+    from saebench_canon.inputs import data, encoding
+
+    return [
+        data.lm, data.all_tokens, data.tokens, data.hook, data.extracted, data.all_acts, data.acts,
+        data.train_acts, encoding.codes, encoding.loss_tokens, encoding.baseline, encoding.loss,
+    ]  # fmt: skip
+
+
+@hookimpl
+def canon_metrics() -> Iterable[Metric]:
+    """Fidelity, completeness, atomicity, uniqueness."""
+    from saebench_canon.metrics.fidelity import fidelity
+    from saebench_canon.metrics.meta_sae import meta_sae
+    from saebench_canon.metrics.seed_matching import seed_matching
+    from saebench_canon.metrics.stitching import stitching
+
+    return [fidelity, stitching, meta_sae, seed_matching]
+
+
+@hookimpl
+def canon_trainers() -> Iterable[Trainer]:
+    """SAELens' training classes."""
+    from saebench_canon.trainers import saelens
+
+    return saelens.TRAINERS
+
+
+@hookimpl
+def canon_reports() -> Iterable[Report]:
+    """Tables as files."""
+    from saebench_canon.reports.files import REPORTS
+
+    return REPORTS
+
+
+@hookimpl
+def canon_claim(path: Path) -> str | None:
+    """SAELens folders."""
+    from saebench_canon.adapters.local import claim_saelens
+
+    return claim_saelens(path)
+
+
+@hookimpl(trylast=True)
+def canon_measure(case: Case, bench: Bench) -> Record:
+    """Run the metric on its inputs."""
+    return bench.compute(case)

@@ -1,0 +1,80 @@
+"""The program `saebench-canon`: which words it understands."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from saebench_canon import __version__
+from saebench_canon.errors import CanonError
+
+USAGE_ERROR = 4
+EPILOG = """
+exit codes are pytest's: 0 all measured and gates hold, 1 a case failed or a gate did not hold,
+2 interrupted, 3 internal error, 4 wrong usage or a bad suite, 5 nothing selected
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["run"]:  # everything after it is pytest's and the plugin's
+        from saebench_canon.run import run
+
+        return run(words[1:])
+    try:
+        options = _parser().parse_args(words)
+    except SystemExit as stop:
+        return USAGE_ERROR if stop.code else 0
+    from saebench_canon import commands
+
+    try:
+        return int(getattr(commands, options.command)(options) or 0)
+    except CanonError as error:
+        print(f"saebench-canon: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="saebench-canon",
+        description="Do sparse autoencoders find canonical units of a language model?",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"saebench-canon {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="measure a suite; takes any pytest option", add_help=False)
+    run.add_argument("suite")
+
+    plan = commands.add_parser("plan", help="what would be measured, and what is already")
+    plan.add_argument("suite", help="a TOML file or the name of a packaged suite")
+    plan.add_argument("--json", action="store_true", help="the cases as a list of JSON objects")
+    plan.add_argument("--set", action="append", default=[], dest="settings", metavar="T.KEY=VALUE")
+    plan.add_argument("--limit", type=int, metavar="TOKENS")
+    plan.add_argument("--dtype")
+
+    show = commands.add_parser("show", help="the tables of the last run")
+    show.add_argument("suite", nargs="?", help="of this suite; absent: of the last run of any")
+    show.add_argument("--json", action="store_true", help="one object a score")
+    show.add_argument("--errors", action="store_true", help="why cases failed, with tracebacks")
+    show.add_argument("--all", action="store_true", help="every score, not only the main ones")
+    show.add_argument("--to", metavar="FILE", help="write .md, .csv, .parquet, .html or .txt")
+
+    commands.add_parser("ls", help="packaged suites, metrics, architectures, schemes")
+    commands.add_parser("plugins", help="what is plugged in, and what is broken")
+    commands.add_parser("doctor", help="versions, devices, store, hub: what works here")
+
+    for name in ("plan", "show", "doctor"):
+        commands.choices[name].add_argument("--store", default=".canon", metavar="DIR")
+    for name in ("plan", "show", "ls", "plugins", "doctor"):
+        commands.choices[name].add_argument(
+            "--plugin", action="append", default=[], metavar="FILE", help="a one-file plugin"
+        )
+    return parser

@@ -1,0 +1,157 @@
+"""What each command but `run` does; they print, and import neither torch nor transformers."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from tabulate import tabulate
+
+from saebench_canon.errors import CanonError, nearest
+from saebench_canon.plugins import Registry, load_registry
+from saebench_canon.store import Store
+
+
+def _registry(options: Namespace) -> Registry:
+    return load_registry([Path(each) for each in options.plugin])
+
+
+def plan(options: Namespace) -> None:
+    """Print the cases of a suite and what the store has of them."""
+    from saebench_canon.plan import make_plan
+    from saebench_canon.suite import find_suite
+
+    store = Store(Path(options.store))
+    made = make_plan(
+        find_suite(options.suite),
+        _registry(options),
+        store,
+        settings=options.settings,
+        limit=options.limit,
+        dtype=options.dtype,
+    )
+    listed = [{**case, "state": made.state(case["id"])} for case in made.listed()]
+    if options.json:
+        print(json.dumps(listed, indent=1))
+        return
+    print(f"{made.suite.name}, version {made.suite.version}: {len(made.suite.saes)} SAEs")
+    states = Counter((case["title"], case["over"], case["state"]) for case in listed)
+    rows = [
+        (title, over, *(states[title, over, state] for state in ("measured", "failed", "missing")))
+        for title, over in dict.fromkeys((case["title"], case["over"]) for case in listed)
+    ]
+    print(tabulate(rows, headers=["metric", "over", "measured", "failed", "to measure"]))
+    missing = sum(case["state"] != "measured" for case in listed)
+    print(f"\n{len(listed)} cases, {missing} to measure.")
+
+
+def show(options: Namespace) -> None:
+    """Print the tables of the last run."""
+    from saebench_canon.results import last_run, rows_of
+
+    store = Store(Path(options.store))
+    run = last_run(store, options.suite)
+    if options.errors:
+        _errors(run["cases"], store)
+        return
+    registry = _registry(options)
+    rows = rows_of(run["cases"], store, registry.metrics)
+    metrics = list(registry.metrics.values())
+    if options.json:
+        print(json.dumps([row.to_dict() for row in rows], indent=1))
+    elif options.to:
+        path = Path(options.to)
+        if path.suffix not in registry.reports:
+            raise CanonError(f"tables cannot be written as '{path.suffix}'", where=str(path),
+                             hint=nearest(path.suffix, registry.reports))  # fmt: skip
+        registry.reports[path.suffix].write(rows, metrics, path)
+        print(f"wrote {path}")
+    else:
+        from saebench_canon import render
+        from saebench_canon.tables import summarise
+
+        print(render.text(summarise(rows, metrics), all_scores=options.all), end="")
+
+
+def _errors(cases: Iterable[dict[str, str]], store: Store) -> None:
+    errors = [error for case in cases if (error := store.error(case["id"])) is not None]
+    for error in errors:
+        print(f"{error['case']}: {error['error']}")
+        if error["traceback"]:
+            print(error["traceback"])
+    if not errors:
+        print("No case failed.")
+
+
+def ls(options: Namespace) -> None:
+    """Print what suites can name."""
+    from saebench_canon.suite import packaged_suites
+
+    registry = _registry(options)
+    print("suites")
+    for name, path in packaged_suites().items():
+        print(f"  {name:<16} {_first_comment(path)}")
+    print("metrics")
+    for metric in registry.metrics.values():
+        print(f"  {metric.name:<16} of a {metric.of}: {metric.help.splitlines()[0]}")
+    print("architectures to train")
+    for trainer in registry.trainers.values():
+        print(f"  {trainer.name:<16} {trainer.help.splitlines()[0]}")
+    print("schemes")
+    for adapter in registry.adapters.values():
+        print(f"  {adapter.scheme + ':':<16} {(type(adapter).__doc__ or '').splitlines()[0]}")
+
+
+def _first_comment(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    return first.lstrip("# ") if first.startswith("#") else ""
+
+
+def plugins(options: Namespace) -> None:
+    """Print the plugins, what each brings, and those that could not be loaded."""
+    registry = _registry(options)
+    brings: dict[str, list[str]] = {name: [] for name in registry.sources}
+    for hook, noun in (("adapters", "scheme"), ("metrics", "metric"), ("inputs", "input"),
+                       ("trainers", "trainer"), ("reports", "report")):  # fmt: skip
+        getattr(registry, hook)  # refuses two owners of one name
+        for implementation in getattr(registry.manager.hook, f"canon_{hook}").get_hookimpls():
+            for each in implementation.function():
+                name = getattr(each, "name", None) or getattr(each, "scheme", None) or each.suffix
+                brings[implementation.plugin_name].append(f"{noun} {name}")
+    for name, source in registry.sources.items():
+        print(f"{name} ({source})")
+        for line in brings[name]:
+            print(f"  {line}")
+    for broken in registry.broken:
+        print(f"{broken.name} (broken: {broken.reason})")
+
+
+def doctor(options: Namespace) -> None:
+    """Print what this machine has, and whether the store and the hub can be reached."""
+    from saebench_canon.inputs import hub
+    from saebench_canon.provenance import hardware, versions
+
+    store = Store(Path(options.store))
+    registry = _registry(options)
+    measured = len(list((store.root / "records").glob("*.json")))
+    size = sum(file.stat().st_size for file in store.root.rglob("*") if file.is_file())
+    rows = [*versions().items(), *hardware().items()]
+    rows += [("devices", ", ".join(_devices()))]
+    rows += [("store", f"{store.root}: {measured} records, {size / 2**20:.0f} MiB, writable")]
+    rows += [("hub", "out of reach" if hub.out_of_reach() else "its name resolves")]
+    rows += [("plugins", f"{len(registry.sources)} loaded, {len(registry.broken)} broken")]
+    print(tabulate(rows, tablefmt="plain"))
+
+
+def _devices() -> list[str]:
+    """What torch can compute on; the one thing here that needs torch."""
+    try:
+        import torch
+    except ImportError as error:
+        return [f"none: torch does not import ({error})"]
+    devices = [f"cpu ({torch.get_num_threads()} threads)"]
+    devices += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return devices + (["mps"] if torch.backends.mps.is_available() else [])

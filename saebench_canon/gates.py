@@ -1,0 +1,25 @@
+"""Whether the scores of a run keep the bounds that its suite sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from saebench_canon.axes import condition
+from saebench_canon.rows import Row
+from saebench_canon.suite import GateSpec
+
+
+def broken_gates(gates: Sequence[GateSpec], rows: Sequence[Row]) -> Iterator[str]:
+    """A sentence for each measured score that does not keep its bound, and for gates on nothing."""
+    for gate in gates:
+        label, _, name = gate.score.partition(".")
+        scores = [row for row in rows if row.label == label and row.score == name]
+        measured = [row for row in scores if row.value is not None]
+        if not measured:
+            yield f"gate {gate.score} {gate.require}: nothing measured"
+        keeps = condition(gate.require, where=gate.where)
+        for row in measured:
+            assert row.value is not None
+            if not keeps(row.value):
+                subject = "+".join(row.subject)
+                yield f"gate {gate.score} {gate.require}: {subject} has {row.value:.4g}"

@@ -1,0 +1,217 @@
+"""The inputs of a data source: model, tokens, activations, and the split that holds documents out."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saebench_canon.errors import CanonError
+from saebench_canon.input import made
+from saebench_canon.suite import SPLIT_SEED, DataSpec
+
+if TYPE_CHECKING:
+    from saebench_canon.acts import Acts
+    from saebench_canon.inputs.extraction import Tokens
+    from saebench_canon.inputs.hooks import HookPoint
+    from saebench_canon.inputs.language_model import LanguageModel
+
+
+def has_model(data: DataSpec) -> bool:
+    """Whether a language model is at hand."""
+    return data.model is not None
+
+
+def _save_tokens(tokens: Tokens, folder: Path) -> None:
+    import json
+
+    from safetensors.torch import save_file
+
+    kept = {"input_ids": tokens.input_ids, "length": tokens.length, "doc": tokens.doc}
+    save_file(kept, folder / "tokens.safetensors")
+    told = {"documents": tokens.documents, "bos": tokens.bos, "names": tokens.names}
+    (folder / "tokens.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+def _load_tokens(folder: Path) -> Tokens:
+    import json
+
+    from safetensors.torch import load_file
+
+    from saebench_canon.inputs.extraction import Tokens
+
+    told = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
+    told["names"] = tuple(told["names"])
+    return Tokens(**load_file(folder / "tokens.safetensors"), **told)
+
+
+def _save_acts(acts: Acts, folder: Path) -> None:
+    """Keep activations that are not already mapped from the folder."""
+    import numpy as np
+    import torch
+
+    file = folder / "acts.npy"
+    if not file.exists():
+        np.save(file, acts.x.numpy())
+    torch.save(acts.doc, folder / "doc.pt")
+
+
+def _load_acts(folder: Path) -> Acts:
+    import torch
+
+    from saebench_canon.acts import Acts
+    from saebench_canon.inputs.extraction import open_activations
+
+    doc = torch.load(folder / "doc.pt", weights_only=True)
+    return Acts(open_activations(folder / "acts.npy"), doc)
+
+
+@made(per="data", version=1, available=has_model)
+def lm(data: DataSpec, device: str) -> LanguageModel:
+    """The language model of the data, in eval mode, and its tokenizer."""
+    from saebench_canon.inputs.language_model import load_language_model
+
+    assert data.model is not None
+    return load_language_model(
+        data.model,
+        revision=data.model_revision,
+        folder=data.root,
+        dtype=data.dtype,
+        device=device,
+    )
+
+
+@made(per="data", version=1, available=has_model, save=_save_tokens, load=_load_tokens)
+def all_tokens(data: DataSpec, lm: LanguageModel) -> Tokens:
+    """Windows of every kept document, those of the held-out documents first."""
+    from dataclasses import replace
+
+    import torch
+
+    from saebench_canon.inputs.extraction import tokenize
+    from saebench_canon.inputs.sources import text_source
+    from saebench_canon.inputs.text import iter_documents
+
+    documents = iter_documents(text_source(data))
+    try:
+        tokens = tokenize(documents, lm, context=data.context, limit=data.tokens)
+    except CanonError as error:
+        raise CanonError(error.what, where=data.where, hint=error.hint) from None
+    held = torch.tensor(held_out(data, tokens.documents))[tokens.doc]
+    order = torch.argsort(~held, stable=True)
+    return replace(
+        tokens,
+        input_ids=tokens.input_ids[order],
+        length=tokens.length[order],
+        doc=tokens.doc[order],
+    )
+
+
+@made(per="data", version=1, available=has_model)
+def tokens(data: DataSpec, all_tokens: Tokens) -> Tokens:
+    """Windows of the documents that scores use."""
+    import torch
+
+    return all_tokens.of(torch.tensor(held_out(data, all_tokens.documents)))
+
+
+@made(per="data", version=1, available=has_model)
+def hook(data: DataSpec, lm: LanguageModel) -> HookPoint:
+    """Where in the model the activations are."""
+    from saebench_canon.inputs.hooks import resolve_hook
+
+    assert data.hook is not None
+    return resolve_hook(lm.model, data.hook)
+
+
+@made(per="data", version=1, available=has_model, save=_save_acts, load=_load_acts)
+def extracted(
+    data: DataSpec, lm: LanguageModel, all_tokens: Tokens, hook: HookPoint, folder: Path
+) -> Acts:
+    """Activations of every kept document, taken from the model once."""
+    from saebench_canon.inputs.extraction import extract
+
+    return extract(lm, all_tokens, hook, center=bool(data.center), out=folder / "acts.npy")
+
+
+@made(per="data", version=1)
+def all_acts(data: DataSpec, extracted: Acts | None = None) -> Acts:
+    """Activations of all documents, those of the held-out ones first."""
+    return extracted if extracted is not None else _acts_of_file(data)
+
+
+@made(per="data", version=1)
+def acts(data: DataSpec, all_acts: Acts) -> Acts:
+    """The activations that scores use: of the held-out documents, or all where none are."""
+    return _part(data, all_acts, scored=True)
+
+
+@made(per="data", version=1)
+def train_acts(data: DataSpec, all_acts: Acts) -> Acts:
+    """The activations that SAEs are trained on: of the documents not held out."""
+    return _part(data, all_acts, scored=False)
+
+
+def held_out(data: DataSpec, documents: int) -> list[bool]:
+    """Which documents are held out for scoring; all of them where `holdout` is absent."""
+    if data.holdout is None:
+        return [True] * documents
+    count = round(data.holdout * documents)
+    if not 0 < count < documents:
+        raise CanonError(
+            f"holdout = {data.holdout} of {documents} documents leaves a side empty",
+            where=data.where, hint="Give more documents, or another share.",
+        )  # fmt: skip
+    chosen = set(random.Random(SPLIT_SEED).sample(range(documents), count))
+    return [index in chosen for index in range(documents)]
+
+
+def _part(data: DataSpec, acts: Acts, *, scored: bool) -> Acts:
+    import torch
+
+    from saebench_canon.acts import Acts
+
+    if data.holdout is None and scored:
+        return acts
+    documents, doc = torch.unique(acts.doc, return_inverse=True)
+    held = torch.tensor(held_out(data, len(documents)))[doc]
+    first = int(held.sum())
+    if bool(held[:first].all()):  # held-out documents stand first: a slice, not a copy
+        rows: Any = slice(0, first) if scored else slice(first, None)
+    else:
+        rows = held if scored else ~held
+    return Acts(acts.x[rows], acts.doc[rows])
+
+
+def _acts_of_file(data: DataSpec) -> Acts:
+    """Activations of a safetensors file: `acts` [n, d] and, if there, `doc` [n]."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from saebench_canon.acts import Acts
+
+    assert data.file is not None
+    try:
+        tensors = load_file(data.file)
+    except (SafetensorError, OSError) as error:
+        raise CanonError(f"{data.file} is not a safetensors file: {error}", where=data.where) from None
+    x = tensors.get("acts")
+    if x is None or x.ndim != 2 or not x.is_floating_point() or len(x) == 0:
+        raise CanonError(
+            f"{data.file} has no 'acts' [n, d] of floating point numbers", where=data.where,
+            hint=f"It has {', '.join(f'{key} {list(each.shape)}' for key, each in tensors.items())}.",
+        )  # fmt: skip
+    doc = tensors.get("doc", torch.arange(len(x)))
+    if doc.shape != (len(x),) or doc.is_floating_point():
+        raise CanonError(f"{data.file}: 'doc' is not [n] whole numbers", where=data.where)
+    if data.tokens is not None:
+        x, doc = x[: data.tokens], doc[: data.tokens]
+    for start in range(0, len(x), 65_536):
+        finite = torch.isfinite(x[start : start + 65_536]).all(dim=1)
+        if not bool(finite.all()):
+            token = start + int((~finite).nonzero()[0])
+            raise CanonError(
+                f"{data.file}: the activation of token {token} is not finite", where=data.where
+            )
+    return Acts(x.float(), doc.long())

@@ -1,0 +1,136 @@
+"""The inputs of one SAE on its data: codes, made once for every metric, and spliced losses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saebench_canon.input import made
+from saebench_canon.inputs.data import has_model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from saebench_canon.acts import Acts
+    from saebench_canon.inputs.extraction import Tokens
+    from saebench_canon.inputs.hooks import HookPoint
+    from saebench_canon.inputs.language_model import LanguageModel
+    from saebench_canon.inputs.splice import BaselineLosses, Losses
+    from saebench_canon.kernels.codes import Codes
+    from saebench_canon.sae import CanonicalSAE
+    from saebench_canon.suite import DataSpec
+
+
+def _save_codes(codes: Codes, folder: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    kept = {"indptr": codes.indptr, "indices": codes.indices, "values": codes.values}
+    width = torch.tensor([codes.width])
+    save_file({**kept, "width": width}, folder / "codes.safetensors")
+
+
+def _load_codes(folder: Path) -> Codes:
+    from safetensors.torch import load_file
+
+    from saebench_canon.kernels.codes import Codes
+
+    tensors = load_file(folder / "codes.safetensors")
+    width = int(tensors.pop("width"))
+    return Codes(**tensors, width=width)
+
+
+@made(per="sae", version=1, save=_save_codes, load=_load_codes)
+def codes(sae: CanonicalSAE, acts: Acts, batch_size: int) -> Codes:
+    """The SAE's codes of every scored token, sparse."""
+    from saebench_canon.kernels.codes import Codes
+    from saebench_canon.progress import track
+
+    device = sae.W_dec.device
+    total = -(-len(acts) // batch_size)
+    parts = [
+        sae.encode_sparse(x.to(device=device, dtype=sae.W_dec.dtype)).to("cpu")
+        for x in track(acts.batches(batch_size), "encoding", total)
+    ]
+    return Codes.concatenate(parts)
+
+
+def _save_losses(losses: Any, folder: Path) -> None:
+    from dataclasses import fields
+
+    from safetensors.torch import save_file
+
+    kept = {each.name: getattr(losses, each.name) for each in fields(losses)}
+    save_file(kept, folder / "losses.safetensors")
+
+
+def _load_baseline(folder: Path) -> BaselineLosses:
+    from safetensors.torch import load_file
+
+    from saebench_canon.inputs.splice import BaselineLosses
+
+    return BaselineLosses(**load_file(folder / "losses.safetensors"))
+
+
+def _load_losses(folder: Path) -> Losses:
+    from safetensors.torch import load_file
+
+    from saebench_canon.inputs.splice import Losses
+
+    return Losses(**load_file(folder / "losses.safetensors"))
+
+
+def _loss_settings(data: DataSpec) -> Mapping[str, Any]:
+    return {"loss_tokens": data.loss_tokens}
+
+
+@made(per="data", version=1, available=has_model, identity=_loss_settings)
+def loss_tokens(data: DataSpec, tokens: Tokens) -> Tokens:
+    """The first windows that scores use, up to `loss_tokens`: losses need whole forward passes."""
+    from dataclasses import replace
+
+    import torch
+
+    kept = int((torch.cumsum(tokens.kept, 0) <= data.loss_tokens).sum())
+    windows = slice(0, max(kept, 1))
+    return replace(
+        tokens,
+        input_ids=tokens.input_ids[windows],
+        length=tokens.length[windows],
+        doc=tokens.doc[windows],
+    )
+
+
+@made(per="data", version=1, available=has_model, save=_save_losses, load=_load_baseline)
+def baseline(
+    data: DataSpec, lm: LanguageModel, hook: HookPoint, loss_tokens: Tokens, acts: Acts
+) -> BaselineLosses:
+    """Cross-entropy of the clean, the zero-ablated and the mean-ablated model, by document."""
+    from saebench_canon.inputs.splice import baseline_losses
+
+    mean = acts.x.double().mean(dim=0)
+    return baseline_losses(lm, loss_tokens, hook, mean=mean, center=bool(data.center))
+
+
+@made(per="sae", version=1, available=has_model, save=_save_losses, load=_load_losses)
+def loss(
+    data: DataSpec,
+    lm: LanguageModel,
+    hook: HookPoint,
+    loss_tokens: Tokens,
+    baseline: BaselineLosses,
+    sae: CanonicalSAE,
+) -> Losses:
+    """Cross-entropy by document with the SAE's reconstruction spliced in, beside the baselines."""
+    from saebench_canon.inputs.splice import spliced_losses
+
+    sums, _ = spliced_losses(
+        lm,
+        loss_tokens,
+        hook,
+        mode="sae",
+        reconstruct=lambda x: sae.decode(sae.encode(x.to(sae.W_dec))).to(x),
+        center=bool(data.center),
+    )
+    return baseline.with_sae(sums)

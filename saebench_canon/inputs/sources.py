@@ -1,0 +1,47 @@
+"""Which text and model a data table names, and what they are: without torch."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from saebench_canon.fingerprint import file_digest
+from saebench_canon.inputs import language_model, text
+from saebench_canon.inputs.text import TextSource
+
+if TYPE_CHECKING:
+    from saebench_canon.identity import Remembers
+    from saebench_canon.suite import DataSpec
+
+
+def text_source(data: DataSpec) -> TextSource:
+    """The text of a data table; relative paths are the suite file's."""
+    assert data.text is not None
+    return text.text_source(
+        data.text,
+        folder=data.root,
+        split=data.split,
+        column=data.column,
+        revision=data.revision,
+    )
+
+
+def text_identity(data: DataSpec, memory: Remembers) -> str:
+    """What the text is; the packaged one takes seconds to read, so its digest is remembered."""
+    source = text_source(data)
+    if source.kind != "packaged":
+        return text.text_identity(source)
+    from saebench_canon.packaged import python_docs
+
+    listed = file_digest(python_docs.DIGESTS)
+    return memory.remember(
+        f"{source} of Python {sys.version} listed in {listed}", lambda: text.text_identity(source)
+    )
+
+
+def model_identity(data: DataSpec) -> str:
+    """What the model is: the digest of its folder, or its hub name with revision."""
+    assert data.model is not None
+    return language_model.model_identity(
+        data.model, revision=data.model_revision, folder=data.root
+    )

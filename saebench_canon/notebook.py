@@ -1,0 +1,178 @@
+"""Measuring SAEs from a notebook, in memory or by ref, with the same scores as a suite."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saebench_canon.errors import CanonError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from saebench_canon.acts import Acts
+    from saebench_canon.plugins import Registry
+    from saebench_canon.suite import Suite
+
+
+class InMemory:
+    """An SAE that a notebook handed in."""
+
+    def __init__(self, sae: object, name: str) -> None:
+        from saebench_canon.sae import canonical
+
+        self.object = canonical(sae, name=name)
+        self.name = name
+
+    def digest(self) -> str:
+        """A digest of its rows, bias and encoder, and of its codes on fixed inputs."""
+        import hashlib
+
+        import torch
+
+        sae = self.object
+        generator = torch.Generator().manual_seed(0)
+        probe = torch.randn(64, sae.d, generator=generator).to(sae.W_dec) * 3 + sae.b_dec
+        digest = hashlib.blake2b(digest_size=16)
+        encoder = [] if sae.encoder is None else [sae.encoder]
+        for tensor in (sae.W_dec, sae.b_dec, sae.encode(probe), *encoder):
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.detach().cpu().double().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def __str__(self) -> str:
+        return f"memory:{self.name}"
+
+
+def evaluate(
+    saes: Mapping[str, object] | Sequence[object],
+    acts: Tensor | Acts | None = None,
+    metrics: Iterable[str] = ("fidelity",),
+    *,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    seed: int = 0,
+    store: str | Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+) -> pd.DataFrame:
+    """Scores of SAEs on activations, one row a score, as `show --json` has them.
+
+    Args:
+        saes: SAEs by name, or a sequence: any objects with `encode`, `decode`, `W_dec` [m, d] and
+            `b_dec` [d], or refs such as "file:PATH". Pairs are neighbouring widths, smaller first;
+            groups are SAEs of one width.
+        acts: activations [n, d], or `Acts` with each token's document; None measures only what
+            decoders tell.
+        metrics: names of metrics.
+        settings: by metric, settings other than the defaults.
+        seed: the seed of every case.
+        store: where records are kept; None keeps nothing.
+        device: where SAEs compute.
+        threads: threads of each case.
+
+    Raises:
+        CanonError: an unknown metric or setting, SAEs that cannot be brought to canonical form or
+            whose width is not the activations', or a metric without a subject among the SAEs.
+    """
+    import pandas as pd
+
+    from saebench_canon.bench import Bench, Execution
+    from saebench_canon.plan import plan_of
+    from saebench_canon.plugins import load_registry
+    from saebench_canon.results import rows_of
+    from saebench_canon.store import Store
+
+    registry = load_registry()
+    with tempfile.TemporaryDirectory(prefix="canon-") as scratch:
+        kept = Store(Path(store) if store is not None else Path(scratch) / "store")
+        data = _write_acts(acts, Path(scratch))
+        suite = _suite(_named(saes), data, list(metrics), settings or {}, seed, registry)
+        plan = plan_of(suite, registry, kept)
+        bench = Bench(registry, kept, Execution(device=device, threads=threads))
+        if not plan.cases:
+            raise CanonError("the metrics find no pair or group among these SAEs")
+        for case, case_id in zip(plan.cases, plan.ids, strict=True):
+            if kept.record(case_id) is None:
+                bench.measure(case)
+        rows = rows_of(plan.listed(), kept, registry.metrics)
+        return pd.DataFrame([row.to_dict() for row in rows])
+
+
+def _named(saes: Mapping[str, object] | Sequence[object]) -> dict[str, object]:
+    if isinstance(saes, Mapping):
+        return dict(saes)
+    if isinstance(saes, str) or not isinstance(saes, Sequence):
+        raise CanonError("'saes' must be a mapping or a list of SAEs")
+    return {f"sae{index}": sae for index, sae in enumerate(saes)}
+
+
+def _write_acts(acts: Tensor | Acts | None, folder: Path) -> Path | None:
+    """The activations as a file: its content is the data's identity, as in a suite."""
+    if acts is None:
+        return None
+    import torch
+    from safetensors.torch import save_file
+
+    from saebench_canon.acts import Acts
+
+    x, doc = (acts.x, acts.doc) if isinstance(acts, Acts) else (acts, None)
+    if not isinstance(x, torch.Tensor) or x.ndim != 2:
+        raise CanonError("'acts' must be a tensor [n, d]")
+    tensors = {"acts": x.detach().cpu().float().contiguous()}
+    if doc is not None:
+        tensors["doc"] = doc.cpu().contiguous()
+    save_file(tensors, folder / "acts.safetensors")
+    return folder / "acts.safetensors"
+
+
+def _suite(
+    saes: Mapping[str, object],
+    file: Path | None,
+    metrics: Sequence[str],
+    settings: Mapping[str, Mapping[str, Any]],
+    seed: int,
+    registry: Registry,
+) -> Suite:
+    """The suite that a notebook's arguments describe."""
+    from collections import Counter
+
+    from saebench_canon.ref import Ref, is_bare_path
+    from saebench_canon.suite import DataSpec, SaeSpec, Suite, parse_metric
+    from saebench_canon.toml_table import Table
+
+    if not saes:
+        raise CanonError("there are no SAEs to measure")
+    for name in settings:
+        if name not in metrics:
+            raise CanonError(f"'settings' names '{name}', which is not measured")
+    data = {} if file is None else {"data": DataSpec("data", "evaluate, acts", file=file)}
+    specs = []
+    seen: Counter[int] = Counter()
+    for name, sae in saes.items():
+        source: Ref | InMemory
+        if isinstance(sae, str):
+            source = Ref.parse(f"file:{sae}" if is_bare_path(sae) else sae).within(Path.cwd())
+            width = registry.adapter(source.scheme).describe(source).width
+            if width is None:
+                raise CanonError(f"{sae} does not say its width")
+        else:
+            source = InMemory(sae, name)
+            width = source.object.width
+        axes = {"width": width, "seed": seen[width]}
+        seen[width] += 1
+        specs.append(SaeSpec(name, axes, next(iter(data), None), source, "float32", f"SAE '{name}'"))
+    tables = [
+        parse_metric(
+            Table(
+                {"name": name, "settings": dict(settings.get(name, {})), "seeds": [seed]},
+                f"evaluate, metric '{name}'",
+            ),
+            ["width", "seed"],
+            registry,
+        )
+        for name in metrics
+    ]
+    return Suite("notebook", 1, None, data, specs, tables, ())

@@ -1,0 +1,103 @@
+"""What a run would measure: its cases with their ids and what the store already has of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from saebench_canon.case import Case, cases_of
+from saebench_canon.identity import Identities, wanted_by
+from saebench_canon.plugins import Registry
+from saebench_canon.store import Store
+from saebench_canon.suite import Dtype, Suite, TrainSpec, load_suite
+
+State = Literal["measured", "failed", "missing"]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A suite's cases in order, and each one's id."""
+
+    suite: Suite
+    cases: Sequence[Case]
+    ids: Sequence[str]
+    store: Store
+
+    def state(self, case_id: str) -> State:
+        """What the store has of a case."""
+        if self.store.record(case_id) is not None:
+            return "measured"
+        return "failed" if self.store.error(case_id) is not None else "missing"
+
+    def listed(self) -> list[dict[str, Any]]:
+        """The cases as plain data, names, axes and labels included: what a run file keeps."""
+        return [
+            listed(self.suite, case, case_id)
+            for case, case_id in zip(self.cases, self.ids, strict=True)
+        ]
+
+
+def listed(suite: Suite, case: Case, case_id: str) -> dict[str, Any]:
+    """One case as plain data."""
+    return {
+        "id": case_id,
+        "suite": suite.name,
+        "label": case.label,
+        "title": case.title,
+        "metric": case.metric.name,
+        "version": case.metric.version,
+        "of": case.metric.of,
+        "over": case.over,
+        "subject": [sae.name for sae in case.subject],
+        "axes": case.axes,
+        "members": [_member(sae) for sae in case.subject],
+        "data": None if case.data is None else case.data.name,
+        "seed": case.seed,
+        "settings": dict(case.settings),
+    }
+
+
+def _member(sae: Any) -> dict[str, Any]:
+    facts = dict(sae.axes)
+    if isinstance(sae.source, TrainSpec) and "tokens" in sae.source.settings:
+        facts["train_tokens"] = sae.source.settings["tokens"]
+    return facts
+
+
+def make_plan(
+    path: Path,
+    registry: Registry,
+    store: Store,
+    *,
+    settings: Sequence[str] = (),
+    limit: int | None = None,
+    dtype: Dtype | None = None,
+) -> Plan:
+    """The plan of a suite file; raises CanonError for all that can be known to be wrong."""
+    suite = load_suite(path, registry, settings=settings)
+    return plan_of(adjusted(suite, limit=limit, dtype=dtype), registry, store)
+
+
+def plan_of(suite: Suite, registry: Registry, store: Store) -> Plan:
+    """The plan of a parsed suite."""
+    cases = cases_of(suite, registry)
+    for case in cases:
+        list(wanted_by(case, registry))  # refuses inputs that nobody makes
+    identities = Identities(registry, store)
+    return Plan(suite, cases, [identities.case(case) for case in cases], store)
+
+
+def adjusted(suite: Suite, *, limit: int | None, dtype: Dtype | None) -> Suite:
+    """The suite with fewer tokens or another number format, as `--limit` and `--dtype` ask."""
+    data, saes = dict(suite.data), list(suite.saes)
+    if limit is not None:
+        data = {
+            name: replace(spec, tokens=min(limit, spec.tokens or limit))
+            for name, spec in data.items()
+        }
+    if dtype is not None:
+        data = {name: replace(spec, dtype=dtype) for name, spec in data.items()}
+        saes = [replace(sae, dtype=dtype) for sae in saes]
+    return replace(suite, data=data, saes=saes)

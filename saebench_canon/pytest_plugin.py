@@ -1,0 +1,272 @@
+"""A pytest plugin that turns suite files named on the command line into items, one a case."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saebench_canon.case import Case
+from saebench_canon.errors import CanonError, nearest
+from saebench_canon.plan import Plan, make_plan
+from saebench_canon.plugins import Registry, load_registry
+from saebench_canon.store import DEFAULT, Store
+from saebench_canon.suite import find_suite
+
+
+@dataclass
+class Session:
+    """What one pytest session measures."""
+
+    registry: Registry
+    store: Store
+    plans: dict[Path, Plan]
+    names: dict[Path, str]  # each suite as it was named on the command line
+    bench: Any = None
+
+
+SESSION = pytest.StashKey[Session]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of `run` besides pytest's own."""
+    group = parser.getgroup("saebench-canon")
+    add = group.addoption
+    add("--store", default=str(DEFAULT), metavar="DIR", help="where records and artefacts are kept")
+    add("--fresh", action="store_true", help="measure again what is already measured")
+    add("--plugin", action="append", default=[], metavar="FILE", help="load a one-file plugin")
+    add("--device", default="cpu", help="where SAEs and models compute: cpu, cuda, mps")
+    add("--dtype", choices=["float32", "float64", "bfloat16", "float16"],
+        help="number format of SAEs and models instead of the suite's")  # fmt: skip
+    add("--batch-size", type=int, default=4096, metavar="N", help="tokens encoded at once")
+    add("--threads", type=int, default=1, metavar="N", help="threads of each case (default 1)")
+    add("--limit", type=int, metavar="TOKENS",
+        help="a quick look at so many tokens; never counts as the full case")  # fmt: skip
+    add("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", dest="settings",
+        help="replace a value of the suite, such as data.owt.tokens=1000")  # fmt: skip
+    add("--metrics", metavar="A,B", help="what to measure when SAEs are named instead of a suite")
+    add("--data", metavar="DATA", help="activations for them: a .safetensors file")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the suites before anything is collected: a mistake in one is wrong usage, exit 4."""
+    for line in ("sae(**axes): an SAE of the case's subject", "metric(name): the case's metric"):
+        config.addinivalue_line("markers", line)
+    if config.option.help or config.option.version:
+        return
+    try:
+        config.stash[SESSION] = _session(config)
+        _check_markers(config, config.stash[SESSION])
+    except CanonError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _session(config: pytest.Config) -> Session:
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        raise CanonError("name a suite", hint="For example: saebench-canon run quickstart.")
+    for option in ("batch_size", "threads", "limit"):
+        value = getattr(config.option, option)
+        if value is not None and value < 1:
+            name = option.replace("_", "-")
+            raise CanonError(f"{value} is not a positive number", where=f"--{name}")
+    registry = load_registry([Path(each) for each in config.option.plugin])
+    store = Store(Path(config.option.store))
+    session = Session(registry, store, {}, {})
+    suites, saes = _told_apart(config.args, registry)
+    if saes:
+        suites.append(_one_off(saes, config, registry, store))
+    arguments = []
+    for name, rest in suites:
+        path = find_suite(name).resolve()
+        if path not in session.plans:
+            session.plans[path] = make_plan(
+                path,
+                registry,
+                store,
+                settings=config.option.settings,
+                limit=config.option.limit,
+                dtype=config.option.dtype,
+            )
+            session.names[path] = name
+        _check_node(session.plans[path], rest)
+        arguments.append("::".join([str(path), *rest]))
+    config.args[:] = arguments
+    return session
+
+
+def _told_apart(
+    arguments: Sequence[str], registry: Registry
+) -> tuple[list[tuple[str, list[str]]], list[str]]:
+    """The suites among the arguments (with what follows `::`), and the SAEs."""
+    from saebench_canon.ref import is_bare_path
+    from saebench_canon.suite import packaged_suites
+
+    suites: list[tuple[str, list[str]]] = []
+    saes: list[str] = []
+    for argument in arguments:
+        head, *rest = argument.split("::")
+        is_sae = not is_bare_path(head) or (
+            Path(head).exists() and Path(head).suffix != ".toml" and head not in packaged_suites()
+        )
+        if is_sae:
+            saes.append(argument)
+        else:
+            suites.append((head, rest))
+    return suites, saes
+
+
+def _one_off(
+    saes: Sequence[str], config: pytest.Config, registry: Registry, store: Store
+) -> tuple[str, list[str]]:
+    """A suite for SAEs named on the command line, kept beside the store."""
+    from saebench_canon.one_off import one_off_suite
+
+    text = one_off_suite(saes, config.option.metrics, config.option.data, registry)
+    folder = store.root / "suites"
+    folder.mkdir(exist_ok=True)
+    name = f"run-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.toml"
+    (folder / name).write_text(text, encoding="utf-8")
+    return str(folder / name), []
+
+
+def _check_node(plan: Plan, rest: Sequence[str]) -> None:
+    """Refuse `::subject` or `::subject::metric` that the suite does not have."""
+    if not rest:
+        return
+    subjects = {case.name for case in plan.cases}
+    if rest[0] not in subjects:
+        raise CanonError(f"no subject '{rest[0]}'", hint=nearest(rest[0], subjects))
+    titles = {case.title for case in plan.cases if case.name == rest[0]}
+    if len(rest) > 1 and rest[1] not in titles:
+        raise CanonError(f"no case '{rest[1]}' of '{rest[0]}'", hint=nearest(rest[1], titles))
+
+
+def _check_markers(config: pytest.Config, session: Session) -> None:
+    """Refuse axes, metrics and markers in `-m` that no case has."""
+    expression = config.option.markexpr
+    if not expression:
+        return
+    try:
+        tree = ast.parse(expression, mode="eval")
+    except SyntaxError:
+        return  # pytest says what is wrong with it
+    cases = [case for plan in session.plans.values() for case in plan.cases]
+    axes = {axis for case in cases for sae in case.subject for axis in sae.axes} | {"name"}
+    metrics = {name for case in cases for name in (case.metric.name, case.label)}
+    calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id not in ("sae", "metric"):
+            raise CanonError(f"unknown marker '{node.id}'", where="-m",
+                             hint="Cases have sae(AXIS=VALUE) and metric(name='NAME').")  # fmt: skip
+        if isinstance(node, ast.Name) and id(node) in calls:
+            _check_call(node.id, calls[id(node)], axes, metrics)
+
+
+def _check_call(marker: str, call: ast.Call, axes: set[str], metrics: set[str]) -> None:
+    for keyword in call.keywords:
+        known = axes if marker == "sae" else {"name"}
+        if keyword.arg not in known:
+            raise CanonError(f"{marker} has no '{keyword.arg}'", where="-m",
+                             hint=nearest(str(keyword.arg), known))  # fmt: skip
+        if marker == "metric" and isinstance(keyword.value, ast.Constant):
+            name = str(keyword.value.value)
+            if name not in metrics:
+                raise CanonError(f"no metric '{name}'", where="-m", hint=nearest(name, metrics))
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect a suite, only when it is named on the command line."""
+    session = parent.config.stash.get(SESSION, None)
+    if session is None or file_path not in session.plans:
+        return None
+    collector: pytest.Collector = SuiteFile.from_parent(
+        parent, path=file_path, nodeid=session.names[file_path]
+    )
+    return collector
+
+
+class SuiteFile(pytest.File):
+    """A suite; its children are subjects."""
+
+    def collect(self) -> Iterator[pytest.Collector]:
+        """The subjects in the order of the plan."""
+        plan = self.config.stash[SESSION].plans[self.path]
+        cases = list(zip(plan.cases, plan.ids, strict=True))
+        by_subject: dict[str, list[tuple[Case, str]]] = {}
+        for case, case_id in cases:
+            by_subject.setdefault(case.name, []).append((case, case_id))
+        for name, group in by_subject.items():
+            yield SubjectNode.from_parent(self, name=name, cases=group)
+
+
+class SubjectNode(pytest.Collector):
+    """One SAE, pair or group; its children are cases."""
+
+    def __init__(self, *, cases: Sequence[tuple[Case, str]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cases = cases
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """The cases of this subject."""
+        for case, case_id in self.cases:
+            yield CaseItem.from_parent(self, name=case.title, case=case, case_id=case_id)
+
+
+class CaseItem(pytest.Item):
+    """One case: passes when its record is in the store."""
+
+    def __init__(self, *, case: Case, case_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.case = case
+        self.case_id = case_id
+        for sae in case.subject:
+            self.add_marker(pytest.mark.sae(**{"name": sae.name, **sae.axes}))
+        self.add_marker(pytest.mark.metric(name=case.metric.name))
+        if case.label != case.metric.name:
+            self.add_marker(pytest.mark.metric(name=case.label))
+
+    def runtest(self) -> None:
+        """Measure the case, unless it is measured already."""
+        session = self.config.stash[SESSION]
+        kept = session.store.record(self.case_id)
+        self.user_properties.append(("case", str(self.case)))
+        self.user_properties.append(("label", self.case.label))
+        if kept is not None and not self.config.option.fresh:
+            self.user_properties.append(("kept", True))
+            return
+        bench(self.config).measure(self.case)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """A sentence for a user's mistake; for the rest the error and where it arose."""
+        if isinstance(excinfo.value, CanonError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style="short")
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """How headings name the case."""
+        return self.path, None, str(self.case)
+
+
+def bench(config: pytest.Config) -> Any:
+    """The session's bench, made when the first case is measured: it may import torch."""
+    from saebench_canon.bench import Bench, Execution
+
+    session = config.stash[SESSION]
+    if session.bench is None:
+        session.bench = Bench(
+            session.registry,
+            session.store,
+            Execution(
+                device=config.option.device,
+                batch_size=config.option.batch_size,
+                threads=config.option.threads,
+                limited=config.option.limit is not None,
+            ),
+        )
+    return session.bench

@@ -1,0 +1,26 @@
+"""Tables as files: Markdown, CSV, Parquet, HTML and plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from saebench_canon.metric import Metric
+from saebench_canon.report import Report
+from saebench_canon.rows import Row
+
+
+def _write(rows: Sequence[Row], metrics: Sequence[Metric], path: Path) -> None:
+    from saebench_canon import render
+    from saebench_canon.tables import summarise
+
+    render.write(summarise(rows, metrics), path)
+
+
+REPORTS = (
+    Report(".md", _write, "tables with every score, null and floor, and the verdicts"),
+    Report(".html", _write, "the same as one page"),
+    Report(".txt", _write, "the tables as the terminal shows them"),
+    Report(".csv", _write, "one line a score: value, half-width, null, floor, n"),
+    Report(".parquet", _write, "the same for programs"),
+)

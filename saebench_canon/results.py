@@ -1,0 +1,94 @@
+"""What a run measured: its cases joined with the store's records, as rows."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from saebench_canon.errors import CanonError, nearest
+from saebench_canon.fingerprint import fingerprint
+from saebench_canon.metric import Mark, Metric
+from saebench_canon.plan import Plan
+from saebench_canon.provenance import git_state, hardware, versions
+from saebench_canon.rows import Row
+from saebench_canon.store import Store
+
+
+def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
+    """Write the run file of a plan: the names under which this suite knows its cases."""
+    cases = plan.listed()
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f"{time.time_ns() % 10**9:09d}"
+    plan.store.keep_run(
+        f"{stamp}-{plan.suite.name}-{fingerprint(plan.ids)[:8]}",
+        {
+            "suite": plan.suite.name,
+            "suite_version": plan.suite.version,
+            "called": name,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "cases": cases,
+            "versions": versions(),
+            "hardware": hardware(),
+            "git": git_state(plan.suite.path.parent if plan.suite.path else Path()),
+            "flags": dict(flags),
+        },
+    )
+
+
+def last_run(store: Store, suite: str | None) -> dict[str, Any]:
+    """The last run of a suite (by its name, or as it was called), or of any."""
+    known = set()
+    for path in reversed(store.runs()):
+        try:
+            run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, OSError):
+            continue
+        names = {run["suite"], run["called"], Path(run["called"]).name}
+        if suite is None or suite in names:
+            return run
+        known.add(run["suite"])
+    if suite is None:
+        raise CanonError(f"there is no run in {store.root}", hint="First `saebench-canon run SUITE`.")
+    raise CanonError(f"no run of '{suite}' in {store.root}", hint=nearest(suite, known))
+
+
+def rows_of(
+    cases: Sequence[Mapping[str, Any]], store: Store, metrics: Mapping[str, Metric]
+) -> list[Row]:
+    """One row a score of each case, as the store has it now."""
+    return [row for case in cases for row in _rows(case, store, metrics)]
+
+
+def _rows(
+    case: Mapping[str, Any], store: Store, metrics: Mapping[str, Metric]
+) -> Iterator[Row]:
+    common: dict[str, Any] = {
+        "label": case["label"], "metric": case["metric"], "subject": tuple(case["subject"]),
+        "suite": case["suite"], "axes": case["axes"], "seed": case["seed"],
+        "settings": case["settings"], "id": case["id"], "of": case["of"], "over": case["over"],
+        "members": tuple(case["members"]), "data": case["data"],
+    }  # fmt: skip
+    record = store.record(case["id"])
+    if record is None:
+        error = store.error(case["id"])
+        status: Any = "missing" if error is None else "failed"
+        reason = None if error is None else str(error["error"])
+        declared = metrics[case["metric"]].scores if case["metric"] in metrics else ()
+        for score in declared:
+            yield Row(**common, score=score.name, status=status, reason=reason)
+        return
+    marks = tuple(Mark(**mark) for mark in record.marks)
+    for name, score in record.scores.items():
+        yield Row(
+            **common,
+            score=name,
+            status="undefined" if score["value"] is None else "measured",
+            value=score["value"],
+            stderr=score["stderr"],
+            n=score["n"],
+            unit=score["unit"],
+            reason=score.get("reason"),
+            marks=marks,
+        )

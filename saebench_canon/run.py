@@ -1,0 +1,71 @@
+"""`saebench-canon run`: pytest, with nothing of the surroundings leaking in."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+INI = Path(__file__).with_name("run.ini")
+PLUGINS = ("saebench_canon.pytest_plugin", "saebench_canon.pytest_terminal", "xdist.plugin")
+AMBIENT = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Measure a suite; the arguments are pytest's and the plugin's. Returns pytest's exit code."""
+    import pytest
+
+    from saebench_canon.status_line import StatusLine
+
+    with _hermetic(), StatusLine.on(sys.stderr) as status:
+        return int(pytest.main(pytest_arguments(arguments), plugins=[status]))
+
+
+def pytest_arguments(arguments: Sequence[str]) -> list[str]:
+    """The arguments with those that make pytest blind to the surroundings before them."""
+    options = ["-c", str(INI), "--rootdir", str(Path.cwd()), "--noconftest", "--no-header"]
+    for plugin in PLUGINS:
+        options += ["-p", plugin]
+    options += ["-o", f"cache_dir={_store(arguments).resolve() / 'pytest'}"]
+    if _parallel(arguments) and not any(each.startswith("--dist") for each in arguments):
+        options += ["--dist", "worksteal"]
+    return [*options, *arguments]
+
+
+def _store(arguments: Sequence[str]) -> Path:
+    """The store among the arguments: pytest's own cache lies in it."""
+    from saebench_canon.store import DEFAULT
+
+    for index, argument in enumerate(arguments):
+        if argument.startswith("--store="):
+            return Path(argument.partition("=")[2])
+        if argument == "--store" and index + 1 < len(arguments):
+            return Path(arguments[index + 1])
+    return DEFAULT
+
+
+def _parallel(arguments: Sequence[str]) -> bool:
+    return any(
+        each in ("-n", "--numprocesses") or each.startswith(("-n", "--numprocesses="))
+        for each in arguments
+        if not each.startswith("--no")
+    )
+
+
+@contextmanager
+def _hermetic() -> Iterator[None]:
+    """The environment without pytest settings of the surroundings, for workers too."""
+    saved = {name: os.environ.pop(name, None) for name in AMBIENT}
+    autoload = os.environ.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    try:
+        yield
+    finally:
+        saved["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = autoload
+        for name, value in saved.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

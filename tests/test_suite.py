@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import SUITE
+
+from saebench_canon.case import cases_of
+from saebench_canon.errors import CanonError
+from saebench_canon.plugins import Registry, load_registry
+from saebench_canon.suite import TrainSpec, load_suite, packaged_suites
+
+TRAINED = """
+[data.planted]
+file = "acts.safetensors"
+holdout = 0.2
+
+[[sae]]
+name = "{arch}-w{width}-s{seed}"
+train = { tokens = 2000, k = 4, lr = 1e-3, relu = { l1 = 0.1 } }
+data = "planted"
+axes = { arch = ["relu", "topk"], width = [16, 32], seed = [0, 1, 2] }
+exclude = [{ arch = "relu", width = 32 }]
+
+[[metric]]
+name = "fidelity"
+"""
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return load_registry()
+
+
+def test_a_suite_multiplies_its_axes(suite: Path, registry: Registry) -> None:
+    loaded = load_suite(suite, registry)
+    assert [sae.name for sae in loaded.saes] == [
+        "relu-w24-s0", "relu-w24-s1", "relu-w48-s0", "relu-w48-s1",
+    ]  # fmt: skip
+    assert loaded.saes[0].axes == {"width": 24, "seed": 0}
+
+
+def test_cases_by_metric(suite: Path, registry: Registry) -> None:
+    cases = cases_of(load_suite(suite, registry), registry)
+    by_label: dict[str, list[str]] = {}
+    for case in cases:
+        by_label.setdefault(case.label, []).append(case.name)
+    assert sorted(by_label["stitching"]) == ["relu-w24-s0+relu-w48-s0", "relu-w24-s1+relu-w48-s1"]
+    assert sorted(by_label["floor"]) == ["relu-w24-s0+relu-w24-s1", "relu-w48-s0+relu-w48-s1"]
+    assert sorted(by_label["seed_matching"]) == sorted(by_label["floor"])
+    assert len(by_label["fidelity"]) == len(by_label["meta_sae"]) == 4
+
+
+def test_a_train_table_takes_settings_from_axes_and_the_architecture(
+    suite: Path, write_suite: Callable[[str], Path], registry: Registry
+) -> None:
+    loaded = load_suite(write_suite(TRAINED), registry)
+    assert len(loaded.saes) == 9
+    relu, topk = loaded.saes[0].source, loaded.saes[-1].source
+    assert isinstance(relu, TrainSpec)
+    assert isinstance(topk, TrainSpec)
+    assert relu.settings["l1"] == 0.1
+    assert (topk.arch, topk.width, topk.seed, topk.settings["k"]) == ("topk", 32, 2, 4)
+
+
+def test_extends_merges_tables_by_name(
+    suite: Path, write_suite: Callable[[str], Path], registry: Registry
+) -> None:
+    text = 'extends = "small.toml"\n[[metric]]\nname = "stitching"\nsettings.threshold = 0.4\n'
+    loaded = load_suite(write_suite(text), registry)
+    assert len(loaded.metrics) == 5
+    assert loaded.metrics[1].settings["threshold"] == 0.4
+    assert loaded.metrics[2].settings["threshold"] == 0.7
+
+
+def test_set_replaces_values(suite: Path, registry: Registry) -> None:
+    loaded = load_suite(
+        suite, registry, settings=["data.planted.tokens=100", "metric.floor.settings.threshold=0.5"]
+    )
+    assert loaded.data["planted"].tokens == 100
+    thresholds = [spec.settings.get("threshold") for spec in loaded.metrics if spec.metric == "stitching"]
+    assert thresholds == [0.7, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('name = "small"', 'nam = "small"', r"\[suite\]: unknown key 'nam'.*'name'"),
+        ('file = "acts', 'fil = "acts', r"\[data.planted\].*'fil'"),
+        ('name = "fidelity"', 'name = "fidelty"', r"unknown metric 'fidelty'.*'fidelity'"),
+        ('uri = "file:', 'uri = "fiel:', r"unknown scheme 'fiel'.*'file'"),
+        ("w{width}-s{seed}\"\ndata", "w{widht}-s{seed}\"\ndata", r"'\{widht\}'.*'width'"),
+        ('"relu-w{width}-s{seed}"', '"relu-w{width}"', "two SAEs are called 'relu-w24'"),
+        ('file = "acts.safetensors"', 'file = "act.safetensors"', r"no file .*'acts.safetensors'"),
+        ('data = "planted"', 'data = "plantd"', r"no data 'plantd'.*'planted'"),
+        ("saes/w{width}", "saes/v{width}", r"no file or folder .*v24-s0"),
+        ('over = "all-pairs:seed"', 'over = "all-pairs:sed"', r"axis 'sed'.*'seed'"),
+        ('over = "all-pairs:seed"', 'over = "each"', "does not fit a metric of a pair"),
+        ('label = "floor"', 'label = "stitching"', "two .* are called 'stitching'"),
+        ("steps = 20", "stps = 20", r"no setting 'stps'.*'steps'"),
+        ("steps = 20", 'steps = "many"', "'steps' is 'many'"),
+        ("[[metric]]", "[[metrik]]", "unknown key 'metrik'"),
+        ("[suite]", "[suite", "not valid TOML"),
+    ],
+)
+def test_mistakes_are_sentences(
+    suite: Path, registry: Registry, old: str, new: str, sentence: str
+) -> None:
+    assert old in SUITE
+    suite.write_text(SUITE.replace(old, new, 1))
+    with pytest.raises(CanonError, match=sentence) as caught:
+        load_suite(suite, registry)
+    assert "small.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("holdout = 0.2", "", "holds nothing out.*holdout = 0.1"),
+        ("holdout = 0.2", "holdout = 1.5", "'holdout' is 1.5"),
+        ("k = 4", "k = 17", "k = 17 is above the width 16"),
+        ("lr = 1e-3", "lrr = 1e-3", r"unknown key 'lrr' in 'train'.*'lr'"),
+        ("relu = { l1 = 0.1 }", "relu = { l2 = 0.1 }", r"'l2' is no setting of trainer 'relu'"),
+        ('["relu", "topk"]', '["relu", "topq"]', r"unknown architecture 'topq'.*'topk'"),
+        ("seed = [0, 1, 2] }", "seed = [0, 1, 2], colour = [1] }", "axis 'colour' is no setting"),
+        ("relu = {", "rleu = {", "unknown key 'rleu' in 'train'.*'relu'"),
+    ],
+)
+def test_mistakes_in_training_are_sentences(
+    suite: Path, write_suite: Callable[[str], Path], registry: Registry,
+    old: str, new: str, sentence: str,
+) -> None:  # fmt: skip
+    assert old in TRAINED
+    with pytest.raises(CanonError, match=sentence):
+        load_suite(write_suite(TRAINED.replace(old, new, 1)), registry)
+
+
+def test_a_missing_suite_names_its_neighbours(suite: Path, registry: Registry) -> None:
+    with pytest.raises(CanonError, match=r"no suite file .*Did you mean 'small.toml'"):
+        load_suite(suite.with_name("smal.toml"), registry)
+
+
+@pytest.mark.parametrize("name", packaged_suites())
+def test_packaged_suites_parse(name: str, registry: Registry) -> None:
+    loaded = load_suite(packaged_suites()[name], registry)
+    assert loaded.name == name
+    assert cases_of(loaded, registry)
+
+
+def test_specs_are_frozen(suite: Path, registry: Registry) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_suite(suite, registry).saes[0].name = "other"  # type: ignore[misc]
