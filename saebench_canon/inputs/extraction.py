@@ -150,7 +150,7 @@ def extract(
     tokens: Tokens,
     hook: HookPoint,
     *,
-    batch_size: int = 32,
+    batch_size: int = 16,
     center: bool = False,
     out: Path | None = None,
 ) -> Acts:
@@ -185,7 +185,7 @@ def extract(
             x = _empty(out, (rows, vectors.shape[1]))
         sizes = kept[batch.windows].tolist()
         for start, part in zip(
-            starts[batch.windows].tolist(), vectors.split(sizes), strict=True
+            starts[batch.windows].tolist(), torch.split(vectors, sizes), strict=True
         ):
             x[start : start + len(part)] = part.numpy()
     if out is None:
@@ -205,7 +205,7 @@ def batches(tokens: Tokens, size: int) -> list[Batch]:
         raise CanonError(f"A batch holds at least one window, not {size}.", where="batch_size")
     order = torch.argsort(tokens.length, descending=True, stable=True)
     found = []
-    for windows in order.split(size):
+    for windows in torch.split(order, size):
         length = tokens.length[windows]
         longest = int(length.max())
         mask = kept_mask(length, longest, tokens.bos)

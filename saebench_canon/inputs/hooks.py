@@ -94,7 +94,7 @@ def centring_refused(model: Any, hook: HookPoint) -> str | None:
     if layout is None:
         return f"it is not known whether {_kind(model)} models read the stream through LayerNorm"
     if layout.norm != "LayerNorm":
-        return f"{_kind(model)} models read the residual stream through RMSNorm, which keeps the mean"
+        return f"{_kind(model)} models read the stream through RMSNorm, which keeps the mean"
     if not hook.writes:
         return f"{hook.name} is not the residual stream nor added to it"
     return None

@@ -68,8 +68,8 @@ def load_language_model(
 ) -> LanguageModel:
     """The model and tokenizer of a hub id, a local folder or `packaged:NAME`, all read alike.
 
-    Attention is always "eager": the one implementation that every family has and that computes
-    what its paper says (the others drop Gemma 2's soft cap). Code from a repository is never run.
+    Attention is the implementation that `transformers` chooses, but "eager" where scores are
+    soft-capped (Gemma 2), which the others leave out. Code from a repository is never run.
 
     Raises:
         CanonError: the folder or repository is missing or does not hold a whole model.
@@ -228,9 +228,11 @@ def _load_weights(source: str, where: str, options: dict[str, Any], dtype: torch
 
     renamed = tuple(map(int, transformers.__version__.split(".")[:2])) >= (4, 56)
     try:
+        config = transformers.AutoConfig.from_pretrained(source, **options)
+        capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             source,
-            attn_implementation="eager",
+            attn_implementation="eager" if capped else None,
             output_loading_info=True,
             **{"dtype" if renamed else "torch_dtype": dtype},
             **options,

@@ -7,11 +7,15 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from saebench_canon.errors import CanonError, NotOffline, nearest
 from saebench_canon.inputs import hub
+
+if TYPE_CHECKING:
+    from saebench_canon.packaged.python_docs import PythonDocs
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 PACKAGED = ("python-docs",)
@@ -111,9 +115,7 @@ def text_identity(source: TextSource) -> str:
         parts = (source.name, source.subset, source.split, source.column, source.revision)
         return "hub:" + json.dumps(parts)
     if source.kind == "packaged":
-        from saebench_canon.packaged.python_docs import read_python_docs
-
-        return f"packaged:{source.name}:{read_python_docs().digest}"
+        return f"packaged:{source.name}:{_python_docs().digest}"
     path = _local_file(source)
     digest = hashlib.blake2b(digest_size=16)
     digest.update(path.suffix.encode())
@@ -135,14 +137,20 @@ def split_documents(text: str) -> list[str]:
 
 def _raw_documents(source: TextSource) -> Iterator[Document]:
     if source.kind == "packaged":
-        from saebench_canon.packaged.python_docs import read_python_docs
-
-        return (Document(name, text) for name, text in read_python_docs().documents)
+        return (Document(name, text) for name, text in _python_docs().documents)
     if source.kind == "hub":
         return _from_hub(source)
     path = _local_file(source)
     readers = {".txt": _from_txt, ".jsonl": _from_jsonl, ".parquet": _from_parquet}
     return readers[path.suffix](path, source.column)
+
+
+@cache
+def _python_docs() -> PythonDocs:
+    """The packaged text; it takes seconds to read, and both text and identity need it."""
+    from saebench_canon.packaged.python_docs import read_python_docs
+
+    return read_python_docs()
 
 
 def _local_file(source: TextSource) -> Path:

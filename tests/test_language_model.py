@@ -1,0 +1,163 @@
+"""A language model opens from a folder, and what is wrong with a name or folder is a sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from tiny_models import STORIES, needs_stories, tiny
+
+from saebench_canon.errors import CanonError, NotOffline
+from saebench_canon.inputs import hub, language_model
+from saebench_canon.inputs.language_model import (
+    cached_commit,
+    load_language_model,
+    model_folder,
+    model_identity,
+)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with a tiny GPT-2."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-gpt2"
+    lm = tiny("gpt2")
+    lm.model.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    """The same folder, to be spoilt."""
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+def test_a_folder_loads_quietly_and_as_it_was_saved(saved, capfd):
+    lm = load_language_model("tiny-gpt2", folder=saved.parent)
+    assert capfd.readouterr() == ("", "")
+    assert lm.bos == 1
+    assert lm.longest == 64
+    assert not lm.model.training
+    assert not any(weight.requires_grad for weight in lm.model.parameters())
+    for ours, theirs in zip(lm.model.parameters(), tiny("gpt2").model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_dtype_is_the_one_asked_for(saved):
+    assert load_language_model(str(saved), dtype="bfloat16").model.dtype == torch.bfloat16
+    with pytest.raises(CanonError, match="no dtype 'float33'"):
+        load_language_model(str(saved), dtype="float33")
+
+
+def test_soft_capped_attention_is_computed_as_such(tmp_path):
+    for family, attention in (("gemma2", "eager"), ("llama", "sdpa")):
+        lm = tiny(family)
+        lm.model.save_pretrained(tmp_path / family)
+        lm.tokenizer.save_pretrained(tmp_path / family)
+        loaded = load_language_model(str(tmp_path / family))
+        assert loaded.model.config._attn_implementation == attention
+
+
+def test_the_identity_follows_the_content(saved, copy):
+    assert model_identity(str(saved)) == model_identity(str(copy))
+    assert load_language_model(str(saved)).identity == model_identity(str(saved))
+    (copy / "README.md").write_text("words")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(dict(reversed(config.items()))))
+    assert model_identity(str(saved)) == model_identity(str(copy))
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(bytes(weights))
+    assert model_identity(str(saved)) != model_identity(str(copy))
+
+
+def test_the_identity_of_a_hub_model_does_not_depend_on_the_cache():
+    assert model_identity("gpt2") == "hub:gpt2@main"
+    assert model_identity("a/b", revision="abc") == "hub:a/b@abc"
+    assert cached_commit("nobody/such-a-model") is None
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ("config.json", "has no config.json, so it is not a model"),
+        ("model.safetensors", "has no weights"),
+        ("tokenizer*", "has no tokenizer"),
+    ],
+)
+def test_a_folder_that_lacks_something_says_what(copy, file, sentence):
+    for path in copy.glob(file):
+        path.unlink()
+    for function in (load_language_model, model_identity):
+        with pytest.raises(CanonError, match=sentence):
+            function(str(copy))
+
+
+def test_weights_that_lack_a_tensor_are_not_made_up(copy):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copy / "model.safetensors")
+    del weights["transformer.h.1.mlp.c_fc.weight"]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CanonError, match=r"lack 1 of the model's tensors, 'transformer\.h\.1"):
+        load_language_model(str(copy))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", b"not weights"),
+        ("config.json", b'{"model_type": "mamba9"}'),
+        ("config.json", b'{"model_type": "clip"}'),
+        ("config.json", b"{"),
+        ("tokenizer.json", b"{}"),
+    ],
+)
+def test_a_spoilt_folder_is_a_sentence(copy, file, content):
+    (copy / file).write_bytes(content)
+    with pytest.raises(CanonError) as caught:
+        load_language_model(str(copy))
+    assert "\n" not in str(caught.value)
+    assert str(copy) in str(caught.value)
+
+
+def test_a_missing_folder_names_the_nearest(saved):
+    with pytest.raises(CanonError, match=r"no such model folder\. Did you mean 'tiny-gpt2'"):
+        load_language_model(str(saved.parent / "tiny-gtp2"))
+    with pytest.raises(CanonError, match="This is a file, and a model is a folder"):
+        model_folder(str(saved / "config.json"))
+    with pytest.raises(CanonError, match="no packaged model 'tiny-lmm'"):
+        model_folder("packaged:tiny-lmm")
+
+
+def test_a_packaged_model_is_a_folder_of_the_package(saved, monkeypatch):
+    monkeypatch.setattr(language_model, "PACKAGED", saved.parent)
+    assert load_language_model("packaged:tiny-gpt2").identity == model_identity(str(saved))
+
+
+def test_a_hub_that_cannot_be_reached_is_said_at_once(monkeypatch):
+    monkeypatch.setattr(hub, "out_of_reach", lambda: True)
+    with pytest.raises(NotOffline, match="nobody/model@v1: The model is neither a folder nor in"):
+        load_language_model("nobody/model", revision="v1")
+
+
+def test_a_hub_model_in_the_cache_opens_without_the_hub(saved, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--a--b"
+    shutil.copytree(saved, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "out_of_reach", lambda: True)
+    found = language_model._check_hub("a/b", None)
+    assert found is None
+
+
+@needs_stories
+def test_a_real_model_has_a_stable_identity():
+    assert model_identity(str(STORIES)) == "model:c126667d44c6837c6a9085df74915d5d"
