@@ -1,0 +1,260 @@
+"""The canonical SAE says what the raw parameters say, on unit-norm rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from saebench_canon.errors import CanonError
+from saebench_canon.sae import CanonicalSAE, canonical, fold
+from torch import Tensor, nn
+
+D, M, N = 6, 11, 40
+
+
+def parameters(seed: int) -> dict[str, Tensor]:
+    """Random parameters with row norms between 0.1 and 10 and biases that matter."""
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    rows = normal(M, D)
+    norms = 10 ** (2 * torch.rand(M, 1, generator=g, dtype=torch.float64) - 1)
+    return {
+        "W_enc": normal(D, M),
+        "b_enc": 0.5 * normal(M),
+        "W_dec": rows / rows.norm(dim=1, keepdim=True) * norms,
+        "b_dec": normal(D),
+    }
+
+
+def inputs(seed: int) -> Tensor:
+    g = torch.Generator().manual_seed(seed + 1000)
+    return torch.randn(N, D, generator=g, dtype=torch.float64)
+
+
+def check(sae: CanonicalSAE, x: Tensor, codes: Tensor, raw: dict[str, Tensor]) -> None:
+    """The canonical codes are the raw codes times row norms, and the reconstruction is the same."""
+    norms = raw["W_dec"].norm(dim=1)
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(M, dtype=torch.float64))
+    torch.testing.assert_close(sae.encode(x), codes * norms)
+    torch.testing.assert_close(sae.decode(sae.encode(x)), codes @ raw["W_dec"] + raw["b_dec"])
+    sparse = sae.encode_sparse(x)
+    torch.testing.assert_close(sparse.dense(), codes * norms)
+    assert (sparse.values > 0).all()
+    assert torch.equal(sae.encode(x) > 0, codes > 0)
+
+
+@pytest.mark.parametrize("on_input", [False, True])
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_relu_is_folded_exactly(on_input: bool, seed: int) -> None:
+    raw, x = parameters(seed), inputs(seed)
+    codes = ((x - on_input * raw["b_dec"]) @ raw["W_enc"] + raw["b_enc"]).relu()
+    check(fold(**raw, apply_b_dec_to_input=on_input), x, codes, raw)
+
+
+@pytest.mark.parametrize("on_input", [False, True])
+@pytest.mark.parametrize("level", ["vector", "scalar", "negative"])
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_jumprelu_keeps_what_is_strictly_above_the_stored_threshold(
+    on_input: bool, level: str, seed: int
+) -> None:
+    raw, x = parameters(seed), inputs(seed)
+    threshold = {
+        "vector": raw["b_enc"].abs(),
+        "scalar": torch.tensor(0.7, dtype=torch.float64),
+        "negative": torch.tensor(-1.0, dtype=torch.float64),
+    }[level]
+    pre = (x - on_input * raw["b_dec"]) @ raw["W_enc"] + raw["b_enc"]
+    codes = pre.relu() * (pre > threshold)
+    sae = fold(**raw, activation="jumprelu", threshold=threshold, apply_b_dec_to_input=on_input)
+    check(sae, x, codes, raw)
+
+
+def test_a_pre_activation_at_the_threshold_is_off() -> None:
+    one = torch.ones(1, 1)
+    sae = fold(
+        W_enc=one, W_dec=one, b_dec=torch.zeros(1), b_enc=torch.zeros(1), activation="jumprelu",
+        threshold=torch.tensor([0.5]),
+    )  # fmt: skip
+    assert sae.encode(torch.tensor([[0.5], [0.75]])).tolist() == [[0.0], [0.75]]
+    assert sae.encode_sparse(torch.tensor([[0.5], [0.75]])).values.tolist() == [0.75]
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+@given(seed=st.integers(0, 10_000), k=st.integers(1, M))
+@settings(max_examples=20, deadline=None)
+def test_topk_selects_on_the_scale_it_was_trained_on(rescale: bool, seed: int, k: int) -> None:
+    raw, x = parameters(seed), inputs(seed)
+    norms = raw["W_dec"].norm(dim=1)
+    pre = (x - raw["b_dec"]) @ raw["W_enc"] + raw["b_enc"]
+    seen = pre * norms if rescale else pre
+    kept = torch.zeros_like(pre).scatter(1, seen.topk(k, dim=1).indices, 1.0)
+    sae = fold(**raw, activation="topk", k=k, rescale=rescale, apply_b_dec_to_input=True)
+    check(sae, x, pre.relu() * kept, raw)
+    assert sae.encode_sparse(x).counts.sum() <= k * N
+
+
+@pytest.mark.parametrize("on_input", [False, True])
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_gated_keeps_its_two_biases(on_input: bool, seed: int) -> None:
+    raw, x = parameters(seed), inputs(seed)
+    b_gate = raw.pop("b_enc")
+    b_mag, r_mag = torch.sin(3 * b_gate), torch.cos(5 * b_gate)
+    pre = (x - on_input * raw["b_dec"]) @ raw["W_enc"]
+    codes = (pre + b_gate > 0) * (pre * r_mag.exp() + b_mag).relu()
+    sae = fold(
+        **raw, activation="gated", b_gate=b_gate, b_mag=b_mag, r_mag=r_mag,
+        apply_b_dec_to_input=on_input,
+    )  # fmt: skip
+    check(sae, x, codes, raw)
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_an_input_scale_is_folded_into_every_activation(rescale: bool) -> None:
+    raw, x, s = parameters(3), inputs(3), 2.5
+    norms = raw["W_dec"].norm(dim=1)
+    pre = (s * x - raw["b_dec"]) @ raw["W_enc"] + raw["b_enc"]
+    threshold = torch.tensor(0.4, dtype=torch.float64)
+    codes = pre.relu() * ((pre * norms if rescale else pre) > threshold)
+    sae = fold(
+        **raw, activation="jumprelu", threshold=threshold, rescale=rescale, input_scale=s,
+        apply_b_dec_to_input=True,
+    )  # fmt: skip
+    torch.testing.assert_close(
+        sae.decode(sae.encode(x)), (codes @ raw["W_dec"] + raw["b_dec"]) / s
+    )
+
+
+def test_codes_are_the_same_in_a_batch_and_alone() -> None:
+    raw, x = parameters(5), inputs(5)
+    sae = fold(**raw, activation="topk", k=3)
+    alone = torch.cat([sae.encode(x[i : i + 1]) for i in range(N)])
+    torch.testing.assert_close(alone, sae.encode(x))
+
+
+def test_many_tokens_are_encoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    sae, x = fold(**parameters(7), activation="topk", k=3), inputs(7)
+    whole = sae.encode_sparse(x)
+    monkeypatch.setattr("saebench_canon.sae.CHUNK", 4 * M)
+    pieces = sae.encode_sparse(x)
+    assert torch.equal(whole.indptr, pieces.indptr)
+    assert torch.equal(whole.indices, pieces.indices)
+    torch.testing.assert_close(whole.values, pieces.values)
+
+
+def test_the_encoder_is_on_the_scale_of_the_codes() -> None:
+    raw = parameters(8)
+    expected = raw["W_enc"] * raw["W_dec"].norm(dim=1)
+    for sae in (fold(**raw), fold(**raw, activation="topk", k=2)):
+        assert sae.encoder is not None
+        torch.testing.assert_close(sae.encoder, expected)
+
+
+def test_to_changes_precision_everywhere() -> None:
+    sae = fold(**parameters(9), activation="topk", k=2).to(dtype=torch.float32)
+    assert sae.W_dec.dtype == sae.encode(inputs(9)).dtype == torch.float32
+    assert sae.encode_sparse(inputs(9)).values.dtype == torch.float32
+
+
+def test_half_precision_parameters_are_folded_in_float32() -> None:
+    raw = {key: value.bfloat16() for key, value in parameters(10).items()}
+    assert fold(**raw).W_dec.dtype == torch.float32
+
+
+def test_activations_that_do_not_fit_are_refused() -> None:
+    sae = fold(**parameters(1))
+    with pytest.raises(CanonError, match=r"takes \[n, 6\]"):
+        sae.encode(torch.zeros(3, 5))
+    with pytest.raises(CanonError, match="not finite"):
+        sae.encode_sparse(torch.full((3, D), float("nan")))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("W_dec", torch.cat([torch.zeros(1, D), torch.ones(M - 1, D)]), "1 rows of zeros"),
+        ("W_dec", torch.full((M, D), float("inf")), "W_dec holds"),
+        ("W_enc", torch.zeros(M, D), "W_enc has shape"),
+        ("W_enc", torch.full((D, M), float("nan")), "W_enc holds"),
+        ("b_dec", torch.zeros(M), "b_dec has shape"),
+        ("b_enc", torch.zeros(D), "b_enc has shape"),
+    ],
+)
+def test_a_parameter_that_does_not_fit_is_named(key: str, value: Tensor, says: str) -> None:
+    with pytest.raises(CanonError, match=says):
+        fold(**{**parameters(1), key: value})
+
+
+@pytest.mark.parametrize("k", [None, 0, M + 1])
+def test_k_beyond_the_width_is_refused(k: int | None) -> None:
+    with pytest.raises(CanonError, match="11 latents"):
+        fold(**parameters(1), activation="topk", k=k)
+
+
+class Plain(nn.Module):
+    """Somebody's own ReLU SAE."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        raw = parameters(2)
+        for key, value in raw.items():
+            setattr(self, key, nn.Parameter(value.float()))
+
+    def encode(self, x: Tensor) -> Tensor:
+        return (x @ self.W_enc + self.b_enc).relu()
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return codes @ self.W_dec + self.b_dec
+
+
+def test_any_object_is_an_sae() -> None:
+    plain, x = Plain(), inputs(2).float()
+    sae = canonical(plain)
+    torch.testing.assert_close(sae.decode(sae.encode(x)), plain.decode(plain.encode(x)))
+    torch.testing.assert_close(sae.encode_sparse(x).dense(), sae.encode(x))
+    assert sae.encoder is not None
+    torch.testing.assert_close(sae.encoder, plain.W_enc * plain.W_dec.norm(dim=1))
+    assert not sae.encode(x).requires_grad
+    assert canonical(sae) is sae
+
+
+def test_an_encoder_that_is_not_linear_is_none() -> None:
+    plain = Plain()
+    plain.encode = lambda x: (x @ plain.W_enc + plain.b_enc).relu() ** 2  # type: ignore[method-assign]
+    assert canonical(plain).encoder is None
+
+
+def batch_topk(plain: Plain) -> object:
+    def encode(x: Tensor) -> Tensor:
+        pre = (x @ plain.W_enc + plain.b_enc).relu()
+        return pre * (pre >= pre.flatten().topk(len(x)).values[-1])
+
+    return encode
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "says"),
+    [
+        ("encode", lambda p: lambda x: x @ p.W_enc, "negative"),
+        ("encode", lambda p: lambda x: x, "shape"),
+        ("encode", batch_topk, "other tokens"),
+        ("decode", lambda p: lambda codes: codes @ p.W_dec, "W_dec plus b_dec"),
+        ("decode", lambda p: lambda codes: codes @ p.W_dec * float("nan"), "W_dec plus b_dec"),
+    ],
+)
+def test_an_object_without_a_canonical_form_is_refused(method, change, says) -> None:  # type: ignore[no-untyped-def]
+    plain = Plain()
+    setattr(plain, method, change(plain))
+    with pytest.raises(CanonError, match=says):
+        canonical(plain, name="mine")
+
+
+def test_an_object_that_is_no_sae_is_refused() -> None:
+    with pytest.raises(CanonError, match="it has no encode"):
+        canonical(object())
