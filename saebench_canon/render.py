@@ -1,22 +1,18 @@
-"""How the tables of a run look: text at 100 columns, Markdown, HTML, and long form for CSV."""
+"""How the tables of a run look in a terminal: text at 100 columns."""
 
 from __future__ import annotations
 
-import math
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
-from html import escape
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from saebench_canon.errors import CanonError, nearest
 from saebench_canon.metric import Score
 from saebench_canon.stats import Estimate
-from saebench_canon.tables import Block, Cell, Line, Note, Summary, Table, null_of
+from saebench_canon.summary import Block, Cell, Line, Note, Summary, Table, null_of
 from saebench_canon.verdict import Margins, Verdict, verdicts
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 WIDTH = 100
 ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
@@ -44,9 +40,9 @@ def text(
     for block in summary.blocks:
         title = f"── {block.title or summary.suite} "
         parts.append(title.ljust(width, "─"))
-        for table in _wanted(block, all_scores=all_scores):
+        for table in wanted(block, all_scores=all_scores):
             parts.append(_text_table(table, all_scores=all_scores, width=width))
-        notes = [_wrap(_say(note), "  ", width) for note in block.notes]
+        notes = [_wrap(say(note), "  ", width) for note in block.notes]
         if notes:
             parts.append("\n".join(notes))
         parts.append(_text_verdicts(verdicts(block, margins=margins), width))
@@ -54,88 +50,19 @@ def text(
     return "\n\n".join(parts) + "\n"
 
 
-def markdown(summary: Summary, *, all_scores: bool = True, margins: Margins | None = None) -> str:
-    """The tables as Markdown, each null and floor inside its cell."""
-    parts = []
-    for block in summary.blocks:
-        parts.append(f"## {block.title or summary.suite}")
-        for table in _wanted(block, all_scores=all_scores):
-            head, lines = _grid(table, _columns(table, all_scores=all_scores))
-            grid = [head, ["---", *("--:" for _ in head[1:])], *lines]
-            body = "\n".join(f"| {' | '.join(_escaped(line))} |" for line in grid)
-            parts += [f"**{_title(table)}** {_stop(table.about)}".strip(), body, table.interval()]
-        notes = [f"- {_say(note)}" for note in block.notes]
-        said = [
-            f"- **{each.question}** {f'{each.at}: ' if each.at else ''}{_sentence(each)}"
-            for each in verdicts(block, margins=margins)
-        ]
-        parts += ["\n".join(each) for each in (notes, said) if each]
-    parts.append(legend(summary, all_scores=all_scores))
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def html(summary: Summary, *, all_scores: bool = True, margins: Margins | None = None) -> str:
-    """The tables as one plain page."""
-    parts = [f"<!doctype html><meta charset='utf-8'><title>{escape(summary.suite)}</title>"]
-    for block in summary.blocks:
-        parts.append(f"<h2>{escape(block.title or summary.suite)}</h2>")
-        for table in _wanted(block, all_scores=all_scores):
-            head, lines = _grid(table, _columns(table, all_scores=all_scores))
-            parts.append(f"<h3>{escape(_title(table))}</h3><p>{escape(table.about)}</p><table>")
-            parts.append(_html_line("th", head))
-            parts += [_html_line("td", line) for line in lines]
-            parts.append(f"</table><p>{escape(table.interval())}</p>")
-        said = [_say(note) for note in block.notes]
-        said += [
-            f"{each.question} {each.at} {_sentence(each)}"
-            for each in verdicts(block, margins=margins)
-        ]
-        parts += ["<ul>", *(f"<li>{escape(each)}</li>" for each in said), "</ul>"]
-    parts.append(f"<p>{escape(legend(summary, all_scores=all_scores))}</p>")
-    return "\n".join(parts) + "\n"
-
-
-def long(summary: Summary) -> pd.DataFrame:
-    """Every score of every line, one a row, at full precision."""
-    import pandas as pd
-
-    return pd.DataFrame(list(_records(summary)))
-
-
-def write(summary: Summary, path: Path, *, margins: Margins | None = None) -> None:
-    """Write the tables to a file; its suffix names the format."""
-    match path.suffix:
-        case ".txt":
-            path.write_text(text(summary, margins=margins), encoding="utf-8")
-        case ".md":
-            path.write_text(markdown(summary, margins=margins), encoding="utf-8")
-        case ".html":
-            path.write_text(html(summary, margins=margins), encoding="utf-8")
-        case ".csv":
-            long(summary).to_csv(path, index=False)
-        case ".parquet":
-            long(summary).to_parquet(path, index=False)
-        case suffix:
-            raise CanonError(
-                f"tables cannot be written as '{suffix}'",
-                where=str(path),
-                hint=nearest(suffix, (".txt", ".md", ".html", ".csv", ".parquet")),
-            )
-
-
 def legend(summary: Summary, *, all_scores: bool = False) -> str:
     """What the signs of these tables mean, those that occur."""
     columns = [
         (table, column, line.cells[column.name])
         for block in summary.blocks
-        for table in _wanted(block, all_scores=all_scores)
-        for column in _columns(table, all_scores=all_scores)
+        for table in wanted(block, all_scores=all_scores)
+        for column in columns_of(table, all_scores=all_scores)
         for line in table.lines
         if column.name in line.cells
     ]
     beside = {_beside(table, column) for table, column, cell in columns if cell.null}
     said = [
-        f"± half-width of the {100 * summary.level:g} % interval",
+        f"± half-width, [ ] ends of the {100 * summary.level:g} % interval",
         "↑ higher or ↓ lower is better",
     ]
     if any(cell.floor for _, _, cell in columns):
@@ -161,12 +88,12 @@ def number(value: float, digits: int) -> str:
     return sign + (size[1:] if size.startswith("0.") else size)
 
 
-def _wanted(block: Block, *, all_scores: bool) -> Iterator[Table]:
+def wanted(block: Block, *, all_scores: bool) -> Iterator[Table]:
     """Tables to show: those whose scores stand as floors in another only with all scores."""
     return (table for table in block.tables if all_scores or not table.is_floor)
 
 
-def _columns(table: Table, *, all_scores: bool) -> tuple[Score, ...]:
+def columns_of(table: Table, *, all_scores: bool) -> tuple[Score, ...]:
     """Columns to show, less those without a single number; the notes say why."""
     chosen = table.full if all_scores else table.headlines
     return tuple(
@@ -180,11 +107,11 @@ def _columns(table: Table, *, all_scores: bool) -> tuple[Score, ...]:
 
 
 def _text_table(table: Table, *, all_scores: bool, width: int) -> str:
-    columns = _columns(table, all_scores=all_scores)
+    columns = columns_of(table, all_scores=all_scores)
     layout = [
         (line, extra) for line in table.lines for extra in ("", *_extras(table, line, columns))
     ]
-    titles = [f"  {extra}" if extra else _line_title(line) for line, extra in layout]
+    titles = [f"  {extra}" if extra else line_title(line) for line, extra in layout]
     first = _padded([table.row_axis or "SAE", *titles])
     columns_shown = [_text_column(table, column, layout) for column in columns]
     parts = []
@@ -192,7 +119,7 @@ def _text_table(table: Table, *, all_scores: bool, width: int) -> str:
         header, *lines = zip(first, *chunk, strict=True)
         rule = ["─" * len(each) for each in header]
         parts.append("\n".join("  ".join(line).rstrip() for line in (header, rule, *lines)))
-    head = _wrap(f"{_title(table)}: {_stop(table.about)}".removesuffix(": "), "", width)
+    head = _wrap(f"{title_of(table)}: {stop(table.about)}".removesuffix(": "), "", width)
     foot = _wrap(table.interval(), "", width)
     grid = "\n\n".join(parts) or "no score was measured"
     return "\n".join(part for part in (head, grid, foot) if part)
@@ -203,16 +130,16 @@ def _text_column(table: Table, column: Score, layout: Sequence[tuple[Line, str]]
     pairs = []
     for line, extra in layout:
         cell = line.cells.get(column.name)
-        pairs.append(("", "") if cell is None else _halves(table, column, cell, extra))
+        pairs.append(("", "") if cell is None else halves(table, column, cell, extra))
     left = max((len(number) for number, _ in pairs), default=0)
     cells = [number.rjust(left) + rest for number, rest in pairs]
-    return _padded([_heading(column), *cells])
+    return _padded([heading(column), *cells])
 
 
-def _halves(table: Table, column: Score, cell: Cell, extra: str) -> tuple[str, str]:
+def halves(table: Table, column: Score, cell: Cell, extra: str) -> tuple[str, str]:
     """A cell's number and what follows it; `extra` asks for its null, pca or floor."""
     if extra:
-        found = dict(_besides(table, column, cell)).get(extra)
+        found = dict(besides(table, column, cell)).get(extra)
         if found is None:
             return "", ""
         spread = _spread(found, column.digits) if extra == "floor" else ""
@@ -235,11 +162,11 @@ def _extras(table: Table, line: Line, columns: Sequence[Score]) -> list[str]:
     for column in columns:
         cell = line.cells.get(column.name)
         if cell is not None:
-            found |= {name for name, _ in _besides(table, column, cell)}
+            found |= {name for name, _ in besides(table, column, cell)}
     return [name for name in ("pca", "floor", "null") if name in found]
 
 
-def _besides(table: Table, column: Score, cell: Cell) -> Iterator[tuple[str, Estimate]]:
+def besides(table: Table, column: Score, cell: Cell) -> Iterator[tuple[str, Estimate]]:
     if cell.floor is not None:
         yield "floor", cell.floor
     if cell.null is not None:
@@ -250,28 +177,6 @@ def _beside(table: Table, column: Score) -> str:
     """What the score printed as a null is called: principal components are no null."""
     name = null_of(table.metric, column) or ""
     return "pca" if name.startswith("pca") else "null"
-
-
-def _grid(table: Table, columns: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines with null and floor inside the cells."""
-    lines = []
-    for line in table.lines:
-        cells = [line.cells.get(column.name) for column in columns]
-        shown = [
-            "" if cell is None else _inline(table, column, cell)
-            for column, cell in zip(columns, cells, strict=True)
-        ]
-        lines.append([_line_title(line), *shown])
-    return [table.row_axis or "SAE", *map(_heading, columns)], lines
-
-
-def _inline(table: Table, column: Score, cell: Cell) -> str:
-    value = "".join(_halves(table, column, cell, ""))
-    beside = [
-        f"{name} {''.join(_halves(table, column, cell, name))}"
-        for name, _ in _besides(table, column, cell)
-    ]
-    return f"{value} ({', '.join(beside)})" if beside else value
 
 
 def _fitting(
@@ -298,33 +203,33 @@ def _text_verdicts(said: Sequence[Verdict], width: int) -> str:
         question = "" if each.question == before else each.question
         before = each.question
         indent = f"{question:<9}  {each.at:<{place}}  "
-        parts.append(_wrap(_sentence(each), indent, width))
+        parts.append(_wrap(sentence(each), indent, width))
     return "\n".join(parts)
 
 
-def _sentence(verdict: Verdict) -> str:
+def sentence(verdict: Verdict) -> str:
     beside = "; ".join(verdict.beside)
     return f"{verdict.sentence} {beside[0].upper()}{beside[1:]}." if beside else verdict.sentence
 
 
-def _say(note: Note) -> str:
+def say(note: Note) -> str:
     shown = "; ".join(note.on)
     if len(note.on) > SHOWN:
         shown = f"{note.on[0]} and {len(note.on) - 1} more"
     return f"{SIGNS.get(note.kind, note.kind)}: {note.reason} ({shown})"
 
 
-def _title(table: Table) -> str:
+def title_of(table: Table) -> str:
     version = f" v{table.version}" if table.version is not None else ""
     label = f' "{table.label}"' if table.label != table.metric else ""
     return f"{table.metric}{version}{label}"
 
 
-def _heading(column: Score) -> str:
+def heading(column: Score) -> str:
     return column.name + ARROWS[column.better]
 
 
-def _line_title(line: Line) -> str:
+def line_title(line: Line) -> str:
     return line.title + (" †" if line.unfit else "") + (" ‡" if line.caveat else "")
 
 
@@ -337,7 +242,7 @@ def _padded(cells: Sequence[str]) -> list[str]:
     return [cell.ljust(width) for cell in cells]
 
 
-def _stop(sentence: str) -> str:
+def stop(sentence: str) -> str:
     return sentence if not sentence or sentence.endswith(".") else f"{sentence}."
 
 
@@ -345,71 +250,3 @@ def _wrap(sentence: str, indent: str, width: int) -> str:
     return textwrap.fill(
         sentence, width, initial_indent=indent, subsequent_indent=" " * len(indent)
     )
-
-
-def _escaped(cells: Iterable[str]) -> Iterator[str]:
-    return (cell.replace("|", "\\|") for cell in cells)
-
-
-def _html_line(tag: str, cells: Iterable[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
-
-
-def _records(summary: Summary) -> Iterator[dict[str, Any]]:
-    for block in summary.blocks:
-        for table in block.tables:
-            for line in table.lines:
-                for column in table.columns:
-                    cell = line.cells.get(column.name)
-                    if cell is not None:
-                        yield _record(summary, block, table, line, column, cell)
-
-
-def _record(
-    summary: Summary, block: Block, table: Table, line: Line, column: Score, cell: Cell
-) -> dict[str, Any]:
-    found = cell.estimate
-    sized = {table.row_axis: line.key[-1], "smaller": _smaller(line)} if table.row_axis else {}
-    return {
-        "suite": summary.suite,
-        "block": block.title,
-        **{name: value for name, value in block.axes.items() if name not in sized},
-        "data": block.data,
-        "label": table.label,
-        "metric": table.metric,
-        "version": table.version,
-        "over": table.over,
-        "line": line.title,
-        **sized,
-        "score": column.name,
-        "better": column.better,
-        "status": cell.status,
-        "value": _value(found),
-        "half_width": _half_width(found),
-        "level": summary.level,
-        "interval": found.kind if found else None,
-        "n": found.n if found else None,
-        "unit": found.unit if found else None,
-        "values": " ".join(map(repr, found.values)) if found else None,
-        "null": _value(cell.null),
-        "floor": _value(cell.floor),
-        "floor_half_width": _half_width(cell.floor),
-        "floor_small": _value(cell.floor_small),
-        "floor_small_half_width": _half_width(cell.floor_small),
-        "lost": cell.lost,
-        "unfit": line.unfit,
-        "caveat": line.caveat,
-    }
-
-
-def _smaller(line: Line) -> Any:
-    return line.key[0] if len(line.key) > 1 else None
-
-
-def _value(estimate: Estimate | None) -> float:
-    return math.nan if estimate is None else estimate.value
-
-
-def _half_width(estimate: Estimate | None) -> float:
-    found = None if estimate is None else estimate.half_width
-    return math.nan if found is None else found

@@ -81,7 +81,7 @@ def over_seeds(
         )
     if count == 2:
         return Estimate(value, None, 2, "seeds", "values", values)
-    spread = math.sqrt(sum((each - value) ** 2 for each in values) / (count - 1))
+    spread = math.sqrt(math.fsum((each - value) ** 2 for each in values) / (count - 1))
     return _over(value, spread / math.sqrt(count), count, "t", values, level)
 
 
@@ -95,7 +95,7 @@ def over_pairs(
     """
     pairs = {pair: _mean(values) for pair, values in replicates.items()}
     values = tuple(pairs.values())
-    seeds = list(dict.fromkeys(chain.from_iterable(pairs)))
+    seeds = dict.fromkeys(chain.from_iterable(pairs))
     left = [[value for pair, value in pairs.items() if seed not in pair] for seed in seeds]
     if not all(left):
         return Estimate(_mean(values), None, len(seeds), "seeds", "values", values)
@@ -113,7 +113,7 @@ def over_group(value: float, stderr: float | None, seeds: int, *, level: float =
 def jackknife_stderr(left_out: Sequence[float]) -> float:
     """Standard error from the estimates that each leave one unit out (Tukey 1958)."""
     count, middle = len(left_out), _mean(left_out)
-    return math.sqrt((count - 1) / count * sum((each - middle) ** 2 for each in left_out))
+    return math.sqrt((count - 1) / count * math.fsum((each - middle) ** 2 for each in left_out))
 
 
 def difference(a: Estimate, b: Estimate, *, level: float = LEVEL) -> Estimate:

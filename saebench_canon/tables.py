@@ -1,4 +1,4 @@
-"""What a run found, as blocks of tables: a block an architecture, a line a dictionary size.
+"""How the rows of a run fold into tables: a block an architecture, a line a dictionary size.
 
 Seeds are folded by `stats`. Beside a score stands its null (a score of the same record) and its
 floor (the same score between two seeds of one size); nothing is sorted by value.
@@ -7,148 +7,28 @@ floor (the same score between two seeds of one size); nothing is sorted by value
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from math import fsum
 from typing import Any
 
 from saebench_canon.metric import Metric, Score
 from saebench_canon.rows import Axis, Row, Status
 from saebench_canon.stats import LEVEL, Estimate, over_group, over_pairs, over_seeds
+from saebench_canon.summary import (
+    HEADLINES,
+    Block,
+    Cell,
+    Key,
+    Line,
+    Note,
+    Summary,
+    Table,
+    null_of,
+)
 
 SEED = "seed"
-HEADLINES: Mapping[str, tuple[str, ...]] = {
-    "fidelity": ("explained_variance", "l0", "dead_share", "loss_recovered"),
-    "stitching": ("novel_share", "novel_gain", "helpful_share", "span_residual"),
-    "meta_sae": ("explained_variance", "above_null", "heldout_explained_variance"),
-    "seed_matching": ("mcc", "shared_share"),
-}
-NULLS = {  # a score to stand beside another where the metric itself declares none
-    ("fidelity", "explained_variance"): "pca_explained_variance",
-    ("stitching", "novel_share"): "novel_share_null",
-    ("stitching", "novel_gain"): "novel_gain_null",
-    ("stitching", "helpful_share"): "helpful_share_null",
-    ("stitching", "span_residual"): "span_residual_null",
-    ("meta_sae", "explained_variance"): "null_covariance",
-    ("meta_sae", "heldout_explained_variance"): "heldout_null",
-    ("seed_matching", "mcc"): "null_mcc",
-    ("seed_matching", "shared_share"): "null_shared",
-}
-
-Key = tuple[Axis, ...]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One score on one line: its estimate or why there is none, with its null and its floors."""
-
-    estimate: Estimate | None
-    status: Status
-    lost: int = 0  # cases planned that have no value, beside those behind the estimate
-    null: Estimate | None = None
-    floor: Estimate | None = None  # at the larger (or only) width
-    floor_small: Estimate | None = None  # at the smaller width
-
-
-@dataclass(frozen=True)
-class Line:
-    """The row of a table: a dictionary size, a step between two, or an SAE by its name."""
-
-    key: Key
-    title: str
-    cells: Mapping[str, Cell]
-    subjects: tuple[str, ...]
-    cases: tuple[str, ...]
-    unfit: bool = False
-    caveat: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """One metric under one label: its columns and lines, and where its intervals are from."""
-
-    label: str
-    metric: str
-    version: int | None
-    about: str
-    over: str
-    columns: tuple[Score, ...]
-    lines: tuple[Line, ...]
-    case_seeds: int = 1
-    is_floor: bool = False  # its scores already stand as floors in another table
-    row_axis: str = ""
-
-    @property
-    def headlines(self) -> tuple[Score, ...]:
-        """The columns a reader sees first; for a metric unknown here the first four."""
-        chosen = HEADLINES.get(self.metric)
-        nulls = {null for column in self.columns if (null := null_of(self.metric, column))}
-        rest = [column for column in self.columns if column.name not in nulls]
-        if chosen is None:
-            return tuple(rest[:4])
-        kept = [column for name in chosen for column in rest if column.name == name]
-        return tuple(kept) or tuple(rest[:4])
-
-    @property
-    def full(self) -> tuple[Score, ...]:
-        """All columns, less those that stand beside another one as its null."""
-        nulls = {null_of(self.metric, column) for column in self.columns}
-        return tuple(column for column in self.columns if column.name not in nulls)
-
-    def interval(self) -> str:
-        """One sentence on the number of seeds and the kind of interval."""
-        cells = [cell for line in self.lines for cell in line.cells.values()]
-        kinds = Counter(_say_interval(cell.estimate) for cell in cells if cell.estimate)
-        said = [kind for kind, _ in kinds.most_common()]
-        floors = {cell.floor.kind for cell in cells if cell.floor}
-        if "jackknife" in floors and not any("jackknife" in kind for kind in said):
-            said.append("floors by jackknife")
-        if self.case_seeds > 1 and said:
-            said.append(f"{self.case_seeds} case seeds averaged within each training seed")
-        return "; ".join(said)
-
-
-@dataclass(frozen=True)
-class Note:
-    """A remark below a block: why a mark or a gap is there, and on what."""
-
-    kind: str  # unfit | caveat | note | failed | missing | undefined | floor
-    reason: str
-    on: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Block:
-    """All tables of one architecture: what is alike in every axis but width and seed."""
-
-    title: str
-    axes: Mapping[str, Axis]
-    data: str | None
-    tables: tuple[Table, ...]
-    notes: tuple[Note, ...]
-    train_tokens: Mapping[Axis, tuple[float, ...]] = field(default_factory=dict)
-
-    def of(self, metric: str) -> Iterator[Table]:
-        """The tables of a metric, less those that only serve as floors."""
-        return (table for table in self.tables if table.metric == metric and not table.is_floor)
-
-    def reasons(self, kind: str, line: Line) -> tuple[str, ...]:
-        """Reasons of one kind of mark on a line's SAEs or cases, each once, with what has it."""
-        wanted = {*line.subjects, *line.cases}
-        return tuple(
-            f"{note.reason} ({', '.join(hit)})"
-            for note in self.notes
-            if note.kind == kind and (hit := [name for name in note.on if name in wanted])
-        )
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The tables of a run."""
-
-    suite: str
-    blocks: tuple[Block, ...]
-    level: float = LEVEL
 
 
 def summarise(
@@ -170,15 +50,10 @@ def summarise(
         grouped[row.data, tuple(axes.items())].append(row)
     marks = _marks(full)
     blocks = tuple(
-        _block(dict(axes), data if len(sources) > 1 else None, group, declared, axis, marks, level)
-        for (data, axes), group in grouped.items()
+        _block(dict(axes), group, declared, axis, marks, level, titled=len(sources) > 1)
+        for (_, axes), group in grouped.items()
     )
     return Summary(suite=full[0].suite if full else "", blocks=blocks, level=level)
-
-
-def null_of(metric: str, score: Score) -> str | None:
-    """The name of the score that is printed beside this one as its null."""
-    return score.null or NULLS.get((metric, score.name))
 
 
 def _spread(row: Row, metric: Metric | None, rows: Sequence[Row]) -> Iterator[Row]:
@@ -213,12 +88,13 @@ def _marks(rows: Iterable[Row]) -> dict[str, dict[str, list[str]]]:
 
 def _block(
     axes: Mapping[str, Axis],
-    data: str | None,
     rows: Sequence[Row],
     declared: Mapping[str, Metric],
     axis: str,
     marks: Mapping[str, Mapping[str, Sequence[str]]],
     level: float,
+    *,
+    titled: bool,
 ) -> Block:
     labels: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -245,9 +121,9 @@ def _block(
             if "train_tokens" in member and axis in member:
                 tokens[member[axis]].add(float(member["train_tokens"]))
     return Block(
-        title=", ".join(words + ([f"data {data}"] if data else [])),
+        title=", ".join(words + ([f"data {rows[0].data}"] if titled else [])),
         axes=axes,
-        data=data,
+        data=rows[0].data,
         tables=tuple(sorted(joined, key=_reading_order)),
         notes=(*_notes(rows, marks), *unlike),
         train_tokens={width: tuple(sorted(seen)) for width, seen in tokens.items()},
@@ -329,14 +205,14 @@ def _cell(rows: Sequence[Row], level: float) -> Cell:
 def _fold(rows: Sequence[Row], level: float) -> Estimate:
     """One estimate from the measured values of one score on one line."""
     values: dict[Key, list[float]] = defaultdict(list)
-    for row in rows:
+    for row in sorted(rows, key=lambda row: _order(row.along(SEED))):
         values[row.along(SEED)].append(float(row.value or 0.0))
     errors = [row.stderr for row in rows if row.stderr is not None]
-    stderr = sum(errors) / len(errors) if len(errors) == len(rows) else None
+    stderr = fsum(errors) / len(errors) if len(errors) == len(rows) else None
     first, seeds = rows[0], rows[0].along(SEED)
     if first.of == "group" and len(seeds) > 1:
         counted = first.n is not None and (first.unit or "").startswith(SEED)
-        mean = sum(float(row.value or 0.0) for row in rows) / len(rows)
+        mean = fsum(float(row.value or 0.0) for row in rows) / len(rows)
         return over_group(mean, stderr, first.n if counted and first.n else len(seeds), level=level)
     if first.of == "pair" and len(seeds) == 2:
         return over_pairs({(pair[0], pair[-1]): each for pair, each in values.items()}, level=level)
@@ -435,19 +311,3 @@ def _order(key: Key) -> tuple[tuple[int, float, str], ...]:
 def _reading_order(table: Table) -> int:
     known = list(HEADLINES)
     return known.index(table.metric) if table.metric in known else len(known)
-
-
-def _say_interval(estimate: Estimate) -> str:
-    match estimate.kind:
-        case "t":
-            return f"{estimate.seeds} seeds, ± by Student's t over them"
-        case "jackknife":
-            return f"{estimate.seeds} seeds, ± by leave-one-out jackknife"
-        case "values" if len(estimate.values) > 1:
-            return f"{estimate.seeds} seeds: each value, no interval"
-        case "values":
-            return f"{estimate.seeds} seeds: no interval"
-        case "bootstrap":
-            return "one seed, ± over documents, conditional on this SAE"
-        case _:
-            return "one seed, no interval"

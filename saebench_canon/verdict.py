@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from saebench_canon.stats import Estimate
-from saebench_canon.tables import Block, Cell, Line
+from saebench_canon.summary import Block, Cell, Line
 
 Question = Literal["complete?", "atomic?", "unique?"]
 Answer = Literal["no", "yes", "undecided", "not measurable", "not judged"]
@@ -159,10 +159,11 @@ def _wanting(estimate: Estimate, margins: Margins) -> str:
     if estimate.seeds >= margins.seeds:
         return "no interval"
     if estimate.seeds == 1:
-        return f"one seed of the {margins.seeds} it takes"
+        alone = ", the interval is of this SAE alone" if estimate.conditional else ""
+        return f"one seed of the {margins.seeds} it takes{alone}"
     values = " and ".join(_short(value) for value in estimate.values)
     shown = f" ({values})" if len(estimate.values) > 1 else ""
-    return f"two seeds{shown} of the {margins.seeds} it takes: no interval"
+    return f"{estimate.seeds} seeds{shown} of the {margins.seeds} it takes"
 
 
 def _missing(name: str, cell: Cell | None) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from random import Random
 from statistics import fmean
 from typing import Any
 
 import made_up_run as run
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from saebench_canon.metric import Mark
 from saebench_canon.rows import Row
-from saebench_canon.tables import Block, Cell, Key, Summary, Table, summarise
+from saebench_canon.summary import Block, Cell, Key, Summary, Table
+from saebench_canon.tables import summarise
 
 
 def summary(rows: list[dict[str, Any]]) -> Summary:
@@ -172,6 +176,22 @@ def test_sizes_are_in_order_of_value_whatever_the_order_of_the_rows() -> None:
     assert [line.title for line in table(summary(rows).blocks[0], "fidelity").lines] == [
         "64", "512", "1024",
     ]  # fmt: skip
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=20, deadline=None)
+def test_the_order_of_rows_changes_no_number(random: Random) -> None:
+    rows = run.rows(archs=["relu"])
+    shuffled = random.sample(rows, len(rows))
+    one, two = (
+        {
+            (table.label, line.key): line.cells
+            for table in found.blocks[0].tables
+            for line in table.lines
+        }
+        for found in (summary(rows), summary(shuffled))
+    )
+    assert one == two
 
 
 def test_an_undeclared_metric_is_shown_with_what_its_rows_say() -> None:

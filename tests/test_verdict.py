@@ -65,7 +65,7 @@ def test_two_seeds_give_the_number_and_what_is_missing() -> None:
     assert found.answer == "not judged"
     assert found.sentence == (
         "not judged: .60 of the latents come back with another seed; random rows .01; "
-        "two seeds of the 3 it takes: no interval."
+        "2 seeds of the 3 it takes."
     )
 
 

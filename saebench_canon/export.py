@@ -1,0 +1,193 @@
+"""How tables leave the terminal: Markdown, HTML, and long form for CSV and Parquet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saebench_canon.errors import CanonError, nearest
+from saebench_canon.metric import Score
+from saebench_canon.render import (
+    besides,
+    columns_of,
+    halves,
+    heading,
+    legend,
+    line_title,
+    say,
+    sentence,
+    stop,
+    text,
+    title_of,
+    wanted,
+)
+from saebench_canon.stats import Estimate
+from saebench_canon.summary import Block, Cell, Line, Summary, Table
+from saebench_canon.verdict import Margins, verdicts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STYLE = "<style>th, td { padding: 0 .8em; text-align: right } body { margin: 2em }</style>"
+
+
+def markdown(summary: Summary, *, all_scores: bool = True, margins: Margins | None = None) -> str:
+    """The tables as Markdown, each null and floor inside its cell."""
+    parts = []
+    for block in summary.blocks:
+        parts.append(f"## {block.title or summary.suite}")
+        for table in wanted(block, all_scores=all_scores):
+            head, lines = _grid(table, columns_of(table, all_scores=all_scores))
+            grid = [head, ["---", *("--:" for _ in head[1:])], *lines]
+            body = "\n".join(f"| {' | '.join(_escaped(line))} |" for line in grid)
+            parts += [f"**{title_of(table)}** {stop(table.about)}".strip(), body, table.interval()]
+        notes = [f"- {say(note)}" for note in block.notes]
+        said = [
+            f"- **{each.question}** {f'{each.at}: ' if each.at else ''}{sentence(each)}"
+            for each in verdicts(block, margins=margins)
+        ]
+        parts += ["\n".join(each) for each in (notes, said) if each]
+    parts.append(legend(summary, all_scores=all_scores))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def html(summary: Summary, *, all_scores: bool = True, margins: Margins | None = None) -> str:
+    """The tables as one plain page."""
+    parts = [f"<!doctype html><meta charset='utf-8'><title>{escape(summary.suite)}</title>{STYLE}"]
+    for block in summary.blocks:
+        parts.append(f"<h2>{escape(block.title or summary.suite)}</h2>")
+        for table in wanted(block, all_scores=all_scores):
+            head, lines = _grid(table, columns_of(table, all_scores=all_scores))
+            parts.append(f"<h3>{escape(title_of(table))}</h3><p>{escape(table.about)}</p><table>")
+            parts.append(_html_line("th", head))
+            parts += [_html_line("td", line) for line in lines]
+            parts.append(f"</table><p>{escape(table.interval())}</p>")
+        said = [say(note) for note in block.notes]
+        said += [
+            f"{each.question} {each.at} {sentence(each)}"
+            for each in verdicts(block, margins=margins)
+        ]
+        parts += ["<ul>", *(f"<li>{escape(each)}</li>" for each in said), "</ul>"]
+    parts.append(f"<p>{escape(legend(summary, all_scores=all_scores))}</p>")
+    return "\n".join(parts) + "\n"
+
+
+def long(summary: Summary) -> pd.DataFrame:
+    """Every score of every line, one a row, at full precision."""
+    import pandas as pd
+
+    return pd.DataFrame(list(_records(summary)))
+
+
+def write(summary: Summary, path: Path, *, margins: Margins | None = None) -> None:
+    """Write the tables to a file; its suffix names the format."""
+    match path.suffix:
+        case ".txt":
+            path.write_text(text(summary, margins=margins), encoding="utf-8")
+        case ".md":
+            path.write_text(markdown(summary, margins=margins), encoding="utf-8")
+        case ".html":
+            path.write_text(html(summary, margins=margins), encoding="utf-8")
+        case ".csv":
+            long(summary).to_csv(path, index=False)
+        case ".parquet":
+            long(summary).to_parquet(path, index=False)
+        case suffix:
+            raise CanonError(
+                f"tables cannot be written as '{suffix}'",
+                where=str(path),
+                hint=nearest(suffix, (".txt", ".md", ".html", ".csv", ".parquet")),
+            )
+
+
+def _grid(table: Table, columns: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines with null and floor inside the cells."""
+    lines = []
+    for line in table.lines:
+        cells = [line.cells.get(column.name) for column in columns]
+        shown = [
+            "" if cell is None else _inline(table, column, cell)
+            for column, cell in zip(columns, cells, strict=True)
+        ]
+        lines.append([line_title(line), *shown])
+    return [table.row_axis or "SAE", *map(heading, columns)], lines
+
+
+def _inline(table: Table, column: Score, cell: Cell) -> str:
+    value = "".join(halves(table, column, cell, ""))
+    beside = [
+        f"{name} {''.join(halves(table, column, cell, name))}"
+        for name, _ in besides(table, column, cell)
+    ]
+    return f"{value} ({', '.join(beside)})" if beside else value
+
+
+def _escaped(cells: Iterable[str]) -> Iterator[str]:
+    return (cell.replace("|", "\\|") for cell in cells)
+
+
+def _html_line(tag: str, cells: Iterable[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+def _records(summary: Summary) -> Iterator[dict[str, Any]]:
+    for block in summary.blocks:
+        for table in block.tables:
+            for line in table.lines:
+                for column in table.columns:
+                    cell = line.cells.get(column.name)
+                    if cell is not None:
+                        yield _record(summary, block, table, line, column, cell)
+
+
+def _record(
+    summary: Summary, block: Block, table: Table, line: Line, column: Score, cell: Cell
+) -> dict[str, Any]:
+    found = cell.estimate
+    sized = {table.row_axis: line.key[-1], "smaller": _smaller(line)} if table.row_axis else {}
+    return {
+        "suite": summary.suite,
+        "block": block.title,
+        **{name: value for name, value in block.axes.items() if name not in sized},
+        "data": block.data,
+        "label": table.label,
+        "metric": table.metric,
+        "version": table.version,
+        "over": table.over,
+        "line": line.title,
+        **sized,
+        "score": column.name,
+        "better": column.better,
+        "status": cell.status,
+        "value": _value(found),
+        "half_width": _half_width(found),
+        "level": summary.level,
+        "interval": found.kind if found else None,
+        "n": found.n if found else None,
+        "unit": found.unit if found else None,
+        "values": " ".join(map(repr, found.values)) if found else None,
+        "null": _value(cell.null),
+        "floor": _value(cell.floor),
+        "floor_half_width": _half_width(cell.floor),
+        "floor_small": _value(cell.floor_small),
+        "floor_small_half_width": _half_width(cell.floor_small),
+        "lost": cell.lost,
+        "unfit": line.unfit,
+        "caveat": line.caveat,
+    }
+
+
+def _smaller(line: Line) -> Any:
+    return line.key[0] if len(line.key) > 1 else None
+
+
+def _value(estimate: Estimate | None) -> float:
+    return math.nan if estimate is None else estimate.value
+
+
+def _half_width(estimate: Estimate | None) -> float:
+    found = None if estimate is None else estimate.half_width
+    return math.nan if found is None else found

@@ -1,0 +1,165 @@
+"""The tables of a run as values: blocks of tables of lines of cells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from saebench_canon.metric import Score
+from saebench_canon.rows import Axis, Status
+from saebench_canon.stats import LEVEL, Estimate
+
+HEADLINES: Mapping[str, tuple[str, ...]] = {
+    "fidelity": ("explained_variance", "l0", "dead_share", "loss_recovered"),
+    "stitching": ("novel_share", "novel_gain", "helpful_share", "span_residual"),
+    "meta_sae": ("explained_variance", "above_null", "heldout_explained_variance"),
+    "seed_matching": ("mcc", "shared_share"),
+}
+NULLS = {  # a score to stand beside another where the metric itself declares none
+    ("fidelity", "explained_variance"): "pca_explained_variance",
+    ("stitching", "novel_share"): "novel_share_null",
+    ("stitching", "novel_gain"): "novel_gain_null",
+    ("stitching", "helpful_share"): "helpful_share_null",
+    ("stitching", "span_residual"): "span_residual_null",
+    ("meta_sae", "explained_variance"): "null_covariance",
+    ("meta_sae", "heldout_explained_variance"): "heldout_null",
+    ("seed_matching", "mcc"): "null_mcc",
+    ("seed_matching", "shared_share"): "null_shared",
+}
+
+Key = tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One score on one line: its estimate or why there is none, with its null and its floors."""
+
+    estimate: Estimate | None
+    status: Status
+    lost: int = 0  # cases planned that have no value, beside those behind the estimate
+    null: Estimate | None = None
+    floor: Estimate | None = None  # at the larger (or only) width
+    floor_small: Estimate | None = None  # at the smaller width
+
+
+@dataclass(frozen=True)
+class Line:
+    """The row of a table: a dictionary size, a step between two, or an SAE by its name."""
+
+    key: Key
+    title: str
+    cells: Mapping[str, Cell]
+    subjects: tuple[str, ...]
+    cases: tuple[str, ...]
+    unfit: bool = False
+    caveat: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One metric under one label: its columns and lines, and where its intervals are from."""
+
+    label: str
+    metric: str
+    version: int | None
+    about: str
+    over: str
+    columns: tuple[Score, ...]
+    lines: tuple[Line, ...]
+    case_seeds: int = 1
+    is_floor: bool = False  # its scores already stand as floors in another table
+    row_axis: str = ""
+
+    @property
+    def headlines(self) -> tuple[Score, ...]:
+        """The columns a reader sees first; for a metric unknown here the first four."""
+        chosen = HEADLINES.get(self.metric)
+        nulls = {null for column in self.columns if (null := null_of(self.metric, column))}
+        rest = [column for column in self.columns if column.name not in nulls]
+        if chosen is None:
+            return tuple(rest[:4])
+        kept = [column for name in chosen for column in rest if column.name == name]
+        return tuple(kept) or tuple(rest[:4])
+
+    @property
+    def full(self) -> tuple[Score, ...]:
+        """All columns, less those that stand beside another one as its null."""
+        nulls = {null_of(self.metric, column) for column in self.columns}
+        return tuple(column for column in self.columns if column.name not in nulls)
+
+    def interval(self) -> str:
+        """One sentence on the number of seeds and the kind of interval."""
+        cells = [cell for line in self.lines for cell in line.cells.values()]
+        kinds = Counter(_say_interval(cell.estimate) for cell in cells if cell.estimate)
+        said = [kind for kind, _ in kinds.most_common()]
+        floors = {cell.floor.kind for cell in cells if cell.floor}
+        if "jackknife" in floors and not any("jackknife" in kind for kind in said):
+            said.append("floors by jackknife")
+        if self.case_seeds > 1 and said:
+            said.append(f"{self.case_seeds} case seeds averaged within each training seed")
+        return "; ".join(said)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark below a block: why a mark or a gap is there, and on what."""
+
+    kind: str  # unfit | caveat | note | failed | missing | undefined | floor
+    reason: str
+    on: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """All tables of one architecture: what is alike in every axis but width and seed."""
+
+    title: str
+    axes: Mapping[str, Axis]
+    data: str | None
+    tables: tuple[Table, ...]
+    notes: tuple[Note, ...]
+    train_tokens: Mapping[Axis, tuple[float, ...]] = field(default_factory=dict)
+
+    def of(self, metric: str) -> Iterator[Table]:
+        """The tables of a metric, less those that only serve as floors."""
+        return (table for table in self.tables if table.metric == metric and not table.is_floor)
+
+    def reasons(self, kind: str, line: Line) -> tuple[str, ...]:
+        """Reasons of one kind of mark on a line's SAEs or cases, each once, with what has it."""
+        wanted = {*line.subjects, *line.cases}
+        return tuple(
+            f"{note.reason} ({', '.join(hit)})"
+            for note in self.notes
+            if note.kind == kind and (hit := [name for name in note.on if name in wanted])
+        )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The tables of a run."""
+
+    suite: str
+    blocks: tuple[Block, ...]
+    level: float = LEVEL
+
+
+def null_of(metric: str, score: Score) -> str | None:
+    """The name of the score that is printed beside this one as its null."""
+    return score.null or NULLS.get((metric, score.name))
+
+
+def _say_interval(estimate: Estimate) -> str:
+    match estimate.kind:
+        case "t":
+            return f"{estimate.seeds} seeds, ± by Student's t over them"
+        case "jackknife":
+            return f"{estimate.seeds} seeds, ± by leave-one-out jackknife"
+        case "values" if len(estimate.values) > 1:
+            return f"{estimate.seeds} seeds: each value, no interval"
+        case "values":
+            return f"{estimate.seeds} seeds: no interval"
+        case "bootstrap":
+            return "one seed, ± over documents, conditional on this SAE"
+        case _:
+            return "one seed, no interval"
