@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from saebench_canon.errors import CanonError
 from saebench_canon.ref import Ref, is_bare_path
 

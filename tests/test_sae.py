@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
+
 from saebench_canon.errors import CanonError
 from saebench_canon.sae import CanonicalSAE, canonical, fold
-from torch import Tensor, nn
 
 D, M, N = 6, 11, 40
 
@@ -126,9 +127,7 @@ def test_an_input_scale_is_folded_into_every_activation(rescale: bool) -> None:
         **raw, activation="jumprelu", threshold=threshold, rescale=rescale, input_scale=s,
         apply_b_dec_to_input=True,
     )  # fmt: skip
-    torch.testing.assert_close(
-        sae.decode(sae.encode(x)), (codes @ raw["W_dec"] + raw["b_dec"]) / s
-    )
+    torch.testing.assert_close(sae.decode(sae.encode(x)), (codes @ raw["W_dec"] + raw["b_dec"]) / s)
 
 
 def test_codes_are_the_same_in_a_batch_and_alone() -> None:

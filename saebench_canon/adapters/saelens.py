@@ -82,7 +82,14 @@ def _from_hub(ref: Ref) -> Any:
         warnings.simplefilter("ignore")
         from sae_lens import SAE
 
-        return SAE.from_pretrained(place.release, place.id).eval()
+        try:
+            return SAE.from_pretrained(place.release, place.id).eval()
+        except OSError:
+            raise
+        except Exception as error:  # fifteen loaders of somebody else's
+            raise CanonError(
+                f"SAELens does not load it ({type(error).__name__}: {error})", where=str(ref)
+            ) from error
 
 
 @contextmanager

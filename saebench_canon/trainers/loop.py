@@ -59,7 +59,9 @@ class Revival:
     k: int
     dead_after: int  # tokens without firing
 
-    def loss(self, W_dec: Tensor, error: Tensor, pre: Tensor, dead: Tensor, *, rescale: bool) -> Tensor:
+    def loss(
+        self, W_dec: Tensor, error: Tensor, pre: Tensor, dead: Tensor, *, rescale: bool
+    ) -> Tensor:
         """Squared error of the dead latents' reconstruction of the error, from codes unselected."""
         rows = W_dec[dead]
         if rescale:

@@ -1,0 +1,217 @@
+"""Trainers find planted features, repeat themselves exactly, and save what SAELens opens."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from saebench_canon import progress
+from saebench_canon.acts import Acts
+from saebench_canon.adapters.saelens import SaeLensAdapter
+from saebench_canon.errors import CanonError
+from saebench_canon.ref import Ref
+from saebench_canon.sae import CanonicalSAE
+from saebench_canon.trainer import Trained, Trainer, trainer
+from saebench_canon.trainers.saelens import TRAINERS
+
+BY_NAME = {each.name: each for each in TRAINERS}
+D, FEATURES = 32, 48
+
+
+@pytest.fixture(scope="module")
+def lens() -> Any:
+    """SAELens, imported once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import sae_lens
+    return sae_lens
+
+
+def planted(n: int, *, size: float = 1.0) -> Acts:
+    """Sparse sums of 48 directions in 32 dimensions around a common bias."""
+    g = torch.Generator().manual_seed(0)
+    rows = torch.nn.functional.normalize(torch.randn(FEATURES, D, generator=g), dim=1)
+    on = torch.rand(n, FEATURES, generator=g) < 0.06
+    codes = on * (0.5 + torch.rand(n, FEATURES, generator=g))
+    bias = 0.3 * torch.randn(D, generator=g)
+    return Acts(size * (codes @ rows + bias), torch.arange(n) // 50)
+
+
+def load(folder: Path) -> CanonicalSAE:
+    return SaeLensAdapter().load(Ref.parse(f"saelens:{folder}"))
+
+
+def explained(sae: CanonicalSAE, x: Tensor) -> float:
+    error = (x - sae.decode(sae.encode(x))).pow(2).sum()
+    return float(1 - error / (x - x.mean(dim=0)).pow(2).sum())
+
+
+def settings_of(each: Trainer, **settings: Any) -> dict[str, Any]:
+    known = {"k": 4, "lr": 3e-3, "batch_size": 256, "dead_after": 20_000, **settings}
+    return {key: value for key, value in known.items() if key in each.settings}
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_each_architecture_explains_planted_features(lens: Any, tmp_path: Path, name: str) -> None:
+    acts, each = planted(20_000), BY_NAME[name]
+    trained = each.train(
+        acts, tmp_path, width=FEATURES, seed=0, **settings_of(each, tokens=300_000)
+    )
+    sae, x = load(tmp_path), acts.x
+    assert explained(sae, x) > 0.8
+    assert sae.encode_sparse(x).l0 < 6
+    assert trained.tokens == trained.steps * 256
+    assert trained.epochs == pytest.approx(trained.tokens / 20_000, rel=0.06)
+    theirs = lens.SAE.load_from_disk(tmp_path)
+    with torch.no_grad():
+        expected = theirs(x[:500])
+    ours = sae.decode(sae.encode(x[:500]))
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+    assert theirs.cfg.metadata.epochs == trained.epochs
+    assert theirs.cfg.metadata.training_architecture == lens_name(name)
+
+
+def lens_name(name: str) -> str:
+    return {"relu": "standard", "matryoshka": "matryoshka_batchtopk"}.get(name, name)
+
+
+def bytes_of(each: Trainer, acts: Acts, folder: Path, *, seed: int) -> dict[str, bytes]:
+    each.train(acts, folder, width=16, seed=seed, **settings_of(each, tokens=2_000, batch_size=64))
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_seed_is_all_that_decides(lens: Any, tmp_path: Path, name: str) -> None:
+    acts, each = planted(1_000), BY_NAME[name]
+    state = torch.get_rng_state()
+    first = bytes_of(each, acts, tmp_path / "first", seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(17)
+    assert bytes_of(each, acts, tmp_path / "again", seed=0) == first
+    other = bytes_of(each, acts, tmp_path / "other", seed=1)
+    assert other["sae_weights.safetensors"] != first["sae_weights.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["relu", "topk", "batchtopk"])
+def test_the_size_of_activations_does_not_matter(lens: Any, tmp_path: Path, name: str) -> None:
+    each = BY_NAME[name]
+    scores = []
+    for size in (1.0, 64.0):
+        acts, folder = planted(2_000, size=size), tmp_path / str(size)
+        each.train(acts, folder, width=16, seed=0, **settings_of(each, tokens=20_000))
+        scores.append((explained(load(folder), acts.x), load(folder).encode_sparse(acts.x).l0))
+    assert scores[0] == pytest.approx(scores[1], rel=1e-3)
+
+
+def test_the_threshold_of_batchtopk_keeps_its_l0(lens: Any, tmp_path: Path) -> None:
+    acts, each = planted(20_000), BY_NAME["batchtopk"]
+    each.train(acts, tmp_path, width=FEATURES, seed=0, **settings_of(each, tokens=60_000))
+    assert load(tmp_path).encode_sparse(acts.x).l0 == pytest.approx(4, rel=0.1)
+
+
+def test_the_ragged_tail_of_an_epoch_is_dropped(lens: Any) -> None:
+    from saebench_canon.trainers.loop import Batches
+
+    x = torch.arange(1.0, 11.0)[:, None]
+    batches = Batches(x, 3, seed=0, held=0.2)
+    drawn = batches.training()
+    seen = [next(drawn) / batches.factor for _ in range(6)]
+    assert {len(batch) for batch in seen} == {3}
+    first, second = torch.cat(seen[:2]), torch.cat(seen[2:4])
+    assert len(first.unique()) == 6
+    assert not torch.equal(first, second)
+    held = batches.held_out()
+    kept = torch.cat([next(held) for _ in range(2)]) / batches.factor
+    assert not set(kept.flatten().round().tolist()) & set(
+        torch.cat(seen).flatten().round().tolist()
+    )
+
+
+def test_the_learning_rate_warms_up_and_decays() -> None:
+    loop = pytest.importorskip("saebench_canon.trainers.loop")
+    schedule = loop.Schedule(tokens=1_000, batch_size=10, lr=1.0, warm_up=0.1, decay=0.5)
+    rates = [schedule.rate(step) for step in range(schedule.steps)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == rates[50] == 1.0
+    assert rates[75] == pytest.approx(0.5)
+    assert rates[-1] == pytest.approx(0.02)
+
+
+def test_dead_latents_learn_from_the_error() -> None:
+    loop = pytest.importorskip("saebench_canon.trainers.loop")
+    rows = torch.randn(4, D, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    pre = torch.tensor([[5.0, 2.0, 1.0, -1.0]], requires_grad=True)
+    dead = torch.tensor([False, True, True, True])
+    error = torch.ones(1, D)
+    loss = loop.Revival(0.5, 1, 0).loss(rows, error, pre, dead, rescale=False)
+    expected = 0.5 * (2 * rows[1].detach() - 1).pow(2).sum()
+    torch.testing.assert_close(loss.detach(), expected)
+    loss.backward()
+    assert rows.grad is not None
+    assert pre.grad is not None
+    assert (rows.grad.abs().sum(dim=1) > 0).tolist() == [False, True, False, False]
+    assert (pre.grad != 0).tolist() == [[False, True, False, False]]
+
+
+def test_progress_is_told(lens: Any, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    with progress.listening(lambda *step: told.append(step)):
+        bytes_of(BY_NAME["topk"], planted(500), tmp_path, seed=0)
+    assert told[0] == ("training topk 16", 0, 31)
+    assert told[-1][1:] == (31, 31)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "says"),
+    [
+        ("topk", {"k": 17}, "k is 17"),
+        ("batchtopk", {"k": 0}, "k is 0"),
+        ("relu", {"tokens": 10}, "less than one batch"),
+        ("relu", {"batch_size": 4_096, "tokens": 10_000}, "a batch has 4096"),
+        ("relu", {"lr": 1e30}, "diverged"),
+        ("matryoshka", {"levels": 6}, "cannot be halved"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(
+    lens: Any, tmp_path: Path, name: str, settings: dict[str, Any], says: str
+) -> None:
+    each = BY_NAME[name]
+    known = {"tokens": 2_000, "batch_size": 64, **settings}
+    with pytest.raises(CanonError, match=says):
+        each.train(planted(1_000), tmp_path, width=16, seed=0, **settings_of(each, **known))
+
+
+def test_activations_without_size_are_refused(lens: Any, tmp_path: Path) -> None:
+    for x in (torch.zeros(500, D), torch.full((500, D), float("nan"))):
+        with pytest.raises(CanonError, match="all zero"):
+            BY_NAME["relu"].train(
+                Acts(x, torch.zeros(500)), tmp_path, width=16, seed=0, batch_size=64
+            )
+
+
+def test_a_trainer_is_a_function_with_defaults() -> None:
+    @trainer(version=3)
+    def mine(acts: Acts, folder: Path, *, width: int, seed: int, depth: int = 2) -> Trained:
+        """Train my way."""
+        return Trained(depth, 1.0, width, 0.0)
+
+    assert (mine.name, mine.version, dict(mine.settings)) == ("mine", 3, {"depth": 2})
+    assert mine.help == "Train my way."
+    assert mine.train(planted(1), Path(), width=5, seed=0, depth=9).tokens == 9
+
+    def without(acts: Acts, folder: Path, *, width: int, seed: int, depth: int) -> Trained: ...  # type: ignore[empty-body]
+    def loose(acts: Acts, folder: Path, *, width: int, seed: int, **more: int) -> Trained: ...  # type: ignore[empty-body]
+    def seedless(acts: Acts, folder: Path, *, width: int) -> Trained: ...  # type: ignore[empty-body]
+
+    for function, says in (
+        (without, "'depth' has no default"),
+        (loose, r"takes \*more"),
+        (seedless, "does not take"),
+    ):
+        with pytest.raises(CanonError, match=says):
+            trainer(version=1)(function)
