@@ -120,6 +120,13 @@ def test_what_cannot_be_cut_into_windows_is_a_sentence(texts, options, sentence)
     assert sentence in str(caught.value)
 
 
+def test_a_tokenizer_of_another_model_is_refused():
+    lm = tiny("gpt2")
+    lm.model.resize_token_embeddings(20)
+    with pytest.raises(CanonError, match=r"gives token \d+, and the model knows 20"):
+        tokenize(documents(), lm, context=8)
+
+
 @pytest.mark.parametrize("lm", [GPT2, LLAMA, NO_BOS], ids=lambda lm: lm.name)
 def test_activations_are_those_of_each_window_by_itself(lm):
     tokens = tokenize(documents(), lm, context=8)

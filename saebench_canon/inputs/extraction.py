@@ -103,7 +103,8 @@ def tokenize(
     window is cut so that exactly `limit` are; where the text ends before, fewer are.
 
     Raises:
-        CanonError: the context does not suit the model, or the text does not fill one window.
+        CanonError: the context or the tokenizer does not suit the model, or the text does not
+            fill one window.
     """
     bos = lm.bos
     head = [] if bos is None else [bos]
@@ -136,6 +137,7 @@ def tokenize(
                 f"The text has {seen} tokens, too few for one context of {context}.",
                 hint="Give a longer text or set a smaller `context`.",
             )
+    _check_vocabulary(max(map(max, rows)), lm)
     length = torch.tensor([len(row) for row in rows])
     input_ids = torch.full((len(rows), context), PADDING)
     for window, row in zip(input_ids, rows, strict=True):
@@ -317,6 +319,16 @@ def _check_context(context: int, least: int, lm: LanguageModel, limit: int | Non
         )
     if limit is not None and limit < 1:
         raise CanonError(f"At least one token has to be kept, not {limit}.", where="tokens")
+
+
+def _check_vocabulary(largest: int, lm: LanguageModel) -> None:
+    known = lm.model.get_input_embeddings().num_embeddings
+    if largest >= known:
+        raise CanonError(
+            f"The tokenizer gives token {largest}, and the model knows {known}.",
+            where=lm.name,
+            hint="This is not the model's tokenizer.",
+        )
 
 
 def _not_finite(

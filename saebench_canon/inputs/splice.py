@@ -108,11 +108,11 @@ def spliced_losses(
     for batch in track(parts, f"{mode} losses at {hook.name}", len(parts)):
         with _replaced(lm, hook, batch, replacement):
             logits = forward(lm, batch).logits
-        docs = tokens.doc[batch.windows]
-        for row, doc in enumerate(docs.tolist()):
-            losses = _window_losses(logits[row], batch, row)
-            sums[doc] += losses.double().sum().cpu()
-            counts[doc] += len(losses)
+        # a window at a time: logits are wide, and float32 ones of a whole batch need not be held
+        losses = [_window_losses(logits[row], batch, row) for row in range(len(batch.windows))]
+        docs = tokens.doc[batch.windows].repeat_interleave(torch.tensor(list(map(len, losses))))
+        sums.index_add_(0, docs, torch.cat(losses).cpu().double())
+        counts += torch.bincount(docs, minlength=tokens.documents)
     return sums, counts
 
 
