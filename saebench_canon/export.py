@@ -17,6 +17,7 @@ from saebench_canon.render import (
     heading,
     legend,
     line_title,
+    not_begun,
     say,
     sentence,
     stop,
@@ -37,27 +38,27 @@ STYLE = "<style>th, td { padding: 0 .8em; text-align: right } body { margin: 2em
 def markdown(summary: Summary, *, all_scores: bool = True, margins: Margins | None = None) -> str:
     """The tables as Markdown, each null and floor inside its cell."""
     parts = []
-    for block in summary.blocks:
+    for block in summary.begun:
         parts.append(f"## {block.title or summary.suite}")
         for table in wanted(block, all_scores=all_scores):
             head, lines = _grid(table, columns_of(table, all_scores=all_scores))
             grid = [head, ["---", *("--:" for _ in head[1:])], *lines]
             body = "\n".join(f"| {' | '.join(_escaped(line))} |" for line in grid)
             parts += [f"**{title_of(table)}** {stop(table.about)}".strip(), body, table.interval()]
-        notes = [f"- {say(note)}" for note in block.notes]
+        notes = [f"- {say(note).replace('*', chr(92) + '*')}" for note in block.notes]
         said = [
             f"- **{each.question}** {f'{each.at}: ' if each.at else ''}{sentence(each)}"
             for each in verdicts(block, margins=margins)
         ]
         parts += ["\n".join(each) for each in (notes, said) if each]
-    parts.append(legend(summary, all_scores=all_scores))
+    parts += [not_begun(summary), legend(summary, all_scores=all_scores)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def html(summary: Summary, *, all_scores: bool = True, margins: Margins | None = None) -> str:
     """The tables as one plain page."""
     parts = [f"<!doctype html><meta charset='utf-8'><title>{escape(summary.suite)}</title>{STYLE}"]
-    for block in summary.blocks:
+    for block in summary.begun:
         parts.append(f"<h2>{escape(block.title or summary.suite)}</h2>")
         for table in wanted(block, all_scores=all_scores):
             head, lines = _grid(table, columns_of(table, all_scores=all_scores))
@@ -71,7 +72,8 @@ def html(summary: Summary, *, all_scores: bool = True, margins: Margins | None =
             for each in verdicts(block, margins=margins)
         ]
         parts += ["<ul>", *(f"<li>{escape(each)}</li>" for each in said), "</ul>"]
-    parts.append(f"<p>{escape(legend(summary, all_scores=all_scores))}</p>")
+    closing = (not_begun(summary), legend(summary, all_scores=all_scores))
+    parts += [f"<p>{escape(each)}</p>" for each in closing if each]
     return "\n".join(parts) + "\n"
 
 

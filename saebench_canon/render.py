@@ -37,7 +37,7 @@ def text(
     if not summary.blocks:
         return "Nothing was measured.\n"
     parts = []
-    for block in summary.blocks:
+    for block in summary.begun:
         title = f"── {block.title or summary.suite} "
         parts.append(title.ljust(width, "─"))
         for table in wanted(block, all_scores=all_scores):
@@ -46,8 +46,16 @@ def text(
         if notes:
             parts.append("\n".join(notes))
         parts.append(_text_verdicts(verdicts(block, margins=margins), width))
+    if waiting := not_begun(summary):
+        parts.append(_wrap(waiting, "", width))
     parts.append(_wrap(legend(summary, all_scores=all_scores), "", width))
     return "\n\n".join(parts) + "\n"
+
+
+def not_begun(summary: Summary) -> str:
+    """Which blocks of the suite have not been measured at all."""
+    names = [block.title or summary.suite for block in summary.blocks if not block.begun]
+    return f"Not measured yet: {'; '.join(names)}." if names else ""
 
 
 def legend(summary: Summary, *, all_scores: bool = False) -> str:
@@ -71,7 +79,7 @@ def legend(summary: Summary, *, all_scores: bool = False) -> str:
         said.append("null: the same score of random directions")
     if "pca" in beside:
         said.append("pca: as many principal components as the L0")
-    asked = {each.sentence for block in summary.blocks for each in verdicts(block)}
+    asked = {each.sentence for block in summary.begun for each in verdicts(block)}
     if any(sentence.startswith("not judged yet") for sentence in asked):
         said.append("not judged yet: the scores that decide it are still to come")
     if any(cell.lost and cell.estimate for _, _, cell in columns):
@@ -90,7 +98,7 @@ def number(value: float, digits: int) -> str:
 
 def wanted(block: Block, *, all_scores: bool) -> Iterator[Table]:
     """Tables to show: those whose scores stand as floors in another only with all scores."""
-    return (table for table in block.tables if all_scores or not table.is_floor)
+    return (table for table in block.tables if table.begun and (all_scores or not table.is_floor))
 
 
 def columns_of(table: Table, *, all_scores: bool) -> tuple[Score, ...]:

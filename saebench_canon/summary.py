@@ -88,6 +88,12 @@ class Table:
         nulls = {null_of(self.metric, column) for column in self.columns}
         return tuple(column for column in self.columns if column.name not in nulls)
 
+    @property
+    def begun(self) -> bool:
+        """Whether any of its cases was tried."""
+        cells = [cell for line in self.lines for cell in line.cells.values()]
+        return any(cell.status != "missing" for cell in cells)
+
     def interval(self) -> str:
         """One sentence on the number of seeds and the kind of interval."""
         cells = [cell for line in self.lines for cell in line.cells.values()]
@@ -125,6 +131,11 @@ class Block:
         """The tables of a metric, less those that only serve as floors."""
         return (table for table in self.tables if table.metric == metric and not table.is_floor)
 
+    @property
+    def begun(self) -> bool:
+        """Whether any of its cases was tried."""
+        return any(table.begun for table in self.tables)
+
     def reasons(self, kind: str, line: Line) -> tuple[str, ...]:
         """Reasons of one kind of mark on a line's SAEs or cases, each once, with what has it."""
         wanted = {*line.subjects, *line.cases}
@@ -142,6 +153,11 @@ class Summary:
     suite: str
     blocks: tuple[Block, ...]
     level: float = LEVEL
+
+    @property
+    def begun(self) -> tuple[Block, ...]:
+        """The blocks in which any case was tried."""
+        return tuple(block for block in self.blocks if block.begun)
 
 
 def null_of(metric: str, score: Score) -> str | None:

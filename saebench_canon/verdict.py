@@ -167,8 +167,9 @@ def _wanting(estimate: Estimate, margins: Margins) -> str:
 
 
 def _missing(name: str, cell: Cell | None) -> str:
-    status = "missing" if cell is None else cell.status
-    return f"{name} is {status} (see the notes)." if status == "undefined" else f"{name} {status}."
+    if cell is None or cell.status == "missing":
+        return f"{name} was not measured."
+    return f"{name} {'failed' if cell.status == 'failed' else 'is undefined'} (see the notes)."
 
 
 def _floor(cell: Cell) -> str:

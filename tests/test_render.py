@@ -75,6 +75,19 @@ def test_a_run_without_rows_says_so() -> None:
     assert text(summary([])) == "Nothing was measured.\n"
 
 
+def test_what_was_not_measured_yet_is_named_and_takes_no_table() -> None:
+    rows = run.rows()
+    for row in rows:
+        if row["axes"]["arch"] == "topk" or row["metric"] == "meta_sae":
+            row.update(status="missing", value=None)
+    page = text(summary(rows))
+    assert "── topk" not in page
+    assert "Not measured yet: topk." in page
+    assert "meta_sae v1" not in page
+    assert "not judged: explained_variance was not measured." in page
+    assert "* missing: meta_sae (relu-w128-s0 and 8 more)" in page
+
+
 def test_a_score_undefined_everywhere_is_a_note_and_no_column() -> None:
     page = text(summary())
     assert "loss_recovered ↑" not in page

@@ -11,10 +11,10 @@ from saebench_canon.rows import Row
 
 
 def _write(rows: Sequence[Row], metrics: Sequence[Metric], path: Path) -> None:
-    from saebench_canon import render
+    from saebench_canon.export import write
     from saebench_canon.tables import summarise
 
-    render.write(summarise(rows, metrics), path)
+    write(summarise(rows, metrics), path)
 
 
 REPORTS = (
