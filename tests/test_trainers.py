@@ -142,20 +142,80 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
     assert rates[-1] == pytest.approx(0.02)
 
 
-def test_dead_latents_learn_from_the_error() -> None:
-    loop = pytest.importorskip("saebench_canon.trainers.loop")
-    rows = torch.randn(4, D, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    pre = torch.tensor([[5.0, 2.0, 1.0, -1.0]], requires_grad=True)
-    dead = torch.tensor([False, True, True, True])
-    error = torch.ones(1, D)
-    loss = loop.Revival(0.5, 1, 0).loss(rows, error, pre, dead, rescale=False)
-    expected = 0.5 * (2 * rows[1].detach() - 1).pow(2).sum()
-    torch.testing.assert_close(loss.detach(), expected)
-    loss.backward()
-    assert rows.grad is not None
-    assert pre.grad is not None
-    assert (rows.grad.abs().sum(dim=1) > 0).tolist() == [False, True, False, False]
-    assert (pre.grad != 0).tolist() == [[False, True, False, False]]
+def reference(sae: Any, x: Tensor, *, revival: Any, dead: Tensor) -> Tensor:
+    """The loss by SAELens' own forward pass, plus the auxiliary loss by its definition."""
+    from sae_lens.saes.sae import TrainStepInput
+
+    out = sae.training_forward_pass(TrainStepInput(x, {"l1": 0.7}, None, 0, False))
+    if revival is None:
+        return out.loss
+    norms = sae.W_dec.norm(dim=1)
+    unselected = torch.where(dead, out.hidden_pre, 0).relu()
+    best = unselected.topk(revival.k, dim=1)
+    kept = torch.zeros_like(unselected).scatter(1, best.indices, best.values)
+    rest = (x - out.sae_out).detach() - (kept / norms) @ sae.W_dec
+    return out.loss + revival.coefficient * rest.pow(2).sum(dim=1).mean()
+
+
+@pytest.mark.parametrize("kind", ["relu", "topk", "batchtopk", "matryoshka"])
+def test_gradients_in_closed_form_are_those_of_saelens(lens: Any, kind: str) -> None:
+    from saebench_canon.trainers import gradients
+
+    width, k, widths = 24, 5, (6, 12, 24)
+    config, select = {
+        "relu": lambda: (lens.StandardTrainingSAEConfig(D, width), None),
+        "topk": lambda: (lens.TopKTrainingSAEConfig(D, width, k=k), gradients.largest_of_each(k)),
+        "batchtopk": lambda: (
+            lens.BatchTopKTrainingSAEConfig(D, width, k=k),
+            gradients.LargestOfBatch(k),
+        ),
+        "matryoshka": lambda: (
+            lens.MatryoshkaBatchTopKTrainingSAEConfig(
+                D, width, k=k, matryoshka_widths=list(widths)
+            ),
+            gradients.LargestOfBatch(k),
+        ),
+    }[kind]()
+    config.dtype = "float64"
+    sae = lens.TrainingSAE.from_dict(config.to_dict())
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _, parameter in sorted(sae.named_parameters()):
+            parameter.copy_(torch.randn(parameter.shape, generator=g))
+    x = torch.randn(40, D, generator=g, dtype=torch.float64)
+    dead = torch.rand(width, generator=g) < 0.4
+    revival = None if kind == "relu" else gradients.Revival(0.3, 3, 0)
+    expected = reference(sae, x, revival=revival, dead=dead)
+    expected.backward()
+    wanted = {name: parameter.grad.clone() for name, parameter in sae.named_parameters()}
+    sae.zero_grad()
+    for _ in range(2):  # the second time the batch selection starts from the first one's bound
+        step = gradients.set_gradients(
+            sae,
+            x,
+            select=select,
+            l1=0.7 if kind == "relu" else 0.0,
+            widths=widths if kind == "matryoshka" else (),
+            revival=revival,
+            dead=dead,
+        )
+        torch.testing.assert_close(step.loss, expected.detach())
+        for name, parameter in sae.named_parameters():
+            torch.testing.assert_close(parameter.grad, wanted[name])
+
+
+@pytest.mark.parametrize("width", [16, 600])
+def test_selections_keep_the_largest(width: int) -> None:
+    from saebench_canon.trainers import gradients
+
+    g = torch.Generator().manual_seed(0)
+    batch = gradients.LargestOfBatch(3)
+    for size in (1.0, 0.1, 30.0):
+        z = size * torch.randn(50, width, generator=g)
+        assert (gradients.largest_of_each(3)(z).sum(dim=1) == 3).all()
+        kept = batch(z)
+        assert kept.sum() == 150
+        assert z[kept].min() > z[~kept].max()
 
 
 def test_progress_is_told(lens: Any, tmp_path: Path) -> None:

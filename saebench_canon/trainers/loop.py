@@ -1,4 +1,4 @@
-"""Training one SAE: batches of shuffled activations, the step loop, the threshold, the saved folder.
+"""Training one SAE: shuffled batches, the step loop, the threshold, the saved folder.
 
 `train` is the seam: anything that takes an SAE and batches through the same steps can replace it.
 """
@@ -22,6 +22,9 @@ from saebench_canon import progress
 from saebench_canon.acts import Acts
 from saebench_canon.errors import CanonError
 from saebench_canon.trainer import Trained
+from saebench_canon.trainers.gradients import Revival, Select, set_gradients
+
+Gradients = Callable[[TrainingSAE[Any], Tensor, int], Tensor]
 
 BETAS = (0.9, 0.999)
 CLIP = 1.0  # largest norm of the gradient, SAELens' own
@@ -49,28 +52,6 @@ class Schedule:
         up = (step + 1) / max(self.warm_up * self.steps, 1)
         down = (self.steps - step) / max(self.decay * self.steps, 1)
         return self.lr * min(up, 1.0, down)
-
-
-@dataclass(frozen=True)
-class Revival:
-    """The auxiliary loss: the best `k` dead latents explain the error that the others leave."""
-
-    coefficient: float
-    k: int
-    dead_after: int  # tokens without firing
-
-    def loss(
-        self, W_dec: Tensor, error: Tensor, pre: Tensor, dead: Tensor, *, rescale: bool
-    ) -> Tensor:
-        """Squared error of the dead latents' reconstruction of the error, from codes unselected."""
-        rows = W_dec[dead]
-        if rescale:
-            rows = rows / rows.norm(dim=1, keepdim=True)
-        codes = pre[:, dead].relu()
-        if self.k < codes.shape[1]:
-            best = codes.topk(self.k, dim=1, sorted=False)
-            codes = torch.zeros_like(codes).scatter(1, best.indices, best.values)
-        return self.coefficient * (codes @ rows - error.detach()).pow(2).sum(dim=1).mean()
 
 
 class Batches:
@@ -113,49 +94,84 @@ class Batches:
                 yield self._x[order[start : start + size]] * self.factor
 
 
+class ClosedForm:
+    """Gradients of reconstruction, sparsity and revival; keeps count of who is dead."""
+
+    def __init__(
+        self,
+        *,
+        select: Select | None = None,
+        l1: Callable[[int], float] = lambda step: 0.0,
+        widths: tuple[int, ...] = (),
+        revival: Revival | None = None,
+    ) -> None:
+        self._select = select
+        self._l1 = l1
+        self._widths = widths
+        self._revival = revival
+        self._silent: Tensor | None = None  # tokens since each latent fired
+
+    def __call__(self, sae: TrainingSAE[Any], x: Tensor, step: int) -> Tensor:
+        """Set the SAE's gradients for the batch; the loss."""
+        if self._silent is None:
+            self._silent = torch.zeros(sae.cfg.d_sae, device=x.device)
+        dead = None if self._revival is None else self._silent >= self._revival.dead_after
+        done = set_gradients(
+            sae,
+            x,
+            select=self._select,
+            l1=self._l1(step),
+            widths=self._widths,
+            revival=self._revival,
+            dead=dead,
+        )
+        self._silent += len(x)
+        self._silent[done.fired] = 0
+        return done.loss
+
+
+@dataclass(frozen=True)
+class Autograd:
+    """Gradients of whatever loss the SAE's own class has, by its coefficients at each step."""
+
+    coefficients: Callable[[int], dict[str, float]]
+
+    @torch.enable_grad()
+    def __call__(self, sae: TrainingSAE[Any], x: Tensor, step: int) -> Tensor:
+        """Set the SAE's gradients for the batch; the loss."""
+        sae.zero_grad()
+        out = sae.training_forward_pass(
+            TrainStepInput(
+                sae_in=x,
+                coefficients=self.coefficients(step),
+                dead_neuron_mask=None,
+                n_training_steps=step,
+                is_logging_step=False,
+            )
+        )
+        out.loss.backward()
+        loss: Tensor = out.loss.detach()
+        return loss
+
+
 def train(
     sae: TrainingSAE[Any],
     batches: Iterator[Tensor],
     schedule: Schedule,
+    gradients: Gradients,
     *,
     what: str,
-    coefficients: Callable[[int], dict[str, float]] = lambda step: {},
-    revival: Revival | None = None,
 ) -> float:
     """Take the schedule's Adam steps on the SAE in place; returns the last loss."""
     optimiser = torch.optim.Adam(sae.parameters(), lr=schedule.lr, betas=BETAS, fused=True)
-    silent = torch.zeros(sae.cfg.d_sae, device=sae.device)  # tokens since each latent fired
-    rescale = getattr(sae.cfg, "rescale_acts_by_decoder_norm", False)
     loss = torch.zeros(())
-    with torch.enable_grad():
-        for step in progress.track(range(schedule.steps), what, schedule.steps):
-            x = next(batches)
-            for group in optimiser.param_groups:
-                group["lr"] = schedule.rate(step)
-            out = sae.training_forward_pass(
-                TrainStepInput(
-                    sae_in=x,
-                    coefficients=coefficients(step),
-                    dead_neuron_mask=None,
-                    n_training_steps=step,
-                    is_logging_step=False,
-                )
-            )
-            loss = out.loss
-            if revival is not None:
-                dead = silent >= revival.dead_after
-                if dead.any():
-                    error = x - out.sae_out
-                    loss = loss + revival.loss(
-                        sae.W_dec, error, out.hidden_pre, dead, rescale=rescale
-                    )
-                silent += len(x)
-                silent[(out.feature_acts.detach() > 0).any(dim=0)] = 0
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(sae.parameters(), CLIP)
-            optimiser.step()
-            optimiser.zero_grad()
-    return float(loss.detach())
+    for step in progress.track(range(schedule.steps), what, schedule.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.rate(step)
+        loss = gradients(sae, next(batches), step)
+        torch.nn.utils.clip_grad_norm_(sae.parameters(), CLIP)
+        optimiser.step()
+    return float(loss)
 
 
 @torch.no_grad()
@@ -178,9 +194,8 @@ def run(
     schedule: Schedule,
     *,
     seed: int,
+    gradients: Gradients,
     held: float = 0.0,
-    coefficients: Callable[[int], dict[str, float]] = lambda step: {},
-    revival: Revival | None = None,
 ) -> Trained:
     """Build an SAE of the configuration from the seed, train it on the activations and save it."""
     batches = Batches(acts.x, schedule.batch_size, seed=seed, held=held)
@@ -200,9 +215,8 @@ def run(
         sae,
         batches.training(),
         schedule,
+        gradients,
         what=f"training {architecture} {config.d_sae}",
-        coefficients=coefficients,
-        revival=revival,
     )
     if not math.isfinite(loss) or not all(torch.isfinite(p).all() for p in sae.parameters()):
         raise CanonError(

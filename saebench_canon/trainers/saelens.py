@@ -56,7 +56,7 @@ def relu(
         folder,
         schedule,
         seed=seed,
-        coefficients=lambda step: {"l1": l1 * min((step + 1) / rise, 1.0)},
+        gradients=loop.ClosedForm(l1=lambda step: l1 * min((step + 1) / rise, 1.0)),
     )
 
 
@@ -81,7 +81,7 @@ def topk(
     """The k largest codes of each token; dead latents learn from the error that is left."""
     from sae_lens import TopKTrainingSAEConfig
 
-    from saebench_canon.trainers import loop
+    from saebench_canon.trainers import gradients, loop
 
     _check_k(k, width)
     return loop.run(
@@ -90,7 +90,10 @@ def topk(
         folder,
         loop.Schedule(tokens, batch_size, lr, warm_up, decay),
         seed=seed,
-        revival=loop.Revival(aux_coefficient, aux_k, dead_after),
+        gradients=loop.ClosedForm(
+            select=gradients.largest_of_each(k),
+            revival=gradients.Revival(aux_coefficient, aux_k, dead_after),
+        ),
     )
 
 
@@ -116,7 +119,7 @@ def batchtopk(
     """The n·k largest codes of a batch of n; one threshold at inference, from tokens held out."""
     from sae_lens import BatchTopKTrainingSAEConfig
 
-    from saebench_canon.trainers import loop
+    from saebench_canon.trainers import gradients, loop
 
     _check_k(k, width)
     return loop.run(
@@ -126,7 +129,10 @@ def batchtopk(
         loop.Schedule(tokens, batch_size, lr, warm_up, decay),
         seed=seed,
         held=threshold_share,
-        revival=loop.Revival(aux_coefficient, aux_k, dead_after),
+        gradients=loop.ClosedForm(
+            select=gradients.LargestOfBatch(k),
+            revival=gradients.Revival(aux_coefficient, aux_k, dead_after),
+        ),
     )
 
 
@@ -153,16 +159,17 @@ def matryoshka(
     """BatchTopK whose first width/2, width/4, … latents must also reconstruct by themselves."""
     from sae_lens import MatryoshkaBatchTopKTrainingSAEConfig
 
-    from saebench_canon.trainers import loop
+    from saebench_canon.trainers import gradients, loop
 
     _check_k(k, width)
     if levels < 1 or width % 2 ** (levels - 1):
         raise CanonError(f"a width of {width} cannot be halved for {levels} levels")
+    widths = tuple(width >> level for level in reversed(range(levels)))
     config = MatryoshkaBatchTopKTrainingSAEConfig(
         acts.d,
         width,
         k=k,
-        matryoshka_widths=[width >> level for level in reversed(range(levels))],
+        matryoshka_widths=list(widths),
         decoder_init_norm=decoder_norm,
     )
     return loop.run(
@@ -172,7 +179,11 @@ def matryoshka(
         loop.Schedule(tokens, batch_size, lr, warm_up, decay),
         seed=seed,
         held=threshold_share,
-        revival=loop.Revival(aux_coefficient, aux_k, dead_after),
+        gradients=loop.ClosedForm(
+            select=gradients.LargestOfBatch(k),
+            widths=widths,
+            revival=gradients.Revival(aux_coefficient, aux_k, dead_after),
+        ),
     )
 
 
@@ -215,7 +226,7 @@ def jumprelu(
         folder,
         schedule,
         seed=seed,
-        coefficients=lambda step: {"l0": l0 * min((step + 1) / rise, 1.0)},
+        gradients=loop.Autograd(lambda step: {"l0": l0 * min((step + 1) / rise, 1.0)}),
     )
 
 
