@@ -48,7 +48,9 @@ def multiply(
 def fill(template: str, axes: Axes, *, key: str, where: str) -> str:
     """A name or URI with `{axis}` filled in."""
     try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+        fields = [
+            field for _, field, _, _ in string.Formatter().parse(template) if field is not None
+        ]
     except ValueError as error:
         raise CanonError(f"'{key}' is not a template: {error}", where=where) from None
     for field in fields:
@@ -69,8 +71,10 @@ def condition(text: AxisValue, *, where: str) -> Condition:
         return lambda value: str(value) == text
     compare, bound = _COMPARE[match[1]], match[2]
     if match[1] in ("==", "!="):
-        return lambda value: compare(str(value), bound) if isinstance(value, str) else compare(
-            value, _number(bound, where)
+        return lambda value: (
+            compare(str(value), bound)
+            if isinstance(value, str)
+            else compare(value, _number(bound, where))
         )
     number = _number(bound, where)
     return lambda value: not isinstance(value, str | bool) and compare(value, number)

@@ -19,8 +19,8 @@ from saebench_canon.plugins import Registry
 from saebench_canon.provenance import versions
 from saebench_canon.record import Record, marks_of, scores_of
 from saebench_canon.ref import Ref
+from saebench_canon.specs import DataSpec, SaeSpec, TrainSpec
 from saebench_canon.store import Store
-from saebench_canon.suite import DataSpec, SaeSpec, TrainSpec
 
 if TYPE_CHECKING:
     from saebench_canon.sae import CanonicalSAE
@@ -138,7 +138,10 @@ class Bench:
     def sae(self, spec: SaeSpec, data: DataSpec | None) -> CanonicalSAE:
         """The canonical SAE of a spec: loaded, or trained first if the store does not have it."""
         key = self.identities.sae(spec, data)
-        return self._hold(f"{key}/{self.execution.device}", lambda: self._load(spec, data))
+        loaded: CanonicalSAE = self._hold(
+            f"{key}/{self.execution.device}", lambda: self._load(spec, data)
+        )
+        return loaded
 
     def _load(self, spec: SaeSpec, data: DataSpec | None) -> CanonicalSAE:
         from saebench_canon.sae import canonical

@@ -12,7 +12,7 @@ from saebench_canon.errors import CanonError, NotOffline
 from saebench_canon.metric import Metric
 from saebench_canon.plugins import Registry
 from saebench_canon.ref import Ref
-from saebench_canon.suite import DataSpec, MetricSpec, SaeSpec, Suite
+from saebench_canon.specs import DataSpec, MetricSpec, SaeSpec, Suite
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,9 @@ def _subjects(suite: Suite, spec: MetricSpec) -> Iterator[tuple[SaeSpec, ...]]:
     saes = [
         sae
         for sae in suite.saes
-        if all(axis in sae.axes and keeps(sae.axes[axis]) for axis, keeps in spec.conditions.items())
+        if all(
+            axis in sae.axes and keeps(sae.axes[axis]) for axis, keeps in spec.conditions.items()
+        )
     ]
     kind, _, axis = spec.over.partition(":")
     if kind == "each":

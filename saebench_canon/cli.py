@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,19 @@ exit codes are pytest's: 0 all measured and gates hold, 1 a case failed or a gat
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _answer(words)
+    except CanonError as error:
+        print(f"saebench-canon: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 2
+
+
+def _answer(words: list[str]) -> int:
     if words[:1] == ["run"]:  # everything after it is pytest's and the plugin's
         from saebench_canon.run import run
 
@@ -29,16 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE_ERROR if stop.code else 0
     from saebench_canon import commands
 
-    try:
-        return int(getattr(commands, options.command)(options) or 0)
-    except CanonError as error:
-        print(f"saebench-canon: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
-    except KeyboardInterrupt:
-        return 2
+    getattr(commands, options.command)(options)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"saebench-canon {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="measure a suite; takes any pytest option", add_help=False)
+    run = commands.add_parser(
+        "run", help="measure a suite; takes any pytest option", add_help=False
+    )
     run.add_argument("suite")
 
     plan = commands.add_parser("plan", help="what would be measured, and what is already")

@@ -27,9 +27,7 @@ class NotOffline(CanonError):
     """Something that only a hub has, and the hub cannot be reached."""
 
 
-def _rebuild(
-    kind: type[CanonError], what: str, where: str | None, hint: str | None
-) -> CanonError:
+def _rebuild(kind: type[CanonError], what: str, where: str | None, hint: str | None) -> CanonError:
     return kind(what, where=where, hint=hint)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from saebench_canon.axes import condition
 from saebench_canon.rows import Row
-from saebench_canon.suite import GateSpec
+from saebench_canon.specs import GateSpec
 
 
 def broken_gates(gates: Sequence[GateSpec], rows: Sequence[Row]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What makes two cases the same: fingerprints of data, SAEs, inputs and cases, without weights or torch."""
+"""What makes two cases the same: fingerprints of data, SAEs, inputs and cases, without torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.fingerprint import file_digest, fingerprint
 from saebench_canon.ref import Ref
-from saebench_canon.suite import SPLIT_SEED, DataSpec, SaeSpec, TrainSpec
+from saebench_canon.specs import SPLIT_SEED, DataSpec, SaeSpec, TrainSpec
 
 if TYPE_CHECKING:
     from saebench_canon.case import Case

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from saebench_canon.suite import DataSpec
+    from saebench_canon.specs import DataSpec
 
 Per = Literal["data", "sae"]
 

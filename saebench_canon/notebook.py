@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from saebench_canon.acts import Acts
     from saebench_canon.plugins import Registry
-    from saebench_canon.suite import Suite
+    from saebench_canon.specs import Suite
 
 
 class InMemory:
@@ -140,7 +140,8 @@ def _suite(
     from collections import Counter
 
     from saebench_canon.ref import Ref, is_bare_path
-    from saebench_canon.suite import DataSpec, SaeSpec, Suite, parse_metric
+    from saebench_canon.specs import DataSpec, SaeSpec, Suite
+    from saebench_canon.suite_metrics import parse_metric
     from saebench_canon.toml_table import Table
 
     if not saes:
@@ -163,7 +164,9 @@ def _suite(
             width = source.object.width
         axes = {"width": width, "seed": seen[width]}
         seen[width] += 1
-        specs.append(SaeSpec(name, axes, next(iter(data), None), source, "float32", f"SAE '{name}'"))
+        specs.append(
+            SaeSpec(name, axes, next(iter(data), None), source, "float32", f"SAE '{name}'")
+        )
     tables = [
         parse_metric(
             Table(

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from saebench_canon.case import Case, cases_of
 from saebench_canon.identity import Identities, wanted_by
 from saebench_canon.plugins import Registry
+from saebench_canon.specs import Dtype, Suite, TrainSpec
 from saebench_canon.store import Store
-from saebench_canon.suite import Dtype, Suite, TrainSpec, load_suite
+from saebench_canon.suite import load_suite
 
 State = Literal["measured", "failed", "missing"]
 

@@ -1,4 +1,4 @@
-"""Which plugins there are and what they bring: one registry of nouns, one pluggy manager of hooks."""
+"""Which plugins there are and what they bring: a registry of nouns, a pluggy manager of hooks."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
 
 
 def _allowed(points: Iterable[EntryPoint]) -> list[EntryPoint]:
-    """Entry points let in by CANON_PLUGINS: unset all, empty none, `a,b` only those, `-a` all but."""
+    """Entry points that CANON_PLUGINS lets in: unset all, empty none, `a,b` those, `-a` all but."""
     ordered = sorted(points, key=lambda point: point.name)
     wish = os.environ.get("CANON_PLUGINS")
     if wish is None:

@@ -162,8 +162,8 @@ def _check_markers(config: pytest.Config, session: Session) -> None:
     calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id not in ("sae", "metric"):
-            raise CanonError(f"unknown marker '{node.id}'", where="-m",
-                             hint="Cases have sae(AXIS=VALUE) and metric(name='NAME').")  # fmt: skip
+            hint = "Cases have sae(AXIS=VALUE) and metric(name='NAME')."
+            raise CanonError(f"unknown marker '{node.id}'", where="-m", hint=hint)
         if isinstance(node, ast.Name) and id(node) in calls:
             _check_call(node.id, calls[id(node)], axes, metrics)
 

@@ -82,10 +82,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     """Print the tables and verdicts of the suites that ran."""
     state = config.stash.get(SESSION, None)
-    if state is None or config.option.collectonly or config.option.verbose < -1:
+    shown = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
+    if state is None or config.option.collectonly or exitstatus not in shown:
         return
     from saebench_canon import render
     from saebench_canon.tables import summarise
@@ -97,5 +98,3 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             terminalreporter.write(render.text(summarise(rows, state.registry.metrics.values())))
     for sentence in config.stash.get(BROKEN, []):
         terminalreporter.write_line(sentence, red=True)
-
-

@@ -54,7 +54,9 @@ def scores_of(
     scores = measured.scores if isinstance(measured, Measurement) else measured
     declared = {score.name for score in metric.scores}
     if undeclared := set(scores) - declared:
-        raise CanonError(f"metric '{metric.name}' returned '{min(undeclared)}', which it does not declare")
+        raise CanonError(
+            f"metric '{metric.name}' returned '{min(undeclared)}', which it does not declare"
+        )
     if missing := declared - set(scores):
         raise CanonError(f"metric '{metric.name}' did not return '{min(missing)}'")
     return {name: _plain(metric, name, scores[name]) for name in sorted(scores)}

@@ -50,7 +50,9 @@ def last_run(store: Store, suite: str | None) -> dict[str, Any]:
             return run
         known.add(run["suite"])
     if suite is None:
-        raise CanonError(f"there is no run in {store.root}", hint="First `saebench-canon run SUITE`.")
+        raise CanonError(
+            f"there is no run in {store.root}", hint="First `saebench-canon run SUITE`."
+        )
     raise CanonError(f"no run of '{suite}' in {store.root}", hint=nearest(suite, known))
 
 
@@ -61,9 +63,7 @@ def rows_of(
     return [row for case in cases for row in _rows(case, store, metrics)]
 
 
-def _rows(
-    case: Mapping[str, Any], store: Store, metrics: Mapping[str, Metric]
-) -> Iterator[Row]:
+def _rows(case: Mapping[str, Any], store: Store, metrics: Mapping[str, Metric]) -> Iterator[Row]:
     common: dict[str, Any] = {
         "label": case["label"], "metric": case["metric"], "subject": tuple(case["subject"]),
         "suite": case["suite"], "axes": case["axes"], "seed": case["seed"],
@@ -79,16 +79,16 @@ def _rows(
         for score in declared:
             yield Row(**common, score=score.name, status=status, reason=reason)
         return
-    marks = tuple(Mark(**mark) for mark in record.marks)
-    for name, score in record.scores.items():
+    marks = tuple(Mark(kind=mark["kind"], reason=mark["reason"]) for mark in record.marks)  # type: ignore[arg-type]
+    for name, kept in record.scores.items():
         yield Row(
             **common,
             score=name,
-            status="undefined" if score["value"] is None else "measured",
-            value=score["value"],
-            stderr=score["stderr"],
-            n=score["n"],
-            unit=score["unit"],
-            reason=score.get("reason"),
+            status="undefined" if kept["value"] is None else "measured",
+            value=kept["value"],
+            stderr=kept["stderr"],
+            n=kept["n"],
+            unit=kept["unit"],
+            reason=kept.get("reason"),
             marks=marks,
         )

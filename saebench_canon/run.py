@@ -25,7 +25,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def pytest_arguments(arguments: Sequence[str]) -> list[str]:
     """The arguments with those that make pytest blind to the surroundings before them."""
-    options = ["-c", str(INI), "--rootdir", str(Path.cwd()), "--noconftest", "--no-header"]
+    options = ["-c", str(INI), "--rootdir", str(Path.cwd()), "--noconftest"]
+    options += ["--no-header", "--disable-warnings"]
     for plugin in PLUGINS:
         options += ["-p", plugin]
     options += ["-o", f"cache_dir={_store(arguments).resolve() / 'pytest'}"]

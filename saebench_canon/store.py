@@ -1,11 +1,11 @@
 """Where records, artefacts and runs are kept: plain files, each written whole or not at all.
 
-    records/ID.json              one measured case
-    errors/ID.json               one failed case, until it is measured
-    tables/ID/NAME.parquet       per-latent and per-step tables of a record
-    artefacts/FINGERPRINT/       inputs and trained SAEs
-    runs/TIME-SUITE-DIGEST.json  what a run was: its cases by name, versions, hardware, flags
-    claims/FINGERPRINT.lock      who is making what; released by the system when its owner dies
+records/ID.json              one measured case
+errors/ID.json               one failed case, until it is measured
+tables/ID/NAME.parquet       per-latent and per-step tables of a record
+artefacts/FINGERPRINT/       inputs and trained SAEs
+runs/TIME-SUITE-DIGEST.json  what a run was: its cases by name, versions, hardware, flags
+claims/FINGERPRINT.lock      who is making what; released by the system when its owner dies
 """
 
 from __future__ import annotations
@@ -133,7 +133,9 @@ class Store:
     def _write(self, path: Path, data: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False)
-        handle, draft = tempfile.mkstemp(prefix=f".{path.stem[:8]}-", suffix=".tmp", dir=path.parent)
+        handle, draft = tempfile.mkstemp(
+            prefix=f".{path.stem[:8]}-", suffix=".tmp", dir=path.parent
+        )
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text + "\n")

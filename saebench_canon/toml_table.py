@@ -58,6 +58,13 @@ class Table:
                 raise CanonError(f"unknown key '{key}'", where=self.where, hint=nearest(key, known))
 
 
+def a_table(value: Any, where: str) -> dict[str, Any]:
+    """The value, which must be a table."""
+    if not isinstance(value, dict):
+        raise CanonError("must be a table", where=where)
+    return value
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file."""
     try:
@@ -89,14 +96,15 @@ def _named(tables: list[Any]) -> bool:
     return bool(tables) and all(isinstance(table, dict) for table in tables)
 
 
-def _title(table: dict[str, Any]) -> Any:
+def title(table: dict[str, Any]) -> Any:
+    """What a table of a list goes by: its label, its name, or its score."""
     return table.get("label", table.get("name", table.get("score")))
 
 
 def _merge_named(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    merged = {_title(table): table for table in old}
+    merged = {title(table): table for table in old}
     for table in new:
-        merged[_title(table)] = merge(merged.get(_title(table), {}), table)
+        merged[title(table)] = merge(merged.get(title(table), {}), table)
     return list(merged.values())
 
 
@@ -125,7 +133,7 @@ def _setting_tables(tables: dict[str, Any], keys: list[str], value: Any) -> dict
             raise CanonError(f"no data table '{rest[0]}'", where="--set",
                              hint=nearest(rest[0], tables.get("data", {})))  # fmt: skip
         return {head: _nested(rest, value)}
-    titles = [_title(table) for table in tables.get(head, [])]
+    titles = [title(table) for table in tables.get(head, [])]
     chosen = titles
     if rest[0] in titles and len(rest) > 1:
         chosen, rest = [rest[0]], rest[1:]
@@ -133,10 +141,10 @@ def _setting_tables(tables: dict[str, Any], keys: list[str], value: Any) -> dict
     return {
         head: [
             ({"name": table.get("name")} if head == "metric" else {})
-            | {key: _title(table)}
+            | {key: title(table)}
             | _nested(rest, value)
             for table in tables.get(head, [])
-            if _title(table) in chosen
+            if title(table) in chosen
         ]
     }
 

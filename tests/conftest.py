@@ -48,7 +48,8 @@ def write_sae(folder: Path, width: int, *, seed: int = 0, d: int = D) -> Path:
     )
     config = {
         "architecture": "standard", "d_in": d, "d_sae": width, "dtype": "float32",
-        "apply_b_dec_to_input": False, "normalize_activations": "none", "reshape_activations": "none",
+        "apply_b_dec_to_input": False, "normalize_activations": "none",
+        "reshape_activations": "none",
         "metadata": {},
     }  # fmt: skip
     (folder / "cfg.json").write_text(json.dumps(config))

@@ -23,7 +23,9 @@ def test_axes_multiply_in_written_order() -> None:
 
 
 def test_exclude_drops_what_it_matches() -> None:
-    points = list(multiply({"arch": ["relu", "topk"], "width": [1, 2]}, [{"arch": "relu", "width": 2}]))
+    points = list(
+        multiply({"arch": ["relu", "topk"], "width": [1, 2]}, [{"arch": "relu", "width": 2}])
+    )
     assert ("relu", 2) not in [tuple(point.values()) for point in points]
     assert len(points) == 3
 

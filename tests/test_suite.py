@@ -10,7 +10,8 @@ from conftest import SUITE
 from saebench_canon.case import cases_of
 from saebench_canon.errors import CanonError
 from saebench_canon.plugins import Registry, load_registry
-from saebench_canon.suite import TrainSpec, load_suite, packaged_suites
+from saebench_canon.specs import TrainSpec
+from saebench_canon.suite import load_suite, packaged_suites
 
 TRAINED = """
 [data.planted]
@@ -80,7 +81,9 @@ def test_set_replaces_values(suite: Path, registry: Registry) -> None:
         suite, registry, settings=["data.planted.tokens=100", "metric.floor.settings.threshold=0.5"]
     )
     assert loaded.data["planted"].tokens == 100
-    thresholds = [spec.settings.get("threshold") for spec in loaded.metrics if spec.metric == "stitching"]
+    thresholds = [
+        spec.settings.get("threshold") for spec in loaded.metrics if spec.metric == "stitching"
+    ]
     assert thresholds == [0.7, 0.5]
 
 
@@ -91,7 +94,7 @@ def test_set_replaces_values(suite: Path, registry: Registry) -> None:
         ('file = "acts', 'fil = "acts', r"\[data.planted\].*'fil'"),
         ('name = "fidelity"', 'name = "fidelty"', r"unknown metric 'fidelty'.*'fidelity'"),
         ('uri = "file:', 'uri = "fiel:', r"unknown scheme 'fiel'.*'file'"),
-        ("w{width}-s{seed}\"\ndata", "w{widht}-s{seed}\"\ndata", r"'\{widht\}'.*'width'"),
+        ('w{width}-s{seed}"\ndata', 'w{widht}-s{seed}"\ndata', r"'\{widht\}'.*'width'"),
         ('"relu-w{width}-s{seed}"', '"relu-w{width}"', "two SAEs are called 'relu-w24'"),
         ('file = "acts.safetensors"', 'file = "act.safetensors"', r"no file .*'acts.safetensors'"),
         ('data = "planted"', 'data = "plantd"', r"no data 'plantd'.*'planted'"),

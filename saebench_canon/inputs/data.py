@@ -1,4 +1,4 @@
-"""The inputs of a data source: model, tokens, activations, and the split that holds documents out."""
+"""The inputs of a data source: model, tokens, activations, and which documents are held out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError
 from saebench_canon.input import made
-from saebench_canon.suite import SPLIT_SEED, DataSpec
+from saebench_canon.specs import SPLIT_SEED, DataSpec
 
 if TYPE_CHECKING:
     from saebench_canon.acts import Acts
@@ -96,7 +96,7 @@ def all_tokens(data: DataSpec, lm: LanguageModel) -> Tokens:
     try:
         tokens = tokenize(documents, lm, context=data.context, limit=data.tokens)
     except CanonError as error:
-        raise CanonError(error.what, where=data.where, hint=error.hint) from None
+        raise type(error)(error.what, where=data.where, hint=error.hint) from None
     held = torch.tensor(held_out(data, tokens.documents))[tokens.doc]
     order = torch.argsort(~held, stable=True)
     return replace(
@@ -195,13 +195,17 @@ def _acts_of_file(data: DataSpec) -> Acts:
     try:
         tensors = load_file(data.file)
     except (SafetensorError, OSError) as error:
-        raise CanonError(f"{data.file} is not a safetensors file: {error}", where=data.where) from None
+        raise CanonError(
+            f"{data.file} is not a safetensors file: {error}", where=data.where
+        ) from None
     x = tensors.get("acts")
     if x is None or x.ndim != 2 or not x.is_floating_point() or len(x) == 0:
+        there = ", ".join(f"{key} {list(each.shape)}" for key, each in tensors.items())
         raise CanonError(
-            f"{data.file} has no 'acts' [n, d] of floating point numbers", where=data.where,
-            hint=f"It has {', '.join(f'{key} {list(each.shape)}' for key, each in tensors.items())}.",
-        )  # fmt: skip
+            f"{data.file} has no 'acts' [n, d] of floating point numbers",
+            where=data.where,
+            hint=f"It has {there}." if there else None,
+        )
     doc = tensors.get("doc", torch.arange(len(x)))
     if doc.shape != (len(x),) or doc.is_floating_point():
         raise CanonError(f"{data.file}: 'doc' is not [n] whole numbers", where=data.where)

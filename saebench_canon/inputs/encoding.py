@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from saebench_canon.inputs.splice import BaselineLosses, Losses
     from saebench_canon.kernels.codes import Codes
     from saebench_canon.sae import CanonicalSAE
-    from saebench_canon.suite import DataSpec
+    from saebench_canon.specs import DataSpec
 
 
 def _save_codes(codes: Codes, folder: Path) -> None:

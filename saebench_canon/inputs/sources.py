@@ -11,7 +11,7 @@ from saebench_canon.inputs.text import TextSource
 
 if TYPE_CHECKING:
     from saebench_canon.identity import Remembers
-    from saebench_canon.suite import DataSpec
+    from saebench_canon.specs import DataSpec
 
 
 def text_source(data: DataSpec) -> TextSource:
@@ -42,6 +42,4 @@ def text_identity(data: DataSpec, memory: Remembers) -> str:
 def model_identity(data: DataSpec) -> str:
     """What the model is: the digest of its folder, or its hub name with revision."""
     assert data.model is not None
-    return language_model.model_identity(
-        data.model, revision=data.model_revision, folder=data.root
-    )
+    return language_model.model_identity(data.model, revision=data.model_revision, folder=data.root)

@@ -1,0 +1,100 @@
+"""What a suite holds, as typed values: data, SAEs, metrics, gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from saebench_canon.axes import Axes, Condition
+from saebench_canon.ref import Ref
+
+Dtype = Literal["float32", "float64", "bfloat16", "float16"]
+SPLIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Where activations come from: a model reading a text, or a file."""
+
+    name: str
+    where: str
+    model: str | None = None
+    hook: str | None = None
+    text: str | None = None
+    split: str = "train"
+    column: str = "text"
+    revision: str | None = None
+    model_revision: str | None = None
+    context: int = 128
+    tokens: int | None = None
+    holdout: float | None = None
+    loss_tokens: int = 32_768
+    file: Path | None = None
+    dtype: Dtype = "float32"
+    center: bool | None = None
+    root: Path = field(default=Path(), compare=False)
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a language model is at hand."""
+        return self.model is not None
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """An SAE to train: the trainer's name and every setting, defaults included."""
+
+    arch: str
+    width: int
+    seed: int
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class SaeSpec:
+    """One SAE of a suite: a ref to load or a training to do."""
+
+    name: str
+    axes: Axes
+    data: str | None
+    source: Ref | TrainSpec | object
+    dtype: Dtype
+    where: str
+
+
+@dataclass(frozen=True, eq=False)
+class MetricSpec:
+    """One metric table of a suite."""
+
+    metric: str
+    label: str
+    over: str
+    peers: str | None
+    conditions: Mapping[str, Condition]
+    settings: Mapping[str, Any]
+    seeds: Sequence[int]
+    where: str
+
+
+@dataclass(frozen=True)
+class GateSpec:
+    """A bound that scores of a run must keep."""
+
+    score: str
+    require: str
+    where: str
+
+
+@dataclass(frozen=True, eq=False)
+class Suite:
+    """A parsed suite file."""
+
+    name: str
+    version: int
+    path: Path | None
+    data: Mapping[str, DataSpec]
+    saes: Sequence[SaeSpec]
+    metrics: Sequence[MetricSpec]
+    gates: Sequence[GateSpec]

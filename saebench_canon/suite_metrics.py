@@ -1,0 +1,89 @@
+"""Reading the [[metric]] and [[gate]] tables of a suite."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from saebench_canon.axes import condition
+from saebench_canon.errors import CanonError, nearest
+from saebench_canon.plugins import Registry
+from saebench_canon.specs import GateSpec, MetricSpec
+from saebench_canon.suite_words import checked_name, typed_setting
+from saebench_canon.toml_table import Table
+
+
+def parse_metric(table: Table, axes: Sequence[str], registry: Registry) -> MetricSpec:
+    """The metric that a [[metric]] table describes, for SAEs with these axes."""
+    where = table.where
+    metric = registry.metric(table.take("name", str), where=where)
+    label = checked_name(table.take("label", str, metric.name), where)
+    default_over = {"sae": "each", "pair": "pairs:width", "group": "group:seed"}[metric.of]
+    over = table.take("over", str, default_over)
+    _check_over(over, metric.of, axes, where)
+    peers = table.optional("peers", str)
+    wanted = table.take("where", dict, {})
+    for axis in [*wanted, *([peers] if peers else [])]:
+        if axis not in axes:
+            raise CanonError(f"no SAE has the axis '{axis}'", where=where, hint=nearest(axis, axes))
+    given = table.take("settings", dict, {})
+    for key in given:
+        if key not in metric.settings:
+            raise CanonError(f"metric '{metric.name}' has no setting '{key}'", where=where,
+                             hint=nearest(key, metric.settings))  # fmt: skip
+    seeds = table.take("seeds", list, [0])
+    if not seeds or any(type(seed) is not int for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise CanonError(
+            f"'seeds' is {seeds!r}; it is a list of different whole numbers", where=where
+        )
+    table.finish()
+    settings = {
+        key: typed_setting(key, given[key], default, where) if key in given else default
+        for key, default in metric.settings.items()
+    }
+    conditions = {axis: condition(text, where=where) for axis, text in wanted.items()}
+    return MetricSpec(metric.name, label, over, peers, conditions, settings, seeds, where)
+
+
+def _check_over(over: str, of: str, axes: Sequence[str], where: str) -> None:
+    kind, _, axis = over.partition(":")
+    fits = {"each": "sae", "pairs": "pair", "all-pairs": "pair", "group": "group"}
+    if kind not in fits or (kind == "each") == bool(axis):
+        raise CanonError(f"'over' is '{over}'", where=where,
+                         hint="It is each, pairs:AXIS, all-pairs:AXIS or group:AXIS.")  # fmt: skip
+    if fits[kind] != of:
+        raise CanonError(f"over = '{over}' does not fit a metric of a {of}", where=where)
+    if axis and axis not in axes:
+        raise CanonError(f"'over' names the axis '{axis}', which no SAE has", where=where,
+                         hint=nearest(axis, axes))  # fmt: skip
+
+
+def parse_gate(table: Table, metrics: Sequence[MetricSpec], registry: Registry) -> GateSpec:
+    """The gate that a [[gate]] table describes."""
+    score = table.take("score", str)
+    require = table.take("require", str)
+    table.finish()
+    label, _, name = score.partition(".")
+    spec = next((each for each in metrics if each.label == label), None)
+    if spec is None:
+        raise CanonError(f"no metric '{label}' in this suite", where=table.where,
+                         hint=nearest(label, [each.label for each in metrics]))  # fmt: skip
+    names = [each.name for each in registry.metrics[spec.metric].scores]
+    if name not in names:
+        raise CanonError(f"metric '{spec.metric}' has no score '{name}'", where=table.where,
+                         hint=nearest(name, names))  # fmt: skip
+    if not re.match(r"\s*(==|!=|<=|>=|<|>)", require):
+        raise CanonError(f"'require' is '{require}'", where=table.where,
+                         hint="It is a bound such as '>= 0.6'.")  # fmt: skip
+    condition(require, where=table.where)
+    return GateSpec(score, require, table.where)
+
+
+def refuse_shared_labels(metrics: Sequence[MetricSpec]) -> None:
+    """Refuse two metric tables of one label."""
+    seen: set[str] = set()
+    for spec in metrics:
+        if spec.label in seen:
+            raise CanonError(f"two [[metric]] tables are called '{spec.label}'", where=spec.where,
+                             hint="Give each its own 'label'.")  # fmt: skip
+        seen.add(spec.label)

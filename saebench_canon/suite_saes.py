@@ -1,0 +1,142 @@
+"""Reading the [[sae]] tables of a suite: axes multiplied out, refs and trainings checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from saebench_canon.axes import Axes, AxisValue, fill, multiply
+from saebench_canon.errors import CanonError, nearest
+from saebench_canon.plugins import Registry
+from saebench_canon.ref import Ref, is_bare_path
+from saebench_canon.specs import DataSpec, Dtype, SaeSpec, TrainSpec
+from saebench_canon.suite_words import checked_name, typed_setting
+from saebench_canon.toml_table import Table, a_table
+
+
+def parse_saes(
+    table: Table, data: Mapping[str, DataSpec], registry: Registry, root: Path
+) -> list[SaeSpec]:
+    """The SAEs of one table: its axes multiplied out."""
+    where = table.where
+    template = table.take("name", str)
+    uri, train = table.optional("uri", str), table.optional("train", dict)
+    source = table.optional("data", str)
+    dtype = cast(Dtype, table.choice("dtype", Dtype, "float32"))
+    axes = {
+        axis: _axis(axis, values, where) for axis, values in table.take("axes", dict, {}).items()
+    }
+    exclude = [_exclusion(drop, axes, where) for drop in table.take("exclude", list, [])]
+    table.finish()
+    if (uri is None) == (train is None):
+        raise CanonError("needs either 'uri' or 'train'", where=where)
+    if source is not None and source not in data:
+        raise CanonError(f"no data '{source}'", where=where, hint=nearest(source, data))
+    saes = []
+    for point in multiply(axes, exclude):
+        name = checked_name(fill(template, point, key="name", where=where), where)
+        if uri is not None:
+            ref = _ref(fill(uri, point, key="uri", where=where), registry, root, where)
+            saes.append(SaeSpec(name, point, source, ref, dtype, where))
+            continue
+        spec = _train(cast("dict[str, Any]", train), point, registry, where)
+        _check_trainable(data[source] if source is not None else None, where)
+        saes.append(SaeSpec(name, point, source, spec, dtype, where))
+    return saes
+
+
+def _check_trainable(data: DataSpec | None, where: str) -> None:
+    if data is None:
+        raise CanonError("trains an SAE without 'data'", where=where)
+    if data.holdout is None:
+        raise CanonError(
+            f"trains on data '{data.name}', which holds nothing out", where=where,
+            hint=f"Set holdout = 0.1 in [data.{data.name}], so that scores use unseen documents.",
+        )  # fmt: skip
+
+
+def _axis(axis: str, values: Any, where: str) -> list[AxisValue]:
+    if not isinstance(values, list) or not values:
+        raise CanonError(f"axis '{axis}' must be a list of values", where=where)
+    if not axis.isidentifier():
+        raise CanonError(f"axis '{axis}' must be a plain word", where=where)
+    for value in values:
+        if not isinstance(value, int | float | str | bool):
+            raise CanonError(f"axis '{axis}' has the value {value!r}", where=where)
+    if len(set(values)) < len(values):
+        raise CanonError(f"axis '{axis}' has a value twice", where=where)
+    return values
+
+
+def _exclusion(drop: Any, axes: Mapping[str, Any], where: str) -> dict[str, AxisValue]:
+    if not isinstance(drop, dict):
+        raise CanonError("'exclude' must be a list of tables", where=where)
+    for key in drop:
+        if key not in axes:
+            raise CanonError(
+                f"'exclude' names the axis '{key}'", where=where, hint=nearest(key, axes)
+            )
+    return drop
+
+
+def _ref(text: str, registry: Registry, root: Path, where: str) -> Ref:
+    """The ref of a URI or bare path; relative paths are the suite file's."""
+    try:
+        ref = Ref.parse(f"file:{text}" if is_bare_path(text) else text)
+    except CanonError as error:
+        raise CanonError(error.what, where=where, hint=error.hint) from None
+    registry.adapter(ref.scheme, where=where)
+    if ref.local:
+        ref = ref.within(root)
+        if not ref.path.exists():
+            folder = ref.path.parent
+            beside = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+            raise CanonError(f"no file or folder {ref.path}", where=where,
+                             hint=nearest(ref.path.name, beside))  # fmt: skip
+    return ref
+
+
+def _train(table: Mapping[str, Any], point: Axes, registry: Registry, where: str) -> TrainSpec:
+    """The training that a train table and one point of the axes describe."""
+    arch = point.get("arch", table.get("arch"))
+    if not isinstance(arch, str):
+        raise CanonError("'train' names no 'arch'", where=where,
+                         hint=f"There is {', '.join(registry.trainers)}.")  # fmt: skip
+    trainer = registry.trainer(arch, where=where)
+    shared = {key: value for key, value in table.items() if key not in registry.trainers}
+    own = a_table(table.get(arch, {}), f"{where}, train.{arch}")
+    given = {**shared, **own, **point}
+    known = {*trainer.settings, "arch", "width", "seed"}
+    elsewhere = {setting for each in registry.trainers.values() for setting in each.settings}
+    for key in (*point, *own):
+        if key not in known:
+            kind = "axis" if key in point else "key"
+            raise CanonError(f"the {kind} '{key}' is no setting of trainer '{arch}'", where=where,
+                             hint=nearest(key, known))  # fmt: skip
+    for key in shared:
+        if key not in known | elsewhere:
+            raise CanonError(f"unknown key '{key}' in 'train'", where=where,
+                             hint=nearest(key, known | set(registry.trainers)))  # fmt: skip
+    settings = {
+        key: typed_setting(key, given[key], default, where) if key in given else default
+        for key, default in trainer.settings.items()
+    }
+    width, seed = given.get("width"), given.get("seed", 0)
+    if type(width) is not int or width < 1:
+        raise CanonError(f"'width' is {width!r}; it must be a whole number", where=where)
+    if type(seed) is not int:
+        raise CanonError(f"'seed' is {seed!r}; it must be a whole number", where=where)
+    if isinstance(settings.get("k"), int | float) and settings["k"] > width:
+        raise CanonError(f"k = {settings['k']} is above the width {width}", where=where)
+    return TrainSpec(arch, width, seed, settings)
+
+
+def refuse_twins(saes: Sequence[SaeSpec]) -> None:
+    """Refuse two SAEs of one name."""
+    names: dict[str, SaeSpec] = {}
+    for sae in saes:
+        if sae.name in names:
+            raise CanonError(f"two SAEs are called '{sae.name}'", where=sae.where,
+                             hint="Put its axes into the name, such as {width}.")  # fmt: skip
+        names[sae.name] = sae

@@ -1,0 +1,276 @@
+"""`run` as a user meets it: pytest's options, exit codes, resume, errors, workers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SUITE, write_acts
+
+from saebench_canon.run import _hermetic, pytest_arguments
+from saebench_canon.store import Store
+
+FAILING = """
+from saebench_canon import Score, hookimpl, metric
+
+
+@metric(scores=[Score("count")], of="sae", version=1)
+def fussy(sae, *, refuse: int = 24):
+    if sae.width == refuse:
+        raise ValueError("no such width")
+    return {"count": float(sae.width)}
+
+
+@hookimpl
+def canon_metrics():
+    return [fussy]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """`saebench-canon run` in this process."""
+    with _hermetic():
+        return pytester.runpytest_inprocess(*pytest_arguments(arguments))
+
+
+def records(store: Path = Path(".canon")) -> dict[str, dict[str, object]]:
+    """Every record of a store by id."""
+    return {path.stem: json.loads(path.read_text()) for path in (store / "records").glob("*.json")}
+
+
+@pytest.fixture
+def small(suite: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The small suite, with only the metrics that take no time."""
+    text = SUITE.split('[[metric]]\nname = "meta_sae"')[0]
+    suite.write_text(text + '[[metric]]\nname = "seed_matching"\n')
+    monkeypatch.chdir(suite.parent)
+    return suite
+
+
+def test_a_run_measures_every_case_and_prints_tables(
+    small: Path, pytester: pytest.Pytester
+) -> None:
+    result = run(pytester, "small.toml")
+    assert result.ret == 0
+    result.assert_outcomes(passed=10)
+    result.stdout.fnmatch_lines(["*4 SAEs, 10 cases, 0 of them measured already*"])
+    result.stdout.fnmatch_lines(["fidelity v*", "*unique?*"])
+    assert len(records()) == 10
+
+
+def test_a_second_run_measures_nothing(small: Path, pytester: pytest.Pytester) -> None:
+    run(pytester, "small.toml")
+    before = {path: path.stat().st_mtime_ns for path in Path(".canon/records").glob("*.json")}
+    result = run(pytester, "small.toml")
+    result.stdout.fnmatch_lines(["*10 of them measured already*"])
+    assert before == {
+        path: path.stat().st_mtime_ns for path in Path(".canon/records").glob("*.json")
+    }
+
+
+def test_fresh_measures_again_and_finds_the_same(small: Path, pytester: pytest.Pytester) -> None:
+    run(pytester, "small.toml")
+    before = {path: path.stat().st_mtime_ns for path in Path(".canon/records").glob("*.json")}
+    scores = {key: record["scores"] for key, record in records().items()}
+    run(pytester, "small.toml", "--fresh")
+    after = {path: path.stat().st_mtime_ns for path in Path(".canon/records").glob("*.json")}
+    assert all(after[path] > before[path] for path in before)
+    assert scores == {key: record["scores"] for key, record in records().items()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "selected"),
+    [
+        (["-k", "fidelity"], 4),
+        (["-k", "fidelity and w24"], 2),
+        (["-m", "sae(width=48) and metric(name='fidelity')"], 2),
+        (["-m", "sae(width=48) and metric(name='stitching')"], 3),  # pairs with a member, and floor
+        (["-m", "metric(name='floor')"], 2),
+        (["-m", "sae(name='relu-w24-s0') and metric(name='fidelity')"], 1),
+    ],
+)
+def test_selection_is_pytests(
+    small: Path, pytester: pytest.Pytester, arguments: list[str], selected: int
+) -> None:
+    result = run(pytester, "small.toml", "--collect-only", "-q", *arguments)
+    assert result.ret == 0
+    assert len([line for line in result.outlines if "::" in line]) == selected
+    assert not records()
+
+
+def test_a_node_id_selects_one_case(small: Path, pytester: pytest.Pytester) -> None:
+    result = run(pytester, "small.toml::relu-w24-s0::fidelity", "-v")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["small.toml::relu-w24-s0::fidelity PASSED*"])
+    assert len(records()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["smal.toml"], "no suite file *smal.toml*Did you mean 'small.toml'*"),
+        (["smalll"], "no suite 'smalll'*"),
+        ([], "name a suite*"),
+        (["small.toml", "-m", "sae(widht=24)"], "-m: sae has no 'widht'*'width'*"),
+        (["small.toml", "-m", "metric(name='fidelty')"], "-m: no metric 'fidelty'*'fidelity'*"),
+        (["small.toml", "-m", "slow"], "-m: unknown marker 'slow'*"),
+        (["small.toml::relu-w24-s9"], "no subject 'relu-w24-s9'*'relu-w24-s0'*"),
+        (["small.toml::relu-w24-s0::fidelty"], "no case 'fidelty'*'fidelity'*"),
+        (["small.toml", "--threads", "0"], "--threads: 0 is not a positive number*"),
+        (["small.toml", "--set", "data.plantd.tokens=3"], "--set: no data table 'plantd'*"),
+        (["small.toml", "--plugin", "none.py"], "--plugin: no plugin file none.py*"),
+        (["saes/w24-s0"], "run: SAEs are named, but not what to measure*"),
+    ],
+)
+def test_wrong_usage_is_exit_4_and_a_sentence(
+    small: Path, pytester: pytest.Pytester, arguments: list[str], sentence: str
+) -> None:
+    result = run(pytester, *arguments)
+    assert result.ret == 4
+    result.stderr.fnmatch_lines([f"ERROR: *{sentence}"])
+    assert "Traceback" not in result.stderr.str() + result.stdout.str()
+    assert not records()
+
+
+def test_nothing_selected_is_exit_5(small: Path, pytester: pytest.Pytester) -> None:
+    assert run(pytester, "small.toml", "-k", "nothing").ret == 5
+
+
+def test_one_failing_case_leaves_the_others_and_lf_reruns_just_it(
+    small: Path, pytester: pytest.Pytester
+) -> None:
+    Path("fussy.py").write_text(FAILING)
+    small.write_text(small.read_text() + '[[metric]]\nname = "fussy"\nwhere.seed = 0\n')
+    result = run(pytester, "small.toml", "--plugin", "fussy.py")
+    assert result.ret == 1
+    result.assert_outcomes(passed=11, failed=1)
+    result.stdout.fnmatch_lines(["*ValueError: no such width*"])
+    assert len(records()) == 11
+    again = run(pytester, "small.toml", "--plugin", "fussy.py", "--lf")
+    again.assert_outcomes(failed=1, deselected=11)
+    mended = run(
+        pytester,
+        "small.toml",
+        "--plugin",
+        "fussy.py",
+        "--lf",
+        "--set",
+        "metric.fussy.settings.refuse=1",
+    )
+    mended.assert_outcomes(passed=1, deselected=11)
+
+
+def test_an_error_never_counts_as_measured(small: Path, pytester: pytest.Pytester) -> None:
+    Path("fussy.py").write_text(FAILING)
+    small.write_text(small.read_text() + '[[metric]]\nname = "fussy"\n')
+    run(pytester, "small.toml", "--plugin", "fussy.py", "-k", "fussy")
+    assert {record["metric"] for record in records().values()} == {"fussy"}
+    assert len(records()) == 2
+    errors = list(Path(".canon/errors").glob("*.json"))
+    assert len(errors) == 2
+    assert "no such width" in errors[0].read_text()
+
+
+def test_maxfail_and_junit(small: Path, pytester: pytest.Pytester) -> None:
+    Path("fussy.py").write_text(FAILING)
+    small.write_text(small.read_text() + '[[metric]]\nname = "fussy"\n')
+    result = run(
+        pytester, "small.toml", "--plugin", "fussy.py", "-k", "fussy", "-x", "--junitxml=out.xml"
+    )
+    result.assert_outcomes(failed=1)
+    assert 'failures="1"' in Path("out.xml").read_text()
+
+
+def test_damaged_activations_fail_one_case_and_say_which_token(
+    small: Path, pytester: pytest.Pytester
+) -> None:
+    x = torch.randn(100, 16)
+    x[17, 3] = float("nan")
+    write_acts(Path("acts.safetensors"), x)
+    result = run(pytester, "small.toml", "-k", "fidelity and w24-s0")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*the activation of token 17 is not finite*"])
+
+
+def test_another_width_of_activations_is_a_sentence(small: Path, pytester: pytest.Pytester) -> None:
+    write_acts(Path("acts.safetensors"), torch.randn(100, 8))
+    result = run(pytester, "small.toml", "-k", "fidelity and w24-s0")
+    assert result.ret in (1, 4)
+    text = result.stdout.str() + result.stderr.str()
+    assert "width 16" in text
+    assert "Traceback" not in text
+
+
+def test_workers_measure_the_same(small: Path, pytester: pytest.Pytester) -> None:
+    alone = run(pytester, "small.toml", "--store", "alone")
+    assert alone.ret == 0
+    both = run(pytester, "small.toml", "--store", "both", "-n", "2")
+    assert both.ret == 0
+    both.assert_outcomes(passed=10)
+    first, second = records(Path("alone")), records(Path("both"))
+    assert first.keys() == second.keys()
+    assert all(first[key]["scores"] == second[key]["scores"] for key in first)
+
+
+def test_another_seed_of_the_case_is_another_record(small: Path, pytester: pytest.Pytester) -> None:
+    run(pytester, "small.toml", "-k", "seed_matching")
+    before = set(records())
+    run(pytester, "small.toml", "-k", "seed_matching", "--set", "metric.seed_matching.seeds=[1]")
+    new = [record for key, record in records().items() if key not in before]
+    old = [record for key, record in records().items() if key in before]
+    assert len(new) == len(old) == 2
+    nulls = [{record["scores"]["null_mcc"]["value"] for record in group} for group in (old, new)]
+    assert not nulls[0] & nulls[1]
+
+
+def test_a_gate_that_does_not_hold_fails_the_run(small: Path, pytester: pytest.Pytester) -> None:
+    gate = '\n[[gate]]\nscore = "fidelity.dead_share"\nrequire = "<= {}"\n'
+    small.write_text(small.read_text() + gate.format(1))
+    assert run(pytester, "small.toml", "-k", "fidelity").ret == 0
+    small.write_text(small.read_text().replace("<= 1", "< 0"))
+    result = run(pytester, "small.toml", "-k", "fidelity")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["gate fidelity.dead_share < 0: relu-w24-s0 has *"])
+
+
+def test_saes_by_path_are_a_one_off_suite(small: Path, pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester, "saes/w24-s0", "saes/w24-s1", "saes/w48-s0", "--metrics",
+        "fidelity,stitching,seed_matching", "--data", "acts.safetensors",
+    )  # fmt: skip
+    assert result.ret == 0
+    result.assert_outcomes(passed=5)
+
+
+def test_without_data_what_decoders_tell_is_measured(
+    small: Path, pytester: pytest.Pytester
+) -> None:
+    result = run(pytester, "saes/w24-s0", "saes/w48-s0", "--metrics", "fidelity,stitching")
+    assert result.ret == 1  # fidelity needs activations, and says so
+    result.assert_outcomes(passed=1, failed=2)
+    result.stdout.fnmatch_lines(["*metric 'fidelity' needs activations*"])
+
+
+def test_limit_is_another_case_and_says_so(small: Path, pytester: pytest.Pytester) -> None:
+    run(pytester, "small.toml", "-k", "fidelity and w24-s0")
+    run(pytester, "small.toml", "-k", "fidelity and w24-s0", "--limit", "100")
+    limited = [record["provenance"]["limited"] for record in records().values()]  # type: ignore[index]
+    assert sorted(limited) == [False, True]
+
+
+def test_a_dead_owners_claim_is_taken_over(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "claims" / "abc.lock").touch()  # its owner was killed
+    made = store.artefact("abc", lambda folder: (folder / "x").touch(), what="a thing")
+    assert (made / "x").exists()
