@@ -20,7 +20,7 @@ LEFT_OUT = {
     "venv", "site-packages", "dist-packages", "__phello__", "antigravity", "this", "turtle",
     "sitecustomize",
 }  # fmt: skip
-LAZY_IMPORT = re.compile(r"^\s*lazy (?=from |import )", re.MULTILINE)  # 3.15, read by older ones
+LAZY_IMPORT = re.compile(r"^lazy (?=from |import )", re.MULTILINE)  # 3.15, read by older ones
 SHORTEST_DOCUMENT = 600  # characters; less does not fill one window of 128 tokens
 
 

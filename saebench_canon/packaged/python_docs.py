@@ -13,11 +13,14 @@ import base64
 import hashlib
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.abc import InspectLoader
 from importlib.machinery import PathFinder
 from pathlib import Path
+from zipimport import zipimporter
 
 DIGESTS = Path(__file__).with_name("python_docs.digests")
 DIGEST_BYTES = 8
@@ -32,6 +35,8 @@ NOT_PROSE = re.compile(
 PLAIN_WORD = re.compile(r"[(\"'`*]*[A-Za-z]+(?:['-][A-Za-z]+)*[)\"'`*]*[.,;:!?]?[)\"'`*]*$")
 COMMENT = re.compile(r"[ \t]*#+[:!]?(.*)$")
 BLANK = re.compile(r"\n\s*\n")
+
+READS_SOURCE = (InspectLoader, zipimporter)
 
 Source = Callable[[str], str | None]
 
@@ -52,7 +57,7 @@ def read_python_docs() -> PythonDocs:
 
 
 def collect(listed: dict[str, tuple[bytes, ...]], source: Source) -> PythonDocs:
-    """The listed paragraphs that stand in the modules' sources; a module without source is skipped."""
+    """The listed paragraphs that stand in the sources; a module without source is skipped."""
     documents = []
     found = 0
     whole = hashlib.blake2b(digest_size=16)
@@ -81,8 +86,8 @@ def read_list(text: str) -> dict[str, tuple[bytes, ...]]:
 
 def write_list(listed: dict[str, tuple[bytes, ...]]) -> str:
     """The text of `python_docs.digests`; the inverse of `read_list`."""
-    lines = (f"{name} {base64.b64encode(b''.join(all_)).decode()}\n" for name, all_ in listed.items())
-    return "".join(lines)
+    packed = {module: base64.b64encode(b"".join(digests)) for module, digests in listed.items()}
+    return "".join(f"{module} {digests.decode('ascii')}\n" for module, digests in packed.items())
 
 
 def paragraph_digest(paragraph: str) -> bytes:
@@ -90,19 +95,26 @@ def paragraph_digest(paragraph: str) -> bytes:
     return hashlib.blake2b(paragraph.encode("utf-8"), digest_size=DIGEST_BYTES).digest()
 
 
+def standard_library() -> list[str]:
+    """Where this Python keeps its own library, never what shadows it on sys.path."""
+    zipped = "python{}{}.zip".format(*sys.version_info)
+    return [os.path.dirname(os.__file__), *(p for p in sys.path if os.path.basename(p) == zipped)]
+
+
 def source_of(module: str) -> str | None:
-    """Source of a standard library module, found without importing it; works in zipped libraries."""
-    path: list[str] | None = [os.path.dirname(os.__file__)]  # never what shadows it on sys.path
-    name = ""
-    for part in module.split("."):
-        name = f"{name}.{part}" if name else part
-        spec = PathFinder.find_spec(name, path)
-        if spec is None or spec.loader is None:
-            return None
-        path = spec.submodule_search_locations
+    """Source of a standard library module, found without importing it, zipped or not."""
+    path = standard_library()
+    loader = None
+    parts = module.split(".")
     try:
-        return spec.loader.get_source(module)  # type: ignore[attr-defined, no-any-return]
-    except (AttributeError, ImportError, OSError, SyntaxError, UnicodeError):
+        for depth in range(1, len(parts) + 1):
+            spec = PathFinder.find_spec(".".join(parts[:depth]), path)
+            if spec is None:
+                return None
+            path = spec.submodule_search_locations or []
+            loader = spec.loader
+        return loader.get_source(module) if isinstance(loader, READS_SOURCE) else None
+    except (ImportError, OSError, SyntaxError, UnicodeError):
         return None
 
 
