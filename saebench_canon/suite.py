@@ -10,6 +10,7 @@ from typing import Any
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugins import Registry
 from saebench_canon.specs import SaeSpec, Suite
+from saebench_canon.suite_data import parse_data
 from saebench_canon.suite_metrics import parse_gate, parse_metric, refuse_shared_labels
 from saebench_canon.suite_saes import parse_saes, refuse_twins
 from saebench_canon.toml_table import Table, a_table, apply_settings, merge, read_toml, title
