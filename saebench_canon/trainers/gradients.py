@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Select = Callable[[Tensor], Tensor]  # pre-activations times norms [n, m] -> which to keep [n, m]
+Select = Callable[[Tensor], Tensor]  # pre-activations times norms [n, m] -> least that is kept
 
 SMALL_ROW = 512  # latents up to which a partition beats torch.topk on a row
 
@@ -38,15 +38,13 @@ class Step:
 
 
 def largest_of_each(k: int) -> Select:
-    """Keeps the k largest of each token."""
+    """Keeps the k largest of each token: the least of them, [n, 1]."""
 
     def select(z: Tensor) -> Tensor:
         if z.device.type == "cpu" and z.shape[1] <= SMALL_ROW:
             at = z.shape[1] - k
-            least = torch.from_numpy(np.partition(z.numpy(), at, axis=1)[:, at : at + 1])
-        else:
-            least = z.topk(k, dim=1).values[:, -1:]
-        return z >= least
+            return torch.from_numpy(np.partition(z.numpy(), at, axis=1)[:, at : at + 1])
+        return z.topk(k, dim=1).values[:, -1:]
 
     return select
 
@@ -61,7 +59,7 @@ class LargestOfBatch:
     def __call__(self, z: Tensor) -> Tensor:
         count = min(round(self._k * len(z)), z.numel())
         if z.device.type != "cpu":
-            return z >= z.flatten().topk(count).values[-1]
+            return z.flatten().topk(count).values[-1]
         values = z.numpy()
         likely = values[values > self._bound]
         if len(likely) < count:
@@ -69,7 +67,7 @@ class LargestOfBatch:
         at = len(likely) - count
         least = float(np.partition(likely, at)[at])
         self._bound = 0.8 * max(least, 0.0)
-        return z >= least
+        return torch.tensor(least, dtype=z.dtype)
 
 
 @torch.no_grad()
@@ -93,10 +91,13 @@ def set_gradients(
     norms = W_dec.norm(dim=1)
     centred = x - b
     p = torch.addmm(sae.b_enc.data, centred, W_enc)
-    active = p > 0
-    if select is not None:
-        active &= select(p * norms)
-    codes = p * active
+    if select is None:
+        codes = p.relu()
+    else:
+        z = p * norms
+        least = select(z).clamp(min=torch.finfo(z.dtype).tiny)
+        codes = torch.where(z >= least, p, 0)
+    sums = codes.sum(dim=0)
     blocks = list(pairwise((0, *widths[:-1], len(W_dec))))
     errors: list[Tensor] = []
     error = b - x
@@ -114,11 +115,10 @@ def set_gradients(
         else:
             codes_grad[:, low:high] = pull @ W_dec[low:high].T
     if l1:
-        sums = codes.sum(dim=0)
         loss = loss + l1 * (sums @ norms) / len(x)
         codes_grad += norms * (l1 / len(x))
         rows_grad += W_dec * (sums * (l1 / len(x)) / norms)[:, None]
-    codes_grad *= active
+    codes_grad = torch.ops.aten.threshold_backward(codes_grad, codes, 0)
     if revival is not None and dead is not None and dead.any():
         unselected = p[:, dead].relu()
         if revival.k < unselected.shape[1]:
@@ -135,4 +135,4 @@ def set_gradients(
     sae.b_enc.grad = bias_grad
     sae.W_dec.grad = rows_grad
     sae.b_dec.grad = pull.sum(dim=0) - W_enc @ bias_grad
-    return Step(loss, active.any(dim=0))
+    return Step(loss, sums > 0)
