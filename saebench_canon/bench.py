@@ -186,7 +186,10 @@ class Bench:
                 f"metric '{case.metric.name}' needs {lacks}", where=case.subject[0].where,
                 hint="Name a data table in this [[sae]] table." if case.data is None else None,
             )  # fmt: skip
-        values = tuple(self.input(wanted.input, case.data, sae) for sae in wanted.saes or (None,))
+        saes = (None,) if wanted.saes is None else wanted.saes
+        values = tuple(self.input(wanted.input, case.data, sae) for sae in saes)
+        if wanted.input == "sae":  # metrics compute on the CPU, where the codes are
+            values = tuple(value.to("cpu") for value in values)
         return values if wanted.many else values[0]
 
     def memo(

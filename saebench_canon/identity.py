@@ -128,7 +128,8 @@ class Identities:
         """The fingerprint of a case: its record's id, cache key and proof."""
         needs = {
             wanted.parameter: [
-                self.input(wanted.input, case.data, sae) for sae in wanted.saes or (None,)
+                self.input(wanted.input, case.data, sae)
+                for sae in ((None,) if wanted.saes is None else wanted.saes)
             ]
             for wanted in wanted_by(case, self.registry)
             if wanted.input not in OF_CASE and self.available(wanted.input, case.data)

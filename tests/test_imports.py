@@ -1,0 +1,74 @@
+"""What lists, plans and shows does it without the libraries that take seconds to import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SLOW = ("torch", "transformers", "sae_lens", "datasets")
+CALL = """
+import sys
+from saebench_canon.cli import main
+code = main({words!r})
+slow = [name for name in {slow!r} if name in sys.modules]
+print("IMPORTED", slow, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def call(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The program in a fresh process that tells which slow libraries it imported."""
+    code = CALL.format(words=list(words), slow=SLOW)
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["plan", "small.toml"],
+        ["plan", "small.toml", "--json"],
+        ["ls"],
+        ["plugins"],
+        ["show"],
+        ["show", "small", "--json"],
+        ["show", "--to", "out.md"],
+        ["show", "--to", "out.csv"],
+        ["run", "small.toml", "--collect-only", "-q"],
+        ["run", "small.toml", "-k", "fidelity and w24-s0"],
+    ],
+    ids=" ".join,
+)
+def test_no_slow_import(suite: Path, measured: Path, words: list[str]) -> None:
+    done = call(*words, "--store", str(measured), cwd=suite.parent) if words[0] in (
+        "plan", "show", "run"
+    ) else call(*words, cwd=suite.parent)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "IMPORTED []" in done.stderr
+
+
+def test_measuring_does_import_torch(suite: Path) -> None:
+    done = call("run", "small.toml", "-k", "fidelity and w24-s0", cwd=suite.parent)
+    assert done.returncode == 0, done.stdout
+    assert "IMPORTED ['torch'" in done.stderr
+
+
+@pytest.fixture
+def measured(suite: Path) -> Path:
+    """A store in which one case of the suite is measured."""
+    from saebench_canon.bench import Bench
+    from saebench_canon.plan import make_plan
+    from saebench_canon.plugins import load_registry
+    from saebench_canon.results import keep_run
+    from saebench_canon.store import Store
+
+    registry, store = load_registry(), Store(suite.parent / "measured")
+    plan = make_plan(suite, registry, store)
+    keep_run(plan, name="small.toml", flags={})
+    bench = Bench(registry, store)
+    case = next(case for case in plan.cases if str(case) == "relu-w24-s0 fidelity")
+    bench.measure(case)
+    return store.root

@@ -1,0 +1,112 @@
+"""Plugins: nouns of one name, misspelt hooks, broken plugins, CANON_PLUGINS, one-file plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from saebench_canon import plugins
+from saebench_canon.errors import CanonError
+from saebench_canon.plugins import load_registry
+
+METRIC = """
+from saebench_canon import Score, hookimpl, metric
+
+
+@metric(scores=[Score("count")], of="sae", version=1, name="{name}")
+def count(sae):
+    return {{"count": float(sae.width)}}
+
+
+@hookimpl
+def canon_metrics():
+    return [count]
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Callable[..., Path]:
+    def write(text: str, name: str = "mine.py") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Pretend that entry points are installed, each loading to the given object or error."""
+
+    class Point(EntryPoint):
+        def load(self) -> object:
+            found = objects[self.name]
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+    objects: dict[str, object] = {}
+
+    def install(**given: object) -> None:
+        objects.update(given)
+        points = [Point(name=name, value="x", group=plugins.GROUP) for name in objects]
+        monkeypatch.setattr(plugins, "entry_points", lambda group: points)
+
+    return install
+
+
+def test_the_built_ins_come_through_the_same_hooks() -> None:
+    registry = load_registry()
+    assert {"fidelity", "stitching", "meta_sae", "seed_matching"} <= set(registry.metrics)
+    assert {"relu", "topk", "batchtopk"} <= set(registry.trainers)
+    assert {"file", "saelens"} <= set(registry.adapters)
+    assert not registry.broken
+
+
+def test_a_one_file_plugin_brings_its_metric(plugin: Callable[..., Path]) -> None:
+    assert "mine" in load_registry([plugin(METRIC.format(name="mine"))]).metrics
+
+
+def test_two_owners_of_one_name_are_an_error_naming_both(plugin: Callable[..., Path]) -> None:
+    registry = load_registry([plugin(METRIC.format(name="fidelity"))])
+    with pytest.raises(CanonError, match=r"mine and .*builtin both bring|builtin and mine both"):
+        _ = registry.metrics
+
+
+def test_a_misspelt_hook_is_an_error(plugin: Callable[..., Path]) -> None:
+    text = METRIC.format(name="mine").replace("canon_metrics", "canon_metrcs")
+    with pytest.raises(CanonError, match=r"unknown hook 'canon_metrcs'.*'canon_metrics'"):
+        load_registry([plugin(text)])
+
+
+def test_a_hook_with_a_wrong_argument_is_an_error(plugin: Callable[..., Path]) -> None:
+    text = METRIC.format(name="mine") + "\n\n@hookimpl\ndef canon_recorded(recrd): ...\n"
+    with pytest.raises(CanonError, match="recrd"):
+        load_registry([plugin(text)])
+
+
+def test_a_plugin_that_does_not_import_is_broken_and_the_rest_works(
+    installed: Callable[..., None],
+) -> None:
+    installed(bad=ImportError("no module named nothing"))
+    registry = load_registry()
+    assert [(each.name, each.reason) for each in registry.broken] == [
+        ("bad", "ImportError: no module named nothing")
+    ]
+    assert "fidelity" in registry.metrics
+
+
+def test_canon_plugins_allows_blocks_and_empties(
+    installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(one=SimpleNamespace(), two=SimpleNamespace())
+    for wish, names in [("one", {"one"}), ("-one", {"two"}), ("", set()), ("one,two", {"one", "two"})]:
+        monkeypatch.setenv("CANON_PLUGINS", wish)
+        assert set(load_registry().sources) - {plugins.BUILT_IN} == names
+    monkeypatch.setenv("CANON_PLUGINS", "tow")
+    with pytest.raises(CanonError, match=r"'tow', which is not installed.*'two'"):
+        load_registry()
