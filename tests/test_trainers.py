@@ -157,10 +157,15 @@ def reference(sae: Any, x: Tensor, *, revival: Any, dead: Tensor) -> Tensor:
     return out.loss + revival.coefficient * rest.pow(2).sum(dim=1).mean()
 
 
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("share", [0.0, 2.0], ids=["dense", "sparse"])
 @pytest.mark.parametrize("kind", ["relu", "topk", "batchtopk", "matryoshka"])
-def test_gradients_in_closed_form_are_those_of_saelens(lens: Any, kind: str) -> None:
+def test_gradients_in_closed_form_are_those_of_saelens(
+    lens: Any, kind: str, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from saebench_canon.trainers import gradients
 
+    monkeypatch.setattr(gradients, "SPARSE", share)
     width, k, widths = 24, 5, (6, 12, 24)
     config, select = {
         "relu": lambda: (lens.StandardTrainingSAEConfig(D, width), None),
