@@ -165,12 +165,14 @@ def train(
     """Take the schedule's Adam steps on the SAE in place; returns the last loss."""
     optimiser = torch.optim.Adam(sae.parameters(), lr=schedule.lr, betas=BETAS, fused=True)
     loss = torch.zeros(())
-    for step in progress.track(range(schedule.steps), what, schedule.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.rate(step)
-        loss = gradients(sae, next(batches), step)
-        torch.nn.utils.clip_grad_norm_(sae.parameters(), CLIP)
-        optimiser.step()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse")  # compressed rows call themselves beta
+        for step in progress.track(range(schedule.steps), what, schedule.steps):
+            for group in optimiser.param_groups:
+                group["lr"] = schedule.rate(step)
+            loss = gradients(sae, next(batches), step)
+            torch.nn.utils.clip_grad_norm_(sae.parameters(), CLIP)
+            optimiser.step()
     return float(loss)
 
 
