@@ -71,9 +71,7 @@ class Codes:
         """The codes of the tokens start to stop."""
         bounds = self.indptr[start : min(stop, len(self)) + 1]
         first, last = int(bounds[0]), int(bounds[-1])
-        return Codes(
-            bounds - first, self.indices[first:last], self.values[first:last], self.width
-        )
+        return Codes(bounds - first, self.indices[first:last], self.values[first:last], self.width)
 
     def chunks(self, size: int) -> Iterator[Codes]:
         """The codes in order, `size` tokens at a time."""
@@ -97,9 +95,11 @@ class Codes:
         kept = latents[self.indices.long()]
         indptr = torch.zeros_like(self.indptr)
         sums = torch.cumsum(kept, dim=0)
-        indptr[1:] = torch.where(
-            self.indptr[1:] > 0, sums[(self.indptr[1:] - 1).clamp(min=0)], 0
-        ) if len(sums) else 0
+        indptr[1:] = (
+            torch.where(self.indptr[1:] > 0, sums[(self.indptr[1:] - 1).clamp(min=0)], 0)
+            if len(sums)
+            else 0
+        )
         return Codes(indptr, self.indices[kept], self.values[kept], self.width)
 
     def decode(self, rows: Tensor) -> Tensor:

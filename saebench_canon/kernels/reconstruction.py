@@ -1,0 +1,102 @@
+"""How well codes and decoder rows rebuild activations, by document, a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saebench_canon.kernels.codes import Codes
+
+CHUNK = 8192  # tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Per-document sums [docs] float64 of what fidelity is made of."""
+
+    tokens: Tensor
+    error: Tensor  # ‖x − x̂‖²
+    spread: Tensor  # ‖x − x̄‖²
+    principal: Tensor  # ‖P(x − x̄)‖² for the first principal components
+    cosine: Tensor
+    product: Tensor  # x̂·x
+    square: Tensor  # ‖x̂‖²
+    active: Tensor  # number of active latents
+
+
+def chunks(
+    x: Tensor, *codes: Codes, size: int = CHUNK
+) -> Iterator[tuple[slice, Tensor, list[Codes]]]:
+    """Tokens, their activations in float64 on the device of the codes, and their codes."""
+    for start in range(0, len(x), size):
+        part = slice(start, min(start + size, len(x)))
+        device = codes[0].values.device if codes else x.device
+        yield (
+            part,
+            x[part].to(device=device, dtype=torch.float64),
+            [each.rows(part.start, part.stop) for each in codes],
+        )
+
+
+def mean_and_covariance(x: Tensor, *, size: int = CHUNK) -> tuple[Tensor, Tensor]:
+    """Mean [d] and covariance [d, d] of activations [n, d], in float64."""
+    mean = x.new_zeros(x.shape[1], dtype=torch.float64)
+    for _, part, _ in chunks(x, size=size):
+        mean += part.sum(dim=0)
+    mean.div_(len(x))
+    covariance = mean.new_zeros(x.shape[1], x.shape[1])
+    for _, part, _ in chunks(x, size=size):
+        part = part - mean
+        covariance += part.T @ part
+    return mean, covariance.div_(len(x))
+
+
+def principal_components(covariance: Tensor, count: int) -> Tensor:
+    """The `count` leading eigenvectors as columns, [d, count]; fewer when d is."""
+    vectors: Tensor = torch.linalg.eigh(covariance).eigenvectors
+    return vectors[:, max(0, len(vectors) - count) :]
+
+
+def fidelity_sums(
+    x: Tensor,
+    index: Tensor,
+    count: int,
+    codes: Codes,
+    rows: Tensor,
+    bias: Tensor,
+    *,
+    components: int,
+    size: int = CHUNK,
+) -> Sums:
+    """Per-document sums of x [n, d], its codes and its reconstruction `codes rows + bias`.
+
+    `index` [n] is each token's document of `count`. The mean and the principal components are
+    those of all of x. A token whose activation or reconstruction is 0 has cosine 0.
+    """
+    rows, bias = rows.double(), bias.double()
+    mean, covariance = mean_and_covariance(x, size=size)
+    mean = mean.to(rows.device)
+    basis = principal_components(covariance, components).to(rows.device)
+    index = index.to(rows.device)
+    sums = rows.new_zeros(count, 8)
+    for part, true, (active,) in chunks(x, codes, size=size):
+        rebuilt = active.decode(rows) + bias
+        centred = true - mean
+        product = (rebuilt * true).sum(dim=1)
+        square = (rebuilt**2).sum(dim=1)
+        norms = (square * (true**2).sum(dim=1)).sqrt()
+        values = [
+            torch.ones_like(product),
+            ((true - rebuilt) ** 2).sum(dim=1),
+            (centred**2).sum(dim=1),
+            ((centred @ basis) ** 2).sum(dim=1),
+            torch.where(norms > 0, product / norms, 0),
+            product,
+            square,
+            active.indptr.diff().double(),
+        ]
+        sums.index_add_(0, index[part], torch.stack(values, dim=1))
+    return Sums(*sums.unbind(dim=1))

@@ -1,0 +1,147 @@
+"""Putting latents of a larger SAE into a smaller one (Leask et al. 2025, eq. 5, 6, Fig. 4, 13)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saebench_canon.kernels.codes import Codes
+from saebench_canon.kernels.reconstruction import CHUNK, chunks
+
+
+@dataclass(frozen=True, eq=False)
+class Stitched:
+    """What one pass over the data says of adding large latents to the small SAE.
+
+    Per-document sums [docs] float64 of squared errors: of the small SAE, of the large one, and of
+    the stitched output with the latents given; `tokens` [docs]. Moments over all tokens, for the
+    closed form: `first` [m1] Σ f, `second` [m1] Σ f², `along` [m1] Σ f r·w, `residual` [d] Σ r.
+    """
+
+    tokens: Tensor
+    small: Tensor
+    large: Tensor
+    stitched: Tensor
+    first: Tensor
+    second: Tensor
+    along: Tensor
+    residual: Tensor
+
+
+def share_of_small(small: int, large: int) -> float:
+    """α of eq. 5: the small SAE's part of the latents, 1 when there is none at all."""
+    return small / (small + large) if small + large else 1.0
+
+
+def stitched_bias(small: Tensor, large: Tensor, alpha: float) -> Tensor:
+    """The bias α b_0 + (1−α) b_1 of eq. 5, exact at both ends; [d] float64."""
+    return alpha * small.double() + (1 - alpha) * large.double()
+
+
+def stitch(
+    x: Tensor,
+    index: Tensor,
+    count: int,
+    small: tuple[Codes, Tensor, Tensor],
+    large: tuple[Codes, Tensor, Tensor],
+    added: Tensor,
+    *,
+    kept: Tensor | None = None,
+    size: int = CHUNK,
+) -> Stitched:
+    """One pass over x [n, d] with both SAEs' codes, decoder rows [m, d] and biases [d].
+
+    The stitched output holds the large latents `added` [m1] bool and the small ones `kept` [m0]
+    bool (all by default), of which only the live ones count. `index` [n] is each token's document
+    of `count`.
+    """
+    (codes0, rows0, bias0), (codes1, rows1, bias1) = small, large
+    rows0, rows1, bias0, bias1 = rows0.double(), rows1.double(), bias0.double(), bias1.double()
+    added = added & codes1.live
+    kept = codes0.live if kept is None else kept & codes0.live
+    everything = bool((kept == codes0.live).all())
+    bias = stitched_bias(bias0, bias1, share_of_small(int(kept.sum()), int(added.sum())))
+    index = index.to(rows0.device)
+    sums = rows0.new_zeros(count, 4)
+    cross = rows1.new_zeros(rows1.shape)
+    residual = rows0.new_zeros(rows0.shape[1])
+    for part, true, (active0, active1) in chunks(x, codes0, codes1, size=size):
+        inside0 = active0.decode(rows0)
+        left = true - inside0 - bias0
+        if not everything:
+            inside0 = active0.keep(kept).decode(rows0)
+        stitched = inside0 + active1.keep(added).decode(rows1) + bias
+        values = [
+            torch.ones(len(true), dtype=torch.float64, device=left.device),
+            (left**2).sum(dim=1),
+            ((true - active1.decode(rows1) - bias1) ** 2).sum(dim=1),
+            ((true - stitched) ** 2).sum(dim=1),
+        ]
+        sums.index_add_(0, index[part], torch.stack(values, dim=1))
+        cross += active1.transposed_matmul(left)
+        residual += left.sum(dim=0)
+    along = (cross * rows1).sum(dim=1)
+    tokens, of_small, of_large, of_stitched = sums.unbind(dim=1)
+    return Stitched(
+        tokens=tokens,
+        small=of_small,
+        large=of_large,
+        stitched=of_stitched,
+        first=codes1.column_sums(1),
+        second=codes1.column_sums(2),
+        along=along,
+        residual=residual,
+    )
+
+
+def delta_mse(moments: Stitched, rows: Tensor, shift: Tensor) -> Tensor:
+    """Change in the small SAE's MSE from adding each large latent alone, [m1] (Fig. 4).
+
+    `rows` [m1, d] are the large decoder's, `shift` [d] is δ = (1−α)(b_1−b_0) with α = m_0/(m_0+1)
+    under eq. 5, or 0 with the bias held at b_0:
+    `( E[f²]‖w‖² − 2 E[f (r−δ)]·w + ‖δ‖² − 2 E[r]·δ ) / d`.
+    """
+    n, rows, shift = moments.tokens.sum(), rows.double(), shift.double()
+    of_bias = shift @ shift - 2 * (moments.residual / n) @ shift
+    along = moments.along - moments.first * (rows @ shift)
+    return (moments.second / n * (rows**2).sum(dim=1) - 2 * along / n + of_bias) / rows.shape[1]
+
+
+def auc(low: Tensor, positive: Tensor) -> float | None:
+    """Area under the ROC curve of low values [m] predicting the positives [m] bool, ties half.
+
+    None when all or none are positive.
+    """
+    hits = int(positive.sum())
+    misses = len(positive) - hits
+    if hits == 0 or misses == 0:
+        return None
+    _, group = torch.unique(low, return_inverse=True)  # groups in rising order
+    groups = int(group.max()) + 1
+    hit = torch.bincount(group[positive], minlength=groups).double()
+    miss = torch.bincount(group[~positive], minlength=groups).double()
+    above = misses - torch.cumsum(miss, dim=0)
+    return float((hit * (above + miss / 2)).sum()) / (hits * misses)
+
+
+def best_threshold(low: Tensor, positive: Tensor) -> float | None:
+    """The threshold below which a value [m] best predicts a positive, by Youden's J.
+
+    Halfway between two neighbouring values; the lowest of equally good ones; the smallest value
+    itself when predicting none is best. None when all or none are positive.
+    """
+    hits = int(positive.sum())
+    misses = len(positive) - hits
+    if hits == 0 or misses == 0:
+        return None
+    values, group = torch.unique(low, return_inverse=True)
+    hit = torch.bincount(group[positive], minlength=len(values)).double()
+    miss = torch.bincount(group[~positive], minlength=len(values)).double()
+    gained = torch.cumsum(hit, dim=0) / hits - torch.cumsum(miss, dim=0) / misses
+    best = float(gained[:-1].max()) if len(values) > 1 else 0.0
+    if best <= 0:
+        return float(values[0])
+    at = int((gained[:-1] >= best - 1e-12).nonzero()[0])
+    return float(values[at] + values[at + 1]) / 2

@@ -1,0 +1,173 @@
+"""How well one SAE reconstructs, at what price, and whether it is fit to be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from saebench_canon.metric import Mark, Measurement, Score, Undefined, Value, metric
+from saebench_canon.metrics.estimates import complement, of_documents
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from saebench_canon.acts import Acts
+    from saebench_canon.inputs.splice import Losses
+    from saebench_canon.kernels.codes import Codes
+    from saebench_canon.sae import CanonicalSAE
+
+Number = float | Value | Undefined
+
+
+@metric(
+    of="sae",
+    version=1,
+    scores=[
+        Score("mse", better="lower", help="Squared error, mean over tokens and dimensions."),
+        Score(
+            "explained_variance",
+            better="higher",
+            null="pca_explained_variance",
+            help="1 − squared error / squared distance from the mean, over the whole data.",
+        ),
+        Score(
+            "pca_explained_variance",
+            help="Explained variance of as many principal components as the L0.",
+        ),
+        Score("cosine", better="higher", help="Mean cosine of activation and reconstruction."),
+        Score("l0", digits=1, help="Mean number of active latents on a token."),
+        Score("dead_share", better="lower", help="Share of latents never active on this data."),
+        Score("shrinkage", help="E[x̂·x] / E[‖x̂‖²]; above 1 reconstructions are too short."),
+        Score(
+            "loss_recovered",
+            better="higher",
+            help="Cross-entropy that the reconstruction saves, of what zero-ablation costs.",
+        ),
+    ],
+)
+def fidelity(
+    sae: CanonicalSAE,
+    codes: Codes,
+    acts: Acts,
+    loss: Losses | None = None,
+    *,
+    min_explained_variance: float = 0.5,
+    max_l0: float = 0.25,
+    min_live: float = 0.5,
+    min_distinct: float = 0.9,
+    duplicate_cosine: float = 0.95,
+) -> Measurement:
+    """How well one SAE reconstructs the activations, and at what price.
+
+    An SAE is marked unfit to be judged when it explains less than `min_explained_variance`, has an
+    L0 of `max_l0`·d or more, fewer than `min_live` of its latents live, or fewer than
+    `min_distinct` of its live decoder rows distinct (no other one with a cosine of
+    `duplicate_cosine` or more). Standard errors are the delta method's over documents.
+    """
+    import pandas as pd
+
+    from saebench_canon.kernels.reconstruction import fidelity_sums
+    from saebench_canon.kernels.resampling import documents, ratio
+
+    codes = codes.to(sae.W_dec.device)
+    index, count = documents(acts.doc)
+    sums = fidelity_sums(
+        acts.x, index, count, codes, sae.W_dec, sae.b_dec, components=round(codes.l0)
+    )
+    still = Undefined("the activations do not vary")
+    varies = bool(sums.spread.sum() > 0)
+    live = codes.live
+    scores: dict[str, Number] = {
+        "mse": of_documents(ratio(sums.error, sums.tokens * sae.d)),
+        "explained_variance": complement(ratio(sums.error, sums.spread)) if varies else still,
+        "pca_explained_variance": of_documents(ratio(sums.principal, sums.spread))
+        if varies
+        else still,
+        "cosine": of_documents(ratio(sums.cosine, sums.tokens)),
+        "l0": of_documents(ratio(sums.active, sums.tokens)),
+        "dead_share": 1 - float(live.double().mean()),
+        "shrinkage": (
+            of_documents(ratio(sums.product, sums.square))
+            if bool(sums.square.sum() > 0)
+            else Undefined("every reconstruction is 0")
+        ),
+        "loss_recovered": _loss_recovered(loss),
+    }
+    density = codes.counts.double() / len(codes)
+    table = pd.DataFrame({"latent": range(sae.width), "density": density.cpu().numpy()})
+    conditions = {
+        "explained_variance": min_explained_variance,
+        "l0": max_l0 * sae.d,
+        "live": min_live,
+        "distinct": min_distinct,
+    }
+    distinct = _distinct_share(sae, live, duplicate_cosine)
+    return Measurement(
+        scores=scores,
+        tables={"latents": table},
+        marks=(*_unfit(scores, distinct, conditions), *_caveats(scores)),
+    )
+
+
+def _loss_recovered(loss: Losses | None) -> Number:
+    """(CE_zero − CE_sae) / (CE_zero − CE_clean) as a ratio of totals over documents with a loss."""
+    if loss is None:
+        return Undefined("no language model at hand")
+    from saebench_canon.kernels.resampling import ratio, touches_zero
+
+    counted = loss.count > 0
+    if not bool(counted.any()):
+        return Undefined("no token has a loss")
+    zero, sae, clean = (
+        each[counted].double() for each in (loss.ce_zero, loss.ce_sae, loss.ce_clean)
+    )
+    if touches_zero(ratio(zero - clean, loss.count[counted])):
+        return Undefined("zero-ablation costs no loss beyond noise")
+    return of_documents(ratio(zero - sae, zero - clean))
+
+
+def _distinct_share(sae: CanonicalSAE, live: Tensor, duplicate_cosine: float) -> float | None:
+    """Share of live rows that no other live row resembles; None without a live latent."""
+    from saebench_canon.kernels.cosine import max_cosine, tied
+
+    rows = sae.W_dec[live]
+    if len(rows) < 2:
+        return 1.0 if len(rows) else None
+    found, _ = max_cosine(rows, rows, others_are_rows=True)
+    return float((tied(found) < duplicate_cosine).double().mean())
+
+
+def _unfit(
+    scores: dict[str, Number], distinct: float | None, limits: dict[str, float]
+) -> Iterator[Mark]:
+    explained, l0, dead = scores["explained_variance"], scores["l0"], scores["dead_share"]
+    assert isinstance(l0, Value)
+    assert isinstance(dead, float)
+    if isinstance(explained, Undefined):
+        yield Mark("unfit", f"explained variance is undefined: {explained.reason}")
+    elif _number(explained) < limits["explained_variance"]:
+        low = f"explained variance {_number(explained):.2f}"
+        yield Mark("unfit", f"{low} is below {limits['explained_variance']:g}")
+    if l0.value >= limits["l0"]:
+        yield Mark("unfit", f"L0 {l0.value:.1f} is not below {limits['l0']:g}")
+    if 1 - dead < limits["live"]:
+        yield Mark("unfit", f"live share {1 - dead:.2f} is below {limits['live']:g}")
+    if distinct is not None and distinct < limits["distinct"]:
+        share = f"{distinct:.2f} of live rows are distinct"
+        yield Mark("unfit", f"{share}, below {limits['distinct']:g}")
+
+
+def _caveats(scores: dict[str, Number]) -> Iterator[Mark]:
+    explained, principal = scores["explained_variance"], scores["pca_explained_variance"]
+    if isinstance(explained, Undefined) or isinstance(principal, Undefined):
+        return
+    if _number(explained) < _number(principal):
+        yield Mark(
+            "caveat",
+            f"explains less ({_number(explained):.2f}) than as many principal components "
+            f"({_number(principal):.2f})",
+        )
+
+
+def _number(score: float | Value) -> float:
+    return score.value if isinstance(score, Value) else score

@@ -1,0 +1,177 @@
+"""Plain float64 twins of the kernels: dense, with loops, to be read rather than to be fast."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment, nnls
+from torch import Tensor
+
+from saebench_canon.kernels.codes import Codes
+
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True, eq=False)
+class TinySAE:
+    """As much of a canonical SAE as metrics look at."""
+
+    W_dec: Tensor
+    b_dec: Tensor
+    encoder: Tensor | None = None
+
+    @property
+    def width(self) -> int:
+        return int(self.W_dec.shape[0])
+
+    @property
+    def d(self) -> int:
+        return int(self.W_dec.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A made-up SAE with its dense codes [n, m] on some activations."""
+
+    sae: TinySAE
+    dense: Tensor
+
+    @property
+    def codes(self) -> Codes:
+        return Codes.from_dense(self.dense)
+
+
+def made(
+    x: Tensor,
+    m: int,
+    kind: str,
+    generator: torch.Generator,
+    *,
+    dead: Sequence[int] = (0, 3),
+    rows: Tensor | None = None,
+) -> Made:
+    """A random SAE whose codes are selected as ReLU, TopK or BatchTopK select them.
+
+    Rows had any norm, which was folded into the codes after selection; some latents are dead.
+    """
+    n, d = x.shape
+    free = torch.randn(m, d, generator=generator, dtype=torch.float64)
+    raw = free if rows is None else rows
+    norms = raw.norm(dim=1)
+    scales = torch.rand(m, generator=generator, dtype=torch.float64) * 3 + 0.2
+    encoder = (raw / norms[:, None] + 0.3 * free / d**0.5).T
+    z = x @ encoder - 0.4
+    z[:, list(dead)] = -1.0
+    if kind == "relu":
+        codes = z.relu()
+    elif kind == "topk":
+        values, indices = z.topk(3, dim=1)
+        codes = torch.zeros_like(z).scatter_(1, indices, values.relu())
+    else:
+        least = z.flatten().topk(3 * n).values.min()
+        codes = torch.where(z >= least, z, 0).relu()
+    bias = torch.randn(d, generator=generator, dtype=torch.float64) * 0.3
+    return Made(TinySAE(raw / norms[:, None], bias, encoder * scales), codes * scales / d**0.5)
+
+
+def rebuilt(made: Made) -> Tensor:
+    return made.dense @ made.sae.W_dec + made.sae.b_dec
+
+
+def mse(x: Tensor, guess: Tensor) -> float:
+    total = 0.0
+    for t in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            total += float(x[t, c] - guess[t, c]) ** 2
+    return total / x.numel()
+
+
+def live(made: Made) -> list[int]:
+    return [i for i in range(made.dense.shape[1]) if bool((made.dense[:, i] > 0).any())]
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))
+
+
+def stitched(
+    small: Made, large: Made, kept: Sequence[int], added: Sequence[int], *, fixed_bias: bool = False
+) -> Tensor:
+    """Eq. 5 as it stands: both biases weighted by the number of latents, all codes summed."""
+    total = len(kept) + len(added)
+    alpha = 1.0 if total == 0 or fixed_bias else len(kept) / total
+    out = (alpha * small.sae.b_dec + (1 - alpha) * large.sae.b_dec).repeat(len(small.dense), 1)
+    for each, latents in ((small, kept), (large, added)):
+        for i in latents:
+            out = out + each.dense[:, i, None] * each.sae.W_dec[i]
+    return out
+
+
+def max_cosines(rows: Tensor, others: Tensor) -> tuple[list[float], list[int]]:
+    best, which = [], []
+    for row in rows:
+        cosines = [cosine(row, other) for other in others]
+        best.append(max(cosines))
+        which.append(cosines.index(max(cosines)))
+    return best, which
+
+
+def auc(low: Sequence[float], positive: Sequence[bool]) -> float:
+    wins = pairs = 0.0
+    for a, hit in zip(low, positive, strict=True):
+        for b, other in zip(low, positive, strict=True):
+            if hit and not other:
+                pairs += 1
+                wins += 1.0 if a < b else 0.5 if a == b else 0.0
+    return wins / pairs
+
+
+def youden(low: Sequence[float], positive: Sequence[bool], threshold: float) -> float:
+    hits = [value < threshold for value, yes in zip(low, positive, strict=True) if yes]
+    falls = [value < threshold for value, yes in zip(low, positive, strict=True) if not yes]
+    return sum(hits) / len(hits) - sum(falls) / len(falls)
+
+
+def pursuit(row: Tensor, atoms: Tensor, count: int) -> list[float]:
+    """Explained share of the row after each atom, by non-negative orthogonal matching pursuit."""
+    target = (row / row.norm()).numpy()
+    table = (atoms / atoms.norm(dim=1, keepdim=True)).numpy()
+    chosen: list[int] = []
+    left, explained = target, []
+    for _ in range(count):
+        cosines = table @ left
+        cosines[chosen] = -np.inf
+        if len(chosen) < len(table) and cosines.max() > 1e-9:
+            chosen.append(int(cosines.argmax()))
+            weights, _ = nnls(table[chosen].T, target)
+            left = target - weights @ table[chosen]
+        explained.append(1 - float(left @ left))
+    return explained
+
+
+def assignment(similarity: Tensor) -> dict[int, int]:
+    rows, columns = linear_sum_assignment(similarity.numpy(), maximize=True)
+    return {int(i): int(j) for i, j in zip(rows, columns, strict=True)}
+
+
+def mcc(rows: Tensor, others: Tensor, *, absolute: bool = False) -> float:
+    table = torch.tensor([[cosine(a, b) for b in others] for a in rows], dtype=torch.float64)
+    table = table.abs() if absolute else table
+    pairs = assignment(table)
+    return sum(float(table[i, j]) for i, j in pairs.items()) / min(len(rows), len(others))
+
+
+def correlation(a: Tensor, b: Tensor) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    scale = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / scale if scale > 0 else 0.0
+
+
+def ratio_by_documents(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+    value, count = sum(a) / sum(b), len(a)
+    spread = sum((x - value * y) ** 2 for x, y in zip(a, b, strict=True))
+    return value, math.sqrt(count / (count - 1) * spread) / sum(b)
