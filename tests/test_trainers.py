@@ -237,6 +237,10 @@ def test_progress_is_told(lens: Any, tmp_path: Path) -> None:
         ("relu", {"tokens": 10}, "less than one batch"),
         ("relu", {"batch_size": 4_096, "tokens": 10_000}, "a batch has 4096"),
         ("relu", {"lr": 1e30}, "diverged"),
+        ("relu", {"lr": 0.0}, "lr is 0"),
+        ("relu", {"batch_size": 0}, "batch_size is 0"),
+        ("relu", {"decay": 1.5}, "decay is 1.5"),
+        ("batchtopk", {"threshold_share": 1.0}, "held-out"),
         ("matryoshka", {"levels": 6}, "cannot be halved"),
     ],
 )

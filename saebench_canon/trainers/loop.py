@@ -42,6 +42,19 @@ class Schedule:
     warm_up: float
     decay: float
 
+    def __post_init__(self) -> None:
+        for name in ("warm_up", "decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise CanonError(f"{name} is {getattr(self, name)}, not a share of the steps")
+        for name in ("batch_size", "lr"):
+            if not getattr(self, name) > 0:
+                raise CanonError(f"{name} is {getattr(self, name)}, not above 0")
+        if self.steps < 1:
+            raise CanonError(
+                f"{self.tokens} tokens are less than one batch of {self.batch_size}",
+                hint="Raise tokens or lower batch_size.",
+            )
+
     @property
     def steps(self) -> int:
         """Whole batches only."""
@@ -64,6 +77,8 @@ class Batches:
         self._generator = torch.Generator().manual_seed(seed)
         self._x = x
         order = torch.randperm(len(x), generator=self._generator)
+        if not 0 <= held < 1:
+            raise CanonError(f"the share {held} of held-out tokens is not from 0 to below 1")
         keep = len(x) - math.ceil(held * len(x))
         self._train, self._held = order[:keep], order[keep:]
         self._size = size
@@ -84,7 +99,9 @@ class Batches:
         yield from self._draw(self._train, self._size)
 
     def held_out(self) -> Iterator[Tensor]:
-        """Batches without end of the tokens kept from training."""
+        """Batches without end of the tokens kept from training, of the training tokens if none."""
+        if len(self._held) == 0:
+            yield from self.training()
         yield from self._draw(self._held, min(self._size, len(self._held)))
 
     def _draw(self, tokens: Tensor, size: int) -> Iterator[Tensor]:
@@ -201,16 +218,10 @@ def run(
 ) -> Trained:
     """Build an SAE of the configuration from the seed, train it on the activations and save it."""
     batches = Batches(acts.x, schedule.batch_size, seed=seed, held=held)
-    if schedule.steps < 1:
-        raise CanonError(
-            f"{schedule.tokens} tokens are less than one batch of {schedule.batch_size}",
-            hint="Raise tokens or lower batch_size.",
-        )
-    config.device = str(acts.x.device)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        sae = TrainingSAE.from_dict(config.to_dict())
+        sae = TrainingSAE.from_dict(config.to_dict()).to(acts.x.device)
     sae.b_dec.data.copy_(batches.mean * batches.factor)
     architecture = config.architecture()
     loss = train(
@@ -224,7 +235,7 @@ def run(
         raise CanonError(
             f"the training of {architecture} {config.d_sae} diverged", hint="Lower lr."
         )
-    if held:
+    if hasattr(sae, "topk_threshold"):
         sae.topk_threshold.fill_(threshold(sae, batches.held_out()))
     sae.fold_activation_norm_scaling_factor(batches.factor)
     seen = schedule.steps * schedule.batch_size
@@ -237,6 +248,7 @@ def save(sae: TrainingSAE[Any], folder: Path, **metadata: Any) -> None:
     """Save the SAE for inference; the same SAE gives the same bytes."""
     for key, value in metadata.items():
         setattr(sae.cfg.metadata, key, value)
+    sae.cfg.device = "cpu"
     _, path = sae.save_inference_model(folder)
     config: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
