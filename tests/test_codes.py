@@ -54,7 +54,9 @@ def test_keeping_latents_where_first_and_last_tokens_and_latents_are_empty(mask:
     assert torch.equal(kept.dense(), EMPTY_EDGES * torch.tensor(mask))
     rows = torch.eye(4, dtype=torch.float64)
     assert torch.equal(kept.decode(rows), EMPTY_EDGES * torch.tensor(mask))
-    assert torch.equal(kept.transposed_matmul(EMPTY_EDGES), (EMPTY_EDGES * torch.tensor(mask)).T @ EMPTY_EDGES)
+    assert torch.equal(
+        kept.transposed_matmul(EMPTY_EDGES), (EMPTY_EDGES * torch.tensor(mask)).T @ EMPTY_EDGES
+    )
 
 
 def test_rows_past_the_end_are_those_there_are() -> None:

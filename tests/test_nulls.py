@@ -11,7 +11,9 @@ from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.seeds import generator
 
 
-@pytest.mark.parametrize(("d", "m", "published"), [(8, 32, 0.64), (64, 256, 0.33), (512, 512, 0.13)])
+@pytest.mark.parametrize(
+    ("d", "m", "published"), [(8, 32, 0.64), (64, 256, 0.33), (512, 512, 0.13)]
+)
 def test_random_rows_match_as_well_as_published(d: int, m: int, published: float) -> None:
     rows = [isotropic(m, d, generator(seed, "test")) for seed in (0, 1)]
     assert match(*rows).mcc == pytest.approx(published, abs=0.02)
@@ -27,6 +29,20 @@ def test_the_matched_rows_have_mean_and_covariance_of_the_rows() -> None:
     torch.testing.assert_close(null.mean(0), rows.mean(0), atol=0.06, rtol=0)
     shape = torch.corrcoef(torch.stack([null.T.cov().flatten(), rows.T.cov().flatten()]))[0, 1]
     assert shape > 0.98
+
+
+def test_as_many_rows_have_the_moments_of_the_rows_but_for_their_norms() -> None:
+    rows = isotropic(300, 64, generator(0))
+    null = covariance_matched(rows, generator(1))
+    found = torch.linalg.eigvalsh(null.T.cov())
+    expected = torch.linalg.eigvalsh(rows.T.cov())
+    torch.testing.assert_close(found, expected, rtol=0.1, atol=0)
+    assert match(rows, null).mcc < 0.5
+
+
+def test_all_rows_alike_have_themselves_for_a_null() -> None:
+    null = covariance_matched(torch.ones(5, 3), generator(0))
+    torch.testing.assert_close(null, torch.full((5, 3), 3**-0.5, dtype=torch.float64))
 
 
 def test_matched_rows_match_better_than_isotropic_ones() -> None:

@@ -1,0 +1,222 @@
+"""Fidelity agrees with plain loops, has known values on known SAEs, and says who is unfit."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import brute_force
+import pytest
+import torch
+from brute_force import Made, TinySAE, made
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saebench_canon.acts import Acts
+from saebench_canon.kernels.codes import Codes
+from saebench_canon.kernels.reconstruction import fidelity_sums, mean_and_covariance
+from saebench_canon.kernels.resampling import Ratio, documents, ratio, touches_zero
+from saebench_canon.metric import Measurement, Undefined, Value
+from saebench_canon.metrics.fidelity import fidelity
+
+
+def data(n: int = 60, d: int = 8, seed: int = 0) -> Acts:
+    g = torch.Generator().manual_seed(seed)
+    spread = torch.linspace(2, 0.3, d, dtype=torch.float64)
+    x = torch.randn(n, d, generator=g, dtype=torch.float64) * spread + 0.5
+    return Acts(x, torch.arange(n) // 7 * 10)
+
+
+def measure(sae: Any, codes: Codes, acts: Acts, loss: Any = None, **more: Any) -> Measurement:
+    found = fidelity.measure(sae, codes, acts, loss, **more)
+    assert isinstance(found, Measurement)
+    return found
+
+
+def value(found: Measurement, name: str) -> float:
+    score = found.scores[name]
+    assert not isinstance(score, Undefined), score.reason
+    return score.value if isinstance(score, Value) else score
+
+
+@pytest.mark.parametrize("kind", ["relu", "topk", "batchtopk"])
+def test_every_score_agrees_with_the_plain_definition(kind: str) -> None:
+    acts = data()
+    each = made(acts.x, 12, kind, torch.Generator().manual_seed(1))
+    found = measure(each.sae, each.codes, acts)
+    guess, x = brute_force.rebuilt(each), acts.x
+    spread = float(((x - x.mean(0)) ** 2).sum())
+    expected = {
+        "mse": brute_force.mse(x, guess),
+        "explained_variance": 1 - float(((x - guess) ** 2).sum()) / spread,
+        "cosine": sum(brute_force.cosine(a, b) for a, b in zip(x, guess, strict=True)) / len(x),
+        "l0": float((each.dense > 0).sum(1).double().mean()),
+        "dead_share": 1 - len(brute_force.live(each)) / 12,
+        "shrinkage": float((guess * x).sum() / (guess**2).sum()),
+    }
+    k = round(expected["l0"])
+    singular = torch.linalg.svdvals(x - x.mean(0))
+    expected["pca_explained_variance"] = float((singular[:k] ** 2).sum() / (singular**2).sum())
+    for name, number in expected.items():
+        assert value(found, name) == pytest.approx(number, rel=1e-5), name
+    assert value(found, "dead_share") > 0
+    table = found.tables["latents"]
+    assert table["density"].tolist() == pytest.approx((each.dense > 0).double().mean(0).tolist())
+
+
+def test_standard_errors_are_the_delta_methods_over_documents() -> None:
+    acts = data()
+    each = made(acts.x, 12, "relu", torch.Generator().manual_seed(1))
+    found = measure(each.sae, each.codes, acts)
+    error = ((acts.x - brute_force.rebuilt(each)) ** 2).sum(1)
+    spread = ((acts.x - acts.x.mean(0)) ** 2).sum(1)
+    docs = sorted(set(acts.doc.tolist()))
+    a = [float(error[acts.doc == doc].sum()) for doc in docs]
+    b = [float(spread[acts.doc == doc].sum()) for doc in docs]
+    score = found.scores["explained_variance"]
+    assert isinstance(score, Value)
+    quotient, stderr = brute_force.ratio_by_documents(a, b)
+    assert score.value == pytest.approx(1 - quotient)
+    assert score.stderr == pytest.approx(stderr)
+    assert (score.n, score.unit) == (len(docs), "document")
+
+
+def test_the_delta_method_agrees_with_a_document_bootstrap() -> None:
+    g = torch.Generator().manual_seed(0)
+    b = torch.rand(200, generator=g, dtype=torch.float64) + 0.5
+    a = b * 0.3 + torch.randn(200, generator=g, dtype=torch.float64) * 0.1
+    draws = torch.randint(0, 200, (4000, 200), generator=g)
+    bootstrap = float((a[draws].sum(1) / b[draws].sum(1)).std())
+    assert ratio(a, b).stderr == pytest.approx(bootstrap, rel=0.05)
+
+
+def test_one_document_gives_no_standard_error() -> None:
+    acts = data()
+    each = made(acts.x, 12, "relu", torch.Generator().manual_seed(1))
+    found = measure(each.sae, each.codes, Acts(acts.x, torch.zeros(len(acts), dtype=torch.int64)))
+    score = found.scores["explained_variance"]
+    assert isinstance(score, Value)
+    assert score.stderr is None
+    assert score.n == 1
+
+
+def test_predicting_the_mean_explains_exactly_nothing() -> None:
+    acts = data()
+    mean, _ = mean_and_covariance(acts.x)
+    rows = torch.eye(8, dtype=torch.float64)
+    codes = Codes.from_dense(torch.zeros(len(acts), 8, dtype=torch.float64))
+    found = measure(TinySAE(rows, mean), codes, acts)
+    assert value(found, "explained_variance") == 0.0
+    assert value(found, "l0") == 0
+    assert value(found, "dead_share") == 1
+    assert value(found, "pca_explained_variance") == 0
+    assert {mark.kind for mark in found.marks} == {"unfit"}
+
+
+def test_an_identity_sae_reconstructs_exactly_and_is_unfit_for_its_l0() -> None:
+    acts = data()
+    rows = torch.cat([torch.eye(8, dtype=torch.float64), -torch.eye(8, dtype=torch.float64)])
+    codes = Codes.from_dense(torch.cat([acts.x, -acts.x], dim=1).relu())
+    found = measure(TinySAE(rows, torch.zeros(8, dtype=torch.float64)), codes, acts)
+    assert value(found, "mse") == pytest.approx(0, abs=1e-20)
+    assert value(found, "explained_variance") == pytest.approx(1)
+    assert value(found, "cosine") == pytest.approx(1)
+    assert value(found, "shrinkage") == pytest.approx(1)
+    assert [mark.reason for mark in found.marks if mark.kind == "unfit"] == [
+        "L0 8.0 is not below 2"
+    ]
+
+
+def test_duplicated_and_dead_rows_are_unfit_and_few_components_are_a_caveat() -> None:
+    acts = data()
+    each = made(acts.x, 12, "topk", torch.Generator().manual_seed(1), dead=range(8))
+    twice = TinySAE(each.sae.W_dec.clone(), each.sae.b_dec)
+    twice.W_dec[9] = twice.W_dec[8]
+    found = measure(twice, each.codes, acts, max_l0=9.0, min_explained_variance=-math.inf)
+    assert [mark.reason for mark in found.marks if mark.kind == "unfit"] == [
+        "live share 0.33 is below 0.5",
+        "0.50 of live rows are distinct, below 0.9",
+    ]
+    assert any(
+        mark.kind == "caveat" and "principal components" in mark.reason for mark in found.marks
+    )
+
+
+def test_activations_that_do_not_vary_leave_the_explained_variance_undefined() -> None:
+    acts = Acts(torch.ones(5, 3), torch.arange(5))
+    sae = TinySAE(torch.eye(3), torch.ones(3))
+    found = measure(sae, Codes.from_dense(torch.zeros(5, 3)), acts)
+    assert isinstance(found.scores["explained_variance"], Undefined)
+    assert "unfit" in {mark.kind for mark in found.marks}
+
+
+def losses(gap: float, seed: int = 0) -> SimpleNamespace:
+    g = torch.Generator().manual_seed(seed)
+    count = torch.tensor([5, 9, 0, 7, 6, 8])
+    clean = count * 2.0 + torch.randn(6, generator=g, dtype=torch.float64) * (count > 0)
+    zero = clean + gap * count + torch.randn(6, generator=g, dtype=torch.float64) * (count > 0)
+    sae = clean + 0.25 * (zero - clean)
+    return SimpleNamespace(ce_clean=clean, ce_sae=sae, ce_zero=zero, ce_mean=zero, count=count)
+
+
+def test_loss_recovered_is_a_ratio_of_totals() -> None:
+    acts = data()
+    each = made(acts.x, 12, "relu", torch.Generator().manual_seed(1))
+    score = measure(each.sae, each.codes, acts, losses(3.0)).scores["loss_recovered"]
+    assert isinstance(score, Value)
+    assert score.value == pytest.approx(0.75)
+    assert score.n == 5
+    without = measure(each.sae, each.codes, acts).scores["loss_recovered"]
+    assert without == Undefined("no language model at hand")
+    noise = measure(each.sae, each.codes, acts, losses(0.0)).scores["loss_recovered"]
+    assert isinstance(noise, Undefined)
+
+
+def test_an_interval_touches_zero_when_it_reaches_across() -> None:
+    assert touches_zero(Ratio(0.1, 0.1, 10))
+    assert not touches_zero(Ratio(0.5, 0.1, 10))
+    assert not touches_zero(Ratio(-0.5, 0.1, 10))
+    assert touches_zero(Ratio(0.0, None, 1))
+    assert not touches_zero(Ratio(0.1, None, 1))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 99), st.sampled_from(["relu", "topk", "batchtopk"]))
+def test_scores_do_not_depend_on_order_scale_or_dead_latents(seed: int, kind: str) -> None:
+    acts = data(40, 5, seed)
+    g = torch.Generator().manual_seed(seed)
+    each = made(acts.x, 9, kind, g, dead=(2,))
+    order = torch.randperm(9, generator=g)
+    changed = Made(TinySAE(each.sae.W_dec[order], each.sae.b_dec), each.dense[:, order])
+    before, after = (measure(one.sae, one.codes, acts) for one in (each, changed))
+    rows = torch.cat([each.sae.W_dec, torch.randn(3, 5, generator=g, dtype=torch.float64)])
+    silent = torch.cat([each.dense, torch.zeros(len(acts), 3, dtype=torch.float64)], dim=1)
+    grown = measure(TinySAE(rows, each.sae.b_dec), Codes.from_dense(silent), acts)
+    for name in before.scores:
+        if name == "loss_recovered":
+            continue
+        assert value(after, name) == pytest.approx(value(before, name), abs=1e-9), name
+        if name != "dead_share":
+            assert value(grown, name) == pytest.approx(value(before, name), abs=1e-9), name
+
+
+def test_chunks_do_not_show() -> None:
+    acts = data()
+    each = made(acts.x, 12, "topk", torch.Generator().manual_seed(1))
+    index, count = documents(acts.doc)
+    whole, small = (
+        fidelity_sums(
+            acts.x,
+            index,
+            count,
+            each.codes,
+            each.sae.W_dec,
+            each.sae.b_dec,
+            components=3,
+            size=size,
+        )
+        for size in (1000, 7)
+    )
+    for name in ("error", "spread", "principal", "cosine", "active"):
+        torch.testing.assert_close(getattr(whole, name), getattr(small, name))
