@@ -72,8 +72,8 @@ class Bench:
         torch.set_num_threads(self.execution.threads)
         case_id = self.identities.case(case)
         started = time.perf_counter()
-        arguments = [self._argument(wanted, case) for wanted in wanted_by(case, self.registry)]
         self._check_widths(case)
+        arguments = [self._argument(wanted, case) for wanted in wanted_by(case, self.registry)]
         inputs_ready = time.perf_counter()
         measured = case.metric.measure(*arguments, **case.settings)
         scores = scores_of(case.metric, measured)

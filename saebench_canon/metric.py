@@ -83,6 +83,7 @@ class Metric:
     inputs: tuple[str, ...]
     optional: frozenset[str]
     settings: Mapping[str, Any]
+    kinds: Mapping[str, str]  # the settings' annotations
     help: str
 
     def score(self, name: str) -> Score:
@@ -98,7 +99,7 @@ def metric(
     def decorate(function: Callable[..., Any]) -> Metric:
         parameters = inspect.signature(function).parameters.values()
         title = name or function.__name__
-        inputs, optional, settings = [], set(), {}
+        inputs, optional, settings, kinds = [], set(), {}, {}
         for parameter in parameters:
             if parameter.kind is parameter.KEYWORD_ONLY:
                 if parameter.default is parameter.empty:
@@ -107,6 +108,8 @@ def metric(
                         hint="Give every keyword-only parameter a default.",
                     )
                 settings[parameter.name] = parameter.default
+                if parameter.annotation is not parameter.empty:
+                    kinds[parameter.name] = inspect.formatannotation(parameter.annotation)
             elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise CanonError(f"metric '{title}' takes *{parameter.name}; name each input")
             else:
@@ -122,6 +125,7 @@ def metric(
             inputs=tuple(inputs),
             optional=frozenset(optional),
             settings=settings,
+            kinds=kinds,
             help=inspect.cleandoc(function.__doc__ or ""),
         )
 

@@ -38,7 +38,9 @@ def parse_metric(table: Table, axes: Sequence[str], registry: Registry) -> Metri
         )
     table.finish()
     settings = {
-        key: typed_setting(key, given[key], default, where) if key in given else default
+        key: typed_setting(key, given[key], default, where, kind=metric.kinds.get(key))
+        if key in given
+        else default
         for key, default in metric.settings.items()
     }
     conditions = {axis: condition(text, where=where) for axis, text in wanted.items()}

@@ -18,15 +18,24 @@ def checked_name(name: str, where: str) -> str:
     return name
 
 
-def typed_setting(key: str, value: Any, default: Any, where: str) -> Any:
-    """A setting's value, of the kind its default has; None as default takes any plain value."""
-    kind = type(default)
-    if kind is float and type(value) is int:
+def typed_setting(
+    key: str, value: Any, default: Any, where: str, *, kind: str | None = None
+) -> Any:
+    """A setting's value, of the kind that its default has or, if that is None, its annotation."""
+    wanted = _kinds(kind) if default is None else (type(default),)
+    if float in wanted and type(value) is int and int not in wanted:
         return float(value)
-    if kind is tuple and isinstance(value, list):
+    if tuple in wanted and isinstance(value, list):
         return tuple(value)
-    if default is not None and type(value) is not kind:
+    if wanted and type(value) not in wanted:
         raise CanonError(
             f"the setting '{key}' is {value!r}; its default is {default!r}", where=where
         )
     return value
+
+
+def _kinds(annotation: str | None) -> tuple[type, ...]:
+    """The plain types that an annotation such as `int | None` names."""
+    plain: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
+    names = [name.strip() for name in (annotation or "").split("|")]
+    return tuple(plain[name] for name in names if name in plain)

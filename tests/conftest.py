@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
+import pandas.core.arrays.arrow.extension_types  # noqa: F401  see below
+import pyarrow.parquet  # noqa: F401
 import pytest
+import scipy.optimize  # noqa: F401
+import scipy.stats  # noqa: F401
 import torch
 from safetensors.torch import save_file
 
+import saebench_canon
+
 pytest_plugins = ["pytester"]
+
+# pytester forgets what was imported during an inner run, and neither compiled modules nor classes
+# bear being imported twice: import all of them now, but for what imports sae_lens.
+for _module in pkgutil.walk_packages(saebench_canon.__path__, "saebench_canon."):
+    if not _module.name.startswith(("saebench_canon.trainers.", "saebench_canon.__main__")):
+        import_module(_module.name)
 
 D = 16
 

@@ -103,7 +103,7 @@ def test_a_plugin_that_does_not_import_is_broken_and_the_rest_works(
 def test_canon_plugins_allows_blocks_and_empties(
     installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    installed(one=SimpleNamespace(), two=SimpleNamespace())
+    installed(one=SimpleNamespace(x=1), two=SimpleNamespace(x=2))
     for wish, names in [("one", {"one"}), ("-one", {"two"}), ("", set()), ("one,two", {"one", "two"})]:
         monkeypatch.setenv("CANON_PLUGINS", wish)
         assert set(load_registry().sources) - {plugins.BUILT_IN} == names
