@@ -25,7 +25,9 @@ from saebench_canon.kernels.stitching import (
     stitched_bias,
 )  # fmt: skip
 from saebench_canon.metric import Measurement, Undefined, Value
+from saebench_canon.metrics.fidelity import fidelity
 from saebench_canon.metrics.stitching import NEEDS_DATA, stitching
+from saebench_canon.sae import fold
 
 KINDS = ["relu", "topk", "batchtopk"]
 
@@ -148,7 +150,7 @@ def test_dead_latents_that_are_added_do_not_move_the_bias() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_sae_against_itself_has_nothing_novel_and_a_duplicate_hurts(kind: str) -> None:
+def test_an_sae_against_itself_has_nothing_novel(kind: str) -> None:
     acts, small, _ = pair(kind)
     found = measure(acts, small, small)
     assert value(found, "novel_share") == 0
@@ -297,3 +299,41 @@ def test_a_silent_latent_changes_the_mse_by_the_bias_alone() -> None:
     silent = brute_force.mse(acts.x, brute_force.stitched(small, large, live0, [0])) - base
     assert float(delta[0]) == pytest.approx(silent)
     assert isinstance(small.codes, Codes)
+
+
+@pytest.mark.parametrize("activation", ["relu", "topk", "jumprelu"])
+def test_row_norms_of_stored_parameters_change_no_score(activation: Any) -> None:
+    acts, _, _ = pair("relu", n=80)
+    x = acts.x.float()
+
+    def folded(m: int, seed: int, *, rescaled: bool) -> tuple[Any, Codes]:
+        g = torch.Generator().manual_seed(seed)
+        W_dec, b_dec = torch.randn(m, 6, generator=g), torch.randn(6, generator=g) * 0.2
+        W_enc, b_enc = W_dec.T * 0.2, torch.randn(m, generator=g) * 0.1
+        scale = torch.rand(m, generator=g) * 4 + 0.2 if rescaled else torch.ones(m)
+        sae = fold(
+            W_enc=W_enc / scale,
+            b_enc=b_enc / scale,
+            W_dec=W_dec * scale[:, None],
+            b_dec=b_dec,
+            activation=activation,
+            rescale=activation == "topk",
+            k=3 if activation == "topk" else None,
+            threshold=0.1 / scale if activation == "jumprelu" else None,
+        )
+        return sae, sae.encode_sparse(x)
+
+    found = []
+    for rescaled in (False, True):
+        (small, small_codes), (large, large_codes) = (
+            folded(m, seed, rescaled=rescaled) for m, seed in ((8, 0), (14, 1))
+        )
+        stitched = stitching.measure(small, large, small_codes, large_codes, acts)
+        assert isinstance(stitched, Measurement)
+        single = fidelity.measure(large, large_codes, acts)
+        assert isinstance(single, Measurement)
+        found.append((stitched, single))
+    for before, after in zip(*found, strict=True):
+        for name, score in before.scores.items():
+            if not isinstance(score, Undefined):
+                assert value(after, name) == pytest.approx(value(before, name), rel=1e-4), name

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from saebench_canon.kernels.cosine import unit
+from saebench_canon.progress import track
 
 BLOCK = 2**23  # correlations held at once
 SILENT = 1e-6  # a residual whose best cosine is no more than this is orthogonal to every atom
@@ -43,9 +44,10 @@ def pursue(rows: Tensor, atoms: Tensor, *, count: int = 4, block: int = BLOCK) -
     dictionary = unit(atoms)
     search = dictionary.to(rows.dtype)
     height = max(1, block // len(atoms))
+    blocks = torch.split(rows, height)
     parts = [
         _pursue(unit(part), dictionary, search, min(count, len(atoms)), count)
-        for part in torch.split(rows, height)
+        for part in track(blocks, "fitting rows by other rows", len(blocks))
     ]
     return Pursuit(
         torch.cat([part.atoms for part in parts]),

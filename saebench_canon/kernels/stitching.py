@@ -67,7 +67,7 @@ def stitch(
     sums = rows0.new_zeros(count, 4)
     cross = rows1.new_zeros(rows1.shape)
     residual = rows0.new_zeros(rows0.shape[1])
-    for part, true, (active0, active1) in chunks(x, codes0, codes1, size=size):
+    for part, true, (active0, active1) in chunks(x, codes0, codes1, what="stitching", size=size):
         inside0 = active0.decode(rows0)
         left = true - inside0 - bias0
         if not everything:

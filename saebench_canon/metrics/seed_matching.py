@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from saebench_canon.metric import Mark, Measurement, Score, Undefined, Value, metric
+from saebench_canon.progress import track
 from saebench_canon.stats import jackknife_stderr
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def seed_matching(
         (a, b): match(
             rows[a], rows[b], encoders[a], encoders[b], threshold=threshold, slack=encoder_slack
         )
-        for a, b in pairs
+        for a, b in track(pairs, "matching pairs", len(pairs))
     }
     scores = _summaries(found, len(saes), threshold)
     scores |= _null_scores(rows, encoders, seed, threshold, encoder_slack)
@@ -176,7 +177,8 @@ def _null_scores(
         plain.append(isotropic(own.shape[0], own.shape[1], uniform))
         random_encoders.append(None if encoder is None else draw("encoders", member, encoder))
     mcc, uniform_mcc, shared = [], [], []
-    for a, b in combinations(range(len(rows)), 2):
+    pairs = list(combinations(range(len(rows)), 2))
+    for a, b in track(pairs, "matching random rows", len(pairs)):
         matched = match(
             random[a], random[b], random_encoders[a], random_encoders[b],
             threshold=threshold, slack=slack,
