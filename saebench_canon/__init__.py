@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from saebench_canon.errors import CanonError
     from saebench_canon.hookspecs import hookimpl
     from saebench_canon.input import made
-    from saebench_canon.metric import Mark, Measurement, Score, Undefined, Value, metric
     from saebench_canon.notebook import evaluate
-    from saebench_canon.trainer import trainer
+    from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
+    from saebench_canon.training import trainer
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Acts": "acts", "CanonError": "errors", "Mark": "metric", "Measurement": "metric",
-    "Score": "metric", "Undefined": "metric", "Value": "metric", "evaluate": "notebook",
-    "hookimpl": "hookspecs", "made": "input", "metric": "metric", "trainer": "trainer",
+    "Acts": "acts", "CanonError": "errors", "Mark": "scores", "Measurement": "scores",
+    "Score": "scores", "Undefined": "scores", "Value": "scores", "evaluate": "notebook",
+    "hookimpl": "hookspecs", "made": "input", "metric": "scores", "trainer": "training",
 }  # fmt: skip
 
 __all__ = [

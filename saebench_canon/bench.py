@@ -14,11 +14,11 @@ from saebench_canon.case import Case
 from saebench_canon.errors import CanonError
 from saebench_canon.fingerprint import fingerprint
 from saebench_canon.identity import Identities, Wanted, wanted_by
-from saebench_canon.metric import Measurement
 from saebench_canon.plugins import Registry
 from saebench_canon.provenance import versions
 from saebench_canon.record import Record, marks_of, scores_of
 from saebench_canon.ref import Ref
+from saebench_canon.scores import Measurement
 from saebench_canon.specs import DataSpec, SaeSpec, TrainSpec
 from saebench_canon.store import Store
 

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from saebench_canon.bench import Bench
     from saebench_canon.case import Case
     from saebench_canon.input import Input
-    from saebench_canon.metric import Metric
     from saebench_canon.record import Record
     from saebench_canon.report import Report
-    from saebench_canon.trainer import Trainer
+    from saebench_canon.scores import Metric
+    from saebench_canon.training import Trainer
 
 
 @hookimpl

@@ -9,9 +9,9 @@ from typing import Any
 
 from saebench_canon.axes import all_pairs, ladders, pairs, without
 from saebench_canon.errors import CanonError, NotOffline
-from saebench_canon.metric import Metric
 from saebench_canon.plugins import Registry
 from saebench_canon.ref import Ref
+from saebench_canon.scores import Metric
 from saebench_canon.specs import DataSpec, MetricSpec, SaeSpec, Suite
 
 

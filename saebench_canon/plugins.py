@@ -21,9 +21,9 @@ from saebench_canon.errors import CanonError, nearest
 if TYPE_CHECKING:
     from saebench_canon.adapter import Adapter
     from saebench_canon.input import Input
-    from saebench_canon.metric import Metric
     from saebench_canon.report import Report
-    from saebench_canon.trainer import Trainer
+    from saebench_canon.scores import Metric
+    from saebench_canon.training import Trainer
 
 GROUP = hookspecs.PROJECT
 BUILT_IN = "saebench_canon.builtin"
@@ -152,11 +152,12 @@ def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
         raise CanonError(
             f"plugin '{name}' has an unknown hook '{misspelt[0]}'", hint=nearest(misspelt[0], known)
         )
-    manager.register(plugin, name=name)
     try:
+        manager.register(plugin, name=name)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        manager.unregister(name=name)
+        if manager.has_plugin(name):
+            manager.unregister(name=name)
         raise CanonError(f"plugin '{name}': {error}") from None
 
 

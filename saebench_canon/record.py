@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.metric import Mark, Measurement, Metric, Undefined, Value
+from saebench_canon.scores import Mark, Measurement, Metric, Undefined, Value
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from saebench_canon.metric import Metric
     from saebench_canon.rows import Row
+    from saebench_canon.scores import Metric
 
 
 @dataclass(frozen=True)

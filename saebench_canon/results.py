@@ -10,10 +10,10 @@ from typing import Any
 
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.fingerprint import fingerprint
-from saebench_canon.metric import Mark, Metric
 from saebench_canon.plan import Plan
 from saebench_canon.provenance import git_state, hardware, versions
 from saebench_canon.rows import Row
+from saebench_canon.scores import Mark, Metric
 from saebench_canon.store import Store
 
 

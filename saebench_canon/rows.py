@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from saebench_canon.metric import Mark, Of
+from saebench_canon.scores import Mark, Of
 
 Status = Literal["measured", "undefined", "failed", "missing"]
 Axis = str | int | float | bool

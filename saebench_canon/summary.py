@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from saebench_canon.metric import Score
 from saebench_canon.rows import Axis, Status
+from saebench_canon.scores import Score
 from saebench_canon.stats import LEVEL, Estimate
 
 HEADLINES: Mapping[str, tuple[str, ...]] = {

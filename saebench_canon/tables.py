@@ -13,8 +13,8 @@ from dataclasses import replace
 from math import fsum
 from typing import Any
 
-from saebench_canon.metric import Metric, Score
 from saebench_canon.rows import Axis, Row, Status
+from saebench_canon.scores import Metric, Score
 from saebench_canon.stats import LEVEL, Estimate, over_group, over_pairs, over_seeds
 from saebench_canon.summary import (
     HEADLINES,

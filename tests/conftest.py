@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas.core.arrays.arrow.extension_types  # noqa: F401  see below
 import pyarrow.parquet  # noqa: F401
 import pytest
-import scipy.optimize  # noqa: F401
+import scipy.optimize
 import scipy.stats  # noqa: F401
 import torch
 from safetensors.torch import save_file

@@ -17,8 +17,8 @@ from saebench_canon.acts import Acts
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.reconstruction import fidelity_sums, mean_and_covariance
 from saebench_canon.kernels.resampling import Ratio, documents, ratio, touches_zero
-from saebench_canon.metric import Measurement, Undefined, Value
 from saebench_canon.metrics.fidelity import fidelity
+from saebench_canon.scores import Measurement, Undefined, Value
 
 
 def data(n: int = 60, d: int = 8, seed: int = 0) -> Acts:

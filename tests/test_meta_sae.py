@@ -26,8 +26,8 @@ from saebench_canon.kernels.meta_sae import (
 )  # fmt: skip
 from saebench_canon.kernels.nulls import isotropic
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.metric import Measurement, Undefined, Value
 from saebench_canon.metrics.meta_sae import meta_sae, sorted_rows
+from saebench_canon.scores import Measurement, Undefined, Value
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -104,7 +104,8 @@ def test_canon_plugins_allows_blocks_and_empties(
     installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed(one=SimpleNamespace(x=1), two=SimpleNamespace(x=2))
-    for wish, names in [("one", {"one"}), ("-one", {"two"}), ("", set()), ("one,two", {"one", "two"})]:
+    wishes = {"one": {"one"}, "-one": {"two"}, "": set(), "one,two": {"one", "two"}}
+    for wish, names in wishes.items():
         monkeypatch.setenv("CANON_PLUGINS", wish)
         assert set(load_registry().sources) - {plugins.BUILT_IN} == names
     monkeypatch.setenv("CANON_PLUGINS", "tow")

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from saebench_canon.kernels.matching import correlations, match
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.metric import Measurement, Undefined, Value
 from saebench_canon.metrics.seed_matching import seed_matching
+from saebench_canon.scores import Measurement, Undefined, Value
 from saebench_canon.stats import jackknife_stderr
 
 KINDS = ["relu", "topk", "batchtopk"]

@@ -24,10 +24,10 @@ from saebench_canon.kernels.stitching import (
     stitch,
     stitched_bias,
 )  # fmt: skip
-from saebench_canon.metric import Measurement, Undefined, Value
 from saebench_canon.metrics.fidelity import fidelity
 from saebench_canon.metrics.stitching import NEEDS_DATA, stitching
 from saebench_canon.sae import fold
+from saebench_canon.scores import Measurement, Undefined, Value
 
 KINDS = ["relu", "topk", "batchtopk"]
 

@@ -255,7 +255,7 @@ def module_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return args[0] if args else kwargs.get("hidden_states")
 
 
-class _Reached(Exception):  # noqa: N818 - not an error: the forward pass has gone far enough
+class _Reached(Exception):
     """Carries the value out of the forward pass that need not go on."""
 
     def __init__(self, value: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from saebench_canon.metric import Value
+from saebench_canon.scores import Value
 
 if TYPE_CHECKING:
     from saebench_canon.kernels.resampling import Ratio

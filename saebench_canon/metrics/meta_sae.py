@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError, nearest
-from saebench_canon.metric import Mark, Measurement, Score, Undefined, Value, metric
+from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
     from torch import Tensor

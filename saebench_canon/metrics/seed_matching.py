@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from saebench_canon.metric import Mark, Measurement, Score, Undefined, Value, metric
 from saebench_canon.progress import track
+from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
 from saebench_canon.stats import jackknife_stderr
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from saebench_canon.metric import Mark, Measurement, Score, Undefined, Value, metric
 from saebench_canon.metrics.estimates import complement, of_documents
+from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from saebench_canon.metric import Metric
 from saebench_canon.report import Report
 from saebench_canon.rows import Row
+from saebench_canon.scores import Metric
 
 
 def _write(rows: Sequence[Row], metrics: Sequence[Metric], path: Path) -> None:

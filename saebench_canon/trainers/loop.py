@@ -21,8 +21,8 @@ from torch import Tensor
 from saebench_canon import progress
 from saebench_canon.acts import Acts
 from saebench_canon.errors import CanonError
-from saebench_canon.trainer import Trained
 from saebench_canon.trainers.gradients import Revival, Select, set_gradients
+from saebench_canon.training import Trained
 
 Gradients = Callable[[TrainingSAE[Any], Tensor, int], Tensor]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.trainer import Trained, trainer
+from saebench_canon.training import Trained, trainer
 
 if TYPE_CHECKING:
     from saebench_canon.acts import Acts

@@ -1,0 +1,136 @@
+"""What a metric is: a function whose positional parameters are inputs, keyword-only ones settings.
+
+    @metric(scores=[Score("l0", better="lower", digits=1)], of="sae", version=1)
+    def l0(codes, *, threshold: float = 0.0):
+        return {"l0": ...}
+
+Inputs by subject: of="sae" may ask for `sae` and, of that SAE, `codes`; of="pair" for `small`,
+`large`, `small_codes`, `large_codes`; of="group" for `saes` and `codes` (tuples, one entry an SAE).
+All may ask for `acts`, `tokens`, `model` (of the data), `seed`, `memo`, `peers`, `peers_codes`.
+A positional parameter with default None is an input the metric can do without.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from saebench_canon.errors import CanonError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Of = Literal["sae", "pair", "group"]
+Better = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of a metric: its direction, the decimals shown, and the null printed beside it."""
+
+    name: str
+    better: Better | None = None
+    digits: int = 3
+    null: str | None = None
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A score's estimate with its standard error and the number and kind of units behind it."""
+
+    value: float
+    stderr: float | None = None
+    n: int | None = None
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
+class Undefined:
+    """A score that its definition leaves undefined here, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A remark that tables print: `unfit` withholds the verdict, `caveat` stands beside it."""
+
+    kind: Literal["unfit", "caveat", "note"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a metric returns when it has more to give than a dict of scores."""
+
+    scores: Mapping[str, float | Value | Undefined]
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    marks: tuple[Mark, ...] = ()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named, versioned function from inputs and settings to scores."""
+
+    name: str
+    of: Of
+    version: int
+    scores: tuple[Score, ...]
+    measure: Callable[..., Measurement | Mapping[str, float | Value | Undefined]]
+    inputs: tuple[str, ...]
+    optional: frozenset[str]
+    settings: Mapping[str, Any]
+    kinds: Mapping[str, str]  # the settings' annotations
+    help: str
+
+    def score(self, name: str) -> Score:
+        """The declared score of that name."""
+        return next(score for score in self.scores if score.name == name)
+
+
+def metric(
+    *, scores: Iterable[Score], of: Of, version: int, name: str | None = None
+) -> Callable[[Callable[..., Any]], Metric]:
+    """Make a metric of a function; the function's name is the metric's unless one is given."""
+
+    def decorate(function: Callable[..., Any]) -> Metric:
+        parameters = inspect.signature(function).parameters.values()
+        title = name or function.__name__
+        inputs, optional, settings, kinds = [], set(), {}, {}
+        for parameter in parameters:
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                if parameter.default is parameter.empty:
+                    raise CanonError(
+                        f"metric '{title}': the setting '{parameter.name}' has no default",
+                        hint="Give every keyword-only parameter a default.",
+                    )
+                settings[parameter.name] = parameter.default
+                kinds[parameter.name] = _written(parameter.annotation)
+            elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise CanonError(f"metric '{title}' takes *{parameter.name}; name each input")
+            else:
+                inputs.append(parameter.name)
+                if parameter.default is None:
+                    optional.add(parameter.name)
+        return Metric(
+            name=title,
+            of=of,
+            version=version,
+            scores=tuple(scores),
+            measure=function,
+            inputs=tuple(inputs),
+            optional=frozenset(optional),
+            settings=settings,
+            kinds=kinds,
+            help=inspect.cleandoc(function.__doc__ or ""),
+        )
+
+    return decorate
+
+
+def _written(annotation: Any) -> str:
+    """An annotation as its source has it."""
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
