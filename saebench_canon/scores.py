@@ -83,8 +83,8 @@ class Metric:
     inputs: tuple[str, ...]
     optional: frozenset[str]
     settings: Mapping[str, Any]
-    kinds: Mapping[str, str]  # the settings' annotations
     help: str
+    kinds: Mapping[str, str] = field(default_factory=dict)  # the settings' annotations
 
     def score(self, name: str) -> Score:
         """The declared score of that name."""

@@ -105,12 +105,9 @@ def _completeness(line: Line, margins: Margins) -> str:
         lost = novel if novel is None or novel.estimate is None else gain
         name = "novel_share" if lost is novel else "novel_gain"
         return f"not judged: {_missing(name, lost)}"
-    removed, verb = gain.estimate, "removes"
-    if removed.value < 0:
-        removed, verb = _negative(removed), "adds"
     parts = [
         f"{_number(novel.estimate)} of the larger's latents are novel{_floor(novel)}",
-        f"inserting them {verb} {_number(removed)} of the error{_floor(gain)}",
+        f"inserting them {_change(gain)} of the error{_at_floor(gain)}",
     ]
     if novel.estimate.seeds < margins.seeds:
         parts.append(_wanting(novel.estimate, margins))
@@ -118,6 +115,26 @@ def _completeness(line: Line, margins: Margins) -> str:
         above = gain.estimate.value - gain.null.value
         parts.append(f"no floor: above the random dictionary by {_short(above)}")
     return f"not judged yet: {'; '.join(parts)}."
+
+
+def _verb(gain: Estimate) -> str:
+    return "adds" if gain.value < 0 else "removes"
+
+
+def _change(gain: Cell) -> str:
+    """A gain in words: its sign is in the verb."""
+    assert gain.estimate is not None
+    size = _negative(gain.estimate) if gain.estimate.value < 0 else gain.estimate
+    return f"{_verb(gain.estimate)} {_number(size)}"
+
+
+def _at_floor(gain: Cell) -> str:
+    """The floor of a gain, with its own verb where that is another."""
+    if gain.floor is None or gain.estimate is None:
+        return ""
+    verb = _verb(gain.floor)
+    told = "" if verb == _verb(gain.estimate) else f": {verb}"
+    return f" (floor{told} {_short(abs(gain.floor.value))})"
 
 
 def _atomicity(line: Line, margins: Margins) -> str:

@@ -7,8 +7,10 @@ from typing import Any
 import made_up_run as run
 import pytest
 
+from saebench_canon.stats import Estimate
+from saebench_canon.summary import Cell, Line
 from saebench_canon.tables import summarise
-from saebench_canon.verdict import Margins, Verdict, verdicts
+from saebench_canon.verdict import Margins, Verdict, _completeness, verdicts
 
 
 def judged(
@@ -139,3 +141,25 @@ def test_training_and_dead_share_stand_beside_uniqueness() -> None:
     (block,) = summarise(run.rows(archs=["relu"]), run.declared()).blocks
     beside = next(v.beside for v in verdicts(block) if v.question == "unique?")
     assert beside == ("dead share .01", "trained on 2 M tokens")
+
+
+@pytest.mark.parametrize(
+    ("gain", "floor", "said"),
+    [
+        (0.12, 0.03, "inserting them removes .12 of the error (floor .03)"),
+        (-0.59, -0.64, "inserting them adds .59 of the error (floor .64)"),
+        (-0.59, 0.03, "inserting them adds .59 of the error (floor: removes .03)"),
+        (0.12, -0.64, "inserting them removes .12 of the error (floor: adds .64)"),
+    ],
+)
+def test_a_gain_below_zero_is_an_error_that_comes(gain: float, floor: float, said: str) -> None:
+    cells = {
+        "novel_share": Cell(point(0.5), "measured"),
+        "novel_gain": Cell(point(gain), "measured", floor=point(floor)),
+    }
+    line = Line((128, 256), "128 → 256", cells, subjects=("a", "b"), cases=("id",))
+    assert said in _completeness(line, Margins())
+
+
+def point(value: float) -> Estimate:
+    return Estimate(value, None, 1, "seeds", "point", (value,))
