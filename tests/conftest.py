@@ -96,7 +96,7 @@ over = "all-pairs:seed"
 
 [[metric]]
 name = "meta_sae"
-settings = { steps = 20, batch = 64 }
+settings = { steps = 20, batch = 64, k = 2 }
 
 [[metric]]
 name = "seed_matching"

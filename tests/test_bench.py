@@ -1,0 +1,171 @@
+"""The bench: inputs made once, records whole, scores the same however they are computed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import write_acts
+
+from saebench_canon.bench import Bench, Execution
+from saebench_canon.errors import CanonError
+from saebench_canon.plan import Plan, make_plan
+from saebench_canon.plugins import load_registry
+from saebench_canon.record import Record
+from saebench_canon.sae import CanonicalSAE
+from saebench_canon.store import Store
+
+REGISTRY = load_registry()
+KEYS = {
+    "id", "metric", "version", "settings", "subject", "peers", "seed", "scores", "tables", "marks",
+    "provenance",
+}  # fmt: skip
+
+
+def planned(suite: Path, store: str) -> tuple[Plan, Bench]:
+    kept = Store(suite.parent / store)
+    return make_plan(suite, REGISTRY, kept), Bench(REGISTRY, kept)
+
+
+def measure(plan: Plan, bench: Bench) -> dict[str, Record]:
+    return {str(case): bench.measure(case) for case in plan.cases}
+
+
+def test_each_sae_encodes_each_batch_once_for_all_metrics(
+    suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+    encode = CanonicalSAE.encode_sparse
+
+    def counting(sae: CanonicalSAE, x: torch.Tensor) -> object:
+        encoded.append(len(x))
+        return encode(sae, x)
+
+    monkeypatch.setattr(CanonicalSAE, "encode_sparse", counting)
+    plan, bench = planned(suite, "store")
+    measure(plan, bench)
+    assert encoded == [600] * 4  # four SAEs; fidelity, pairs, floors and groups share their codes
+
+
+def test_records_have_the_contracts_keys(suite: Path) -> None:
+    plan, bench = planned(suite, "store")
+    record = bench.measure(plan.cases[0])
+    kept = json.loads((bench.store.root / "records" / f"{record.id}.json").read_text())
+    assert set(kept) == KEYS
+    assert set(kept["scores"]["mse"]) >= {"value", "stderr", "n", "unit"}
+    assert set(kept["subject"][0]) == {"ref", "digest"}
+    latents = pd.read_parquet(bench.store.root / kept["tables"]["latents"])
+    assert len(latents) == 24
+    assert Record.from_json(kept) == record
+
+
+def test_cold_and_cached_scores_are_the_same(suite: Path) -> None:
+    plan, bench = planned(suite, "store")
+    cold = measure(plan, bench)
+    cached = measure(*planned(suite, "store"))
+    assert {key: record.scores for key, record in cold.items()} == {
+        key: record.scores for key, record in cached.items()
+    }
+
+
+def test_the_order_of_cases_changes_nothing(suite: Path) -> None:
+    plan, bench = planned(suite, "forth")
+    forth = measure(plan, bench)
+    backwards = replace(plan, cases=plan.cases[::-1], ids=plan.ids[::-1])
+    back = measure(backwards, planned(suite, "back")[1])
+    assert {key: record.scores for key, record in forth.items()} == {
+        key: record.scores for key, record in back.items()
+    }
+
+
+def test_batch_size_changes_no_score_but_by_rounding(suite: Path) -> None:
+    plan, whole = planned(suite, "whole")
+    parts = Bench(REGISTRY, Store(suite.parent / "parts"), Execution(batch_size=37))
+    for case in plan.cases:
+        if case.metric.name != "meta_sae":
+            first, second = whole.measure(case).scores, parts.measure(case).scores
+            for name, score in first.items():
+                if score["value"] is None:
+                    assert second[name] == score
+                else:
+                    assert second[name]["value"] == pytest.approx(score["value"], rel=1e-5)
+
+
+def test_the_global_generator_is_left_alone(suite: Path) -> None:
+    plan, bench = planned(suite, "store")
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    measure(plan, bench)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_case_without_data_says_what_it_lacks(suite: Path) -> None:
+    suite.write_text(suite.read_text().replace('data = "planted"\n', ""))
+    plan, bench = planned(suite, "store")
+    outcomes = {}
+    for case in plan.cases:
+        try:
+            outcomes[case.label] = bench.measure(case).marks
+        except CanonError as error:
+            outcomes[case.label] = str(error)
+    assert "metric 'fidelity' needs activations" in outcomes["fidelity"]
+    assert "Name a data table" in outcomes["fidelity"]
+    assert any("counts as live" in mark["reason"] for mark in outcomes["meta_sae"])
+
+
+def test_two_documents_sets_give_other_data(suite: Path) -> None:
+    plan, _ = planned(suite, "store")
+    write_acts(suite.parent / "acts.safetensors", documents=7)
+    again, _ = planned(suite, "store")
+    assert not set(plan.ids) & set(again.ids)
+
+
+def _make(root: str, log: str) -> None:
+    import time
+
+    def make(folder: Path) -> None:
+        with Path(log).open("a") as file:
+            file.write("made\n")
+        time.sleep(0.3)
+        (folder / "x").write_text("done")
+
+    made = Store(Path(root)).artefact("thing", make, what="a thing")
+    assert (made / "x").read_text() == "done"
+
+
+def test_what_two_processes_want_at_once_is_made_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=_make, args=(str(tmp_path / "s"), str(log))) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert log.read_text() == "made\n"
+
+
+def test_an_artefact_whose_making_fails_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def make(folder: Path) -> None:
+        (folder / "half").touch()
+        raise ValueError("broken off")
+
+    with pytest.raises(ValueError, match="broken off"):
+        store.artefact("thing", make, what="a thing")
+    assert not list((tmp_path / "artefacts").iterdir())
+
+
+def test_a_damaged_record_counts_as_not_measured(suite: Path) -> None:
+    plan, bench = planned(suite, "store")
+    record = bench.measure(plan.cases[0])
+    path = bench.store.root / "records" / f"{record.id}.json"
+    path.write_text(path.read_text()[:100])
+    assert bench.store.record(record.id) is None
+    assert plan.state(record.id) == "missing"

@@ -1,0 +1,111 @@
+"""`evaluate`: the same scores as a suite, for SAEs in memory and by ref."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import planted_acts
+from safetensors.torch import load_file
+
+import saebench_canon
+from saebench_canon import Acts, CanonError, evaluate
+from saebench_canon.commands import show
+from saebench_canon.run import run as run_suite
+
+DOC = torch.arange(600) * 20 // 600
+
+
+def in_memory(folder: Path) -> SimpleNamespace:
+    """The folder's ReLU SAE as a plain object, as its weights are written."""
+    weights = load_file(folder / "sae_weights.safetensors")
+    return SimpleNamespace(
+        W_dec=weights["W_dec"],
+        b_dec=weights["b_dec"],
+        encode=lambda x: torch.relu(x @ weights["W_enc"] + weights["b_enc"]),
+        decode=lambda codes: codes @ weights["W_dec"] + weights["b_dec"],
+    )
+
+
+def values(frame: object) -> dict[tuple[str, str, str], float]:
+    rows = frame[frame["status"] == "measured"]  # type: ignore[index]
+    return {(row.label, "+".join(row.subject), row.score): row.value for row in rows.itertuples()}
+
+
+def test_it_gives_the_scores_of_a_suite(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["relu-w24-s0", "relu-w24-s1", "relu-w48-s0", "relu-w48-s1"]
+    folders = {name: suite.parent / "saes" / name.removeprefix("relu-") for name in names}
+    acts = Acts(planted_acts(), DOC)
+    metrics = ["fidelity", "stitching", "seed_matching"]
+    by_ref = evaluate({name: str(path) for name, path in folders.items()}, acts, metrics)
+    assert run_suite([str(suite), "-q", "-k", "fidelity or stitching or seed_matching"]) == 0
+    capsys.readouterr()
+    show(SimpleNamespace(store=".canon", suite=None, json=True, errors=False, plugin=[]))
+    rows = json.loads(capsys.readouterr().out)
+    wanted = {
+        (row["label"], "+".join(row["subject"]), row["score"]): row["value"]
+        for row in rows
+        if row["status"] == "measured" and row["label"] in metrics
+    }
+    assert wanted == values(by_ref)
+
+
+def test_objects_in_memory_score_like_their_files(suite: Path) -> None:
+    folders = {name: suite.parent / "saes" / name for name in ("w24-s0", "w24-s1", "w48-s0")}
+    acts = Acts(planted_acts(), DOC)
+    metrics = ["fidelity", "stitching"]
+    by_ref = values(evaluate({name: str(path) for name, path in folders.items()}, acts, metrics))
+    objects = {name: in_memory(path) for name, path in folders.items()}
+    by_object = values(evaluate(objects, acts, metrics))
+    assert by_ref.keys() == by_object.keys()
+    for key, value in by_ref.items():
+        assert by_object[key] == pytest.approx(value, rel=1e-4, abs=1e-6)
+
+
+def test_without_activations_what_decoders_tell(suite: Path) -> None:
+    saes = [str(suite.parent / "saes" / name) for name in ("w24-s0", "w48-s0")]
+    frame = evaluate(saes, metrics=["stitching"])
+    measured = set(frame[frame["status"] == "measured"]["score"])
+    assert {"novel_share", "span_residual"} <= measured
+    assert set(frame["status"]) == {"measured", "undefined"}
+
+
+def test_settings_and_seed_reach_the_metric(suite: Path) -> None:
+    saes = [str(suite.parent / "saes" / name) for name in ("w24-s0", "w48-s0")]
+    frame = evaluate(
+        saes, metrics=["stitching"], settings={"stitching": {"threshold": 0.2}}, seed=3
+    )
+    assert frame["settings"][0]["threshold"] == 0.2
+    assert set(frame["seed"]) == {3}
+
+
+@pytest.mark.parametrize(
+    ("saes", "options", "sentence"),
+    [
+        ([], {}, "there are no SAEs"),
+        (["saes/w24-s0"], {"metrics": ["fidelty"]}, "unknown metric 'fidelty'.*'fidelity'"),
+        (["saes/w24-s0"], {"metrics": ["stitching"]}, "no pair or group"),
+        (["saes/w24-s0"], {"settings": {"stitching": {}}}, "names 'stitching', which is not"),
+        (["saes/w24-s0"], {"settings": {"fidelity": {"thr": 1}}}, "no setting 'thr'"),
+        (["saes/w24-s9"], {}, "no file or folder"),
+        ([SimpleNamespace()], {}, "W_dec"),
+        ("saes/w24-s0", {}, "must be a mapping or a list"),
+        (["saes/w24-s0"], {"acts": [1, 2]}, "must be a tensor"),
+        (["saes/w24-s0"], {"acts": torch.zeros(4, 8)}, "width 16"),
+    ],
+)
+def test_mistakes_are_sentences(
+    suite: Path, saes: object, options: dict[str, object], sentence: str
+) -> None:
+    acts = options.pop("acts", planted_acts(50))
+    with pytest.raises(CanonError, match=sentence):
+        evaluate(saes, acts, **options)  # type: ignore[arg-type]
+
+
+def test_the_package_exports_what_plugins_are_written_with() -> None:
+    for name in saebench_canon.__all__:
+        assert callable(getattr(saebench_canon, name))
+    assert not hasattr(saebench_canon, "nothing")
