@@ -1,0 +1,332 @@
+"""The reference in docs/: its suites parse, its plugins run, and it names all that the code has."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import D, planted_acts, write_acts, write_sae
+
+from saebench_canon import plugins, pytest_plugin, toml_table
+from saebench_canon.bench import Bench
+from saebench_canon.plan import Plan, make_plan
+from saebench_canon.plugins import Registry, load_registry
+from saebench_canon.ref import Ref
+from saebench_canon.sae import CanonicalSAE
+from saebench_canon.specs import DataSpec
+from saebench_canon.store import Store
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
+ARROWS = {"higher": "↑", "lower": "↓", None: "–"}
+
+pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="docs/ is not here")
+
+
+def blocks(language: str) -> dict[str, str]:
+    """Every fenced block of a language, by page and number."""
+    found = {}
+    for page, text in PAGES.items():
+        parts = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        found |= {f"{page}-{number}": part for number, part in enumerate(parts, start=1)}
+    return found
+
+
+SUITES = {name: text for name, text in blocks("toml").items() if "[[sae]]" in text}
+PLUGINS = {re.findall(r'^"""(\w+):', text)[0].lower(): text for text in blocks("python").values()}
+
+
+def section(page: str, title: str) -> str:
+    """The text below a heading of the second level."""
+    parts = re.split(r"^## ", PAGES[page], flags=re.MULTILINE)
+    return next(part for part in parts if part.splitlines()[0] == title)
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The cells of each line of the text's tables, by the code names in its first cell."""
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("| `"):
+            first, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            found |= dict.fromkeys(re.findall(r"`([^`]+)`", first), cells)
+    return found
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return load_registry()
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with every file that the suites of docs/ name."""
+    monkeypatch.chdir(tmp_path)
+    write_acts(tmp_path / "acts.safetensors")
+    for width in (24, 48):
+        for seed in (0, 1):
+            write_sae(tmp_path / "saes" / f"w{width}-s{seed}", width, seed=seed)
+    model = tmp_path / "models" / "my-lm"
+    model.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json"):
+        (model / name).write_text("{}")
+    (model / "model.safetensors").write_bytes(b"")
+    (tmp_path / "stories.jsonl").write_text('{"text": "Once upon a time"}\n')
+    return tmp_path
+
+
+def planned(text: str, folder: Path, plugin: str | None = None) -> tuple[Plan, Bench]:
+    """The plan of TOML text, under a plugin file if there is one, and a bench for it."""
+    (folder / "suite.toml").write_text(text)
+    if plugin is not None:
+        (folder / "mine.py").write_text(plugin)
+    found = load_registry([] if plugin is None else [folder / "mine.py"])
+    store = Store(folder / "store")
+    return make_plan(folder / "suite.toml", found, store), Bench(found, store)
+
+
+def test_there_are_whole_suites_and_a_plugin_of_each_kind() -> None:
+    assert len(SUITES) >= 2
+    assert set(PLUGINS) >= {"metric", "input", "adapter", "trainer", "verb"}
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_whole_suite_of_the_docs_can_be_planned(name: str, example: Path) -> None:
+    plan, _ = planned(SUITES[name], example)
+    labels = {case.label for case in plan.cases}
+    assert labels >= {"fidelity", "stitching", "floor", "meta_sae", "seed_matching"}
+
+
+def test_set_as_the_docs_write_it_is_understood(example: Path, registry: Registry) -> None:
+    lines = re.findall(r"^    --set '?(.+?)'?(?: +#.*)?$", PAGES["suites"], re.MULTILINE)
+    assert len(lines) == 5
+    (example / "suite.toml").write_text(SUITES["suites-2"])
+    store = Store(example / "store")
+    plan = make_plan(example / "suite.toml", registry, store, settings=lines)
+    assert plan.suite.data["stories"].tokens == 100_000
+    assert {sae.source.settings["lr"] for sae in plan.suite.saes} == {3e-4}  # type: ignore[union-attr]
+    assert {sae.dtype for sae in plan.suite.saes} == {"float64"}
+    assert [spec.settings.get("threshold") for spec in plan.suite.metrics][1] == 0.5
+    assert {tuple(spec.seeds) for spec in plan.suite.metrics} == {(0, 1)}
+
+
+ON_FILE = """
+[data.acts]
+file = "acts.safetensors"
+
+[[sae]]
+name = "it"
+{source}
+data = "acts"
+
+[[metric]]
+name = "{metric}"
+"""
+
+
+def measured(text: str, folder: Path, plugin: str) -> Mapping[str, Any]:
+    """The scores of the one case of a suite under a plugin."""
+    plan, bench = planned(text, folder, plugin)
+    (case,) = plan.cases
+    return bench.measure(case).scores
+
+
+def test_the_metric_of_the_docs_measures(example: Path) -> None:
+    text = ON_FILE.format(source='uri = "saes/w24-s0"', metric="crowding")
+    scores = measured(text, example, PLUGINS["metric"])
+    assert 0 < scores["nearest"]["value"] <= 1
+    assert 0 < scores["nearest_null"]["value"] <= 1
+
+
+def test_the_input_of_the_docs_is_made_and_kept(example: Path) -> None:
+    text = ON_FILE.format(source='uri = "saes/w24-s0"', metric="breadth")
+    assert 0 <= measured(text, example, PLUGINS["input"])["narrow_share"]["value"] <= 1
+    plan, bench = planned(text, example, PLUGINS["input"])
+    (case,) = plan.cases
+    share = bench.input("document_share", case.data, case.subject[0])
+    codes, acts = (bench.input(each, case.data, case.subject[0]) for each in ("codes", "acts"))
+    active = codes.dense() > 0
+    by_hand = torch.stack([active[acts.doc == doc].any(dim=0) for doc in acts.doc.unique()])
+    assert torch.allclose(share, by_hand.float().mean(dim=0))
+    assert list((example / "store" / "artefacts").glob("*/share.pt"))
+
+
+def test_the_adapter_of_the_docs_loads_by_scheme_and_by_bare_path(example: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    from safetensors.torch import load_file
+
+    weights = load_file(example / "saes" / "w24-s0" / "sae_weights.safetensors")
+    numpy.savez(example / "it.npz", **{key: each.numpy() for key, each in weights.items()})
+    for uri in ("npz:it.npz", "it.npz"):
+        text = ON_FILE.format(source=f'uri = "{uri}"', metric="fidelity")
+        plan, bench = planned(text, example, PLUGINS["adapter"])
+        sae = bench.sae(plan.cases[0].subject[0], plan.cases[0].data)
+        same = load_registry().adapter("file").load(Ref.parse(f"file:{example}/saes/w24-s0"))
+        x = planned_x(sae)
+        assert torch.allclose(sae.decode(sae.encode(x)), same.decode(same.encode(x)), atol=1e-5)
+        assert bench.measure(plan.cases[0]).scores["l0"]["value"] > 0
+
+
+def planned_x(sae: CanonicalSAE) -> torch.Tensor:
+    assert sae.d == D
+    return planted_acts(n=50)
+
+
+def test_the_trainer_of_the_docs_trains_what_is_measured(example: Path) -> None:
+    source = "train = { arch = 'random_rows', width = 24, k = 3 }"
+    text = ON_FILE.format(source=source, metric="fidelity").replace("[[sae]]", HOLDOUT, 1)
+    scores = measured(text, example, PLUGINS["trainer"])
+    assert 0 < scores["l0"]["value"] <= 3
+
+
+HOLDOUT = "holdout = 0.2\n\n[[sae]]"
+
+
+def test_the_verb_of_the_docs_sees_every_case(example: Path) -> None:
+    text = ON_FILE.format(source='uri = "saes/w24-s0"', metric="fidelity")
+    measured(text, example, PLUGINS["verb"])
+    assert (example / "seconds.csv").read_text().startswith("it fidelity,")
+
+
+def test_the_distribution_of_the_docs_names_the_entry_point_group() -> None:
+    found = [
+        tomllib.loads(text)["project"]["entry-points"]
+        for text in blocks("toml").values()
+        if "[project]" in text
+    ]
+    assert [list(groups) for groups in found] == [[plugins.GROUP]]
+
+
+def test_every_score_stands_in_its_metrics_table_with_direction_and_null(
+    registry: Registry,
+) -> None:
+    for metric in registry.metrics.values():
+        table = rows(section("metrics", metric.name))
+        for score in metric.scores:
+            assert score.name in table, f"{metric.name}.{score.name}"
+            direction, *rest = table[score.name]
+            assert direction == ARROWS[score.better], f"{metric.name}.{score.name}"
+            assert score.null is None or f"`{score.null}`" in rest, f"{metric.name}.{score.name}"
+
+
+def test_every_setting_of_a_metric_stands_there_with_its_default(registry: Registry) -> None:
+    for metric in registry.metrics.values():
+        text = section("metrics", metric.name)
+        for name, default in metric.settings.items():
+            assert f"`{name}`" in text, f"{metric.name}.{name}"
+            assert default is None or _with_default(name, default, text), f"{metric.name}.{name}"
+
+
+def _with_default(name: str, default: Any, text: str) -> bool:
+    shown = f'`"{default}"`' if isinstance(default, str) else f"{default:g}"
+    return f"`{name}` ({shown})" in text or rows(text).get(name, [""])[0] == shown
+
+
+def test_every_table_of_a_metric_is_described(registry: Registry, example: Path) -> None:
+    plan, bench = planned(SUITES["suites-1"].replace("meta_seeds = 2", "steps = 2"), example)
+    seen: set[str] = set()
+    for case in plan.cases:
+        if case.metric.name in seen or case.metric.name == "meta_sae":
+            continue
+        seen.add(case.metric.name)
+        text = section("metrics", case.metric.name)
+        for name, path in bench.measure(case).tables.items():
+            import pandas as pd
+
+            told = text.split(f"Table `{name}`", 1)[1]
+            for column in pd.read_parquet(bench.store.root / path).columns:
+                assert f"`{column}`" in told, f"{case.metric.name}, table {name}, {column}"
+    assert len(seen) == 3
+
+
+def test_every_key_of_a_suite_is_told(
+    example: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, set[str]] = {}
+    finish = toml_table.Table.finish
+
+    def noting(self: toml_table.Table, also: Any = ()) -> None:
+        kind = re.search(r"\[+\w+", self.where)
+        asked.setdefault(kind[0].strip("[") if kind else "top", set()).update(self._asked)
+        finish(self, also)
+
+    monkeypatch.setattr(toml_table.Table, "finish", noting)
+    planned(SUITES["suites-1"], example)
+    titles = {"suite": "[suite]", "data": "[data.NAME]", "sae": "[[sae]]",
+              "metric": "[[metric]]", "gate": "[[gate]]"}  # fmt: skip
+    assert set(asked) == {*titles, "top"}
+    for kind, title in titles.items():
+        told = rows(section("suites", title))
+        assert asked[kind] <= told.keys(), kind
+    assert asked["top"] == set(titles)
+
+
+def test_every_default_of_a_data_table_is_the_codes() -> None:
+    told = rows(section("suites", "[data.NAME]"))
+    for field in fields(DataSpec):
+        if field.name in told:
+            shown = told[field.name][1].strip('`"')
+            kept = field.default
+            assert shown == str(kept) or kept is None, field.name
+
+
+def test_every_setting_of_a_trainer_is_told_with_its_default(registry: Registry) -> None:
+    table = rows(section("suites", "[[sae]]"))
+    names = re.findall(r"\| setting \|(.+)\| meaning \|", PAGES["suites"])[0].split("|")
+    assert {name.strip() for name in names} == set(registry.trainers)
+    for at, name in enumerate(names):
+        settings = registry.trainers[name.strip()].settings
+        for setting, cells in table.items():
+            if len(cells) > len(names):
+                shown = str(settings[setting]) if setting in settings else ""
+                assert cells[at] == shown, f"{name}.{setting}"
+        assert set(settings) <= table.keys()
+
+
+class Options(list[str]):
+    """A pytest parser that only notes the options it is given."""
+
+    def getgroup(self, name: str) -> Options:
+        return self
+
+    def addoption(self, name: str, **how: Any) -> None:
+        self.append(name)
+
+
+def test_every_option_of_run_is_told() -> None:
+    options = Options()
+    pytest_plugin.pytest_addoption(options)  # type: ignore[arg-type]
+    told = " ".join(rows(section("suites", "run")))
+    assert len(options) > 10
+    assert [option for option in options if f"{option} " not in f"{told} "] == []
+
+
+def test_every_hook_and_every_built_in_input_is_told(registry: Registry) -> None:
+    from saebench_canon import hookspecs
+
+    hooks = {name for name in vars(hookspecs) if name.startswith("canon_")}
+    told = {name.split("(")[0] for name in rows(section("plugins", "Hooks"))}
+    assert hooks == told
+    table = rows(section("plugins", "One-file plugins"))
+    for each in registry.inputs.values():
+        assert table[each.name][0] == ("SAE" if each.per == "sae" else "data"), each.name
+        assert (table[each.name][1] == "yes") == (not each.available(DataSpec("x", "x")))
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page, text in PAGES.items():
+        for target, anchor in re.findall(r"\]\(([\w./-]*\.md)?(?:#([\w-]+))?\)", text):
+            path = DOCS / target if target else DOCS / f"{page}.md"
+            assert path.is_file(), f"{page}: {target}"
+            assert not anchor or anchor in anchors(path), f"{page}: {target}#{anchor}"
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as hosts of repositories make them."""
+    titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles}
