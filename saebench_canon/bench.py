@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.case import Case
 from saebench_canon.errors import CanonError
 from saebench_canon.fingerprint import fingerprint
-from saebench_canon.identity import Identities, Wanted, wanted_by
+from saebench_canon.identity import OF_CASE, Identities, Wanted, wanted_by
 from saebench_canon.plugins import Registry
 from saebench_canon.provenance import versions
 from saebench_canon.record import Record, marks_of, scores_of
 from saebench_canon.ref import Ref
-from saebench_canon.scores import Measurement
+from saebench_canon.scores import Measurement, Undefined
 from saebench_canon.specs import DataSpec, SaeSpec, TrainSpec
 from saebench_canon.store import Store
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from saebench_canon.sae import CanonicalSAE
 
 HELD_IN_MEMORY = 12
+TRAINED = "training.json"  # beside a trained SAE: how its training went
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,6 @@ class Execution:
     device: str = "cpu"
     batch_size: int = 4096
     threads: int = 1
-    limited: bool = False
 
 
 @dataclass
@@ -73,9 +74,15 @@ class Bench:
         case_id = self.identities.case(case)
         started = time.perf_counter()
         self._check_widths(case)
-        arguments = [self._argument(wanted, case) for wanted in wanted_by(case, self.registry)]
-        inputs_ready = time.perf_counter()
-        measured = case.metric.measure(*arguments, **case.settings)
+        lacking = self._lacking(case)
+        if lacking is None:
+            wanted = list(wanted_by(case, self.registry))
+            arguments = [self._argument(each, case) for each in wanted]
+            inputs_ready = time.perf_counter()
+            measured = case.metric.measure(*arguments, **case.settings)
+        else:
+            inputs_ready = time.perf_counter()
+            measured = {score.name: Undefined(lacking) for score in case.metric.scores}
         scores = scores_of(case.metric, measured)
         tables = self._keep_tables(case_id, measured)
         return Record(
@@ -93,10 +100,11 @@ class Bench:
                 "versions": versions(),
                 "device": self.execution.device,
                 "threads": self.execution.threads,
-                "limited": self.execution.limited,
+                "limited": case.data is not None and case.data.limited,
                 "seconds": round(time.perf_counter() - inputs_ready, 3),
                 "seconds_inputs": round(inputs_ready - started, 3),
                 "data": self._told_data(case),
+                "trained": self._trainings(case),
             },
         )
 
@@ -165,9 +173,11 @@ class Bench:
 
             torch.set_num_threads(self.execution.threads)
             acts = self.input("train_acts", data)
-            trainer.train(
+            trained = trainer.train(
                 acts, folder, width=source.width, seed=source.seed, **dict(source.settings)
             )
+            text = json.dumps(asdict(trained), sort_keys=True)
+            (folder / TRAINED).write_text(text, encoding="utf-8")
 
         return self.store.artefact(
             self.identities.sae(spec, data), make, what=f"training of {spec.name}"
@@ -179,25 +189,30 @@ class Bench:
         if wanted.input == "memo":
             return self.memo
         if not self.identities.available(wanted.input, case.data):
-            if wanted.parameter in case.metric.optional:
-                return None
-            lacks = "activations" if case.data is None else f"data with '{wanted.input}'"
-            raise CanonError(
-                f"metric '{case.metric.name}' needs {lacks}", where=case.subject[0].where,
-                hint="Name a data table in this [[sae]] table." if case.data is None else None,
-            )  # fmt: skip
+            return None
         saes = (None,) if wanted.saes is None else wanted.saes
         values = tuple(self.input(wanted.input, case.data, sae) for sae in saes)
         if wanted.input == "sae":  # metrics compute on the CPU, where the codes are
             values = tuple(value.to("cpu") for value in values)
         return values if wanted.many else values[0]
 
+    def _lacking(self, case: Case) -> str | None:
+        """What the case's metric cannot do without and the suite's data does not give."""
+        for wanted in wanted_by(case, self.registry):
+            if (
+                wanted.input not in OF_CASE
+                and wanted.parameter not in case.metric.optional
+                and not self.identities.available(wanted.input, case.data)
+            ):
+                if case.data is None:
+                    return "needs activations, and the SAE has no data"
+                return f"needs '{wanted.input}', which data without a language model does not give"
+        return None
+
     def memo(
         self, key: Mapping[str, Any], make: Callable[[], dict[str, float]]
     ) -> dict[str, float]:
         """Numbers that depend on nothing but the key: computed once for all cases and runs."""
-        import json
-
         def write(folder: Path) -> None:
             (folder / "memo.json").write_text(json.dumps(make()), encoding="utf-8")
 
@@ -241,6 +256,15 @@ class Bench:
             draft.replace(path)
             paths[name] = str(path.relative_to(self.store.root))
         return paths
+
+    def _trainings(self, case: Case) -> dict[str, Any]:
+        """How the subject's SAEs were trained here: tokens seen, passes over the data, steps."""
+        told = {}
+        for sae in case.subject:
+            if isinstance(sae.source, TrainSpec):
+                text = (self.trained(sae, case.data) / TRAINED).read_text(encoding="utf-8")
+                told[self.identities.sae(sae, case.data)] = json.loads(text)
+        return told
 
     def _told(self, sae: SaeSpec, case: Case) -> dict[str, str]:
         digest = self.identities.sae(sae, case.data)

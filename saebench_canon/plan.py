@@ -95,7 +95,9 @@ def adjusted(suite: Suite, *, limit: int | None, dtype: Dtype | None) -> Suite:
     data, saes = dict(suite.data), list(suite.saes)
     if limit is not None:
         data = {
-            name: replace(spec, tokens=min(limit, spec.tokens or limit))
+            name: replace(spec, tokens=limit, limited=True)
+            if spec.tokens is None or limit < spec.tokens
+            else spec
             for name, spec in data.items()
         }
     if dtype is not None:

@@ -266,7 +266,6 @@ def bench(config: pytest.Config) -> Any:
                 device=config.option.device,
                 batch_size=config.option.batch_size,
                 threads=config.option.threads,
-                limited=config.option.limit is not None,
             ),
         )
     return session.bench

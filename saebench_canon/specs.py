@@ -25,6 +25,7 @@ class DataSpec:
     text: str | None = None
     split: str = "train"
     column: str = "text"
+    subset: str | None = None
     revision: str | None = None
     model_revision: str | None = None
     context: int = 128
@@ -34,6 +35,7 @@ class DataSpec:
     file: Path | None = None
     dtype: Dtype = "float32"
     center: bool | None = None
+    limited: bool = False
     root: Path = field(default=Path(), compare=False)
 
     @property

@@ -75,10 +75,9 @@ def over_seeds(
     if count == 1:
         if stderr is None or not (unit or "documents").startswith("doc"):
             return Estimate(value, None, 1, "seeds", "point", values)
-        half_width = _quantile(math.inf, level) * stderr
-        return Estimate(
-            value, half_width, n, unit or "documents", "bootstrap", values, stderr, math.inf
-        )
+        df = math.inf if n is None else n - 1
+        half_width = _quantile(df, level) * stderr
+        return Estimate(value, half_width, n, unit or "documents", "bootstrap", values, stderr, df)
     if count == 2:
         return Estimate(value, None, 2, "seeds", "values", values)
     spread = math.sqrt(math.fsum((each - value) ** 2 for each in values) / (count - 1))

@@ -21,6 +21,7 @@ def parse_data(name: str, table: Table, root: Path) -> DataSpec:
         text=table.optional("text", str),
         split=table.take("split", str, "train"),
         column=table.take("column", str, "text"),
+        subset=table.optional("subset", str),
         revision=table.optional("revision", str),
         model_revision=table.optional("model_revision", str),
         context=table.take("context", int, 128),
@@ -33,6 +34,10 @@ def parse_data(name: str, table: Table, root: Path) -> DataSpec:
         root=root,
     )
     table.finish()
+    if file is not None:
+        for key in ("hook", "text", "column", "split", "context"):
+            if key in table.values:
+                raise CanonError(f"'{key}' goes with 'model', not with 'file'", where=table.where)
     if (spec.model is None) == (spec.file is None):
         raise CanonError(
             "needs either 'model' (with 'hook' and 'text') or 'file'", where=table.where

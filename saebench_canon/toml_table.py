@@ -135,8 +135,9 @@ def _setting_tables(tables: dict[str, Any], keys: list[str], value: Any) -> dict
         return {head: _nested(rest, value)}
     titles = [title(table) for table in tables.get(head, [])]
     chosen = titles
-    if rest[0] in titles and len(rest) > 1:
-        chosen, rest = [rest[0]], rest[1:]
+    for words in (1, 2):  # a gate goes by its score, such as fidelity.l0
+        if ".".join(rest[:words]) in titles and len(rest) > words:
+            chosen, rest = [".".join(rest[:words])], rest[words:]
     key = {"sae": "name", "metric": "label", "gate": "score"}[head]
     return {
         head: [

@@ -13,7 +13,6 @@ import torch
 from conftest import write_acts
 
 from saebench_canon.bench import Bench, Execution
-from saebench_canon.errors import CanonError
 from saebench_canon.plan import Plan, make_plan
 from saebench_canon.plugins import load_registry
 from saebench_canon.record import Record
@@ -106,16 +105,12 @@ def test_the_global_generator_is_left_alone(suite: Path) -> None:
 
 def test_a_case_without_data_says_what_it_lacks(suite: Path) -> None:
     suite.write_text(suite.read_text().replace('data = "planted"\n', ""))
-    plan, bench = planned(suite, "store")
-    outcomes = {}
-    for case in plan.cases:
-        try:
-            outcomes[case.label] = bench.measure(case).marks
-        except CanonError as error:
-            outcomes[case.label] = str(error)
-    assert "metric 'fidelity' needs activations" in outcomes["fidelity"]
-    assert "Name a data table" in outcomes["fidelity"]
-    assert any("counts as live" in mark["reason"] for mark in outcomes["meta_sae"])
+    found = {record.metric: record for record in measure(*planned(suite, "store")).values()}
+    for score in found["fidelity"].scores.values():
+        assert score["value"] is None
+        assert score["reason"] == "needs activations, and the SAE has no data"
+    assert found["stitching"].scores["novel_share"]["value"] is not None
+    assert any("counts as live" in mark["reason"] for mark in found["meta_sae"].marks)
 
 
 def test_two_documents_sets_give_other_data(suite: Path) -> None:

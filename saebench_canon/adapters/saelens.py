@@ -27,12 +27,15 @@ class SaeLensAdapter:
     scheme = "saelens"
 
     def identity(self, ref: Ref) -> str:
-        """A digest of a folder's content; a hub SAE's name with its commit when it is cached."""
+        """A digest of a folder's content; a hub SAE's name and revision as they are written.
+
+        The commit behind the name is no part of it: the first download would change it.
+        """
         if ref.local:
             return f"saelens-sha256:{form.digest_folder(ref.path)}"
         place = hub.locate(ref)
-        commit = hub.cached_commit(place.repository, ref.revision) or ref.revision
-        return f"saelens://{place.release}/{place.id}" + (f"@{commit}" if commit else "")
+        revision = f"@{ref.revision}" if ref.revision else ""
+        return f"saelens://{place.release}/{place.id}{revision}"
 
     def describe(self, ref: Ref) -> Description:
         """What the checkpoint says of itself; of a hub SAE of another format, what is known."""

@@ -126,12 +126,24 @@ def hook(data: DataSpec, lm: LanguageModel) -> HookPoint:
 
 @made(per="data", version=1, available=has_model, save=_save_acts, load=_load_acts)
 def extracted(
-    data: DataSpec, lm: LanguageModel, all_tokens: Tokens, hook: HookPoint, folder: Path
+    data: DataSpec,
+    lm: LanguageModel,
+    all_tokens: Tokens,
+    hook: HookPoint,
+    folder: Path,
+    batch_size: int,
 ) -> Acts:
     """Activations of every kept document, taken from the model once."""
     from saebench_canon.inputs.extraction import extract
 
-    return extract(lm, all_tokens, hook, center=bool(data.center), out=folder / "acts.npy")
+    return extract(
+        lm,
+        all_tokens,
+        hook,
+        center=bool(data.center),
+        out=folder / "acts.npy",
+        batch_size=windows(data, batch_size),
+    )
 
 
 @made(per="data", version=1)
@@ -150,6 +162,11 @@ def acts(data: DataSpec, all_acts: Acts) -> Acts:
 def train_acts(data: DataSpec, all_acts: Acts) -> Acts:
     """The activations that SAEs are trained on: of the documents not held out."""
     return _part(data, all_acts, scored=False)
+
+
+def windows(data: DataSpec, batch_size: int) -> int:
+    """How many windows of the data's context a batch of so many tokens holds."""
+    return max(1, batch_size // data.context)
 
 
 def held_out(data: DataSpec, documents: int) -> list[bool]:

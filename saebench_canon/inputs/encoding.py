@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saebench_canon.input import made
-from saebench_canon.inputs.data import has_model
+from saebench_canon.inputs.data import has_model, windows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,13 +104,25 @@ def loss_tokens(data: DataSpec, tokens: Tokens) -> Tokens:
 
 @made(per="data", version=1, available=has_model, save=_save_losses, load=_load_baseline)
 def baseline(
-    data: DataSpec, lm: LanguageModel, hook: HookPoint, loss_tokens: Tokens, acts: Acts
+    data: DataSpec,
+    lm: LanguageModel,
+    hook: HookPoint,
+    loss_tokens: Tokens,
+    acts: Acts,
+    batch_size: int,
 ) -> BaselineLosses:
     """Cross-entropy of the clean, the zero-ablated and the mean-ablated model, by document."""
     from saebench_canon.inputs.splice import baseline_losses
 
     mean = acts.x.double().mean(dim=0)
-    return baseline_losses(lm, loss_tokens, hook, mean=mean, center=bool(data.center))
+    return baseline_losses(
+        lm,
+        loss_tokens,
+        hook,
+        mean=mean,
+        center=bool(data.center),
+        batch_size=windows(data, batch_size),
+    )
 
 
 @made(per="sae", version=1, available=has_model, save=_save_losses, load=_load_losses)
@@ -121,6 +133,7 @@ def loss(
     loss_tokens: Tokens,
     baseline: BaselineLosses,
     sae: CanonicalSAE,
+    batch_size: int,
 ) -> Losses:
     """Cross-entropy by document with the SAE's reconstruction spliced in, beside the baselines."""
     from saebench_canon.inputs.splice import spliced_losses
@@ -132,5 +145,6 @@ def loss(
         mode="sae",
         reconstruct=lambda x: sae.decode(sae.encode(x.to(sae.W_dec))).to(x),
         center=bool(data.center),
+        batch_size=windows(data, batch_size),
     )
     return baseline.with_sae(sums)

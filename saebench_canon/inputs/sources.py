@@ -23,6 +23,7 @@ def text_source(data: DataSpec) -> TextSource:
         split=data.split,
         column=data.column,
         revision=data.revision,
+        subset=data.subset,
     )
 
 
