@@ -54,11 +54,12 @@ heads, context {context}, tied embeddings) with a byte-level BPE of {vocabulary}
 enough to travel with a test suite and good enough to have something to explain. It knows only
 English as Python programmers write it.
 
-**Use.** Every training sequence was `<|bos|>` and up to {context} - 1 tokens of one document. The
+**Use.** Every training sequence was `<|bos|>` and up to {last} tokens of one document. The
 tokenizer does not add `<|bos|>` by itself: put it in front.
 
 **Training text.** {training} tokens: the docstrings, comments and topics of the standard library
-of {names}, paragraphs of prose only, none twice. The model saw {seen} tokens.
+of {names}, paragraphs of prose only, none twice. The model saw {seen} positions, BOS and
+padding among them.
 
 **Held out**, from tokenizer and model alike: {modules} ({held_out} tokens of
 `packaged:python-docs`) in every version, their tests, and any paragraph that shares ten words in
@@ -70,7 +71,7 @@ a row with them.
 
 The n-grams saw the same training text, are interpolated with weights by context count fitted on a
 twentieth of the training documents, and see the true history across window borders; the model
-sees windows of `<|bos|>` and up to {context} - 1 tokens.
+sees windows of `<|bos|>` and up to {last} tokens, pieces under 16 left out.
 
 **Made by**
 
@@ -443,6 +444,7 @@ def write(
     (settings.out / "README.md").write_text(
         CARD.format(
             command=command,
+            last=settings.context - 1,
             names=", ".join(names) + " and the Python documentation" * bool(settings.rst),
             parameters=f"{sum(p.numel() for p in model.parameters()):,}",
             modules=", ".join(f"`{module}`" for module in held_out),
