@@ -186,7 +186,6 @@ def train_tokenizer(
         tokenizer_object=tokenizer,
         bos_token=BOS,
         clean_up_tokenization_spaces=False,
-        model_max_length=context,
     )
 
 
@@ -383,9 +382,7 @@ def main() -> None:
     torch.manual_seed(settings.seed)
     text = read_text([Path(x.partition("=")[2]) for x in settings.library], settings.rst)
     joined = {name: "\n\n".join(kept) for name, kept in text.training.items()}
-    tokenizer = train_tokenizer(
-        joined.values(), vocabulary=settings.vocabulary, context=settings.context
-    )
+    tokenizer = train_tokenizer(joined.values(), vocabulary=settings.vocabulary)
 
     def encode(texts: Iterable[str]) -> list[np.ndarray]:
         return [np.array(tokenizer.encode(t, add_special_tokens=False)) for t in texts]
