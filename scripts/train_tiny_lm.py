@@ -165,9 +165,7 @@ def read_text(libraries: Iterable[Path], rst: Path | None) -> Text:
     return Text(training, held_out)
 
 
-def train_tokenizer(
-    texts: Iterable[str], *, vocabulary: int, context: int
-) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE whose only special token begins a sequence."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
