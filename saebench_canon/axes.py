@@ -26,6 +26,9 @@ class HasAxes(Protocol):
     """What can be paired or grouped along an axis."""
 
     @property
+    def name(self) -> str: ...
+
+    @property
     def axes(self) -> Axes: ...
 
     @property
@@ -59,15 +62,24 @@ def fill(template: str, axes: Axes, *, key: str, where: str) -> str:
                 f"'{key}' names the axis '{{{field}}}', which this table does not have",
                 where=where, hint=nearest(field, axes),
             )  # fmt: skip
-    return template.format(**axes)
+    try:
+        return template.format(**axes)
+    except ValueError as error:
+        raise CanonError(f"'{key}' cannot be filled in: {error}", where=where) from None
 
 
 def condition(text: AxisValue, *, where: str) -> Condition:
     """The test that a `where` value stands for: `"<= 3072"`, `"!= relu"`, or a plain value."""
+    if isinstance(text, list | dict):
+        raise CanonError(f"{text!r} is no condition", where=where,
+                         hint="It is a value, or a bound such as '<= 3072'.")  # fmt: skip
     if not isinstance(text, str):
         return lambda value: value == text
     match = re.fullmatch(r"\s*(==|!=|<=|>=|<|>)\s*(.+?)\s*", text)
     if match is None:
+        if text.lstrip()[:1] in ("=", "!", "<", ">"):
+            raise CanonError(f"'{text}' is no condition", where=where,
+                             hint="It starts with ==, !=, <, <=, > or >=.")  # fmt: skip
         return lambda value: str(value) == text
     compare, bound = _COMPARE[match[1]], match[2]
     if match[1] in ("==", "!="):
@@ -98,7 +110,22 @@ def ladders(saes: Iterable[S], axis: str) -> list[list[S]]:
     for sae in saes:
         if axis in sae.axes:
             sets[sae.data, without(sae.axes, axis)].append(sae)
+    for each in sets.values():
+        _refuse_twins(each, axis)
     return [sorted(each, key=lambda sae: _order(sae.axes[axis])) for each in sets.values()]
+
+
+def _refuse_twins(saes: Sequence[HasAxes], axis: str) -> None:
+    """Two SAEs at one place of an axis have no order between them."""
+    seen: dict[AxisValue, HasAxes] = {}
+    for sae in saes:
+        value = sae.axes[axis]
+        if value in seen:
+            raise CanonError(
+                f"'{seen[value].name}' and '{sae.name}' are alike in every axis and in their data",
+                hint="Give them an axis that tells them apart.",
+            )
+        seen[value] = sae
 
 
 def pairs(saes: Iterable[S], axis: str) -> Iterator[tuple[S, S]]:

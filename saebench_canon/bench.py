@@ -6,15 +6,17 @@ import json
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.case import Case
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, placed
 from saebench_canon.fingerprint import fingerprint
-from saebench_canon.identity import OF_CASE, Identities, Wanted, wanted_by
+from saebench_canon.identity import OF_CASE, SUBJECTS, Identities, Wanted, wanted_by
 from saebench_canon.plugins import Registry
 from saebench_canon.provenance import versions
 from saebench_canon.record import Record, marks_of, scores_of
@@ -47,30 +49,50 @@ class Bench:
     store: Store
     execution: Execution = field(default_factory=Execution)
     _held: OrderedDict[str, Any] = field(default_factory=OrderedDict, repr=False)
+    _failed: dict[str, Exception] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.identities = Identities(self.registry, self.store)
 
-    def measure(self, case: Case) -> Record:
-        """The record of a case, measured now through the plugins' hook and stored.
+    def measure(self, case: Case, *, again: bool = True) -> Record:
+        """The record of a case, measured through the plugins' hook and stored.
 
-        Raises whatever the metric raises; the store then keeps the error apart from records.
+        With `again` false a record that the store has, or that another process is making, is
+        taken as it is. Raises whatever the metric raises; the store then keeps the error apart
+        from records.
         """
         case_id = self.identities.case(case)
-        try:
-            record: Record = self.registry.manager.hook.canon_measure(case=case, bench=self)
-        except Exception as error:
-            self.store.keep_error(case_id, error_of(case, error))
-            raise
-        self.store.keep_record(record)
+        with self.store.claim(case_id, what=str(case)):
+            kept = None if again else self.store.measured(case_id)
+            if kept is not None:
+                return kept
+            try:
+                record: Record = self.registry.manager.hook.canon_measure(case=case, bench=self)
+            except Exception as error:
+                self.store.keep_error(case_id, error_of(case, error))
+                raise
+            self.store.keep_record(record)
         self.registry.manager.hook.canon_recorded(record=record)
         return record
 
     def compute(self, case: Case) -> Record:
         """Run the case's metric on its inputs; what the built-in `canon_measure` does."""
+        with self._threads():
+            return self._compute(case)
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """As many threads as every case has, so that results do not depend on the machine."""
         import torch
 
+        before = torch.get_num_threads()
         torch.set_num_threads(self.execution.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def _compute(self, case: Case) -> Record:
         case_id = self.identities.case(case)
         started = time.perf_counter()
         self._check_widths(case)
@@ -138,16 +160,21 @@ class Bench:
                 return make()
             save = made.save
             what = f"{name} of {sae.name if sae is not None else data.name if data else 'no data'}"
-            folder = self.store.artefact(key, lambda draft: save(make(draft), draft), what=what)
-            return made.load(folder)
+            for _ in range(2):
+                folder = self.store.artefact(key, lambda draft: save(make(draft), draft), what=what)
+                try:
+                    return made.load(folder)
+                except Exception:  # damaged on disk, in whatever way its format fails: make it anew
+                    self.store.drop_artefact(key)
+            raise CanonError(f"the {what} cannot be read back from {self.store.root}")
 
-        return self._hold(key, kept)
+        return self._hold(key, kept, where=None if data is None else data.where)
 
     def sae(self, spec: SaeSpec, data: DataSpec | None) -> CanonicalSAE:
         """The canonical SAE of a spec: loaded, or trained first if the store does not have it."""
         key = self.identities.sae(spec, data)
         loaded: CanonicalSAE = self._hold(
-            f"{key}/{self.execution.device}", lambda: self._load(spec, data)
+            f"{key}/{self.execution.device}", lambda: self._load(spec, data), where=spec.where
         )
         return loaded
 
@@ -169,9 +196,6 @@ class Bench:
         trainer = self.registry.trainer(source.arch, where=spec.where)
 
         def make(folder: Path) -> None:
-            import torch
-
-            torch.set_num_threads(self.execution.threads)
             acts = self.input("train_acts", data)
             trained = trainer.train(
                 acts, folder, width=source.width, seed=source.seed, **dict(source.settings)
@@ -213,6 +237,7 @@ class Bench:
         self, key: Mapping[str, Any], make: Callable[[], dict[str, float]]
     ) -> dict[str, float]:
         """Numbers that depend on nothing but the key: computed once for all cases and runs."""
+
         def write(folder: Path) -> None:
             (folder / "memo.json").write_text(json.dumps(make()), encoding="utf-8")
 
@@ -221,9 +246,17 @@ class Bench:
         numbers: dict[str, float] = json.loads((folder / "memo.json").read_text(encoding="utf-8"))
         return numbers
 
-    def _hold(self, key: str, make: Callable[[], Any]) -> Any:
+    def _hold(self, key: str, make: Callable[[], Any], *, where: str | None) -> Any:
+        """What memory has under the key, made if need be; what failed once fails untried."""
+        if key in self._failed:
+            raise self._failed[key]
         if key not in self._held:
-            self._held[key] = make()
+            try:
+                with placed(where):
+                    self._held[key] = make()
+            except Exception as error:
+                self._failed[key] = error
+                raise
             while len(self._held) > HELD_IN_MEMORY:
                 self._held.popitem(last=False)
         self._held.move_to_end(key)
@@ -232,12 +265,11 @@ class Bench:
     def _check_widths(self, case: Case) -> None:
         """Refuse SAEs whose input is not as wide as the activations, or as each other's."""
         saes = [self.sae(sae, case.data) for sae in case.subject]
-        if any(wanted.input == "acts" for wanted in wanted_by(case, self.registry)) and (
+        width = saes[0].d
+        if set(case.metric.inputs) - {*SUBJECTS[case.metric.of], *OF_CASE} and (
             self.identities.available("acts", case.data)
         ):
             width = self.input("acts", case.data).d
-        else:
-            width = saes[0].d
         for spec, sae in zip(case.subject, saes, strict=True):
             if sae.d != width:
                 raise CanonError(
@@ -248,14 +280,10 @@ class Bench:
     def _keep_tables(self, case_id: str, measured: Any) -> dict[str, str]:
         if not isinstance(measured, Measurement):
             return {}
-        paths = {}
-        for name, table in sorted(measured.tables.items()):
-            path = self.store.table(case_id, name)
-            draft = path.with_suffix(".tmp")
-            table.to_parquet(draft, index=False)
-            draft.replace(path)
-            paths[name] = str(path.relative_to(self.store.root))
-        return paths
+        return {
+            name: self.store.keep_table(case_id, name, partial(table.to_parquet, index=False))
+            for name, table in sorted(measured.tables.items())
+        }
 
     def _trainings(self, case: Case) -> dict[str, Any]:
         """How the subject's SAEs were trained here: tokens seen, passes over the data, steps."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from saebench_canon.axes import all_pairs, ladders, pairs, without
-from saebench_canon.errors import CanonError, NotOffline
+from saebench_canon.errors import CanonError, NotOffline, placed
 from saebench_canon.plugins import Registry
 from saebench_canon.ref import Ref
 from saebench_canon.scores import Metric
@@ -138,7 +138,7 @@ def _centred(data: DataSpec, suite: Suite, registry: Registry) -> bool:
     wishes: dict[bool, str] = {}
     for sae in suite.saes:
         if sae.data == data.name and isinstance(sae.source, Ref):
-            with suppress(NotOffline):
+            with suppress(NotOffline), placed(sae.where):
                 described = registry.adapter(sae.source.scheme).describe(sae.source)
                 wishes.setdefault(bool(described.center_writing_weights), sae.name)
     if len(wishes) > 1:

@@ -47,6 +47,13 @@ def _answer(words: list[str]) -> int:
     return 0
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a positive number")
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="saebench-canon",
@@ -65,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("suite", help="a TOML file or the name of a packaged suite")
     plan.add_argument("--json", action="store_true", help="the cases as a list of JSON objects")
     plan.add_argument("--set", action="append", default=[], dest="settings", metavar="T.KEY=VALUE")
-    plan.add_argument("--limit", type=int, metavar="TOKENS")
-    plan.add_argument("--dtype")
+    plan.add_argument("--limit", type=_positive, metavar="TOKENS")
+    plan.add_argument("--dtype", choices=["float32", "float64", "bfloat16", "float16"])
 
     show = commands.add_parser("show", help="the tables of the last run")
     show.add_argument("suite", nargs="?", help="of this suite; absent: of the last run of any")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable
@@ -64,6 +65,8 @@ def show(options: Namespace) -> None:
         print(json.dumps([row.to_dict() for row in rows], indent=1))
     elif options.to:
         path = Path(options.to)
+        if not path.parent.is_dir():
+            raise CanonError(f"there is no folder {path.parent}", where="--to")
         if path.suffix not in registry.reports:
             raise CanonError(f"tables cannot be written as '{path.suffix}'", where=str(path),
                              hint=nearest(path.suffix, registry.reports))  # fmt: skip
@@ -136,11 +139,14 @@ def doctor(options: Namespace) -> None:
 
     store = Store(Path(options.store))
     registry = _registry(options)
+    writable = os.access(next(each for each in (store.root, *store.root.absolute().parents)
+                              if each.exists()), os.W_OK)  # fmt: skip
     measured = len(list((store.root / "records").glob("*.json")))
     size = sum(file.stat().st_size for file in store.root.rglob("*") if file.is_file())
     rows = [*versions().items(), *hardware().items()]
     rows += [("devices", ", ".join(_devices()))]
-    rows += [("store", f"{store.root}: {measured} records, {size / 2**20:.0f} MiB, writable")]
+    rows += [("store", f"{store.root}: {measured} records, {size / 2**20:.0f} MiB, "
+              f"{'writable' if writable else 'not writable'}")]  # fmt: skip
     rows += [("hub", "out of reach" if hub.out_of_reach() else "its name resolves")]
     rows += [("plugins", f"{len(registry.sources)} loaded, {len(registry.broken)} broken")]
     print(tabulate(rows, tablefmt="plain"))

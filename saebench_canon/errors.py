@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class CanonError(Exception):
@@ -25,6 +26,18 @@ class CanonError(Exception):
 
 class NotOffline(CanonError):
     """Something that only a hub has, and the hub cannot be reached."""
+
+
+@contextmanager
+def placed(where: str | None) -> Iterator[None]:
+    """Say of mistakes inside the block where in the suite they stand, if they do not say so yet."""
+    try:
+        yield
+    except CanonError as error:
+        if where is None or where in (error.where or ""):
+            raise
+        inner = where if error.where is None else f"{where}: {error.where}"
+        raise type(error)(error.what, where=inner, hint=error.hint) from error.__cause__
 
 
 def _rebuild(kind: type[CanonError], what: str, where: str | None, hint: str | None) -> CanonError:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from saebench_canon.errors import CanonError, nearest
+from saebench_canon.errors import CanonError, nearest, placed
 from saebench_canon.fingerprint import file_digest, fingerprint
 from saebench_canon.ref import Ref
 from saebench_canon.specs import SPLIT_SEED, DataSpec, SaeSpec, TrainSpec
@@ -51,7 +51,8 @@ class Identities:
         """The fingerprint of the activations a data table describes, its split included."""
         key = ("data", data)
         if key not in self._known:
-            self._known[key] = fingerprint(self._data(data))
+            with placed(data.where):
+                self._known[key] = fingerprint(self._data(data))
         return self._known[key]
 
     def _data(self, data: DataSpec) -> dict[str, Any]:
@@ -74,7 +75,8 @@ class Identities:
         """The fingerprint of an SAE: its content, or all that shapes its training."""
         key = ("sae", sae)
         if key not in self._known:
-            self._known[key] = fingerprint({"dtype": sae.dtype, **self._sae(sae, data)})
+            with placed(sae.where):
+                self._known[key] = fingerprint({"dtype": sae.dtype, **self._sae(sae, data)})
         return self._known[key]
 
     def _sae(self, sae: SaeSpec, data: DataSpec | None) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from saebench_canon.errors import CanonError
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from saebench_canon.acts import Acts
     from saebench_canon.plugins import Registry
+    from saebench_canon.sae import CanonicalSAE
     from saebench_canon.specs import Suite
 
 
@@ -26,25 +29,40 @@ class InMemory:
 
         self.object = canonical(sae, name=name)
         self.name = name
+        self._digest = _content(self.object) or uuid4().hex
 
     def digest(self) -> str:
-        """A digest of its rows, bias and encoder, and of its codes on fixed inputs."""
-        import hashlib
+        """A digest of all that shapes its codes, or a name of its own where that is hidden.
 
-        import torch
-
-        sae = self.object
-        generator = torch.Generator().manual_seed(0)
-        probe = torch.randn(64, sae.d, generator=generator).to(sae.W_dec) * 3 + sae.b_dec
-        digest = hashlib.blake2b(digest_size=16)
-        encoder = [] if sae.encoder is None else [sae.encoder]
-        for tensor in (sae.W_dec, sae.b_dec, sae.encode(probe), *encoder):
-            digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(tensor.detach().cpu().double().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        Of an SAE that is wrapped, what `encode` does can only be asked, never read: such an SAE is
+        equal to nothing but itself, and its records serve this call alone.
+        """
+        return self._digest
 
     def __str__(self) -> str:
         return f"memory:{self.name}"
+
+
+def _content(sae: CanonicalSAE) -> str | None:
+    """A digest of every number of an SAE in canonical form; None where a callable hides some."""
+    import hashlib
+
+    import torch
+
+    from saebench_canon.sae import LinearEncoder
+
+    if not isinstance(sae.coder, LinearEncoder):
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    parts = {each.name: getattr(sae.coder, each.name) for each in fields(sae.coder)}
+    for name, part in sorted({**parts, "W_dec": sae.W_dec, "b_dec": sae.b_dec}.items()):
+        if isinstance(part, torch.Tensor):
+            told = f"{name} {part.dtype} {tuple(part.shape)}"
+            digest.update(told.encode())
+            digest.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(f"{name} {part!r}".encode())
+    return digest.hexdigest()
 
 
 def evaluate(
@@ -79,6 +97,10 @@ def evaluate(
     """
     import pandas as pd
 
+    if threads < 1:
+        raise CanonError(f"'threads' is {threads}; it must be at least 1")
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+
     from saebench_canon.bench import Bench, Execution
     from saebench_canon.plan import plan_of
     from saebench_canon.plugins import load_registry
@@ -89,11 +111,14 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="canon-") as scratch:
         kept = Store(Path(store) if store is not None else Path(scratch) / "store")
         data = _write_acts(acts, Path(scratch))
-        suite = _suite(_named(saes), data, list(metrics), settings or {}, seed, registry)
+        suite = _suite(_named(saes), data, names, settings or {}, seed, registry)
         plan = plan_of(suite, registry, kept)
         bench = Bench(registry, kept, Execution(device=device, threads=threads))
-        if not plan.cases:
-            raise CanonError("the metrics find no pair or group among these SAEs")
+        if plan.without_subject:
+            raise CanonError(
+                f"metric '{plan.without_subject[0]}' finds no pair or group among these SAEs",
+                hint="Pairs are of neighbouring widths, groups of SAEs of one width.",
+            )
         for case, case_id in zip(plan.cases, plan.ids, strict=True):
             if kept.record(case_id) is None:
                 bench.measure(case)
@@ -141,7 +166,7 @@ def _suite(
 
     from saebench_canon.ref import Ref, is_bare_path
     from saebench_canon.specs import DataSpec, SaeSpec, Suite
-    from saebench_canon.suite_metrics import parse_metric
+    from saebench_canon.suite_metrics import parse_metric, refuse_shared_labels
     from saebench_canon.toml_table import Table
 
     if not saes:
@@ -178,4 +203,5 @@ def _suite(
         )
         for name in metrics
     ]
+    refuse_shared_labels(tables)
     return Suite("notebook", 1, None, data, specs, tables, ())

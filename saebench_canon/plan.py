@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saebench_canon.case import Case, cases_of
+from saebench_canon.errors import CanonError, placed
 from saebench_canon.identity import Identities, wanted_by
 from saebench_canon.plugins import Registry
+from saebench_canon.ref import Ref
 from saebench_canon.specs import Dtype, Suite, TrainSpec
 from saebench_canon.store import Store
 from saebench_canon.suite import load_suite
@@ -28,9 +30,15 @@ class Plan:
 
     def state(self, case_id: str) -> State:
         """What the store has of a case."""
-        if self.store.record(case_id) is not None:
-            return "measured"
-        return "failed" if self.store.error(case_id) is not None else "missing"
+        if self.store.error(case_id) is not None:  # of the last try; a record forgets it
+            return "failed"
+        return "measured" if self.store.record(case_id) is not None else "missing"
+
+    @property
+    def without_subject(self) -> list[str]:
+        """The metric tables that find no SAE, pair or group."""
+        found = {case.label for case in self.cases}
+        return [spec.label for spec in self.suite.metrics if spec.label not in found]
 
     def listed(self) -> list[dict[str, Any]]:
         """The cases as plain data, names, axes and labels included: what a run file keeps."""
@@ -86,6 +94,7 @@ def plan_of(suite: Suite, registry: Registry, store: Store) -> Plan:
     cases = cases_of(suite, registry)
     for case in cases:
         list(wanted_by(case, registry))  # refuses inputs that nobody makes
+    check_files(suite, registry)
     identities = Identities(registry, store)
     return Plan(suite, cases, [identities.case(case) for case in cases], store)
 
@@ -104,3 +113,25 @@ def adjusted(suite: Suite, *, limit: int | None, dtype: Dtype | None) -> Suite:
         data = {name: replace(spec, dtype=dtype) for name, spec in data.items()}
         saes = [replace(sae, dtype=dtype) for sae in saes]
     return replace(suite, data=data, saes=saes)
+
+
+def check_files(suite: Suite, registry: Registry) -> None:
+    """Refuse files of activations that are none, or not as wide as the SAEs that read them."""
+    from saebench_canon.adapters.safetensors_header import read_header
+
+    for data in suite.data.values():
+        if data.file is None:
+            continue
+        with placed(data.where):
+            acts = read_header(data.file).get("acts")
+        if acts is None or len(acts.shape) != 2:
+            raise CanonError(f"{data.file} has no 'acts' [n, d]", where=data.where)
+        for sae in suite.saes:
+            if sae.data == data.name and isinstance(sae.source, Ref) and sae.source.local:
+                d = registry.adapter(sae.source.scheme).describe(sae.source).d
+                if d is not None and d != acts.shape[1]:
+                    raise CanonError(
+                        f"SAE '{sae.name}' reads activations of width {d},"
+                        f" and {data.file.name} has {acts.shape[1]}",
+                        where=sae.where,
+                    )

@@ -21,6 +21,7 @@ from saebench_canon.errors import CanonError, nearest
 if TYPE_CHECKING:
     from saebench_canon.adapter import Adapter
     from saebench_canon.input import Input
+    from saebench_canon.launcher import Launcher
     from saebench_canon.report import Report
     from saebench_canon.scores import Metric
     from saebench_canon.training import Trainer
@@ -74,6 +75,11 @@ class Registry:
     def reports(self) -> dict[str, Report]:
         """Reports by the suffix of the files they write."""
         return self._collect("canon_reports", lambda each: str(each.suffix))
+
+    @cached_property
+    def launchers(self) -> dict[str, Launcher]:
+        """Launchers by name."""
+        return self._collect("canon_launchers", lambda each: str(each.name))
 
     def claim(self, path: Path) -> str | None:
         """The ref of a bare path, by whichever plugin knows its format."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,10 @@ def _session(config: pytest.Config) -> Session:
             name = option.replace("_", "-")
             raise CanonError(f"{value} is not a positive number", where=f"--{name}")
     registry = load_registry([Path(each) for each in config.option.plugin])
+    _check_device(config.option.device)
     store = Store(Path(config.option.store))
+    if not config.option.collectonly:
+        store.prepare()
     session = Session(registry, store, {}, {})
     suites, saes = _told_apart(config.args, registry)
     if saes:
@@ -98,6 +102,24 @@ def _session(config: pytest.Config) -> Session:
         arguments.append("::".join([str(path), *rest]))
     config.args[:] = arguments
     return session
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device that there is not; only for others than the CPU does this need torch."""
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
+        raise CanonError(f"'{device}' is no device", where="--device",
+                         hint=nearest(device, ("cpu", "cuda", "cuda:0", "mps")))  # fmt: skip
+    if device == "cpu":
+        return
+    import torch
+
+    index = int(device.partition(":")[2] or 0)
+    there = torch.backends.mps.is_available() if device == "mps" else (
+        index < torch.cuda.device_count()
+    )  # fmt: skip
+    if not there:
+        raise CanonError(f"there is no device '{device}' here", where="--device",
+                         hint="`saebench-canon doctor` lists the devices.")  # fmt: skip
 
 
 def _told_apart(
@@ -129,7 +151,7 @@ def _one_off(
 
     text = one_off_suite(saes, config.option.metrics, config.option.data, registry)
     folder = store.root / "suites"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     name = f"run-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.toml"
     (folder / name).write_text(text, encoding="utf-8")
     return str(folder / name), []
@@ -234,13 +256,13 @@ class CaseItem(pytest.Item):
     def runtest(self) -> None:
         """Measure the case, unless it is measured already."""
         session = self.config.stash[SESSION]
-        kept = session.store.record(self.case_id)
+        kept = session.store.measured(self.case_id)
         self.user_properties.append(("case", str(self.case)))
         self.user_properties.append(("label", self.case.label))
         if kept is not None and not self.config.option.fresh:
             self.user_properties.append(("kept", True))
             return
-        bench(self.config).measure(self.case)
+        bench(self.config).measure(self.case, again=self.config.option.fresh)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """A sentence for a user's mistake; for the rest the error and where it arose."""

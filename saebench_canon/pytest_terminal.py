@@ -41,6 +41,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
                 f"{plan.suite.name}: {len(plan.suite.saes)} SAEs, {len(plan.cases)} cases, "
                 f"{kept} of them measured already, in {state.store.root}"
             )
+            for label in plan.without_subject:
+                reporter.write_line(f"note: [[metric]] '{label}' finds nothing to measure here")
 
 
 def pytest_report_teststatus(report: Any, config: pytest.Config) -> Any:

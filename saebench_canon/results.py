@@ -27,6 +27,7 @@ def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
             "suite": plan.suite.name,
             "suite_version": plan.suite.version,
             "called": name,
+            "path": None if plan.suite.path is None else str(plan.suite.path.resolve()),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "cases": cases,
             "versions": versions(),
@@ -45,8 +46,10 @@ def last_run(store: Store, suite: str | None) -> dict[str, Any]:
             run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, OSError):
             continue
+        if not isinstance(run, dict) or not {"suite", "called", "path", "cases"} <= run.keys():
+            continue  # not a run file of ours
         names = {run["suite"], run["called"], Path(run["called"]).name}
-        if suite is None or suite in names:
+        if suite is None or suite in names or str(Path(suite).resolve()) == run["path"]:
             return run
         known.add(run["suite"])
     if suite is None:
@@ -70,9 +73,8 @@ def _rows(case: Mapping[str, Any], store: Store, metrics: Mapping[str, Metric]) 
         "settings": case["settings"], "id": case["id"], "of": case["of"], "over": case["over"],
         "members": tuple(case["members"]), "data": case["data"],
     }  # fmt: skip
-    record = store.record(case["id"])
-    if record is None:
-        error = store.error(case["id"])
+    record, error = store.record(case["id"]), store.error(case["id"])
+    if record is None or error is not None:
         status: Any = "missing" if error is None else "failed"
         reason = None if error is None else str(error["error"])
         declared = metrics[case["metric"]].scores if case["metric"] in metrics else ()

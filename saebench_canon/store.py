@@ -13,11 +13,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -32,18 +32,40 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def prepare(self) -> None:
+        """Make the folder and see that it can be written, before anything is measured."""
+        with self._writing():
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = _draft(self.root / "probe")
+            probe.touch()
+            probe.unlink()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            yield
         except OSError as error:
-            raise CanonError(f"the store {root} cannot be made: {error}", where="--store") from None
+            raise CanonError(
+                f"the store {self.root} cannot be written: {error}", where="--store"
+            ) from None
 
     def record(self, case_id: str) -> Record | None:
-        """The record of a case, if it is measured; a damaged file counts as not measured."""
+        """The record of a case, if it is measured; a damaged one counts as not measured."""
         data = self._read("records", case_id)
         try:
-            return None if data is None else Record.from_json(data)
+            record = None if data is None else Record.from_json(data)
         except (TypeError, KeyError):
             return None
+        if record is None or not all(
+            (self.root / path).is_file() for path in record.tables.values()
+        ):
+            return None
+        return record
+
+    def measured(self, case_id: str) -> Record | None:
+        """The record of a case whose last try did not fail."""
+        return None if self.error(case_id) is not None else self.record(case_id)
 
     def error(self, case_id: str) -> dict[str, Any] | None:
         """Why a case failed when it was last tried."""
@@ -58,11 +80,15 @@ class Store:
         """Keep why a case failed, apart from records."""
         self._write(self.root / "errors" / f"{case_id}.json", error)
 
-    def table(self, case_id: str, name: str) -> Path:
-        """Where a record's table belongs."""
-        folder = self.root / "tables" / case_id
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{name}.parquet"
+    def keep_table(self, case_id: str, name: str, write: Callable[[Path], None]) -> str:
+        """Keep a record's table; returns its path within the store."""
+        path = self.root / "tables" / case_id / f"{name}.parquet"
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = _draft(path)
+            write(draft)
+            draft.replace(path)
+        return str(path.relative_to(self.root))
 
     def keep_run(self, name: str, run: dict[str, Any]) -> None:
         """Keep what a run was."""
@@ -80,8 +106,10 @@ class Store:
         with self.claim(fingerprint, what=what):
             if folder.is_dir():
                 return folder
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=f".{fingerprint[:8]}-", dir=folder.parent))
+            draft = folder.with_name(f".{fingerprint}")
+            with self._writing():
+                shutil.rmtree(draft, ignore_errors=True)  # of an owner that was killed
+                draft.mkdir(parents=True)
             try:
                 make(draft)
                 draft.rename(folder)
@@ -90,13 +118,18 @@ class Store:
                 raise
         return folder
 
+    def drop_artefact(self, fingerprint: str) -> None:
+        """Forget an artefact that turned out to be damaged."""
+        shutil.rmtree(self.root / "artefacts" / fingerprint, ignore_errors=True)
+
     @contextmanager
     def claim(self, fingerprint: str, *, what: str) -> Iterator[None]:
         """Hold the right to make something; waits while another process holds it."""
         from saebench_canon.progress import waiting
 
         folder = self.root / "claims"
-        folder.mkdir(parents=True, exist_ok=True)
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f"{fingerprint}.lock")
         try:
             lock.acquire(timeout=0)
@@ -117,7 +150,8 @@ class Store:
         if kept is not None and kept.get("key") == key:
             return str(kept["answer"])
         answer = make()
-        self._write(path, {"key": key, "answer": answer})
+        if self.root.is_dir():  # `plan` and `show` make no store
+            self._write(path, {"key": key, "answer": answer})
         return answer
 
     def _read(self, kind: str, case_id: str) -> dict[str, Any] | None:
@@ -131,17 +165,17 @@ class Store:
         return data if isinstance(data, dict) else None
 
     def _write(self, path: Path, data: dict[str, Any]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False)
-        handle, draft = tempfile.mkstemp(
-            prefix=f".{path.stem[:8]}-", suffix=".tmp", dir=path.parent
-        )
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = _draft(path)
+            with draft.open("w", encoding="utf-8") as file:
                 file.write(text + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(draft, path)
-        except OSError as error:
-            Path(draft).unlink(missing_ok=True)
-            raise CanonError(f"the store {self.root} cannot be written: {error}") from None
+            draft.replace(path)
+
+
+def _draft(path: Path) -> Path:
+    """A name beside the path that no other process uses, and that is no .json."""
+    return path.with_name(f".{path.stem[:8]}-{uuid4().hex}.tmp")

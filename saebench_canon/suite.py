@@ -13,7 +13,9 @@ from saebench_canon.specs import SaeSpec, Suite
 from saebench_canon.suite_data import parse_data
 from saebench_canon.suite_metrics import parse_gate, parse_metric, refuse_shared_labels
 from saebench_canon.suite_saes import parse_saes, refuse_twins
-from saebench_canon.toml_table import Table, a_table, apply_settings, merge, read_toml, title
+from saebench_canon.suite_words import checked_name
+from saebench_canon.toml_merge import anchored, apply_settings, merge, title
+from saebench_canon.toml_table import Table, a_table, read_toml
 
 
 def packaged_suites() -> dict[str, Path]:
@@ -51,7 +53,10 @@ def _with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     parent = packaged_suites().get(base, path.parent / base)
     if parent.resolve() in seen:
         raise CanonError(f"'{base}' extends itself", where=str(path))
-    return merge(_with_base(parent, (*seen, path.resolve())), tables)
+    below = _with_base(parent, (*seen, path.resolve()))
+    if parent.parent.resolve() != path.parent.resolve():
+        below = anchored(below, parent.parent.resolve())
+    return merge(below, tables)
 
 
 def parse_suite(
@@ -60,7 +65,7 @@ def parse_suite(
     """The suite that TOML tables describe; every mistake is a CanonError naming file and table."""
     top = Table(tables, file)
     head = Table(top.take("suite", dict, {}), f"{file}, [suite]")
-    name = head.take("name", str, path.stem if path else "suite")
+    name = checked_name(head.take("name", str, path.stem if path else "suite"), head.where)
     version = head.take("version", int, 1)
     head.finish()
     root = path.parent if path else Path()

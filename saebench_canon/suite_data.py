@@ -9,6 +9,11 @@ from saebench_canon.errors import CanonError, nearest
 from saebench_canon.specs import DataSpec, Dtype
 from saebench_canon.toml_table import Table
 
+MODEL_ONLY = (
+    "hook", "text", "column", "split", "subset", "revision", "model_revision", "context", "center",
+    "loss_tokens",
+)  # fmt: skip
+
 
 def parse_data(name: str, table: Table, root: Path) -> DataSpec:
     """The data source that a table describes; relative paths are the root's."""
@@ -35,7 +40,7 @@ def parse_data(name: str, table: Table, root: Path) -> DataSpec:
     )
     table.finish()
     if file is not None:
-        for key in ("hook", "text", "column", "split", "context"):
+        for key in MODEL_ONLY:
             if key in table.values:
                 raise CanonError(f"'{key}' goes with 'model', not with 'file'", where=table.where)
     if (spec.model is None) == (spec.file is None):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from saebench_canon.axes import Axes, AxisValue, fill, multiply
-from saebench_canon.errors import CanonError, nearest
+from saebench_canon.errors import CanonError, nearest, placed
 from saebench_canon.plugins import Registry
 from saebench_canon.ref import Ref, is_bare_path
 from saebench_canon.specs import DataSpec, Dtype, SaeSpec, TrainSpec
@@ -43,7 +44,30 @@ def parse_saes(
         spec = _train(cast("dict[str, Any]", train), point, registry, where)
         _check_trainable(data[source] if source is not None else None, where)
         saes.append(SaeSpec(name, point, source, spec, dtype, where))
+    if not saes:
+        raise CanonError("'exclude' leaves no SAE of this table", where=where)
+    _check_refs(saes, registry)
     return saes
+
+
+def _check_refs(saes: Sequence[SaeSpec], registry: Registry) -> None:
+    """Refuse one checkpoint under two names, and an axis `width` that the file contradicts."""
+    names: dict[Ref, str] = {}
+    for sae in saes:
+        if not isinstance(sae.source, Ref):
+            continue
+        if sae.source in names:
+            raise CanonError(
+                f"'{names[sae.source]}' and '{sae.name}' are one checkpoint, {sae.source}",
+                where=sae.where, hint="Let 'uri' name every axis, such as {width}.",
+            )  # fmt: skip
+        names[sae.source] = sae.name
+        if sae.source.local:
+            with placed(sae.where):
+                width = registry.adapter(sae.source.scheme).describe(sae.source).width
+            told = sae.axes.get("width", width)
+            if width is not None and told != width:
+                raise CanonError(f"'{sae.name}' has {width} latents, not {told}", where=sae.where)
 
 
 def _check_trainable(data: DataSpec | None, where: str) -> None:
@@ -62,7 +86,7 @@ def _axis(axis: str, values: Any, where: str) -> list[AxisValue]:
     if not axis.isidentifier():
         raise CanonError(f"axis '{axis}' must be a plain word", where=where)
     for value in values:
-        if not isinstance(value, int | float | str | bool):
+        if not isinstance(value, int | float | str | bool) or value != value:
             raise CanonError(f"axis '{axis}' has the value {value!r}", where=where)
     if len(set(values)) < len(values):
         raise CanonError(f"axis '{axis}' has a value twice", where=where)
@@ -77,6 +101,9 @@ def _exclusion(drop: Any, axes: Mapping[str, Any], where: str) -> dict[str, Axis
             raise CanonError(
                 f"'exclude' names the axis '{key}'", where=where, hint=nearest(key, axes)
             )
+        if drop[key] not in axes[key]:
+            raise CanonError(f"'exclude' names {key} = {drop[key]!r}, which the axis does not have",
+                             where=where)  # fmt: skip
     return drop
 
 
@@ -127,6 +154,11 @@ def _train(table: Mapping[str, Any], point: Axes, registry: Registry, where: str
         raise CanonError(f"'width' is {width!r}; it must be a whole number", where=where)
     if type(seed) is not int:
         raise CanonError(f"'seed' is {seed!r}; it must be a whole number", where=where)
+    for key in ("tokens", "batch_size", "lr", "k"):
+        if settings.get(key, 1) <= 0:
+            raise CanonError(f"'{key}' is {settings[key]}; it must be above 0", where=where)
+    if settings.get("batch_size", 0) > settings.get("tokens", math.inf):
+        raise CanonError("'tokens' do not fill one batch of 'batch_size'", where=where)
     if isinstance(settings.get("k"), int | float) and settings["k"] > width:
         raise CanonError(f"k = {settings['k']} is above the width {width}", where=where)
     return TrainSpec(arch, width, seed, settings)

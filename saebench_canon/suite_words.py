@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -22,6 +23,8 @@ def typed_setting(
     key: str, value: Any, default: Any, where: str, *, kind: str | None = None
 ) -> Any:
     """A setting's value, of the kind that its default has or, if that is None, its annotation."""
+    if type(value) is float and not math.isfinite(value):
+        raise CanonError(f"the setting '{key}' is {value}; it must be finite", where=where)
     wanted = _kinds(kind) if default is None else (type(default),)
     if float in wanted and type(value) is int and int not in wanted:
         return float(value)

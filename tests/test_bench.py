@@ -13,6 +13,7 @@ import torch
 from conftest import write_acts
 
 from saebench_canon.bench import Bench, Execution
+from saebench_canon.errors import CanonError
 from saebench_canon.plan import Plan, make_plan
 from saebench_canon.plugins import load_registry
 from saebench_canon.record import Record
@@ -164,3 +165,61 @@ def test_a_damaged_record_counts_as_not_measured(suite: Path) -> None:
     path.write_text(path.read_text()[:100])
     assert bench.store.record(record.id) is None
     assert plan.state(record.id) == "missing"
+
+
+def test_a_damaged_artefact_is_made_anew(suite: Path) -> None:
+    plan, bench = planned(suite, "store")
+    first = measure(plan, bench)
+    for path in (bench.store.root / "artefacts").glob("*/codes.safetensors"):
+        path.write_bytes(path.read_bytes()[:50])
+    again = measure(*planned(suite, "store"))
+    assert {key: record.scores for key, record in first.items()} == {
+        key: record.scores for key, record in again.items()
+    }
+
+
+def test_a_record_without_its_tables_counts_as_not_measured(suite: Path) -> None:
+    plan, bench = planned(suite, "store")
+    record = bench.measure(plan.cases[0])
+    (bench.store.root / record.tables["latents"]).unlink()
+    assert bench.store.record(record.id) is None
+
+
+def test_an_input_that_fails_is_tried_once(suite: Path) -> None:
+    x = torch.randn(100, 16)
+    x[3, 3] = float("nan")
+    write_acts(suite.parent / "acts.safetensors", x)
+    plan, bench = planned(suite, "store")
+    raised = []
+    for case in plan.cases[:2]:
+        with pytest.raises(CanonError, match="token 3 is not finite") as caught:
+            bench.measure(case)
+        raised.append(caught.value)
+    assert raised[0] is raised[1]
+    assert "small.toml, [data.planted]" in str(raised[0])
+
+
+def _keep(root: str) -> None:
+    frame = pd.DataFrame({"x": range(1000)})
+    for _ in range(50):
+        Store(Path(root)).keep_table("case", "latents", lambda path: frame.to_parquet(path))
+
+
+def test_two_processes_may_keep_one_table(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=_keep, args=(str(tmp_path),)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert len(pd.read_parquet(tmp_path / "tables/case/latents.parquet")) == 1000
+
+
+def test_what_a_killed_owner_left_is_cleared(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    left = tmp_path / "artefacts" / ".thing"
+    left.mkdir(parents=True)
+    (left / "half").touch()
+    store.artefact("thing", lambda folder: (folder / "x").touch(), what="a thing")
+    assert [path.name for path in (tmp_path / "artefacts").iterdir()] == ["thing"]

@@ -65,6 +65,30 @@ def test_objects_in_memory_score_like_their_files(suite: Path) -> None:
         assert by_object[key] == pytest.approx(value, rel=1e-4, abs=1e-6)
 
 
+def test_objects_that_differ_where_no_tensor_shows_it_are_measured_apart(suite: Path) -> None:
+    sae = in_memory(suite.parent / "saes" / "w24-s0")
+
+    def thresholded(theta: float) -> SimpleNamespace:
+        def encode(x: torch.Tensor) -> torch.Tensor:
+            codes = sae.encode(x)
+            return codes * (codes > theta)
+
+        return SimpleNamespace(**{**vars(sae), "encode": encode})
+
+    frame = evaluate({"low": thresholded(0.5), "high": thresholded(0.51)}, planted_acts())
+    l0 = {row.subject[0]: row.value for row in frame[frame["score"] == "l0"].itertuples()}
+    assert l0["low"] > l0["high"]
+    assert frame["id"].nunique() == 2
+
+
+def test_it_leaves_the_number_of_threads_alone(suite: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    evaluate([str(suite.parent / "saes" / "w24-s0")], planted_acts(), "fidelity")
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
 def test_without_activations_what_decoders_tell(suite: Path) -> None:
     saes = [str(suite.parent / "saes" / name) for name in ("w24-s0", "w48-s0")]
     frame = evaluate(saes, metrics=["stitching"])
@@ -87,7 +111,7 @@ def test_settings_and_seed_reach_the_metric(suite: Path) -> None:
     [
         ([], {}, "there are no SAEs"),
         (["saes/w24-s0"], {"metrics": ["fidelty"]}, "unknown metric 'fidelty'.*'fidelity'"),
-        (["saes/w24-s0"], {"metrics": ["stitching"]}, "no pair or group"),
+        (["saes/w24-s0"], {"metrics": ["stitching"]}, "finds no pair or group"),
         (["saes/w24-s0"], {"settings": {"stitching": {}}}, "names 'stitching', which is not"),
         (["saes/w24-s0"], {"settings": {"fidelity": {"thr": 1}}}, "no setting 'thr'"),
         (["saes/w24-s9"], {}, "no file or folder"),
@@ -95,6 +119,9 @@ def test_settings_and_seed_reach_the_metric(suite: Path) -> None:
         ("saes/w24-s0", {}, "must be a mapping or a list"),
         (["saes/w24-s0"], {"acts": [1, 2]}, "must be a tensor"),
         (["saes/w24-s0"], {"acts": torch.zeros(4, 8)}, "width 16"),
+        (["saes/w24-s0"], {"threads": 0}, "'threads' is 0"),
+        (["saes/w24-s0"], {"metrics": ["fidelity"] * 2}, "are called 'fidelity'"),
+        (["saes/w24-s0"], {"metrics": ["fidelity", "stitching"]}, "'stitching' finds no pair"),
     ],
 )
 def test_mistakes_are_sentences(

@@ -129,6 +129,11 @@ def test_a_node_id_selects_one_case(small: Path, pytester: pytest.Pytester) -> N
         (["small.toml", "--threads", "0"], "--threads: 0 is not a positive number*"),
         (["small.toml", "--set", "data.plantd.tokens=3"], "--set: no data table 'plantd'*"),
         (["small.toml", "--plugin", "none.py"], "--plugin: no plugin file none.py*"),
+        (["small.toml", "--device", "coda"], "--device: 'coda' is no device*'cuda'*"),
+        (
+            ["small.toml", "--store", "small.toml"],
+            "--store: the store small.toml cannot be written*",
+        ),
         (["saes/w24-s0"], "run: SAEs are named, but not what to measure*"),
     ],
 )
@@ -179,6 +184,26 @@ def test_an_error_never_counts_as_measured(small: Path, pytester: pytest.Pyteste
     errors = list(Path(".canon/errors").glob("*.json"))
     assert len(errors) == 2
     assert "no such width" in errors[0].read_text()
+
+
+def test_a_case_that_fails_when_measured_again_does_not_count_as_measured(
+    small: Path, pytester: pytest.Pytester
+) -> None:
+    Path("fussy.py").write_text(FAILING.replace("sae.width == refuse", "False"))
+    small.write_text(small.read_text() + '[[metric]]\nname = "fussy"\n')
+    arguments = ["small.toml", "--plugin", "fussy.py", "-k", "fussy"]
+    assert run(pytester, *arguments).ret == 0
+    Path("fussy.py").write_text(FAILING)
+    assert run(pytester, *arguments, "--fresh").ret == 1
+    again = run(pytester, *arguments)
+    assert again.ret == 1  # tried again, although an old record is there
+    again.stdout.fnmatch_lines(["* failed*fussy*no such width*"])
+
+
+def test_a_metric_without_a_subject_is_told(small: Path, pytester: pytest.Pytester) -> None:
+    result = run(pytester, "small.toml", "--set", "sae.axes.seed=[0]", "-k", "fidelity")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["note: *'floor' finds nothing to measure here"])
 
 
 def test_maxfail_and_junit(small: Path, pytester: pytest.Pytester) -> None:

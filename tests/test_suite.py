@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,6 +77,66 @@ def test_extends_merges_tables_by_name(
     assert loaded.metrics[2].settings["threshold"] == 0.7
 
 
+def test_extends_keeps_paths_with_their_own_file_and_replaces_lists(
+    suite: Path, tmp_path: Path, registry: Registry
+) -> None:
+    text = suite.read_text().replace("seed = [0, 1] }", "seed = [0, 1] }\nexclude = [{ seed = 0 }]")
+    gate = '[[gate]]\nscore = "fidelity.l0"\nrequire = "{}"\n'
+    suite.write_text(text + gate.format(">= 1") + gate.format("<= 9"))
+    (tmp_path / "below").mkdir()
+    child = tmp_path / "below" / "child.toml"
+    sae = '[[sae]]\nname = "relu-w{width}-s{seed}"\nexclude = [{ seed = 1 }, { width = 48 }]\n'
+    child.write_text('extends = "../small.toml"\n' + sae + gate.format("!= 0"))
+    loaded = load_suite(child, registry)
+    assert [sae.name for sae in loaded.saes] == ["relu-w24-s0"]
+    assert [gate.require for gate in loaded.gates] == [">= 1", "<= 9", "!= 0"]
+    assert cases_of(loaded, registry)
+
+
+def test_saes_alike_in_every_axis_are_not_neighbours(
+    suite: Path, write_suite: Callable[[str], Path], registry: Registry
+) -> None:
+    other = SUITE.split("[[metric]]")[0].split("[[sae]]")[1].replace("relu-w", "other-w")
+    text = SUITE.replace("[[metric]]", f"[[sae]]{other}\n[[metric]]", 1)
+    loaded = load_suite(write_suite(text.replace("file:saes", "file:./saes")), registry)
+    with pytest.raises(CanonError, match="'relu-w24-s0' and 'other-w24-s0' are alike"):
+        cases_of(loaded, registry)
+
+
+def test_the_width_of_the_file_is_held_against_the_axis(suite: Path, registry: Registry) -> None:
+    shutil.move(suite.parent / "saes/w48-s0", suite.parent / "saes/w96-s0")
+    shutil.move(suite.parent / "saes/w48-s1", suite.parent / "saes/w96-s1")
+    suite.write_text(SUITE.replace("[24, 48]", "[24, 96]"))
+    with pytest.raises(CanonError, match="'relu-w96-s0' has 48 latents, not 96"):
+        load_suite(suite, registry)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("data.plantd.tokens=3", "no data table 'plantd'.*'planted'"),
+        ("metric.fidelty.seeds=[1]", "no metric table or key 'fidelty'.*'fidelity'"),
+        ("tokens=3", "is not TABLE.KEY=VALUE"),
+        ("colour.red=3", "is not TABLE.KEY=VALUE"),
+        ("suite.name.x=3", "'name' is no table"),
+    ],
+)
+def test_mistakes_in_set_are_sentences(
+    suite: Path, registry: Registry, setting: str, sentence: str
+) -> None:
+    with pytest.raises(CanonError, match=f"--set: .*{sentence}"):
+        load_suite(suite, registry, settings=[setting])
+
+
+def test_set_changes_one_gate_and_hides_no_mistake(suite: Path, registry: Registry) -> None:
+    suite.write_text(SUITE + '[[gate]]\nscore = "fidelity.l0"\nrequire = ">= 1"\n')
+    loaded = load_suite(suite, registry, settings=["gate.fidelity.l0.require=<= 3"])
+    assert loaded.gates[0].require == "<= 3"
+    suite.write_text(SUITE.replace('label = "floor"', 'label = "stitching"'))
+    with pytest.raises(CanonError, match="two .* are called 'stitching'"):
+        load_suite(suite, registry, settings=["metric.stitching.seeds=[1]"])
+
+
 def test_set_replaces_values(suite: Path, registry: Registry) -> None:
     loaded = load_suite(
         suite, registry, settings=["data.planted.tokens=100", "metric.floor.settings.threshold=0.5"]
@@ -105,6 +166,21 @@ def test_set_replaces_values(suite: Path, registry: Registry) -> None:
         ("steps = 20", "stps = 20", r"no setting 'stps'.*'steps'"),
         ("steps = 20", 'steps = "many"', "'steps' is 'many'"),
         ("[[metric]]", "[[metrik]]", "unknown key 'metrik'"),
+        ('name = "small"', 'name = "a/b"', "'a/b' cannot be a name"),
+        ('file = "acts', 'center = true\nfile = "acts', "'center' goes with 'model'"),
+        ("saes/w{width}-s{seed}", "saes/w24-s{seed}", "are one checkpoint.*'uri' name every axis"),
+        ("saes/w{width}-s{seed}", "saes/w24-s0", "are one checkpoint"),
+        ("width = [24, 48]", "width = [24, nan]", "axis 'width' has the value nan"),
+        ('"relu-w{width}-s', '"relu-w{width:s}-s', "'name' cannot be filled in"),
+        ("steps = 20", "lr = nan", "'lr' is nan; it must be finite"),
+        (
+            'over = "all-pairs:seed"',
+            'over = "all-pairs:seed"\nwhere.width = "=> 24"',
+            "no condition",
+        ),
+        ('over = "all-pairs:seed"', 'over = "all-pairs:seed"\nwhere.width = [24]', "no condition"),
+        ("seed = [0, 1] }", 'seed = [0, 1] }\nexclude = [{ width = "24" }]', "does not have"),
+        ("seed = [0, 1] }", "seed = [0, 1] }\nexclude = [{ seed = 0 }, { seed = 1 }]", "no SAE"),
         ("[suite]", "[suite", "not valid TOML"),
     ],
 )

@@ -13,6 +13,7 @@ from saebench_canon.adapter import Description
 from saebench_canon.adapters import saelens_format as form
 from saebench_canon.adapters import saelens_hub as hub
 from saebench_canon.errors import CanonError, NotOffline
+from saebench_canon.inputs.hub import out_of_reach
 from saebench_canon.ref import Ref
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def _config(ref: Ref, place: hub.Place) -> Path:
     from huggingface_hub import hf_hub_download
 
     name = f"{place.folder}/{form.CONFIG}"
+    if out_of_reach():  # known at once; the client would retry for half a minute
+        raise _unreachable(ref)
     with _hub_errors(ref):
         return Path(hf_hub_download(place.repository, name, revision=ref.revision))
 
@@ -81,7 +84,14 @@ def _config(ref: Ref, place: hub.Place) -> Path:
 def _from_hub(ref: Ref) -> Any:
     """The SAE as SAELens loads it, in evaluation mode."""
     place = hub.locate(ref)
-    with _hub_errors(ref), _pinned(ref.revision), warnings.catch_warnings():
+    if out_of_reach() and hub.cached_commit(place.repository, ref.revision) is None:
+        raise _unreachable(ref)
+    with (
+        _hub_errors(ref),
+        _from_cache_if_offline(),
+        _pinned(ref.revision),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         from sae_lens import SAE
 
@@ -124,8 +134,25 @@ def _hub_errors(ref: Ref) -> Iterator[None]:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CanonError(f"the hub does not give '{ref}' ({first})") from error
     except OSError as error:
-        raise NotOffline(
-            f"'{ref}' is not in the hub's cache and the hub cannot be reached",
-            hint="Connect, or put the files into the cache that HF_HOME names; "
-            "a local folder goes by file:PATH.",
-        ) from error
+        raise _unreachable(ref) from error
+
+
+def _unreachable(ref: Ref) -> NotOffline:
+    return NotOffline(
+        f"'{ref}' is not in the hub's cache and the hub cannot be reached",
+        hint="Connect, or put the files into the cache that HF_HOME names; "
+        "a local folder goes by file:PATH.",
+    )
+
+
+@contextmanager
+def _from_cache_if_offline() -> Iterator[None]:
+    """Where the hub is out of reach, its client looks into the cache without trying it first."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or out_of_reach()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

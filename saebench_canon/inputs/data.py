@@ -93,10 +93,7 @@ def all_tokens(data: DataSpec, lm: LanguageModel) -> Tokens:
     from saebench_canon.inputs.text import iter_documents
 
     documents = iter_documents(text_source(data))
-    try:
-        tokens = tokenize(documents, lm, context=data.context, limit=data.tokens)
-    except CanonError as error:
-        raise type(error)(error.what, where=data.where, hint=error.hint) from None
+    tokens = tokenize(documents, lm, context=data.context, limit=data.tokens)
     held = torch.tensor(held_out(data, tokens.documents))[tokens.doc]
     order = torch.argsort(~held, stable=True)
     return replace(
