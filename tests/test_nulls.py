@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from saebench_canon.kernels.assignment import assign, invert
+from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.matching import match
-from saebench_canon.kernels.nulls import covariance_matched, isotropic
+from saebench_canon.kernels.nulls import covariance_matched, covariance_matched_pairs, isotropic
 from saebench_canon.kernels.seeds import generator
 
 
@@ -19,25 +21,61 @@ def test_random_rows_match_as_well_as_published(d: int, m: int, published: float
     assert match(*rows).mcc == pytest.approx(published, abs=0.02)
 
 
-def test_the_matched_rows_have_mean_and_covariance_of_the_rows() -> None:
-    g = generator(0, "rows")
-    mixing = torch.randn(6, 6, generator=g, dtype=torch.float64)
-    rows = torch.randn(400, 6, generator=g, dtype=torch.float64) @ mixing + 1.0
-    rows = rows / rows.norm(dim=1, keepdim=True)
-    null = covariance_matched(rows, generator(1), count=40_000)
-    torch.testing.assert_close(null.norm(dim=1), torch.ones(40_000, dtype=torch.float64))
-    torch.testing.assert_close(null.mean(0), rows.mean(0), atol=0.06, rtol=0)
-    shape = torch.corrcoef(torch.stack([null.T.cov().flatten(), rows.T.cov().flatten()]))[0, 1]
-    assert shape > 0.98
+def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    return rows.mean(0), rows.T.cov(correction=0)
 
 
-def test_as_many_rows_have_the_moments_of_the_rows_but_for_their_norms() -> None:
-    rows = isotropic(300, 64, generator(0))
+def same_moments(rows: Tensor, null: Tensor, *, tolerance: float = 2e-6) -> None:
+    (mean, covariance), (mean_of_null, of_null) = moments(rows), moments(null)
+    assert float((of_null - covariance).norm() / covariance.norm()) < tolerance
+    assert float((mean_of_null - mean).norm()) < tolerance
+
+
+@pytest.mark.parametrize("steep", [0.0, 0.5, 1.0, 1.5])
+@pytest.mark.parametrize(("m", "d"), [(1024, 128), (200, 48), (128, 8)])
+def test_the_null_has_mean_and_covariance_of_the_unit_rows_at_unit_norm(
+    m: int, d: int, steep: float
+) -> None:
+    spectrum = torch.arange(1, d + 1, dtype=torch.float64) ** -steep
+    rows = unit(torch.randn(m, d, generator=generator(0), dtype=torch.float64) * spectrum + 0.1)
     null = covariance_matched(rows, generator(1))
-    found = torch.linalg.eigvalsh(null.T.cov())
-    expected = torch.linalg.eigvalsh(rows.T.cov())
-    torch.testing.assert_close(found, expected, rtol=0.1, atol=0)
-    assert match(rows, null).mcc < 0.5
+    torch.testing.assert_close(null.norm(dim=1), torch.ones(m, dtype=torch.float64))
+    same_moments(rows, null, tolerance=2e-6 if steep <= 1 else 2e-5)
+    assert steep or d == 8 or match(rows, null).mcc < 0.5
+
+
+def test_another_number_of_rows_has_the_same_moments() -> None:
+    rows = unit(torch.randn(90, 6, generator=generator(0), dtype=torch.float64) + 1.0)
+    null = covariance_matched(rows, generator(1), count=4_000)
+    assert null.shape == (4_000, 6)
+    same_moments(rows, null)
+
+
+def test_hardly_more_rows_than_directions_come_close() -> None:
+    rows = isotropic(48, 48, generator(0))
+    null = covariance_matched(rows, generator(1))
+    torch.testing.assert_close(null.norm(dim=1), torch.ones(48, dtype=torch.float64))
+    same_moments(rows, null, tolerance=1e-3)
+
+
+def test_the_order_of_the_rows_does_not_show_in_the_null() -> None:
+    rows = torch.randn(300, 24, generator=generator(0), dtype=torch.float64) * 3
+    order = torch.randperm(300, generator=generator(2))
+    first, second = (covariance_matched(each, generator(1)) for each in (rows, rows[order]))
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-9)
+
+
+def test_rows_and_encoders_drawn_at_once_stay_related() -> None:
+    rows = isotropic(400, 24, generator(0))
+    encoders = 5 * (rows + 0.5 * isotropic(400, 24, generator(1)))
+    null, other = covariance_matched_pairs(rows, encoders, generator(2))
+    for drawn in (null, other):
+        torch.testing.assert_close(drawn.norm(dim=1), torch.ones(400, dtype=torch.float64))
+    same_moments(torch.cat([unit(rows), unit(encoders)], dim=1), torch.cat([null, other], dim=1))
+    along = float((unit(rows) * unit(encoders)).sum(dim=1).mean())
+    assert float((null * other).sum(dim=1).mean()) == pytest.approx(along, abs=1e-4)
+    tied, same = covariance_matched_pairs(rows, rows * 2, generator(2))
+    torch.testing.assert_close(tied, same)
 
 
 def test_all_rows_alike_have_themselves_for_a_null() -> None:
