@@ -15,8 +15,11 @@ from torch import Tensor
 from saebench_canon.kernels.matching import correlations, match
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.seed_matching import seed_matching
+from saebench_canon.rows import Row
 from saebench_canon.scores import Measurement, Undefined, Value
 from saebench_canon.stats import jackknife_stderr
+from saebench_canon.tables import summarise
+from saebench_canon.verdict import Verdict, verdicts
 
 KINDS = ["relu", "topk", "batchtopk"]
 
@@ -148,6 +151,56 @@ def test_the_nulls_of_random_rows_are_their_scores() -> None:
     other = seed_matching.measure(tuple(members), 1)
     assert again.scores == found.scores
     assert value(other, "null_mcc") != value(found, "null_mcc")
+
+
+@pytest.mark.parametrize("d", [8, 64])
+def test_where_random_tied_rows_are_shared_uniqueness_is_not_measurable(d: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    members = []
+    for _ in range(3):
+        rows = torch.randn(128, d, generator=g)
+        rows = rows / rows.norm(dim=1, keepdim=True)
+        members.append(TinySAE(rows, torch.zeros(d), rows.T * 2))
+    found = seed_matching.measure(tuple(members), 0)
+    shared, null = value(found, "shared_share"), value(found, "null_shared")
+    assert null == pytest.approx(shared, abs=0.05)
+    said = verdict(found)
+    if d == 8:
+        assert null > 0.5
+        assert said.answer == "not measurable"
+        assert said.sentence.startswith("not measurable here: ")
+    else:
+        assert null == 0
+        assert said.answer == "no"
+
+
+def verdict(found: Measurement) -> Verdict:
+    """What is said of uniqueness when this is all that a run measured of three seeds."""
+    rows = []
+    for name, score in found.scores.items():
+        number = score if isinstance(score, Value) else None
+        known = None if isinstance(score, Undefined) else score
+        rows.append(
+            Row(
+                label="seed_matching",
+                metric="seed_matching",
+                score=name,
+                subject=("s0", "s1", "s2"),
+                status="undefined" if known is None else "measured",
+                value=known if isinstance(known, float) else number and number.value,
+                stderr=number and number.stderr,
+                n=number and number.n,
+                unit=number and number.unit,
+                of="group",
+                over="group:seed",
+                seed=0,
+                members=tuple({"width": 128, "seed": seed} for seed in range(3)),
+                axes={"width": 128},
+                settings={},
+            )
+        )
+    (block,) = summarise(rows, [seed_matching]).blocks
+    return next(each for each in verdicts(block) if each.question == "unique?")
 
 
 def test_anisotropic_rows_are_told_from_the_isotropic_null() -> None:

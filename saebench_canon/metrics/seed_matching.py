@@ -56,7 +56,7 @@ OF_ENCODERS = ("shared_share", "shared_share_strict", "null_shared")
         ),
         Score("null_mcc", help="MCC of random rows of the same mean and covariance."),
         Score("null_isotropic", help="MCC of random rows of uniform direction."),
-        Score("null_shared", help="Shared share of covariance-matched random rows and encoders."),
+        Score("null_shared", help="Shared share of random rows and encoders, drawn together."),
     ],
 )
 def seed_matching(
@@ -164,18 +164,27 @@ def _null_scores(
 ) -> dict[str, float | Value | Undefined]:
     """The same scores of random dictionaries, one for each member, averaged over pairs."""
     from saebench_canon.kernels.matching import match
-    from saebench_canon.kernels.nulls import covariance_matched, isotropic
+    from saebench_canon.kernels.nulls import (
+        covariance_matched,
+        covariance_matched_pairs,
+        isotropic,
+    )
     from saebench_canon.kernels.seeds import generator
 
-    def draw(what: str, member: int, like: Tensor) -> Tensor:
-        return covariance_matched(like, generator(seed, "seed_matching", what, member))
-
-    random, plain, random_encoders = [], [], []
+    random, plain = [], []
+    random_encoders: list[Tensor | None] = []
     for member, (own, encoder) in enumerate(zip(rows, encoders, strict=True)):
-        random.append(draw("rows", member, own))
+        draws = generator(seed, "seed_matching", "rows", member)
         uniform = generator(seed, "seed_matching", "isotropic", member)
         plain.append(isotropic(own.shape[0], own.shape[1], uniform))
-        random_encoders.append(None if encoder is None else draw("encoders", member, encoder))
+        if encoder is None:
+            random.append(covariance_matched(own, draws))
+            random_encoders.append(None)
+            continue
+        # at once: real encoders lie along their decoder rows, and independent draws never agree
+        drawn, drawn_encoder = covariance_matched_pairs(own, encoder, draws)
+        random.append(drawn)
+        random_encoders.append(drawn_encoder)
     mcc, uniform_mcc, shared = [], [], []
     pairs = list(combinations(range(len(rows)), 2))
     for a, b in track(pairs, "matching random rows", len(pairs)):
