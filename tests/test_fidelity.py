@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from saebench_canon.acts import Acts
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.reconstruction import fidelity_sums, mean_and_covariance
-from saebench_canon.kernels.resampling import Ratio, documents, ratio, touches_zero
+from saebench_canon.kernels.resampling import Ratio, documents, ratio, reaches_zero
 from saebench_canon.metrics.fidelity import fidelity
 from saebench_canon.scores import Measurement, Undefined, Value
 
@@ -173,12 +173,56 @@ def test_loss_recovered_is_a_ratio_of_totals() -> None:
     assert isinstance(noise, Undefined)
 
 
-def test_an_interval_touches_zero_when_it_reaches_across() -> None:
-    assert touches_zero(Ratio(0.1, 0.1, 10))
-    assert not touches_zero(Ratio(0.5, 0.1, 10))
-    assert not touches_zero(Ratio(-0.5, 0.1, 10))
-    assert touches_zero(Ratio(0.0, None, 1))
-    assert not touches_zero(Ratio(0.1, None, 1))
+def test_an_interval_reaches_zero_with_its_lower_end() -> None:
+    assert reaches_zero(Ratio(0.1, 0.1, 10))
+    assert not reaches_zero(Ratio(0.5, 0.1, 10))
+    assert reaches_zero(Ratio(-0.5, 0.1, 10))
+    assert reaches_zero(Ratio(0.0, None, 1))
+    assert not reaches_zero(Ratio(0.1, None, 1))
+
+
+def test_a_model_that_zero_ablation_does_not_hurt_has_no_loss_to_recover() -> None:
+    acts = data()
+    each = made(acts.x, 12, "relu", torch.Generator().manual_seed(1))
+    for gap in (-3.0, 0.0):
+        score = measure(each.sae, each.codes, acts, losses(gap)).scores["loss_recovered"]
+        assert score == Undefined("zero-ablation costs no loss beyond noise")
+
+
+def uneven(sae: list[float]) -> SimpleNamespace:
+    """Losses of four documents of unlike length and cost; zero-ablation costs 2, 8, 3, 40 nats."""
+    count = torch.tensor([4, 10, 5, 20])
+    clean = torch.tensor([10.0, 25.0, 13.0, 50.0], dtype=torch.float64)
+    zero = clean + torch.tensor([2.0, 8.0, 3.0, 40.0], dtype=torch.float64)
+    mean = clean + torch.tensor([1.0, 2.0, 1.5, 9.0], dtype=torch.float64)
+    of_sae = torch.tensor(sae, dtype=torch.float64)
+    return SimpleNamespace(ce_clean=clean, ce_sae=of_sae, ce_zero=zero, ce_mean=mean, count=count)
+
+
+def test_loss_recovered_is_of_the_zero_ablated_total_not_a_mean_over_documents() -> None:
+    acts = data()
+    each = made(acts.x, 12, "relu", torch.Generator().manual_seed(1))
+    loss = uneven([11.5, 26.0, 16.0, 54.0])
+    score = measure(each.sae, each.codes, acts, loss).scores["loss_recovered"]
+    assert isinstance(score, Value)
+    assert score.value == pytest.approx(1 - (1.5 + 1 + 3 + 4) / 53)
+    quotient, stderr = brute_force.ratio_by_documents([0.5, 7.0, 0.0, 36.0], [2.0, 8.0, 3.0, 40.0])
+    assert score.value == pytest.approx(quotient)
+    assert score.stderr == pytest.approx(stderr)
+
+
+def test_what_an_sae_costs_does_not_decide_whether_there_is_loss_to_recover() -> None:
+    acts = data()
+    each = made(acts.x, 12, "relu", torch.Generator().manual_seed(1))
+    useless = losses(3.0)
+    useless.ce_sae = useless.ce_zero.clone()
+    score = measure(each.sae, each.codes, acts, useless).scores["loss_recovered"]
+    assert isinstance(score, Value)
+    assert score.value == 0
+    perfect = losses(0.0)
+    perfect.ce_sae = perfect.ce_clean - 3.0 * perfect.count
+    found = measure(each.sae, each.codes, acts, perfect).scores["loss_recovered"]
+    assert isinstance(found, Undefined)
 
 
 @settings(max_examples=15, deadline=None)

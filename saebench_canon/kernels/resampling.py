@@ -33,14 +33,14 @@ def ratio(numerator: Tensor, denominator: Tensor) -> Ratio:
     return Ratio(value, math.sqrt(count / (count - 1) * spread) / abs(total), count)
 
 
-def touches_zero(estimate: Ratio, *, level: float = 0.95) -> bool:
-    """Whether the Student's t interval of the ratio reaches 0; without one, whether it is ≤ 0."""
+def reaches_zero(estimate: Ratio, *, level: float = 0.95) -> bool:
+    """Whether the lower end of the Student's t interval, or without one the ratio, is 0 or less."""
     if estimate.stderr is None:
         return estimate.value <= 0
     from scipy.special import stdtrit
 
     half = float(stdtrit(estimate.documents - 1, (1 + level) / 2)) * estimate.stderr
-    return estimate.value - half <= 0 <= estimate.value + half
+    return estimate.value - half <= 0
 
 
 def documents(doc: Tensor) -> tuple[Tensor, int]:

@@ -113,7 +113,7 @@ def _loss_recovered(loss: Losses | None) -> Number:
     """(CE_zero − CE_sae) / (CE_zero − CE_clean) as a ratio of totals over documents with a loss."""
     if loss is None:
         return Undefined("no language model at hand")
-    from saebench_canon.kernels.resampling import ratio, touches_zero
+    from saebench_canon.kernels.resampling import ratio, reaches_zero
 
     counted = loss.count > 0
     if not bool(counted.any()):
@@ -121,7 +121,7 @@ def _loss_recovered(loss: Losses | None) -> Number:
     zero, sae, clean = (
         each[counted].double() for each in (loss.ce_zero, loss.ce_sae, loss.ce_clean)
     )
-    if touches_zero(ratio(zero - clean, loss.count[counted])):
+    if reaches_zero(ratio(zero - clean, loss.count[counted])):
         return Undefined("zero-ablation costs no loss beyond noise")
     return of_documents(ratio(zero - sae, zero - clean))
 
