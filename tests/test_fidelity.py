@@ -211,6 +211,22 @@ def test_loss_recovered_is_of_the_zero_ablated_total_not_a_mean_over_documents()
     assert score.stderr == pytest.approx(stderr)
 
 
+def test_the_record_keeps_every_cross_entropy_with_its_error() -> None:
+    acts = data()
+    each = made(acts.x, 12, "relu", torch.Generator().manual_seed(1))
+    loss = uneven([11.5, 26.0, 16.0, 54.0])
+    table = measure(each.sae, each.codes, acts, loss).tables["losses"]
+    assert table["model"].tolist() == ["clean", "sae", "zero", "mean"]
+    assert table["documents"].tolist() == [4] * 4
+    totals = (loss.ce_clean, loss.ce_sae, loss.ce_zero, loss.ce_mean)
+    for (_, line), total in zip(table.iterrows(), totals, strict=True):
+        value, stderr = brute_force.ratio_by_documents(total.tolist(), loss.count.tolist())
+        assert line["cross_entropy"] == pytest.approx(value)
+        assert line["stderr"] == pytest.approx(stderr)
+    assert table["cross_entropy"][0] == pytest.approx(98 / 39)
+    assert "losses" not in measure(each.sae, each.codes, acts).tables
+
+
 def test_what_an_sae_costs_does_not_decide_whether_there_is_loss_to_recover() -> None:
     acts = data()
     each = made(acts.x, 12, "relu", torch.Generator().manual_seed(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from saebench_canon.metrics.estimates import complement, of_documents
 from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
     from saebench_canon.acts import Acts
@@ -104,7 +106,7 @@ def fidelity(
     distinct = _distinct_share(sae, live, duplicate_cosine)
     return Measurement(
         scores=scores,
-        tables={"latents": table},
+        tables={"latents": table} | ({} if loss is None else {"losses": _losses(loss)}),
         marks=(*_unfit(scores, distinct, conditions), *_caveats(scores)),
     )
 
@@ -124,6 +126,34 @@ def _loss_recovered(loss: Losses | None) -> Number:
     if reaches_zero(ratio(zero - clean, loss.count[counted])):
         return Undefined("zero-ablation costs no loss beyond noise")
     return of_documents(ratio(zero - sae, zero - clean))
+
+
+def _losses(loss: Losses) -> pd.DataFrame:
+    """Cross-entropy in nats a token of the model as it is, with the SAE, and ablated."""
+    import pandas as pd
+
+    from saebench_canon.kernels.resampling import ratio
+
+    counted = loss.count > 0
+    totals = {
+        "clean": loss.ce_clean,
+        "sae": loss.ce_sae,
+        "zero": loss.ce_zero,
+        "mean": loss.ce_mean,
+    }
+    found = (
+        {name: ratio(each[counted], loss.count[counted]) for name, each in totals.items()}
+        if bool(counted.any())
+        else {}
+    )
+    return pd.DataFrame(
+        {
+            "model": list(found),
+            "cross_entropy": [each.value for each in found.values()],
+            "stderr": [math.nan if e.stderr is None else e.stderr for e in found.values()],
+            "documents": [each.documents for each in found.values()],
+        }
+    )
 
 
 def _distinct_share(sae: CanonicalSAE, live: Tensor, duplicate_cosine: float) -> float | None:
