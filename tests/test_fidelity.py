@@ -190,10 +190,10 @@ def test_a_model_that_zero_ablation_does_not_hurt_has_no_loss_to_recover() -> No
 
 
 def uneven(sae: list[float]) -> SimpleNamespace:
-    """Losses of four documents of unlike length and cost; zero-ablation costs 2, 8, 3, 40 nats."""
+    """Losses of four documents of unlike length and cost; zero-ablation costs 3, 8, 3, 22 nats."""
     count = torch.tensor([4, 10, 5, 20])
     clean = torch.tensor([10.0, 25.0, 13.0, 50.0], dtype=torch.float64)
-    zero = clean + torch.tensor([2.0, 8.0, 3.0, 40.0], dtype=torch.float64)
+    zero = clean + torch.tensor([3.0, 8.0, 3.0, 22.0], dtype=torch.float64)
     mean = clean + torch.tensor([1.0, 2.0, 1.5, 9.0], dtype=torch.float64)
     of_sae = torch.tensor(sae, dtype=torch.float64)
     return SimpleNamespace(ce_clean=clean, ce_sae=of_sae, ce_zero=zero, ce_mean=mean, count=count)
@@ -205,8 +205,8 @@ def test_loss_recovered_is_of_the_zero_ablated_total_not_a_mean_over_documents()
     loss = uneven([11.5, 26.0, 16.0, 54.0])
     score = measure(each.sae, each.codes, acts, loss).scores["loss_recovered"]
     assert isinstance(score, Value)
-    assert score.value == pytest.approx(1 - (1.5 + 1 + 3 + 4) / 53)
-    quotient, stderr = brute_force.ratio_by_documents([0.5, 7.0, 0.0, 36.0], [2.0, 8.0, 3.0, 40.0])
+    assert score.value == pytest.approx(1 - (1.5 + 1 + 3 + 4) / 36)
+    quotient, stderr = brute_force.ratio_by_documents([1.5, 7.0, 0.0, 18.0], [3.0, 8.0, 3.0, 22.0])
     assert score.value == pytest.approx(quotient)
     assert score.stderr == pytest.approx(stderr)
 
