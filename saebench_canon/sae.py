@@ -1,4 +1,4 @@
-"""The canonical SAE: unit-norm decoder rows, codes after selection, no bias left in the input.
+"""The canonical SAE: unit-norm decoder rows and codes after selection.
 
 `fold` makes one of raw parameters, `canonical` of any object with `encode`, `decode`, `W_dec`
 and `b_dec`; what cannot be brought to this form exactly is refused with the reason.
@@ -54,7 +54,11 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LinearEncoder:
-    """Codes `scale · act(x weights + bias)`; the selection sees what stands inside `act`."""
+    """Codes `scale · act((x − shift) weights + bias)`; selection sees what stands inside `act`.
+
+    The shift is kept apart from the bias: where activations and decoder bias share a dimension of
+    a massive size, `x weights − shift weights` loses the digits that tell tokens apart in float32.
+    """
 
     weights: Tensor  # [d, m]
     bias: Tensor  # [m]
@@ -64,6 +68,7 @@ class LinearEncoder:
     gain: Tensor | None = None  # [m], gated: magnitude = gain · pre-activation + offset
     offset: Tensor | None = None  # [m]
     scale: Tensor | None = None  # [m], row norms that the selection must not see
+    shift: Tensor | None = None  # [d], the decoder bias where the SAE subtracts it from its input
 
     @cached_property
     def linear(self) -> Tensor:
@@ -72,7 +77,7 @@ class LinearEncoder:
 
     def dense(self, x: Tensor) -> Tensor:
         """Codes [n, m] of activations [n, d]."""
-        pre = torch.addmm(self.bias, x, self.weights)
+        pre = self._pre(x)
         if self.activation == "topk":
             assert self.k is not None
             values, indices = pre.topk(self.k, dim=1, sorted=False)
@@ -84,7 +89,7 @@ class LinearEncoder:
 
     def sparse(self, x: Tensor) -> Codes:
         """The positive codes of activations [n, d]; top-k never makes dense codes."""
-        pre = torch.addmm(self.bias, x, self.weights)
+        pre = self._pre(x)
         if self.activation == "topk":
             assert self.k is not None
             values, columns = pre.topk(self.k, dim=1, sorted=False)
@@ -101,6 +106,10 @@ class LinearEncoder:
         indptr = torch.zeros(len(x) + 1, dtype=torch.int64, device=x.device)
         torch.cumsum(active.sum(dim=1), dim=0, out=indptr[1:])
         return Codes(indptr, indices.to(torch.int32), kept, pre.shape[1])
+
+    def _pre(self, x: Tensor) -> Tensor:
+        """What stands inside `act`, [n, m]."""
+        return torch.addmm(self.bias, x if self.shift is None else x - self.shift, self.weights)
 
     def _active(self, pre: Tensor) -> tuple[Tensor, Tensor]:
         """Which codes are positive and the values they then have, both [n, m]."""
@@ -125,6 +134,7 @@ class LinearEncoder:
             gain=move(self.gain),
             offset=move(self.offset),
             scale=move(self.scale),
+            shift=move(self.shift),
         )
 
 
@@ -228,8 +238,9 @@ def fold(
 ) -> CanonicalSAE:
     """The canonical form of an SAE given by raw parameters.
 
-    With n = ‖W_dec‖ by row: encoder `W_enc·n`, bias `(b_enc − b_dec W_enc)·n` when b_dec is
-    subtracted from the input, decoder `W_dec/n`, so that `z = act(x E + c)`, `x̂ = z D + b`.
+    With n = ‖W_dec‖ by row: encoder `E = W_enc·n`, bias `c = b_enc·n`, decoder `D = W_dec/n`, so
+    that `z = act(x E + c)`, `x̂ = z D + b`; x − b in the place of x when the SAE subtracts b_dec
+    from its input.
 
     `W_enc` [d, m], `W_dec` [m, d], `b_dec` [d]; `b_enc` [m] (gated: `b_gate`, `b_mag`, `r_mag`);
     `threshold` scalar or [m] on the scale that selects. `rescale` says that selection saw
@@ -258,27 +269,28 @@ def fold(
     weights = read("W_enc", W_enc, d, m) * input_scale
     b = read("b_dec", b_dec, d) / input_scale
     norms = _row_norms(rows, where)
-    shift = b @ weights if apply_b_dec_to_input else torch.zeros_like(norms)
+    shift = b if apply_b_dec_to_input else None
     if activation == "gated":
         gain = read("r_mag", r_mag, m).exp()
-        gate = read("b_gate", b_gate, m) - shift
-        magnitude = read("b_mag", b_mag, m) - shift * gain
+        gate = read("b_gate", b_gate, m)
+        magnitude = read("b_mag", b_mag, m)
         coder = LinearEncoder(
             weights * norms,
             gate * norms,
             activation,
             gain=gain,
             offset=(magnitude - gate * gain) * norms,
+            shift=shift,
         )
         return CanonicalSAE(rows / norms[:, None], b, coder)
-    bias = (torch.zeros_like(norms) if b_enc is None else read("b_enc", b_enc, m)) - shift
+    bias = torch.zeros_like(norms) if b_enc is None else read("b_enc", b_enc, m)
     if activation == "topk":
         if k is None or not 0 < k <= m:
             raise CanonError(f"k is {k} where the SAE has {m} latents", where=where)
         if rescale:
-            coder = LinearEncoder(weights * norms, bias * norms, activation, k=k)
+            coder = LinearEncoder(weights * norms, bias * norms, activation, k=k, shift=shift)
         else:
-            coder = LinearEncoder(weights, bias, activation, k=k, scale=norms)
+            coder = LinearEncoder(weights, bias, activation, k=k, scale=norms, shift=shift)
         return CanonicalSAE(rows / norms[:, None], b, coder)
     level = None
     if activation == "jumprelu":
@@ -286,7 +298,7 @@ def fold(
             threshold = threshold.expand(m)
         level = read("threshold", threshold, m)
         level = (level / input_scale if rescale else level * norms).clamp(min=0)
-    coder = LinearEncoder(weights * norms, bias * norms, activation, threshold=level)
+    coder = LinearEncoder(weights * norms, bias * norms, activation, threshold=level, shift=shift)
     return CanonicalSAE(rows / norms[:, None], b, coder)
 
 

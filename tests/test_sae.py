@@ -76,6 +76,40 @@ def test_jumprelu_keeps_what_is_strictly_above_the_stored_threshold(
     check(sae, x, codes, raw)
 
 
+@pytest.mark.parametrize("activation", ["relu", "jumprelu", "topk", "gated"])
+def test_a_massive_dimension_shared_with_the_decoder_bias_costs_no_digits(activation: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    d, m, n = 64, 200, 100
+    rows = torch.nn.functional.normalize(torch.randn(m, d, generator=g), dim=1)
+    b = torch.randn(d, generator=g)
+    b[5] = 3_000.0
+    on = torch.rand(n, m, generator=g) < 0.05
+    x = (on * (1 + torch.rand(n, m, generator=g))) @ rows + b
+    bias = torch.full((m,), -0.3)
+    more = {
+        "relu": {"b_enc": bias},
+        "jumprelu": {"b_enc": bias, "threshold": torch.tensor(0.1)},
+        "topk": {"b_enc": bias, "k": 8},
+        "gated": {"b_gate": bias, "b_mag": bias / 2, "r_mag": torch.zeros(m)},
+    }[activation]
+
+    def folded(dtype: torch.dtype) -> CanonicalSAE:
+        told = {k: v.to(dtype) if isinstance(v, Tensor) else v for k, v in more.items()}
+        return fold(
+            W_enc=rows.T.to(dtype), W_dec=rows.to(dtype), b_dec=b.to(dtype),
+            apply_b_dec_to_input=True, activation=activation, **told,
+        )  # fmt: skip
+
+    exact = folded(torch.float64).encode(x.double())
+    single = folded(torch.float32)
+    for found in (
+        single.encode(x),
+        single.encode_sparse(x).dense(),
+        folded(torch.float64).to(dtype=torch.float32).encode(x),
+    ):
+        assert float((found.double() - exact).abs().max()) < 1e-5
+
+
 def test_a_pre_activation_at_the_threshold_is_off() -> None:
     one = torch.ones(1, 1)
     sae = fold(
