@@ -15,6 +15,10 @@ from saebench_canon.summary import Block, Cell, Line
 Question = Literal["complete?", "atomic?", "unique?"]
 Answer = Literal["no", "yes", "undecided", "not measurable", "not judged"]
 
+PLACES = 2  # decimals of a share
+EQUAL = 12  # decimals to which a share and a margin that print alike are the same
+FITNESS_UNKNOWN = "fitness unknown: fidelity was not measured"
+
 
 @dataclass(frozen=True)
 class Margins:
@@ -58,17 +62,22 @@ def unique(line: Line, *, margins: Margins) -> tuple[Answer, str]:
         return "not judged", f"not judged: {said}{chance}; {_wanting(shared, margins)}."
     if null is None:
         return "not judged", f"not judged: {said}; the null, null_shared, is missing."
-    limit = f"limit {_short(margins.null_shared)}"
+    places = _places(margins.null_shared, null.value)
+    limit = f"limit {_short(margins.null_shared, places)}"
+    chance = f"; random rows {_short(null.value, places)}"
     if null.value > margins.null_shared:
         return "not measurable", (
-            f"not measurable here: {_short(null.value)} of random rows come back too ({limit})."
+            f"not measurable here: {_short(null.value, places)} of random rows come back too "
+            f"({limit})."
         )
-    line_at = f"unique from {_short(margins.unique)}{chance}, {limit}"
+    places = _places(margins.unique, shared.lo, shared.hi)
+    said = f"{_number(shared, places)} of the latents come back with another seed"
+    line_at = f"unique from {_short(margins.unique, places)}{chance}, {limit}"
     if shared.hi < margins.unique:
         return "no", f"Not unique: {said} ({line_at})."
     if shared.lo >= margins.unique:
         return "yes", f"The same latents with every seed: {said} ({line_at})."
-    return "undecided", f"undecided: shared_share in {_interval(shared)} ({line_at})."
+    return "undecided", f"undecided: shared_share in {_interval(shared, places)} ({line_at})."
 
 
 def _each(
@@ -88,7 +97,7 @@ def _each(
 
 def _judge(block: Block, question: Question, at: str, line: Line, margins: Margins) -> Verdict:
     training = _training(block, line) if question == "unique?" else ()
-    beside = (*block.reasons("caveat", line), *training)
+    beside = (*block.reasons("caveat", line), *_fitness(block, line), *training)
     if line.unfit:
         reason = "; ".join(block.reasons("unfit", line))
         return Verdict(question, at, "not judged", f"not judged: {reason}.", beside)
@@ -156,6 +165,22 @@ def _atomicity(line: Line, margins: Margins) -> str:
     return f"not judged yet: {'; '.join(parts)}."
 
 
+def _fitness(block: Block, line: Line) -> Iterator[str]:
+    """That nobody looked whether the line's SAEs are fit to be judged, where this is so."""
+    judged = {
+        name
+        for table in block.of("fidelity")
+        for each in table.lines
+        if any(cell.status == "measured" for cell in each.cells.values())
+        for name in each.subjects
+    }
+    lost = [name for name in line.subjects if name not in judged]
+    if not lost:
+        return
+    some = f" ({', '.join(lost)})" if len(lost) < len(line.subjects) else ""
+    yield f"{FITNESS_UNKNOWN}{some}"
+
+
 def _training(block: Block, line: Line) -> Iterator[str]:
     """Dead share and training tokens of the line's sizes: under-training looks like instability."""
     dead = {
@@ -206,21 +231,30 @@ def _negative(estimate: Estimate) -> Estimate:
     )
 
 
-def _number(estimate: Estimate) -> str:
-    interval = "" if estimate.half_width is None else f" {_interval(estimate)}"
-    return f"{_short(estimate.value)}{interval}"
+def _number(estimate: Estimate, places: int = PLACES) -> str:
+    interval = "" if estimate.half_width is None else f" {_interval(estimate, places)}"
+    return f"{_short(estimate.value, places)}{interval}"
 
 
-def _interval(estimate: Estimate) -> str:
+def _interval(estimate: Estimate, places: int = PLACES) -> str:
     assert estimate.lo is not None
     assert estimate.hi is not None
-    return f"[{_short(estimate.lo)}, {_short(estimate.hi)}]"
+    return f"[{_short(estimate.lo, places)}, {_short(estimate.hi, places)}]"
 
 
-def _short(value: float) -> str:
-    """Two decimals without the zero in front, as papers print shares."""
-    text = f"{value:.2f}"
-    text = "0.00" if text == "-0.00" else text
+def _places(margin: float, *values: float) -> int:
+    """As many decimals as tell the values from the margin; those that agree to 12 are equal."""
+    for places in range(PLACES, EQUAL):
+        same = [value for value in values if f"{value:.{places}f}" == f"{margin:.{places}f}"]
+        if all(abs(value - margin) < 10**-EQUAL for value in same):
+            return places
+    return EQUAL
+
+
+def _short(value: float, places: int = PLACES) -> str:
+    """Two decimals, or more, without the zero in front, as papers print shares."""
+    text = f"{value:.{places}f}"
+    text = f"{0:.{places}f}" if float(text) == 0 else text
     return text.replace("0.", ".", 1) if abs(value) < 1 and text.lstrip("-")[0] == "0" else text
 
 

@@ -56,6 +56,25 @@ def test_a_margin_that_is_touched_counts_as_reached() -> None:
     assert judged(0.9, 0.0).answer == "yes"
 
 
+def test_numbers_that_round_to_the_margin_are_printed_until_they_differ() -> None:
+    below = judged(0.898, 0.0004)
+    assert below.answer == "no"
+    assert below.sentence == (
+        "Not unique: .8980 [.8963, .8997] of the latents come back with another seed "
+        "(unique from .9000; random rows .01, limit .10)."
+    )
+    undecided = judged(0.9, 0.0002)
+    assert undecided.sentence.startswith("undecided: shared_share in [.899, .901] (unique")
+    assert "[.90, .90] of" in judged(0.9, 0.0).sentence
+    chance = judged(0.6, null=0.1004)
+    assert chance.sentence == (
+        "not measurable here: .1004 of random rows come back too (limit .1000)."
+    )
+    near = judged(0.6, null=0.0999)
+    assert near.answer == "no"
+    assert "random rows .0999, limit .1000" in near.sentence
+
+
 def test_random_rows_that_match_make_it_not_measurable_before_anything_else() -> None:
     found = judged(0.6, null=0.3)
     assert found.answer == "not measurable"
@@ -141,6 +160,21 @@ def test_training_and_dead_share_stand_beside_uniqueness() -> None:
     (block,) = summarise(run.rows(archs=["relu"]), run.declared()).blocks
     beside = next(v.beside for v in verdicts(block) if v.question == "unique?")
     assert beside == ("dead share .01", "trained on 2 M tokens")
+
+
+def test_without_fidelity_every_sentence_has_unknown_fitness_beside_it() -> None:
+    rows = run.rows(archs=["relu"])
+    (block,) = summarise(rows, run.declared()).blocks
+    assert not any("fitness unknown" in each for v in verdicts(block) for each in v.beside)
+    (block,) = summarise([r for r in rows if r["label"] != "fidelity"], run.declared()).blocks
+    found = verdicts(block)
+    assert {verdict.question for verdict in found} == {"complete?", "atomic?", "unique?"}
+    for verdict in found:
+        assert "fitness unknown: fidelity was not measured" in verdict.beside
+    kept = [r for r in rows if r["label"] != "fidelity" or r["members"][0]["width"] != 512]
+    (block,) = summarise(kept, run.declared()).blocks
+    lost = {(v.question, v.at) for v in verdicts(block) if "fitness unknown" in str(v.beside)}
+    assert lost == {("complete?", "256 → 512"), ("atomic?", "512"), ("unique?", "512")}
 
 
 @pytest.mark.parametrize(
