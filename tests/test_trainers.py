@@ -132,6 +132,51 @@ def test_the_ragged_tail_of_an_epoch_is_dropped(lens: Any) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("tokens", "held", "kept_out"),
+    [
+        (20_000, 0.0, 0),
+        (20_000, 0.05, 1_000),  # more than 8 batches of 64
+        (4_000, 0.05, 512),  # 8 batches
+        (1_000, 0.05, 200),  # a fifth of the tokens
+        (1_000, 0.5, 500),  # asked for
+    ],
+)
+def test_the_threshold_rests_on_several_batches_where_the_data_allows(
+    lens: Any, tokens: int, held: float, kept_out: int
+) -> None:
+    from saebench_canon.trainers.loop import Batches
+
+    batches = Batches(torch.ones(tokens, 2), 64, seed=0, held=held)
+    assert batches.tokens == tokens - kept_out
+
+
+def test_the_threshold_is_read_from_tokens_that_training_never_saw(
+    lens: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saebench_canon.trainers import loop
+
+    trained: list[Tensor] = []
+    asked: list[Tensor] = []
+    draw, threshold = loop.Batches.training, loop.threshold
+
+    def noting(batches: Any, seen: list[Tensor]) -> Any:
+        for batch in batches:
+            seen.append(batch)
+            yield batch
+
+    monkeypatch.setattr(loop.Batches, "training", lambda self: noting(draw(self), trained))
+    monkeypatch.setattr(loop, "threshold", lambda sae, b: threshold(sae, noting(b, asked)))
+    acts = planted(1_000)
+    noise = 0.1 * torch.randn(acts.x.shape, generator=torch.Generator().manual_seed(1))
+    bytes_of(BY_NAME["batchtopk"], Acts(acts.x + noise, acts.doc), tmp_path, seed=0)
+    seen = {tuple(row) for row in torch.cat(trained).tolist()}
+    fresh = {tuple(row) for row in torch.cat(asked).tolist()}
+    assert len(asked) == loop.THRESHOLD_BATCHES
+    assert 100 < len(fresh) <= 200
+    assert not seen & fresh
+
+
 def test_the_learning_rate_warms_up_and_decays() -> None:
     loop = pytest.importorskip("saebench_canon.trainers.loop")
     schedule = loop.Schedule(tokens=1_000, batch_size=10, lr=1.0, warm_up=0.1, decay=0.5)

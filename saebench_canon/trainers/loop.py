@@ -29,6 +29,8 @@ Gradients = Callable[[TrainingSAE[Any], Tensor, int], Tensor]
 BETAS = (0.9, 0.999)
 CLIP = 1.0  # largest norm of the gradient, SAELens' own
 THRESHOLD_BATCHES = 50
+HELD_BATCHES = 8  # of the training's size, that the threshold should rest on
+MOST_HELD = 0.2  # share of the tokens that may be kept from training for it
 CHUNK = 65_536  # tokens read at once for the mean
 
 
@@ -70,7 +72,8 @@ class Schedule:
 class Batches:
     """Activations scaled to a mean squared norm of d, in a fresh order each epoch.
 
-    The last `held` of the first shuffle never reach training.
+    With `held` above 0 the last tokens of the first shuffle never reach training: that share of
+    them, or `HELD_BATCHES` batches where these are more, but then at most `MOST_HELD` of all.
     """
 
     def __init__(self, x: Tensor, size: int, *, seed: int, held: float = 0.0) -> None:
@@ -79,7 +82,11 @@ class Batches:
         order = torch.randperm(len(x), generator=self._generator)
         if not 0 <= held < 1:
             raise CanonError(f"the share {held} of held-out tokens is not from 0 to below 1")
-        keep = len(x) - math.ceil(held * len(x))
+        kept_out = math.ceil(held * len(x))
+        if held > 0:
+            spare = min(int(MOST_HELD * len(x)), len(x) - size)
+            kept_out = max(kept_out, min(HELD_BATCHES * size, spare))
+        keep = len(x) - kept_out
         self._train, self._held = order[:keep], order[keep:]
         self._size = size
         if len(self._train) < size:
