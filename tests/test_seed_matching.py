@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from saebench_canon.errors import CanonError
 from saebench_canon.kernels.matching import correlations, match
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.seed_matching import seed_matching
@@ -245,6 +246,11 @@ def test_groups_that_cannot_be_matched_say_why(
     found = measure(group(members=members), **settings)
     assert set(found.scores) == {score.name for score in seed_matching.scores}
     assert set(found.scores.values()) == {Undefined(reason)}
+
+
+def test_a_threshold_that_is_no_cosine_is_refused() -> None:
+    with pytest.raises(CanonError, match=r"seed_matching: threshold = 1\.5 is not a cosine"):
+        measure(group(), threshold=1.5)
 
 
 def test_the_table_counts_in_how_many_members_a_latent_is_found() -> None:

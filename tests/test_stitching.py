@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saebench_canon.acts import Acts
+from saebench_canon.errors import CanonError
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.resampling import documents
@@ -280,6 +281,39 @@ def test_sums_of_small_rows_leave_nothing_and_random_rows_as_much_as_published()
     assert float(pursue(sums, small).residual.median()) < 0.04
     random = torch.randn(200, 64, generator=g)
     assert 0.55 < float(pursue(random, small).residual.mean()) < 0.75
+
+
+def test_an_sae_against_itself_gains_exactly_nothing() -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(500, 24, generator=g) * 100 + 1_000
+    sae = fold(
+        W_enc=torch.randn(24, 60, generator=g),
+        W_dec=torch.randn(60, 24, generator=g),
+        b_dec=1_000 + torch.randn(24, generator=g),
+        apply_b_dec_to_input=True,
+    )
+    codes = sae.encode_sparse(x)
+    found = stitching.measure(sae, sae, codes, codes, Acts(x, torch.arange(500) // 10))
+    assert isinstance(found, Measurement)
+    gain = found.scores["novel_gain"]
+    assert isinstance(gain, Value)
+    assert (gain.value, gain.stderr) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"threshold": 1.5}, "threshold = 1.5 is not a cosine"),
+        ({"threshold": -2}, "threshold = -2 is not a cosine"),
+        ({"threshold": float("nan")}, "threshold = nan is not a cosine"),
+        ({"span_atoms": 0}, "span_atoms = 0 is not 1 or more"),
+    ],
+)
+def test_wrong_settings_are_refused_in_a_sentence(settings: dict[str, Any], sentence: str) -> None:
+    acts, small, large = pair("relu")
+    with pytest.raises(CanonError, match="stitching") as caught:
+        stitching.measure(small.sae, large.sae, small.codes, large.codes, acts, **settings)
+    assert sentence in str(caught.value)
 
 
 def test_the_biases_at_both_ends_are_exact() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from saebench_canon.errors import CanonError
 from saebench_canon.progress import track
 from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
 from saebench_canon.stats import jackknife_stderr
@@ -77,6 +78,8 @@ def seed_matching(
     """
     from saebench_canon.kernels.matching import correlations, match
 
+    if not -1 <= threshold <= 1:
+        raise CanonError(f"seed_matching: threshold = {threshold} is not a cosine from −1 to 1")
     note = Mark("note", "no activations: every latent counts as live")
     marks = () if codes is not None else (note,)
     live = _live(saes, codes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from saebench_canon.errors import CanonError
 from saebench_canon.metrics.estimates import complement, of_documents
 from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
 
@@ -77,6 +78,10 @@ def stitching(
     import pandas as pd
     import torch
 
+    if not -1 <= threshold <= 1:
+        raise CanonError(f"stitching: threshold = {threshold} is not a cosine from −1 to 1")
+    if span_atoms < 1:
+        raise CanonError(f"stitching: span_atoms = {span_atoms} is not 1 or more")
     from saebench_canon.kernels.cosine import max_cosine, tied
     from saebench_canon.kernels.nnomp import pursue
 
