@@ -16,6 +16,7 @@ from torch import Tensor
 from saebench_canon.errors import CanonError
 from saebench_canon.kernels import meta_sae as kernel
 from saebench_canon.kernels.codes import Codes
+from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.meta_sae import (
     MetaSAE,
     Training,
@@ -24,7 +25,7 @@ from saebench_canon.kernels.meta_sae import (
     select,
     train,
 )  # fmt: skip
-from saebench_canon.kernels.nulls import isotropic
+from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.meta_sae import meta_sae, sorted_rows
 from saebench_canon.scores import Measurement, Undefined, Value
@@ -194,6 +195,63 @@ def test_one_dictionary_learns_the_same_beside_another() -> None:
     torch.testing.assert_close(both.threshold[1:], alone.threshold)
 
 
+def test_the_threshold_is_the_mean_over_batches_of_the_least_code_chosen() -> None:
+    rows = isotropic(50, 8, generator(0))[None]
+    enc, b = isotropic(12, 8, generator(1))[None], 0.1 * random(1, 8)
+    found = kernel._threshold(rows, enc, b, 2, 15, generator(2))
+    batches, least = kernel._batches(50, 15, generator(2)), []
+    for _ in range(kernel.THRESHOLD_BATCHES):
+        chosen = next(batches)
+        assert chosen is not None
+        z = (rows[0][chosen] - b[0]) @ enc[0].T
+        kept = sorted(v for v in z.flatten().tolist() if v > 0)[-2 * 15 :]
+        least.append(kept[0])
+    assert max(least) > min(least) + 0.05
+    assert float(found[0]) == pytest.approx(sum(least) / len(least))
+
+
+def test_dead_meta_latents_are_revived() -> None:
+    aside = 2 * isotropic(1, 16, generator(9))  # most latents start out facing away from the rows
+    rows = unit(isotropic(200, 16, generator(0)) + aside).float()[None]
+
+    def dead(dead_after: int) -> int:
+        how = Training(60, 1, 400, 1024, 1e-2, dead_after=dead_after)
+        model = train(rows, how, generator(3), what="a test")
+        return int((model.encode(rows) <= 0).all(dim=1).sum())
+
+    assert dead(400) > dead(20) + 10
+
+
+def test_the_metric_reads_the_rows_trained_on_at_the_inference_threshold() -> None:
+    table = composed(96, 24, 12)
+    found = measure(table, holdout=0.0, steps=40, k=3, width=20)
+    how = Training(width=20, k=3, steps=40, batch=1024, lr=5e-4)
+    rows = sorted_rows(table)
+    null = covariance_matched(rows, generator(0, "meta_sae", 0, "covariance")).float()
+    seen = torch.stack([rows, null])
+    model = train(seen, how, generator(0, "meta_sae", 0, "training"), what="a test")
+    z = (seen - model.b_dec[:, None]) @ model.W_enc.transpose(1, 2)
+    codes = torch.where(z >= model.threshold[:, None, None], z, 0)
+    assert int((codes[0] > 0).sum(dim=1).min()) < 3 < int((codes[0] > 0).sum(dim=1).max())
+    rebuilt = codes @ model.W_dec + model.b_dec[:, None]
+    error = ((seen - rebuilt) ** 2).sum(dim=(1, 2))
+    spread = ((seen - seen.mean(dim=1, keepdim=True)) ** 2).sum(dim=(1, 2))
+    explained = (1 - error / spread).tolist()
+    assert number(found, "explained_variance") == pytest.approx(explained[0], abs=1e-5)
+    assert number(found, "null_covariance") == pytest.approx(explained[1], abs=1e-5)
+    active = (codes[0] > 0).double()
+    assert number(found, "meta_l0") == pytest.approx(float(active.sum(dim=1).mean()))
+    dead = float((active.sum(dim=0) == 0).double().mean())
+    assert number(found, "meta_dead_share") == pytest.approx(dead)
+
+
+def test_an_sae_without_a_live_latent_leaves_every_score_undefined() -> None:
+    codes = Codes.from_dense(torch.zeros(5, 20))
+    found = measure(random(20, 6).float(), codes)
+    assert set(found.scores) == {score.name for score in meta_sae.scores}
+    assert set(found.scores.values()) == {Undefined("no latent is live")}
+
+
 def composed(m: int, d: int, atoms: int, seed: int = 0) -> Tensor:
     g = generator(seed, "composed")
     table = isotropic(atoms, d, g)
@@ -307,7 +365,12 @@ def test_rows_that_are_all_alike_leave_the_scores_undefined() -> None:
         ({}, "a meta-SAE of width 5 on 20 live decoder rows is narrower than 2k = 8"),
         ({"preset": "quater"}, "Did you mean 'quarter'"),
         ({"holdout": 1.0}, "holdout = 1.0"),
+        ({"holdout": 0.99}, "keeps 20 out and trains on 0, and it takes 2 of each"),
+        ({"holdout": 0.05}, "keeps 1 out and trains on 19, and it takes 2 of each"),
         ({"meta_seeds": 0}, "meta_seeds = 0"),
+        ({"k": 0}, "k = 0 is not 1 or more"),
+        ({"steps": 0}, "steps = 0 is not 1 or more"),
+        ({"batch": 0}, "batch = 0 is not 1 or more"),
     ],
 )
 def test_wrong_settings_are_refused_in_a_sentence(settings: dict[str, Any], sentence: str) -> None:

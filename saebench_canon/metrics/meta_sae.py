@@ -88,10 +88,10 @@ def meta_sae(
         raise CanonError(f"meta_sae has no preset '{preset}'", hint=nearest(preset, PRESETS))
     if not 0 <= holdout < 1:
         raise CanonError(f"meta_sae: holdout = {holdout} is not a share of the rows below 1")
-    if meta_seeds < 1:
-        raise CanonError(f"meta_sae: meta_seeds = {meta_seeds} is not 1 or more")
     rows = sorted_rows(sae.W_dec if codes is None else sae.W_dec[codes.live.to(sae.W_dec.device)])
     m, d = rows.shape
+    if m == 0:
+        return Measurement({each.name: Undefined("no latent is live") for each in meta_sae.scores})
     chosen = PRESETS[preset]
     how = Training(
         width=round(m / chosen.rows) if width is None else width,
@@ -100,6 +100,16 @@ def meta_sae(
         batch=chosen.batch if batch is None else batch,
         lr=chosen.lr if lr is None else lr,
     )
+    for name, count in {**asdict(how), "meta_seeds": meta_seeds}.items():
+        if name in ("width", "k", "steps", "batch", "meta_seeds") and count < 1:
+            raise CanonError(f"meta_sae: {name} = {count} is not 1 or more")
+    out = round(holdout * m)
+    if out == 1 or m - out < 2:
+        raise CanonError(
+            f"meta_sae: holdout = {holdout} of {m} live decoder rows keeps {out} out and trains on "
+            f"{m - out}, and it takes 2 of each",
+            hint="Set another holdout, or 0 to keep none out.",
+        )
     if how.width < 2 * how.k:
         raise CanonError(
             f"a meta-SAE of width {how.width} on {m} live decoder rows is narrower than 2k = "
