@@ -42,7 +42,11 @@ def text(
         parts.append(title.ljust(width, "─"))
         for table in wanted(block, all_scores=all_scores):
             parts.append(_text_table(table, all_scores=all_scores, width=width))
-        notes = [_wrap(say(note), "  ", width) for note in block.notes]
+        notes = [
+            _wrap(say(note), "  ", width)
+            for note in block.notes
+            if all_scores or _is_about_shown(note, block)
+        ]
         if notes:
             parts.append("\n".join(notes))
         parts.append(_text_verdicts(verdicts(block, margins=margins), width))
@@ -101,6 +105,16 @@ def wanted(block: Block, *, all_scores: bool) -> Iterator[Table]:
     return (table for table in block.tables if table.begun and (all_scores or not table.is_floor))
 
 
+def _is_about_shown(note: Note, block: Block) -> bool:
+    """Whether a note is about a score that the compact tables have a column for."""
+    shown = {
+        (table.label, column.name)
+        for table in wanted(block, all_scores=False)
+        for column in table.headlines
+    }
+    return not note.scores or any(score in shown for score in note.scores)
+
+
 def columns_of(table: Table, *, all_scores: bool) -> tuple[Score, ...]:
     """Columns to show, less those without a single number; the notes say why."""
     chosen = table.full if all_scores else table.headlines
@@ -128,7 +142,7 @@ def _text_table(table: Table, *, all_scores: bool, width: int) -> str:
         rule = ["─" * len(each) for each in header]
         parts.append("\n".join("  ".join(line).rstrip() for line in (header, rule, *lines)))
     head = _wrap(f"{title_of(table)}: {stop(table.about)}".removesuffix(": "), "", width)
-    foot = _wrap(table.interval(), "", width)
+    foot = _wrap(table.interval(columns), "", width)
     grid = "\n\n".join(parts) or "no score was measured"
     return "\n".join(part for part in (head, grid, foot) if part)
 

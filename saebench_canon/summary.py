@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from saebench_canon.rows import Axis, Status
@@ -94,9 +94,12 @@ class Table:
         cells = [cell for line in self.lines for cell in line.cells.values()]
         return any(cell.status != "missing" for cell in cells)
 
-    def interval(self) -> str:
-        """One sentence on the number of seeds and the kind of interval."""
-        cells = [cell for line in self.lines for cell in line.cells.values()]
+    def interval(self, columns: Iterable[Score] | None = None) -> str:
+        """One sentence on the number of seeds and the kind of interval of the columns shown."""
+        names = {column.name for column in (self.full if columns is None else columns)}
+        cells = [
+            cell for line in self.lines for name, cell in line.cells.items() if name in names
+        ]
         kinds = Counter(_say_interval(cell.estimate) for cell in cells if cell.estimate)
         said = [kind for kind, _ in kinds.most_common()]
         floors = {cell.floor.kind for cell in cells if cell.floor}
@@ -114,6 +117,7 @@ class Note:
     kind: str  # unfit | caveat | note | failed | missing | undefined | floor
     reason: str
     on: tuple[str, ...]
+    scores: tuple[tuple[str, str], ...] = ()  # label and score, where it is about some only
 
 
 @dataclass(frozen=True)

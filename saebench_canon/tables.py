@@ -283,7 +283,8 @@ def _notes(rows: Sequence[Row], marks: Mapping[str, Mapping[str, Sequence[str]]]
         scores = list(dict.fromkeys(score for each in cases.values() for score in each))
         whole = status in ("failed", "missing") or len(scores) > 4
         what = label if whole else f"{label} {', '.join(scores)}"
-        yield Note(status, f"{what}: {reason}" if reason else what, tuple(cases))
+        about = () if whole else tuple((label, score) for score in scores)
+        yield Note(status, f"{what}: {reason}" if reason else what, tuple(cases), about)
 
 
 def _who(row: Row) -> str:

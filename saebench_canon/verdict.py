@@ -99,8 +99,9 @@ def _judge(block: Block, question: Question, at: str, line: Line, margins: Margi
     training = _training(block, line) if question == "unique?" else ()
     beside = (*block.reasons("caveat", line), *_fitness(block, line), *training)
     if line.unfit:
-        reason = "; ".join(block.reasons("unfit", line))
-        return Verdict(question, at, "not judged", f"not judged: {reason}.", beside)
+        first, *more = block.reasons("unfit", line)
+        rest = f", and {len(more)} more (†)" if more else ""
+        return Verdict(question, at, "not judged", f"not judged: {first}{rest}.", beside)
     if question == "unique?":
         answer, sentence = unique(line, margins=margins)
         return Verdict(question, at, answer, sentence, beside)
