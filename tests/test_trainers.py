@@ -66,7 +66,8 @@ def test_each_architecture_explains_planted_features(lens: Any, tmp_path: Path, 
     assert explained(sae, x) > 0.8
     assert sae.encode_sparse(x).l0 < 6
     assert trained.tokens == trained.steps * 256
-    assert trained.epochs == pytest.approx(trained.tokens / 20_000, rel=0.06)
+    kept = 20_000 - 8 * 256 * ("batch" in name or name == "matryoshka")  # for the threshold
+    assert trained.epochs == pytest.approx(trained.tokens / kept)
     theirs = lens.SAE.load_from_disk(tmp_path)
     with torch.no_grad():
         expected = theirs(x[:500])
