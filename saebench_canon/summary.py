@@ -97,9 +97,7 @@ class Table:
     def interval(self, columns: Iterable[Score] | None = None) -> str:
         """One sentence on the number of seeds and the kind of interval of the columns shown."""
         names = {column.name for column in (self.full if columns is None else columns)}
-        cells = [
-            cell for line in self.lines for name, cell in line.cells.items() if name in names
-        ]
+        cells = [cell for line in self.lines for name, cell in line.cells.items() if name in names]
         kinds = Counter(_say_interval(cell.estimate) for cell in cells if cell.estimate)
         said = [kind for kind, _ in kinds.most_common()]
         floors = {cell.floor.kind for cell in cells if cell.floor}

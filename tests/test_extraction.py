@@ -179,9 +179,7 @@ def test_centring_is_what_centred_writing_weights_do(family):
         hook = resolve_hook(lm.model, f"blocks.1.hook_{kind}")
         centred = extract(lm, tokens, hook, center=True)
         assert centred.x.mean(dim=1).abs().max() < 1e-5
-        torch.testing.assert_close(
-            centred.x, extract(folded, tokens, hook).x, rtol=1e-3, atol=1e-4
-        )
+        torch.testing.assert_close(centred.x, extract(folded, tokens, hook).x, rtol=1e-3, atol=1e-4)
 
 
 def test_centring_is_refused_where_it_would_change_the_model():

@@ -144,9 +144,7 @@ def test_with_centring_the_reconstruction_is_of_the_centred_activation(family):
     for name in hooks_of(family):
         hook = resolve_hook(lm.model, name)
         clean, _ = spliced_losses(lm, tokens, hook, mode="clean", center=True)
-        same, _ = spliced_losses(
-            lm, tokens, hook, mode="sae", reconstruct=lambda x: x, center=True
-        )
+        same, _ = spliced_losses(lm, tokens, hook, mode="sae", reconstruct=lambda x: x, center=True)
         assert torch.equal(same, clean)
         # without the mean that is put back, a LayerNorm model computes the same
         centred, _ = spliced_losses(

@@ -49,9 +49,7 @@ CONFIGS = {
         eos_token_id=1,
     ),
     "gpt_neox": lambda: transformers.GPTNeoXConfig(**_NEOX),
-    "gpt_neox-sequential": lambda: transformers.GPTNeoXConfig(
-        **_NEOX, use_parallel_residual=False
-    ),
+    "gpt_neox-sequential": lambda: transformers.GPTNeoXConfig(**_NEOX, use_parallel_residual=False),
     "llama": lambda: transformers.LlamaConfig(**_COMMON),
     "mistral": lambda: transformers.MistralConfig(**_COMMON),
     "qwen2": lambda: transformers.Qwen2Config(**_COMMON),

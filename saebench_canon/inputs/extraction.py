@@ -142,9 +142,7 @@ def tokenize(
     input_ids = torch.full((len(rows), context), PADDING)
     for window, row in zip(input_ids, rows, strict=True):
         window[: len(row)] = torch.tensor(row)
-    return Tokens(
-        input_ids, length, torch.tensor(docs), len(names), bos is not None, tuple(names)
-    )
+    return Tokens(input_ids, length, torch.tensor(docs), len(names), bos is not None, tuple(names))
 
 
 def extract(
@@ -231,9 +229,7 @@ def check_centring(lm: LanguageModel, hook: HookPoint, center: bool) -> None:
     """Refuse, with the reason, to centre what a model would not compute the same from."""
     reason = centring_refused(lm.model, hook) if center else None
     if reason is not None:
-        raise CanonError(
-            f"Activations at {hook.name} cannot be centred: {reason}.", where=lm.name
-        )
+        raise CanonError(f"Activations at {hook.name} cannot be centred: {reason}.", where=lm.name)
 
 
 def check_shape(value: Any, hook: HookPoint, batch: Batch) -> Tensor:

@@ -98,9 +98,7 @@ def load_language_model(
     return LanguageModel(name, identity, model.to(device).eval(), tokenizer)
 
 
-def model_identity(
-    name: str, *, revision: str | None = None, folder: Path | None = None
-) -> str:
+def model_identity(name: str, *, revision: str | None = None, folder: Path | None = None) -> str:
     """What the model is: a digest of a folder's content, or a hub id with its revision.
 
     The commit that a hub revision stands for is not part of it (it would change with the first
@@ -248,9 +246,7 @@ def _load_weights(source: str, where: str, options: dict[str, Any], dtype: torch
     return model
 
 
-def _does_not_load(
-    what: str, error: Exception, where: str, options: dict[str, Any]
-) -> CanonError:
+def _does_not_load(what: str, error: Exception, where: str, options: dict[str, Any]) -> CanonError:
     line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     if options["local_files_only"] and not Path(where).is_dir():
         return NotOffline(

@@ -31,6 +31,7 @@ CLIP = 1.0  # largest norm of the gradient, SAELens' own
 THRESHOLD_BATCHES = 50
 HELD_BATCHES = 8  # of the training's size, that the threshold should rest on
 MOST_HELD = 0.2  # share of the tokens that may be kept from training for it
+OUR_NAMES = {"standard": "relu"}  # SAELens' word for it
 CHUNK = 65_536  # tokens read at once for the mean
 
 
@@ -230,7 +231,7 @@ def run(
         torch.manual_seed(seed)
         sae = TrainingSAE.from_dict(config.to_dict()).to(acts.x.device)
     sae.b_dec.data.copy_(batches.mean * batches.factor)
-    architecture = config.architecture()
+    architecture = OUR_NAMES.get(config.architecture(), config.architecture())
     loss = train(
         sae,
         batches.training(),
