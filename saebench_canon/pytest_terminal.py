@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from saebench_canon.gates import broken_gates
+from saebench_canon.inputs.sources import lacking_text
 from saebench_canon.progress import listening
 from saebench_canon.pytest_plugin import SESSION, CaseItem
 from saebench_canon.results import keep_run, rows_of
@@ -43,6 +44,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             )
             for label in plan.without_subject:
                 reporter.write_line(f"note: [[metric]] '{label}' finds nothing to measure here")
+            for data in plan.suite.data.values():
+                if lacks := lacking_text(data, state.store):
+                    reporter.write_line(f"note: {lacks}")
 
 
 def pytest_report_teststatus(report: Any, config: pytest.Config) -> Any:

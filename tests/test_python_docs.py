@@ -1,5 +1,8 @@
 """The packaged prose is the same on every Python, in order, and says what it lacks."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from saebench_canon.packaged.python_docs import (
@@ -106,3 +109,23 @@ def test_a_source_that_does_not_parse_has_no_paragraphs() -> None:
 @pytest.mark.parametrize("module", ["no_such_module", "email.no_such_module", "sys", "os.path"])
 def test_a_module_without_source_is_skipped(module: str) -> None:
     assert source_of(module) is None
+
+
+def test_a_python_that_lacks_paragraphs_is_told_so_and_has_another_identity(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from saebench_canon.inputs.sources import lacking_text, text_identity
+    from saebench_canon.packaged import python_docs
+    from saebench_canon.specs import DataSpec
+    from saebench_canon.store import Store
+
+    data = DataSpec("docs", "here", model="m", hook="h", text="packaged:python-docs")
+    whole = python_docs.read_python_docs()
+    complete = text_identity(data, Store(tmp_path))
+    assert (lacking_text(data, Store(tmp_path)) is None) == (whole.missing == 0)
+    fewer = replace(whole, documents=whole.documents[1:], missing=whole.missing + 7, digest="other")
+    monkeypatch.setattr(python_docs, "read_python_docs", lambda: fewer)
+    assert text_identity(data, Store(tmp_path / "new")) != complete
+    told = lacking_text(data, Store(tmp_path / "new"))
+    assert told is not None
+    assert f"without {fewer.missing} of {fewer.expected} paragraphs" in told

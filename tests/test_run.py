@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -299,3 +304,48 @@ def test_a_dead_owners_claim_is_taken_over(tmp_path: Path) -> None:
     (tmp_path / "claims" / "abc.lock").touch()  # its owner was killed
     made = store.artefact("abc", lambda folder: (folder / "x").touch(), what="a thing")
     assert (made / "x").exists()
+
+
+SLOW = """
+import time
+
+from saebench_canon import Score, hookimpl, metric
+
+
+@metric(scores=[Score("count")], of="sae", version=1)
+def slow(sae):
+    time.sleep(0.5)
+    return {"count": float(sae.width)}
+
+
+@hookimpl
+def canon_metrics():
+    return [slow]
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "two workers"])
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT], ids=["kill", "Ctrl-C"])
+def test_a_run_that_is_broken_off_loses_no_finished_case(
+    small: Path, workers: list[str], blow: signal.Signals
+) -> None:
+    Path("slow.py").write_text(SLOW)
+    small.write_text(small.read_text() + '[[metric]]\nname = "slow"\nseeds = [0, 1, 2]\n')
+    command = [sys.executable, "-m", "saebench_canon", "run", "small.toml", "-k", "slow", "-q"]
+    command += ["--plugin", "slow.py", *workers]
+    started = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 60
+    while len(records()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(started.pid, blow)
+    started.communicate(timeout=60)
+    if blow is signal.SIGINT:
+        assert started.returncode == 2
+    finished = {path: path.stat().st_mtime_ns for path in Path(".canon/records").glob("*.json")}
+    assert 3 <= len(finished) < 12
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stdout
+    assert len(records()) == 12
+    assert finished == {path: path.stat().st_mtime_ns for path in finished}

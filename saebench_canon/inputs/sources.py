@@ -35,9 +35,23 @@ def text_identity(data: DataSpec, memory: Remembers) -> str:
     from saebench_canon.packaged import python_docs
 
     listed = file_digest(python_docs.DIGESTS)
-    return memory.remember(
-        f"{source} of Python {sys.version} listed in {listed}", lambda: text.text_identity(source)
-    )
+
+    def read() -> str:
+        docs = python_docs.read_python_docs()
+        lacks = f", without {docs.missing} of {docs.expected} paragraphs" if docs.missing else ""
+        return f"{text.text_identity(source)}{lacks}"
+
+    return memory.remember(f"{source} of Python {sys.version} listed in {listed}", read)
+
+
+def lacking_text(data: DataSpec, memory: Remembers) -> str | None:
+    """What the running Python lacks of a packaged text, as a sentence; None when it is whole."""
+    if data.text is None or text_source(data).kind != "packaged":
+        return None
+    _, comma, lacks = text_identity(data, memory).partition(", ")
+    if not comma:
+        return None
+    return f"this Python gives {data.text} {lacks}: other data than a complete one's"
 
 
 def model_identity(data: DataSpec) -> str:
