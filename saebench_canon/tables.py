@@ -121,7 +121,7 @@ def _block(
             if "train_tokens" in member and axis in member:
                 tokens[member[axis]].add(float(member["train_tokens"]))
     return Block(
-        title=", ".join(words + ([f"data {rows[0].data}"] if titled else [])),
+        title=", ".join(words + ([_say_data(rows[0].data)] if titled else [])),
         axes=axes,
         data=rows[0].data,
         tables=tuple(sorted(joined, key=_reading_order)),
@@ -285,6 +285,10 @@ def _notes(rows: Sequence[Row], marks: Mapping[str, Mapping[str, Sequence[str]]]
         what = label if whole else f"{label} {', '.join(scores)}"
         about = () if whole else tuple((label, score) for score in scores)
         yield Note(status, f"{what}: {reason}" if reason else what, tuple(cases), about)
+
+
+def _say_data(data: str | None) -> str:
+    return "no data" if data is None else f"data {data}"
 
 
 def _who(row: Row) -> str:

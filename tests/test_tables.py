@@ -206,3 +206,12 @@ def test_more_axes_make_more_blocks() -> None:
         for w in (128, 256)
     ]
     assert [block.title for block in summary(rows).blocks] == ["topk, k 4", "topk, k 8"]
+
+
+def test_saes_without_data_stand_apart_and_say_so() -> None:
+    rows = [
+        Row("fidelity", "fidelity", "mse", (name,), "measured", value=1.0, data=data,
+            members=({"width": 8},))
+        for name, data in (("a", "owt"), ("b", None))
+    ]  # fmt: skip
+    assert [block.title for block in summarise(rows, []).blocks] == ["data owt", "no data"]
