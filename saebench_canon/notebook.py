@@ -101,11 +101,12 @@ def evaluate(
         raise CanonError(f"'threads' is {threads}; it must be at least 1")
     names = [metrics] if isinstance(metrics, str) else list(metrics)
 
-    from saebench_canon.bench import Bench, Execution
+    from saebench_canon.bench import Bench
     from saebench_canon.plan import plan_of
     from saebench_canon.plugins import load_registry
     from saebench_canon.results import rows_of
     from saebench_canon.store import Store
+    from saebench_canon.workshop import Execution
 
     registry = load_registry()
     with tempfile.TemporaryDirectory(prefix="canon-") as scratch:

@@ -277,7 +277,8 @@ class CaseItem(pytest.Item):
 
 def bench(config: pytest.Config) -> Any:
     """The session's bench, made when the first case is measured: it may import torch."""
-    from saebench_canon.bench import Bench, Execution
+    from saebench_canon.bench import Bench
+    from saebench_canon.workshop import Execution
 
     session = config.stash[SESSION]
     if session.bench is None:

@@ -12,13 +12,14 @@ import pytest
 import torch
 from conftest import write_acts
 
-from saebench_canon.bench import Bench, Execution
+from saebench_canon.bench import Bench
 from saebench_canon.errors import CanonError
 from saebench_canon.plan import Plan, make_plan
 from saebench_canon.plugins import load_registry
 from saebench_canon.record import Record
 from saebench_canon.sae import CanonicalSAE
 from saebench_canon.store import Store
+from saebench_canon.workshop import Execution
 
 REGISTRY = load_registry()
 KEYS = {

@@ -8,7 +8,6 @@ import urllib.request
 from urllib.parse import urlparse
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
-DEFAULT_ENDPOINT = "https://huggingface.co"
 
 
 def told_offline() -> bool:
@@ -20,7 +19,9 @@ def out_of_reach() -> bool:
     """Whether asking the hub is forbidden or certain to fail: then only the local cache serves."""
     if told_offline():
         return True
-    endpoint = urlparse(os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT))
+    from huggingface_hub import constants
+
+    endpoint = urlparse(constants.ENDPOINT)
     if endpoint.scheme in urllib.request.getproxies():
         return False  # a proxy resolves names for us
     try:
