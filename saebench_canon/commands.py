@@ -15,6 +15,8 @@ from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugins import Registry, load_registry
 from saebench_canon.store import Store
 
+FEW = 40  # cases that `plan` lists one by one
+
 
 def _registry(options: Namespace) -> Registry:
     return load_registry([Path(each) for each in options.plugin])
@@ -39,6 +41,11 @@ def plan(options: Namespace) -> None:
         print(json.dumps(listed, indent=1))
         return
     print(f"{made.suite.name}, version {made.suite.version}: {len(made.suite.saes)} SAEs")
+    if len(listed) <= FEW:
+        print(tabulate(
+            [("+".join(case["subject"]), case["title"], case["state"]) for case in listed],
+            headers=["subject", "metric", "state"],
+        ), end="\n\n")  # fmt: skip
     states = Counter((case["title"], case["over"], case["state"]) for case in listed)
     rows = [
         (title, over, *(states[title, over, state] for state in ("measured", "failed", "missing")))

@@ -15,10 +15,11 @@ class CanonError(Exception):
         self.what = what
         self.where = where
         self.hint = hint
+        self.placed = False  # whether `where` already begins with a place in a suite
 
     def __str__(self) -> str:
         sentence = self.what if self.where is None else f"{self.where}: {self.what}"
-        return sentence if self.hint is None else f"{sentence.rstrip('.')}. {self.hint}"
+        return sentence if not self.hint else f"{sentence.rstrip('.')}. {self.hint}"
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.hint)
@@ -34,10 +35,12 @@ def placed(where: str | None) -> Iterator[None]:
     try:
         yield
     except CanonError as error:
-        if where is None or where in (error.where or ""):
+        if where is None or error.placed or where in (error.where or ""):
             raise
         inner = where if error.where is None else f"{where}: {error.where}"
-        raise type(error)(error.what, where=inner, hint=error.hint) from error.__cause__
+        told = type(error)(error.what, where=inner, hint=error.hint)
+        told.placed = True
+        raise told from error.__cause__
 
 
 def _rebuild(kind: type[CanonError], what: str, where: str | None, hint: str | None) -> CanonError:
@@ -50,4 +53,4 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:
         return f"Did you mean {' or '.join(repr(each) for each in close)}?"
-    return f"There is {', '.join(names)}." if names else "There is none."
+    return f"There is {', '.join(names)}." if names else ""

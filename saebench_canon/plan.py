@@ -10,6 +10,7 @@ from typing import Any, Literal
 from saebench_canon.case import Case, cases_of
 from saebench_canon.errors import CanonError, placed
 from saebench_canon.identity import Identities, wanted_by
+from saebench_canon.inputs.sources import check_source
 from saebench_canon.plugins import Registry
 from saebench_canon.ref import Ref
 from saebench_canon.specs import Dtype, Suite, TrainSpec
@@ -83,9 +84,13 @@ def make_plan(
     settings: Sequence[str] = (),
     limit: int | None = None,
     dtype: Dtype | None = None,
+    called: str | None = None,
 ) -> Plan:
-    """The plan of a suite file; raises CanonError for all that can be known to be wrong."""
-    suite = load_suite(path, registry, settings=settings)
+    """The plan of a suite file; raises CanonError for all that can be known to be wrong.
+
+    `called` is how errors name the file.
+    """
+    suite = load_suite(path, registry, settings=settings, called=called)
     return plan_of(adjusted(suite, limit=limit, dtype=dtype), registry, store)
 
 
@@ -94,6 +99,9 @@ def plan_of(suite: Suite, registry: Registry, store: Store) -> Plan:
     cases = cases_of(suite, registry)
     for case in cases:
         list(wanted_by(case, registry))  # refuses inputs that nobody makes
+    for data in suite.data.values():
+        with placed(data.where):
+            check_source(data)
     check_files(suite, registry)
     identities = Identities(registry, store)
     return Plan(suite, cases, [identities.case(case) for case in cases], store)

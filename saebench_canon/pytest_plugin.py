@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,7 @@ def _session(config: pytest.Config) -> Session:
                 settings=config.option.settings,
                 limit=config.option.limit,
                 dtype=config.option.dtype,
+                called=name,
             )
             session.names[path] = name
         _check_node(session.plans[path], rest)
@@ -265,10 +267,19 @@ class CaseItem(pytest.Item):
         bench(self.config).measure(self.case, again=self.config.option.fresh)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """A sentence for a user's mistake; for the rest the error and where it arose."""
-        if isinstance(excinfo.value, CanonError):
-            return str(excinfo.value)
-        return super().repr_failure(excinfo, style="short")
+        """A sentence for a user's mistake; for the rest the error and where in the metric it arose.
+
+        The whole traceback is in the store: `show --errors`.
+        """
+        error = excinfo.value
+        if isinstance(error, CanonError):
+            return str(error)
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = [
+            place for place, each in enumerate(frames) if Path(each.filename).name == "bench.py"
+        ]
+        within = frames[max(ours, default=-1) + 1 :]
+        return "".join([*traceback.format_list(within), *traceback.format_exception_only(error)])
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """How headings name the case."""

@@ -20,6 +20,7 @@ from saebench_canon.store import Store
 def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
     """Write the run file of a plan: the names under which this suite knows its cases."""
     cases = plan.listed()
+    own = plan.suite.path is None or plan.suite.path.resolve().is_relative_to(Path(__file__).parent)
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f"{time.time_ns() % 10**9:09d}"
     plan.store.keep_run(
         f"{stamp}-{plan.suite.name}-{fingerprint(plan.ids)[:8]}",
@@ -32,7 +33,7 @@ def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
             "cases": cases,
             "versions": versions(),
             "hardware": hardware(),
-            "git": git_state(plan.suite.path.parent if plan.suite.path else Path()),
+            "git": git_state(Path() if own or plan.suite.path is None else plan.suite.path.parent),
             "flags": dict(flags),
         },
     )

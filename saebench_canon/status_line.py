@@ -91,7 +91,7 @@ class StatusLine:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Start showing when it is known what there is to measure."""
         options = session.config.option
-        if options.collectonly or options.verbose < 0 or hasattr(session.config, "workerinput"):
+        if options.collectonly or options.verbose != 0 or hasattr(session.config, "workerinput"):
             return
         self._count(session)
         if self._total:
@@ -100,7 +100,7 @@ class StatusLine:
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         """With workers, the first one's collection says what there is to measure."""
         options = node.config.option
-        if self._thread is None and options.verbose >= 0 and ids and not options.collectonly:
+        if self._thread is None and options.verbose == 0 and ids and not options.collectonly:
             self._left = Counter(nodeid.rpartition("::")[2] for nodeid in ids)
             self._total = len(ids)
             self._begin(options)

@@ -34,10 +34,12 @@ def find_suite(name: str) -> Path:
     raise CanonError(f"no suite '{name}'", hint=nearest(name, known))
 
 
-def load_suite(path: Path, registry: Registry, *, settings: Iterable[str] = ()) -> Suite:
-    """The suite of a file, with what it extends and `--set` applied."""
+def load_suite(
+    path: Path, registry: Registry, *, settings: Iterable[str] = (), called: str | None = None
+) -> Suite:
+    """The suite of a file, with `extends` and `--set` applied; `called` names it in errors."""
     tables = apply_settings(_with_base(path, ()), settings)
-    return parse_suite(tables, registry, file=str(path), path=path)
+    return parse_suite(tables, registry, file=called or str(path), path=path)
 
 
 def _with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

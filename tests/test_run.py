@@ -291,6 +291,55 @@ def test_without_data_what_decoders_tell_is_measured(
     result.stdout.fnmatch_lines(["*needs activations, and the SAE has no data*"])
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("hook_resid_pre", "hook_resid_prr", "there is no hook *Did you mean 'hook_resid_pre'*"),
+        ("blocks.1", "blocks.9", "the model has no layer 9; it has 6, from 0"),
+        ("context = 64", "context = 999", "'context' is 999, and the model has 128 positions"),
+        ("words.txt", "wrods.txt", "there is no text file *'words.txt'*"),
+        ("packaged:tiny-lm", "packaged:tiny", "no packaged model 'tiny'*'tiny-lm'*"),
+        ("packaged:tiny-lm", "./models/nope", "no such model folder*"),
+    ],
+)
+def test_mistakes_about_model_and_text_are_exit_4(
+    small: Path, pytester: pytest.Pytester, old: str, new: str, sentence: str
+) -> None:
+    Path("words.txt").write_text("some words\n")
+    text = """
+[data.words]
+model = "packaged:tiny-lm"
+hook = "blocks.1.hook_resid_pre"
+text = "words.txt"
+context = 64
+
+[[sae]]
+name = "w24"
+uri = "file:saes/w24-s0"
+data = "words"
+
+[[metric]]
+name = "fidelity"
+"""
+    assert old in text
+    small.write_text(text.replace(old, new))
+    result = run(pytester, "small.toml")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines([f"ERROR: small.toml, [[]data.words]: *{sentence}"])
+    assert result.stderr.str().count("small.toml") == 1
+    assert not records()
+
+
+def test_a_failing_metric_shows_its_own_lines_only(small: Path, pytester: pytest.Pytester) -> None:
+    Path("fussy.py").write_text(FAILING)
+    small.write_text(small.read_text() + '[[metric]]\nname = "fussy"\n')
+    result = run(pytester, "small.toml", "--plugin", "fussy.py", "-k", "fussy and w24-s0")
+    shown = result.stdout.str()
+    assert "fussy.py" in shown
+    assert "ValueError: no such width" in shown
+    assert "pluggy" not in shown
+
+
 def test_limit_is_another_case_and_says_so(small: Path, pytester: pytest.Pytester) -> None:
     run(pytester, "small.toml", "-k", "fidelity and w24-s0")
     run(pytester, "small.toml", "-k", "fidelity and w24-s0", "--limit", "100")
