@@ -1,7 +1,7 @@
 """The canonical SAE: unit-norm decoder rows and codes after selection.
 
-`fold` makes one of raw parameters, `canonical` of any object with `encode`, `decode`, `W_dec`
-and `b_dec`; what cannot be brought to this form exactly is refused with the reason.
+`fold` makes one of raw parameters; what cannot be brought to this form exactly is refused with
+the reason. `any_sae.canonical` makes one of an object in memory.
 """
 
 from __future__ import annotations
@@ -19,20 +19,6 @@ from saebench_canon.kernels.codes import Codes
 Activation = Literal["relu", "jumprelu", "topk", "gated"]
 
 CHUNK = 2**24  # pre-activations held at once by encode_sparse, 64 MiB in float32
-AGREES = 1e-4  # largest relative error between an object's decode and codes times rows plus bias
-
-
-class AnySAE(Protocol):
-    """What a notebook user may hand in: codes times rows plus bias is the reconstruction."""
-
-    W_dec: Tensor  # [m, d]
-    b_dec: Tensor  # [d]
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Codes [n, m] of activations [n, d]."""
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Reconstructions [n, d] of codes [n, m]."""
 
 
 class Encoder(Protocol):
@@ -136,31 +122,6 @@ class LinearEncoder:
             scale=move(self.scale),
             shift=move(self.shift),
         )
-
-
-@dataclass(frozen=True, eq=False)
-class WrappedEncoder:
-    """Codes of somebody's object times the norms of its decoder rows."""
-
-    sae: AnySAE
-    norms: Tensor  # [m]
-    linear: Tensor | None = None  # [d, m]
-
-    def dense(self, x: Tensor) -> Tensor:
-        """Codes [n, m] of activations [n, d]."""
-        home = self.sae.W_dec
-        with torch.no_grad():
-            codes = self.sae.encode(x.to(device=home.device, dtype=home.dtype))
-        return codes.to(device=x.device, dtype=self.norms.dtype) * self.norms
-
-    def sparse(self, x: Tensor) -> Codes:
-        """The positive codes of activations [n, d]."""
-        return Codes.from_dense(self.dense(x))
-
-    def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> WrappedEncoder:
-        """The same encoder with its norms elsewhere; the object itself stays where it is."""
-        linear = None if self.linear is None else self.linear.to(device=device, dtype=dtype)
-        return replace(self, norms=self.norms.to(device=device, dtype=dtype), linear=linear)
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,7 +229,7 @@ def fold(
     rows = read("W_dec", W_dec, m, d) / input_scale
     weights = read("W_enc", W_enc, d, m) * input_scale
     b = read("b_dec", b_dec, d) / input_scale
-    norms = _row_norms(rows, where)
+    norms = row_norms(rows, where)
     shift = b if apply_b_dec_to_input else None
     if activation == "gated":
         gain = read("r_mag", r_mag, m).exp()
@@ -302,97 +263,8 @@ def fold(
     return CanonicalSAE(rows / norms[:, None], b, coder)
 
 
-def canonical(sae: object, *, name: str | None = None) -> CanonicalSAE:
-    """The canonical form of any SAE in memory; raises CanonError with the reason if it has none.
-
-    Objects of SAELens are folded; any other is wrapped after its `decode` and its codes have
-    been checked on random inputs.
-    """
-    if isinstance(sae, CanonicalSAE):
-        return sae
-    where = name or type(sae).__name__
-    if type(sae).__module__.partition(".")[0] == "sae_lens":
-        from saebench_canon.adapters.saelens_format import from_object
-
-        return from_object(sae, where=where)
-    for attribute in ("encode", "decode", "W_dec", "b_dec"):
-        if not hasattr(sae, attribute):
-            raise CanonError(
-                f"it has no {attribute}",
-                where=where,
-                hint="An SAE has encode, decode, W_dec [m, d] and b_dec [d].",
-            )
-    return _wrap(sae, where)  # type: ignore[arg-type]
-
-
-@torch.no_grad()
-def _wrap(sae: AnySAE, where: str) -> CanonicalSAE:
-    rows, b = sae.W_dec.detach(), sae.b_dec.detach()
-    if rows.ndim != 2 or b.shape != rows.shape[1:]:
-        raise CanonError(
-            f"W_dec has shape {list(rows.shape)} and b_dec {list(b.shape)}, not [m, d] and [d]",
-            where=where,
-        )
-    dtype = torch.float64 if rows.dtype == torch.float64 else torch.float32
-    norms = _row_norms(rows.to(dtype), where)
-    x = _probe(rows, b)
-    codes = sae.encode(x)
-    if codes.shape != (len(x), len(rows)):
-        raise CanonError(
-            f"encode gives shape {list(codes.shape)} where [n, {len(rows)}] is expected",
-            where=where,
-        )
-    if not torch.isfinite(codes).all():
-        raise CanonError("encode gives codes that are not finite", where=where)
-    if (codes < 0).any():
-        raise CanonError("its codes can be negative, so a latent has no one direction", where=where)
-    if _differ(codes @ rows + b, sae.decode(codes)):
-        raise CanonError("its decode is not codes times W_dec plus b_dec", where=where)
-    if _differ(sae.encode(x[: len(x) // 2]), codes[: len(x) // 2]):
-        raise CanonError(
-            "a token's codes depend on the other tokens of its batch",
-            where=where,
-            hint="Give it a threshold for inference.",
-        )
-    linear = getattr(sae, "W_enc", None)
-    if not isinstance(linear, Tensor) or not _is_linear(linear.detach(), x, codes):
-        linear = None
-    folded = None if linear is None else linear.detach().to(dtype) * norms
-    return CanonicalSAE(
-        rows.to(dtype) / norms[:, None], b.to(dtype).clone(), WrappedEncoder(sae, norms, folded)
-    )
-
-
-def _probe(rows: Tensor, b: Tensor) -> Tensor:
-    """Random activations [96, d] of several sizes around the bias, the same at every call."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(96, rows.shape[1], generator=generator)
-    sizes = torch.tensor([0.3, 1.0, 10.0]).repeat(32)[:, None]
-    probe: Tensor = b + (noise * sizes).to(rows)
-    return probe
-
-
-def _is_linear(weights: Tensor, x: Tensor, codes: Tensor) -> bool:
-    """Whether active codes are x times the weights plus a constant of the latent."""
-    if weights.shape != (x.shape[1], codes.shape[1]):
-        return False
-    active = codes > 0
-    counts = active.sum(dim=0)
-    if not (counts > 1).any():
-        return False
-    rest = torch.where(active, codes - x @ weights, 0)
-    spread = torch.where(active, rest - rest.sum(dim=0) / counts.clamp(min=1), 0)
-    return bool(spread.norm() <= AGREES * codes.norm())
-
-
-def _differ(ours: Tensor, theirs: Tensor) -> bool:
-    if ours.shape != theirs.shape:
-        return True
-    # not "<=": a difference that is not a number is one
-    return not bool((ours - theirs).norm() <= AGREES * theirs.norm().clamp(min=1e-6))
-
-
-def _row_norms(rows: Tensor, where: str | None) -> Tensor:
+def row_norms(rows: Tensor, where: str | None) -> Tensor:
+    """The norms [m] of decoder rows [m, d]; raises CanonError for one that is 0 or not finite."""
     norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
     if not torch.isfinite(norms).all():
         raise CanonError("W_dec holds a value that is not finite", where=where)

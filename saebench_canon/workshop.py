@@ -93,7 +93,7 @@ class Workshop:
         return loaded
 
     def _load(self, spec: SaeSpec, data: DataSpec | None) -> CanonicalSAE:
-        from saebench_canon.sae import canonical
+        from saebench_canon.any_sae import canonical
 
         source = spec.source
         if isinstance(source, TrainSpec):

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from saebench_canon.any_sae import canonical
 from saebench_canon.errors import CanonError
-from saebench_canon.sae import CanonicalSAE, canonical, fold
+from saebench_canon.sae import CanonicalSAE, fold
 
 D, M, N = 6, 11, 40
 

@@ -17,9 +17,9 @@ from saebench_canon.adapter import Adapter
 from saebench_canon.adapters import saelens_hub
 from saebench_canon.adapters.local import LocalAdapter, claim_saelens
 from saebench_canon.adapters.saelens import SaeLensAdapter
+from saebench_canon.any_sae import canonical
 from saebench_canon.errors import CanonError, NotOffline
 from saebench_canon.ref import Ref
-from saebench_canon.sae import canonical
 
 ADAPTER = SaeLensAdapter()
 D, M, N = 8, 24, 200
