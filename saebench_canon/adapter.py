@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from saebench_canon.ref import Ref
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
 
     from saebench_canon.sae import CanonicalSAE
+
+Normalisation = Literal["none", "layer_norm", "constant_norm_rescale"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Description:
     prepend_bos: bool | None = None
     center_writing_weights: bool | None = None
     dtype: str | None = None
+    normalize: Normalisation = "none"  # what is done to each activation before the SAE reads it
+    calibrated: bool = True  # whether it has the threshold that its codes need
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 

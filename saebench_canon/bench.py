@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from saebench_canon.case import Case
@@ -16,7 +17,7 @@ from saebench_canon.identity import OF_CASE, SUBJECTS, Identities, Wanted, wante
 from saebench_canon.plugins import Registry
 from saebench_canon.provenance import versions
 from saebench_canon.record import Record, marks_of, scores_of
-from saebench_canon.scores import Measurement, Undefined
+from saebench_canon.scores import Mark, Measurement, Undefined
 from saebench_canon.specs import SaeSpec, TrainSpec
 from saebench_canon.store import Store
 from saebench_canon.workshop import Execution, Workshop
@@ -87,6 +88,7 @@ class Bench:
             measured = {score.name: Undefined(lacking) for score in case.metric.scores}
         scores = scores_of(case.metric, measured)
         tables = self._keep_tables(case_id, measured)
+        calibrated = self._calibrations(case) if lacking is None else {}
         return Record(
             id=case_id,
             metric=case.metric.name,
@@ -97,7 +99,7 @@ class Bench:
             seed=case.seed,
             scores=scores,
             tables=tables,
-            marks=marks_of(measured),
+            marks=(*marks_of(measured), *_notes(calibrated)),
             provenance={
                 "versions": versions(),
                 "device": self.execution.device,
@@ -107,6 +109,7 @@ class Bench:
                 "seconds_inputs": round(inputs_ready - started, 3),
                 "data": self._told_data(case),
                 "trained": self._trainings(case),
+                "calibrated": calibrated,
             },
         )
 
@@ -168,6 +171,17 @@ class Bench:
                 told[digest] = self.workshop.training(sae, case.data)
         return told
 
+    def _calibrations(self, case: Case) -> dict[str, Any]:
+        """The thresholds that the subject's SAEs do not store and were given on the case's data."""
+        wanted = (each.saes or () for each in wanted_by(case, self.registry))
+        specs = dict.fromkeys((*case.subject, *chain.from_iterable(wanted)))
+        saes = {spec: self.workshop.sae(spec, case.data) for spec in specs}
+        return {
+            self.identities.sae(spec, case.data): asdict(sae.calibration)
+            for spec, sae in saes.items()
+            if sae.calibration is not None
+        }
+
     def _told(self, sae: SaeSpec, case: Case) -> dict[str, str]:
         digest = self.identities.sae(sae, case.data)
         source = sae.source
@@ -183,6 +197,13 @@ class Bench:
             acts = self.workshop.input("acts", case.data)
             told |= {"tokens": len(acts), "documents": int(acts.doc.unique().numel())}
         return told
+
+
+def _notes(calibrated: Mapping[str, Mapping[str, Any]]) -> Iterator[Mapping[str, str]]:
+    """What tables say of SAEs whose threshold was found here."""
+    for tokens in sorted({told["tokens"] for told in calibrated.values()}):
+        reason = f"no threshold in its checkpoint: calibrated on {tokens:,} tokens (eq. 8)"
+        yield asdict(Mark("note", reason))
 
 
 def error_of(case: Case, error: BaseException) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
+from saebench_canon.adapter import Description
 from saebench_canon.axes import all_pairs, ladders, pairs, without
 from saebench_canon.errors import CanonError, NotOffline, placed
 from saebench_canon.plugins import Registry
@@ -54,10 +56,7 @@ def cases_of(suite: Suite, registry: Registry) -> list[Case]:
     worker that takes a stretch of them seldom waits for another.
     """
     place = {sae.name: index for index, sae in enumerate(suite.saes)}
-    data = {
-        name: replace(spec, center=_centred(spec, suite, registry))
-        for name, spec in suite.data.items()
-    }
+    data = {name: _as_read(spec, suite, registry) for name, spec in suite.data.items()}
     cases = [
         (_rank(suite, subject, place, row), _case(suite, spec, subject, seed, data, registry))
         for row, spec in enumerate(suite.metrics)
@@ -131,19 +130,44 @@ def _peers(suite: Suite, spec: MetricSpec, sae: SaeSpec) -> tuple[SaeSpec, ...]:
     )
 
 
-def _centred(data: DataSpec, suite: Suite, registry: Registry) -> bool:
-    """Whether the mean over the width leaves the activations: the data's word, or its SAEs'."""
-    if data.center is not None or data.model is None:
-        return bool(data.center)
-    wishes: dict[bool, str] = {}
+READS = {
+    True: "was trained on centred activations",
+    False: "was not",
+    "none": "reads activations as they are",
+    "layer_norm": "reads them with their mean and standard deviation over the width removed",
+    "constant_norm_rescale": "reads them rescaled to one norm",
+}
+
+
+def _as_read(data: DataSpec, suite: Suite, registry: Registry) -> DataSpec:
+    """The data with what is done to each activation: the data's word, or its SAEs'."""
+    center, normalize = data.center, data.normalize
+    if center is None and data.model is not None:
+        centred = attrgetter("center_writing_weights")
+        center = _wish(data, suite, registry, "center", lambda told: bool(centred(told)))
+    if normalize is None:
+        normalize = _wish(data, suite, registry, "normalize", attrgetter("normalize"))
+    return replace(data, center=bool(center), normalize=normalize or "none")
+
+
+def _wish(
+    data: DataSpec,
+    suite: Suite,
+    registry: Registry,
+    key: str,
+    wish: Callable[[Description], Any],
+) -> Any:
+    """What the data's SAEs say of how they read activations; raises CanonError if they differ."""
+    wishes: dict[Any, str] = {}
     for sae in suite.saes:
         if sae.data == data.name and isinstance(sae.source, Ref):
             with suppress(NotOffline), placed(sae.where):
                 described = registry.adapter(sae.source.scheme).describe(sae.source)
-                wishes.setdefault(bool(described.center_writing_weights), sae.name)
+                wishes.setdefault(wish(described), sae.name)
     if len(wishes) > 1:
+        (first, one), (second, other) = sorted(wishes.items(), key=lambda each: not each[0])[:2]
         raise CanonError(
-            f"'{wishes[True]}' was trained on centred activations and '{wishes[False]}' was not",
-            where=data.where, hint="Give each its own data table, or set 'center' for both.",
+            f"'{one}' {READS[first]} and '{other}' {READS[second]}",
+            where=data.where, hint=f"Give each its own data table, or set '{key}' for both.",
         )  # fmt: skip
-    return any(wishes)
+    return next(iter(wishes), None)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from saebench_canon.errors import CanonError, nearest, placed
 from saebench_canon.fingerprint import file_digest, fingerprint
 from saebench_canon.ref import Ref
-from saebench_canon.specs import SPLIT_SEED, DataSpec, SaeSpec, TrainSpec
+from saebench_canon.specs import CALIBRATION_VERSION, SPLIT_SEED, DataSpec, SaeSpec, TrainSpec
 
 if TYPE_CHECKING:
+    from saebench_canon.adapter import Adapter
     from saebench_canon.case import Case
     from saebench_canon.plugins import Registry
 
@@ -56,7 +57,10 @@ class Identities:
         return self._known[key]
 
     def _data(self, data: DataSpec) -> dict[str, Any]:
-        common = {"holdout": data.holdout, "tokens": data.tokens, "split_seed": SPLIT_SEED}
+        common: dict[str, Any] = {"holdout": data.holdout, "tokens": data.tokens}
+        common["split_seed"] = SPLIT_SEED
+        if data.normalize not in (None, "none"):
+            common["normalize"] = data.normalize
         if data.file is not None:
             return {"file": file_digest(data.file), **common}
         from saebench_canon.inputs.sources import model_identity, text_identity
@@ -82,7 +86,12 @@ class Identities:
     def _sae(self, sae: SaeSpec, data: DataSpec | None) -> dict[str, Any]:
         source = sae.source
         if isinstance(source, Ref):
-            return {"content": self.registry.adapter(source.scheme).identity(source)}
+            adapter = self.registry.adapter(source.scheme)
+            content = {"content": adapter.identity(source)}
+            if data is None or not needs_threshold(source, adapter):
+                return content
+            on = self.input("acts", data, None)
+            return {**content, "calibrated": {"version": CALIBRATION_VERSION, "on": on}}
         if isinstance(source, TrainSpec):
             trainer = self.registry.trainer(source.arch)
             return {
@@ -147,6 +156,13 @@ class Identities:
                 "needs": needs,
             }
         )
+
+
+def needs_threshold(ref: Ref, adapter: Adapter) -> bool:
+    """Whether an SAE is calibrated on its data; of a hub's SAE its format alone may say."""
+    if not ref.local:
+        return bool(getattr(adapter, "calibrates", False))
+    return not adapter.describe(ref).calibrated
 
 
 def wanted_by(case: Case, registry: Registry) -> Iterator[Wanted]:

@@ -125,7 +125,7 @@ def adjusted(suite: Suite, *, limit: int | None, dtype: Dtype | None) -> Suite:
 
 def check_files(suite: Suite, registry: Registry) -> None:
     """Refuse files of activations that are none, or not as wide as the SAEs that read them."""
-    from saebench_canon.adapters.safetensors_header import read_header
+    from saebench_canon.weights.safetensors_file import read_header
 
     for data in suite.data.values():
         if data.file is None:

@@ -82,8 +82,20 @@ class Registry:
         return self._collect("canon_launchers", lambda each: str(each.name))
 
     def claim(self, path: Path) -> str | None:
-        """The ref of a bare path, by whichever plugin knows its format."""
+        """The ref of a bare path, by whichever plugin knows its format; two are an error."""
         ref: str | None = self.manager.hook.canon_claim(path=path)
+        if ref is None:
+            return None
+        claims: dict[str, str] = {}
+        for each in self.manager.hook.canon_claim.get_hookimpls():
+            if not (each.wrapper or each.hookwrapper) and (claim := each.function(path=path)):
+                claims.setdefault(str(claim), each.plugin_name)
+        if len(claims) > 1:
+            owners = " and ".join(f"'{owner}' ({claim})" for claim, owner in claims.items())
+            raise CanonError(
+                f"more than one plugin knows the format of '{path}': {owners}",
+                hint=f"Say which one is meant: {' or '.join(claims)}.",
+            )
         return ref
 
     def metric(self, name: str, *, where: str | None = None) -> Metric:

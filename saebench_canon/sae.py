@@ -16,8 +16,9 @@ from torch import Tensor
 from saebench_canon.errors import CanonError
 from saebench_canon.kernels.codes import Codes
 
-Activation = Literal["relu", "jumprelu", "topk", "gated"]
+Activation = Literal["relu", "jumprelu", "topk", "batchtopk", "gated"]
 
+CHECKED = 2**26  # numbers looked at at once for one that is not finite
 CHUNK = 2**24  # pre-activations held at once by encode_sparse, 64 MiB in float32
 
 
@@ -50,7 +51,7 @@ class LinearEncoder:
     bias: Tensor  # [m]
     activation: Activation
     threshold: Tensor | None = None  # [m], at least 0: a code is kept when strictly above it
-    k: int | None = None
+    k: float | None = None  # of a token; for "batchtopk" on the mean over a batch
     gain: Tensor | None = None  # [m], gated: magnitude = gain · pre-activation + offset
     offset: Tensor | None = None  # [m]
     scale: Tensor | None = None  # [m], row norms that the selection must not see
@@ -61,12 +62,22 @@ class LinearEncoder:
         """The encoder's weights on the scale of the codes, [d, m]."""
         return self.weights if self.scale is None else self.weights * self.scale
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether a token's codes are settled: a batch's selection needs a threshold first."""
+        return self.activation != "batchtopk"
+
+    def with_threshold(self, level: float) -> LinearEncoder:
+        """The encoder of a batch's selection with one threshold, on the scale that selects."""
+        threshold = torch.full_like(self.bias, level)
+        return replace(self, activation="jumprelu", threshold=threshold, k=None)
+
     def dense(self, x: Tensor) -> Tensor:
         """Codes [n, m] of activations [n, d]."""
-        pre = self._pre(x)
+        pre = self.pre(x)
         if self.activation == "topk":
             assert self.k is not None
-            values, indices = pre.topk(self.k, dim=1, sorted=False)
+            values, indices = pre.topk(int(self.k), dim=1, sorted=False)
             codes = torch.zeros_like(pre).scatter_(1, indices, values.relu())
         else:
             active, values = self._active(pre)
@@ -75,10 +86,10 @@ class LinearEncoder:
 
     def sparse(self, x: Tensor) -> Codes:
         """The positive codes of activations [n, d]; top-k never makes dense codes."""
-        pre = self._pre(x)
+        pre = self.pre(x)
         if self.activation == "topk":
             assert self.k is not None
-            values, columns = pre.topk(self.k, dim=1, sorted=False)
+            values, columns = pre.topk(int(self.k), dim=1, sorted=False)
             columns, order = columns.sort(dim=1)
             values = values.gather(1, order)
             active = values > 0
@@ -93,12 +104,17 @@ class LinearEncoder:
         torch.cumsum(active.sum(dim=1), dim=0, out=indptr[1:])
         return Codes(indptr, indices.to(torch.int32), kept, pre.shape[1])
 
-    def _pre(self, x: Tensor) -> Tensor:
+    def pre(self, x: Tensor) -> Tensor:
         """What stands inside `act`, [n, m]."""
         return torch.addmm(self.bias, x if self.shift is None else x - self.shift, self.weights)
 
     def _active(self, pre: Tensor) -> tuple[Tensor, Tensor]:
         """Which codes are positive and the values they then have, both [n, m]."""
+        if not self.calibrated:
+            raise CanonError(
+                "it selects codes over a batch and has no threshold for single tokens",
+                hint="Give it data: the threshold is then calibrated on it.",
+            )
         if self.activation != "gated":
             return pre > (0 if self.threshold is None else self.threshold), pre
         assert self.gain is not None
@@ -124,6 +140,16 @@ class LinearEncoder:
         )
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """How the threshold of an SAE that stores none was found on data."""
+
+    threshold: float  # on the scale that selects
+    k: float
+    tokens: int
+    batches: int
+
+
 @dataclass(frozen=True, eq=False)
 class CanonicalSAE:
     """An SAE whose reconstruction is exactly `codes @ W_dec + b_dec` with unit-norm rows."""
@@ -131,6 +157,7 @@ class CanonicalSAE:
     W_dec: Tensor  # [m, d]
     b_dec: Tensor  # [d]
     coder: Encoder
+    calibration: Calibration | None = None
 
     @property
     def width(self) -> int:
@@ -164,10 +191,11 @@ class CanonicalSAE:
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> CanonicalSAE:
         """The same SAE elsewhere or in another precision."""
-        return CanonicalSAE(
-            self.W_dec.to(device=device, dtype=dtype),
-            self.b_dec.to(device=device, dtype=dtype),
-            self.coder.to(device, dtype),
+        return replace(
+            self,
+            W_dec=self.W_dec.to(device=device, dtype=dtype),
+            b_dec=self.b_dec.to(device=device, dtype=dtype),
+            coder=self.coder.to(device, dtype),
         )
 
     def _checked(self, x: Tensor) -> Tensor:
@@ -189,7 +217,7 @@ def fold(
     activation: Activation = "relu",
     apply_b_dec_to_input: bool = False,
     threshold: Tensor | None = None,
-    k: int | None = None,
+    k: float | None = None,
     rescale: bool = False,
     b_gate: Tensor | None = None,
     b_mag: Tensor | None = None,
@@ -222,45 +250,63 @@ def fold(
                 f"{name} has shape {list(tensor.shape)} where {list(shape)} is expected",
                 where=where,
             )
-        if not torch.isfinite(tensor).all():
+        if not _finite(tensor):
             raise CanonError(f"{name} holds a value that is not finite", where=where)
-        return tensor.detach().to(dtype)
+        # one copy, which is then worked on in place: the tensor itself may be mapped from a file
+        return torch.empty(shape, dtype=dtype, device=tensor.device).copy_(tensor.detach())
 
-    rows = read("W_dec", W_dec, m, d) / input_scale
-    weights = read("W_enc", W_enc, d, m) * input_scale
-    b = read("b_dec", b_dec, d) / input_scale
+    rows = read("W_dec", W_dec, m, d)
+    weights = read("W_enc", W_enc, d, m)
+    b = read("b_dec", b_dec, d)
+    if input_scale != 1:
+        rows /= input_scale
+        weights *= input_scale
+        b /= input_scale
     norms = row_norms(rows, where)
+    rows /= norms[:, None]
     shift = b if apply_b_dec_to_input else None
     if activation == "gated":
         gain = read("r_mag", r_mag, m).exp()
         gate = read("b_gate", b_gate, m)
         magnitude = read("b_mag", b_mag, m)
+        weights *= norms
         coder = LinearEncoder(
-            weights * norms,
+            weights,
             gate * norms,
             activation,
             gain=gain,
             offset=(magnitude - gate * gain) * norms,
             shift=shift,
         )
-        return CanonicalSAE(rows / norms[:, None], b, coder)
+        return CanonicalSAE(rows, b, coder)
     bias = torch.zeros_like(norms) if b_enc is None else read("b_enc", b_enc, m)
-    if activation == "topk":
+    if activation in ("topk", "batchtopk"):
         if k is None or not 0 < k <= m:
             raise CanonError(f"k is {k} where the SAE has {m} latents", where=where)
         if rescale:
-            coder = LinearEncoder(weights * norms, bias * norms, activation, k=k, shift=shift)
-        else:
-            coder = LinearEncoder(weights, bias, activation, k=k, scale=norms, shift=shift)
-        return CanonicalSAE(rows / norms[:, None], b, coder)
+            weights *= norms
+            bias *= norms
+        scale = None if rescale else norms
+        coder = LinearEncoder(weights, bias, activation, k=k, scale=scale, shift=shift)
+        return CanonicalSAE(rows, b, coder)
     level = None
     if activation == "jumprelu":
         if threshold is not None and threshold.ndim == 0:
             threshold = threshold.expand(m)
         level = read("threshold", threshold, m)
         level = (level / input_scale if rescale else level * norms).clamp(min=0)
-    coder = LinearEncoder(weights * norms, bias * norms, activation, threshold=level, shift=shift)
-    return CanonicalSAE(rows / norms[:, None], b, coder)
+    weights *= norms
+    bias *= norms
+    coder = LinearEncoder(weights, bias, activation, threshold=level, shift=shift)
+    return CanonicalSAE(rows, b, coder)
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether every value is finite, seen a part at a time."""
+    if tensor.ndim < 2:
+        return bool(torch.isfinite(tensor).all())
+    parts = torch.split(tensor, max(1, CHECKED // max(1, tensor.shape[1])))
+    return all(bool(torch.isfinite(part).all()) for part in parts)
 
 
 def row_norms(rows: Tensor, where: str | None) -> Tensor:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from saebench_canon.adapter import Normalisation
 from saebench_canon.axes import Axes, Condition
 from saebench_canon.ref import Ref
 
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 SPLIT_SEED = 0
+CALIBRATION_VERSION = 1  # of the rule for thresholds that no checkpoint stores
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class DataSpec:
     file: Path | None = None
     dtype: Dtype = "float32"
     center: bool | None = None
+    normalize: Normalisation | None = None
     limited: bool = False
     root: Path = field(default=Path(), compare=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+from saebench_canon.adapter import Normalisation
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.specs import DataSpec, Dtype
 from saebench_canon.toml_table import Table
@@ -36,6 +37,9 @@ def parse_data(name: str, table: Table, root: Path) -> DataSpec:
         file=root / file if file else None,
         dtype=cast(Dtype, table.choice("dtype", Dtype, "float32")),
         center=table.optional("center", bool),
+        normalize=cast(Normalisation, table.choice("normalize", Normalisation, "none"))
+        if table.optional("normalize", str) is not None
+        else None,
         root=root,
     )
     table.finish()

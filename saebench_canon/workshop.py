@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError, placed
 from saebench_canon.fingerprint import fingerprint
-from saebench_canon.identity import Identities
+from saebench_canon.identity import Identities, needs_threshold
 from saebench_canon.plugins import Registry
 from saebench_canon.ref import Ref
 from saebench_canon.specs import DataSpec, SaeSpec, TrainSpec
@@ -100,7 +100,12 @@ class Workshop:
             source = Ref.parse(f"saelens:{self.trained(spec, data)}")
         if isinstance(source, Ref):
             adapter = self.registry.adapter(source.scheme, where=spec.where)
-            return adapter.load(source, device=self.execution.device, dtype=spec.dtype)
+            sae = adapter.load(source, device=self.execution.device, dtype=spec.dtype)
+            if data is None or not needs_threshold(source, adapter):
+                return sae
+            from saebench_canon.calibration import calibrate
+
+            return calibrate(sae, self.input("acts", data))
         return canonical(source.object)  # type: ignore[attr-defined]
 
     def trained(self, spec: SaeSpec, data: DataSpec | None) -> Path:

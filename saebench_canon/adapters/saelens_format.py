@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.adapter import Description
-from saebench_canon.adapters.safetensors_header import Entry, read_header
 from saebench_canon.errors import CanonError
+from saebench_canon.weights.safetensors_file import Entry, read_header
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -138,6 +138,7 @@ def extracted(
         all_tokens,
         hook,
         center=bool(data.center),
+        normalize=data.normalize,
         out=folder / "acts.npy",
         batch_size=windows(data, batch_size),
     )
@@ -204,6 +205,7 @@ def _acts_of_file(data: DataSpec) -> Acts:
     from safetensors.torch import load_file
 
     from saebench_canon.acts import Acts
+    from saebench_canon.kernels.normalise import normalise
 
     assert data.file is not None
     try:
@@ -232,4 +234,4 @@ def _acts_of_file(data: DataSpec) -> Acts:
             raise CanonError(
                 f"{data.file}: the activation of token {token} is not finite", where=data.where
             )
-    return Acts(x.float(), doc.long())
+    return Acts(normalise(x.float(), data.normalize).x, doc.long())

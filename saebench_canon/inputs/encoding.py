@@ -121,6 +121,7 @@ def baseline(
         hook,
         mean=mean,
         center=bool(data.center),
+        normalize=data.normalize,
         batch_size=windows(data, batch_size),
     )
 
@@ -145,6 +146,7 @@ def loss(
         mode="sae",
         reconstruct=lambda x: sae.decode(sae.encode(x.to(sae.W_dec))).to(x),
         center=bool(data.center),
+        normalize=data.normalize,
         batch_size=windows(data, batch_size),
     )
     return baseline.with_sae(sums)

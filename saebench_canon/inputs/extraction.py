@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from saebench_canon.acts import Acts
+from saebench_canon.adapter import Normalisation
 from saebench_canon.errors import CanonError
 from saebench_canon.inputs.hooks import HookPoint, centring_refused, first
 from saebench_canon.inputs.language_model import LanguageModel
 from saebench_canon.inputs.text import Document
+from saebench_canon.kernels.normalise import normalise
 from saebench_canon.progress import track
 
 PADDING = 0  # any token will do: what stands right of a causal model's tokens cannot reach them
@@ -152,6 +154,7 @@ def extract(
     *,
     batch_size: int = 16,
     center: bool = False,
+    normalize: Normalisation | None = None,
     out: Path | None = None,
 ) -> Acts:
     """The value at the hook for every kept token, in order; layers beyond it are not computed.
@@ -160,6 +163,8 @@ def extract(
     to the residual stream being centred is the same thing, the sum of centred vectors being the
     centred sum, and a LayerNorm model computes the same from it, since every LayerNorm begins by
     subtracting this mean. Dictionaries trained on TransformerLens's folded models expect it.
+
+    `normalize` then makes of each vector what its SAEs read.
 
     With `out`, a .npy file of this name is written and the result is mapped from it.
 
@@ -178,7 +183,7 @@ def extract(
         vectors = value[batch.mask.to(value.device)].float()  # [kept of the batch, d]
         if center:
             vectors = vectors - vectors.mean(dim=1, keepdim=True)
-        vectors = vectors.cpu()
+        vectors = normalise(vectors, normalize).x.cpu()
         if not bool(torch.isfinite(vectors).all()):
             raise _not_finite(vectors, batch, tokens, hook, lm)
         if x is None:

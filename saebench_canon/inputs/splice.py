@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from saebench_canon.adapter import Normalisation
 from saebench_canon.inputs.extraction import (
     Batch,
     Tokens,
@@ -28,6 +29,7 @@ from saebench_canon.inputs.extraction import (
 )
 from saebench_canon.inputs.hooks import HookPoint, first, with_first
 from saebench_canon.inputs.language_model import LanguageModel
+from saebench_canon.kernels.normalise import normalise
 from saebench_canon.progress import track
 
 Mode = Literal["clean", "sae", "zero", "mean"]
@@ -67,9 +69,12 @@ def baseline_losses(
     mean: Tensor,
     batch_size: int = 16,
     center: bool = False,
+    normalize: Normalisation | None = None,
 ) -> BaselineLosses:
     """The clean, the zero-ablated and the mean-ablated losses; `mean` [d] is that of the data."""
-    options: dict[str, Any] = {"batch_size": batch_size, "center": center}
+    options: dict[str, Any] = {
+        "batch_size": batch_size, "center": center, "normalize": normalize,
+    }  # fmt: skip
     clean, count = spliced_losses(lm, tokens, hook, mode="clean", **options)
     zero, _ = spliced_losses(lm, tokens, hook, mode="zero", **options)
     ablated, _ = spliced_losses(lm, tokens, hook, mode="mean", mean=mean, **options)
@@ -86,6 +91,7 @@ def spliced_losses(
     mean: Tensor | None = None,
     batch_size: int = 16,
     center: bool = False,
+    normalize: Normalisation | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sum of cross-entropy in nats [docs] float64 and count of tokens [docs] int64, by document.
 
@@ -97,11 +103,14 @@ def spliced_losses(
     over d comes back, which in a LayerNorm model changes nothing but makes an identity exact.
     The zero vector and `mean` go in as they are, for the same reason.
 
+    With `normalize`, `reconstruct` and `mean` are of what the SAE reads; what they give is brought
+    back to the scale of each activation.
+
     Raises:
         CanonError: centring would change the model, or the hook does not suit (see `extract`).
     """
     check_centring(lm, hook, center)
-    replacement = _replacement(mode, reconstruct, mean, center)
+    replacement = _replacement(mode, reconstruct, mean, center, normalize)
     sums = torch.zeros(tokens.documents, dtype=torch.float64)
     counts = torch.zeros(tokens.documents, dtype=torch.int64)
     parts = batches(tokens, batch_size)
@@ -125,7 +134,11 @@ def _window_losses(logits: Tensor, batch: Batch, row: int) -> Tensor:
 
 
 def _replacement(
-    mode: Mode, reconstruct: Replace | None, mean: Tensor | None, center: bool
+    mode: Mode,
+    reconstruct: Replace | None,
+    mean: Tensor | None,
+    center: bool,
+    normalize: Normalisation | None,
 ) -> Replace | None:
     """What takes the place of the values [n, d], both float32; None leaves them alone."""
     if mode == "clean":
@@ -136,18 +149,18 @@ def _replacement(
         if mean is None:
             raise ValueError("the mean ablation needs the mean")
         vector = mean
-        return lambda values: vector.to(values).expand_as(values)
+        return lambda values: normalise(values, normalize).undo(vector.to(values).expand_as(values))
     if reconstruct is None:
         raise ValueError("the SAE's losses need its reconstruction")
     function = reconstruct
-    if not center:
-        return function
 
-    def recentred(values: Tensor) -> Tensor:
-        x = values - values.mean(dim=1, keepdim=True)
-        return values + (function(x) - x)
+    def replaced(values: Tensor) -> Tensor:
+        x = values - values.mean(dim=1, keepdim=True) if center else values
+        read = normalise(x, normalize)
+        new = read.undo(function(read.x))
+        return values + (new - x) if center else new
 
-    return recentred
+    return replaced
 
 
 @contextmanager

@@ -1,0 +1,106 @@
+"""The files of one checkpoint, opened without trusting them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from saebench_canon.errors import CanonError
+from saebench_canon.weights.npz_file import open_npz
+from saebench_canon.weights.safetensors_file import open_safetensors
+from saebench_canon.weights.stored import Tensors
+from saebench_canon.weights.torch_file import open_torch
+
+
+@dataclass(frozen=True)
+class Files:
+    """A checkpoint's folder, or the one file that it is; what is opened is remembered."""
+
+    path: Path
+    opened: list[Tensors] = field(default_factory=list, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        return self.path.parent if self.path.is_file() else self.path
+
+    def find(self, pattern: str) -> Path | None:
+        """The one file whose name fits a pattern such as `*.pt`, if there is just one."""
+        if self.path.is_file():
+            return self.path if fnmatchcase(self.path.name, pattern) else None
+        try:
+            found = [each for each in self.path.iterdir() if fnmatchcase(each.name, pattern)]
+        except OSError:
+            return None
+        return found[0] if len(found) == 1 and found[0].is_file() else None
+
+    def has(self, name: str) -> bool:
+        """Whether the folder holds a file of that name."""
+        return (self.folder / name).is_file()
+
+    def json(self, name: str) -> dict[str, Any]:
+        """The JSON object in a file of the folder."""
+        return read_json(self._inside(name))
+
+    def safetensors(self, name: str) -> Tensors:
+        """The tensors of a safetensors file, unread."""
+        return self._open(name, open_safetensors)
+
+    def npz(self, name: str) -> Tensors:
+        """The arrays of an .npz file, unread."""
+        return self._open(name, open_npz)
+
+    def torch(self, name: str) -> Tensors:
+        """What a file of `torch.save` holds: tensors unread, the rest as it is."""
+        return self._open(name, open_torch)
+
+    def _open(self, name: str, opening: Callable[[Path], Tensors]) -> Tensors:
+        path = self._inside(name)
+        try:
+            tensors = opening(path)
+        except OSError as error:
+            raise CanonError(f"it cannot be read ({error})", where=str(path)) from error
+        self.opened.append(tensors)
+        return tensors
+
+    def _inside(self, name: str) -> Path:
+        """A file of the folder; a link out of it is refused."""
+        path = self.folder / name
+        if not path.is_file():
+            raise CanonError(f"it has no {name}", where=str(self.folder))
+        home, real = self.folder.resolve(), path.resolve()
+        if not real.is_relative_to(home) and not _of_hub_cache(self.folder, real):
+            raise CanonError(
+                f"{name} is a link out of the folder", where=str(self.folder),
+                hint="Copy the file here, or name the folder it is in.",
+            )  # fmt: skip
+        return path
+
+
+def _of_hub_cache(folder: Path, real: Path) -> bool:
+    """Whether a file is a blob of the hub's cache that the folder is a snapshot in."""
+    parts = folder.resolve().parts
+    if "snapshots" not in parts:
+        return False
+    place = len(parts) - 1 - parts[::-1].index("snapshots")
+    repository = Path(*parts[:place])
+    return repository.name.startswith("models--") and real.parent == repository / "blobs"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise CanonError(f"this is not text in UTF-8 ({error})", where=str(path)) from error
+    except (ValueError, RecursionError) as error:
+        raise CanonError(f"this is not JSON ({error})", where=str(path)) from error
+    except OSError as error:
+        raise CanonError(f"it cannot be read ({error})", where=str(path)) from error
+    if not isinstance(content, dict):
+        raise CanonError("this is not a JSON object", where=str(path))
+    return content

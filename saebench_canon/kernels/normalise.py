@@ -1,0 +1,42 @@
+"""What some SAEs do to each activation before they read it, and how their output undoes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saebench_canon.adapter import Normalisation
+
+EPSILON = 1e-5  # SAELens' and the BatchTopK repository's
+
+
+@dataclass(frozen=True, eq=False)
+class Normalised:
+    """Activations as an SAE reads them: `(x − mean) / divisor`, undone as `· scale + mean`."""
+
+    x: Tensor  # [n, d]
+    mean: Tensor | float  # [n, 1]
+    scale: Tensor | float  # [n, 1]
+
+    def undo(self, x_hat: Tensor) -> Tensor:
+        """Reconstructions [n, d] on the scale of the activations."""
+        return x_hat * self.scale + self.mean
+
+
+def normalise(x: Tensor, kind: Normalisation | None) -> Normalised:
+    """Each activation of x [n, d] by itself, so that no token's codes depend on another.
+
+    `layer_norm`: mean over d to 0 and standard deviation (n − 1) to 1, what SAELens calls so and
+    the BatchTopK repository `input_unit_norm`; 1e-5 is added to the divisor, and not undone.
+    `constant_norm_rescale`: norm √d.
+    """
+    if kind in (None, "none"):
+        return Normalised(x, 0.0, 1.0)
+    if kind == "layer_norm":
+        mean = x.mean(dim=1, keepdim=True)
+        std = x.std(dim=1, keepdim=True)
+        return Normalised((x - mean) / (std + EPSILON), mean, std)
+    factor: Tensor = x.shape[1] ** 0.5 / torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return Normalised(x * factor, 0.0, 1 / factor)

@@ -1,0 +1,140 @@
+"""What a NumPy .npz file holds, read from its members' headers; pickled objects are refused."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from saebench_canon.errors import CanonError
+from saebench_canon.weights.stored import BLOCK, SIZES, Stored, Tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LOCAL_HEADER = 30  # bytes of a zip member's local header before name and extra field
+BOMB = 100  # no weights of any size compress by so much
+SMALL = 2**26  # bytes below which compression may be what it likes
+
+
+@dataclass(frozen=True)
+class Member:
+    """One array of the file."""
+
+    info: zipfile.ZipInfo
+    header: int  # bytes of the array's own header
+    dtype: str
+    shape: tuple[int, ...]
+    fortran: bool
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its numbers."""
+        return math.prod(self.shape) * SIZES[self.dtype]
+
+
+@dataclass(frozen=True)
+class NpzFile:
+    """An .npz file whose members' headers have been read."""
+
+    path: Path
+    members: dict[str, Member]
+
+    def read(self, name: str) -> Tensor:
+        """One of its arrays: mapped from the file, or unpacked where it is compressed."""
+        import numpy as np
+        import torch
+
+        member = self.members[name]
+        shape = member.shape[::-1] if member.fortran else member.shape
+        array: Any
+        if member.nbytes == 0:
+            array = np.empty(shape, member.dtype)
+        elif member.info.compress_type == zipfile.ZIP_STORED:
+            start = self._data_start(member.info) + member.header
+            array = np.memmap(self.path, member.dtype, mode="c", offset=start, shape=shape)
+        else:
+            packed = bytearray()
+            for block in self.blocks(name):
+                packed += block
+            array = np.frombuffer(packed, member.dtype).reshape(shape)
+        return torch.from_numpy(array.T if member.fortran else array)
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """The bytes of one of its arrays, in the order of the file."""
+        member = self.members[name]
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(member.info) as stream:
+                stream.read(member.header)
+                left = member.nbytes
+                while left > 0:
+                    block = stream.read(min(left, BLOCK))
+                    if not block:
+                        raise CanonError(f"the file ends within {name}", where=str(self.path))
+                    left -= len(block)
+                    yield block
+        except CanonError:
+            raise
+        except Exception as error:  # a damaged member raises what its compression pleases
+            raise CanonError(f"{name} cannot be read ({error})", where=str(self.path)) from error
+
+    def _data_start(self, info: zipfile.ZipInfo) -> int:
+        """Where a stored member's bytes begin: its local header may differ from the directory."""
+        with self.path.open("rb") as file:
+            file.seek(info.header_offset)
+            head = file.read(LOCAL_HEADER)
+        if len(head) < LOCAL_HEADER or head[:4] != b"PK\3\4":
+            raise CanonError(f"the member {info.filename} is damaged", where=str(self.path))
+        name, extra = struct.unpack("<HH", head[26:30])
+        return info.header_offset + LOCAL_HEADER + int(name) + int(extra)
+
+
+def open_npz(path: Path) -> Tensors:
+    """The arrays of an .npz file, unread; raises CanonError when it is not one."""
+    members: dict[str, Member] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                name = info.filename.removesuffix(".npy")
+                with archive.open(info) as stream:
+                    members[name] = _member(name, info, stream, path)
+    except CanonError:
+        raise
+    except Exception as error:  # a damaged archive raises half a dozen kinds
+        raise CanonError(f"this is not an .npz file, or a damaged one ({error})",
+                         where=str(path)) from error  # fmt: skip
+    source = NpzFile(path, members)
+    return Tensors(
+        path, {name: Stored(name, each.shape, each.dtype, source) for name, each in members.items()}
+    )
+
+
+def _member(name: str, info: zipfile.ZipInfo, stream: IO[bytes], path: Path) -> Member:
+    """A member by its header; raises CanonError for what is no array of numbers."""
+    from numpy.lib import format as npy
+
+    version = npy.read_magic(stream)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    where = str(path)
+    if dtype.hasobject:
+        raise CanonError(f"{name} holds pickled Python objects, which are not read", where=where)
+    if dtype.name not in SIZES or dtype.byteorder == ">":
+        raise CanonError(f"{name} is of {dtype}, which weights are not", where=where)
+    member = Member(info, stream.tell(), dtype.name, tuple(map(int, shape)), bool(fortran))
+    if info.file_size != member.header + member.nbytes:
+        raise CanonError(
+            f"{name} is said to be {list(member.shape)} of {member.dtype} and takes "
+            f"{info.file_size - member.header} bytes",
+            where=where,
+        )
+    if member.nbytes > max(SMALL, BOMB * info.compress_size):
+        raise CanonError(
+            f"{name} unpacks {info.compress_size} bytes to {member.nbytes}, as no weights do",
+            where=where,
+        )
+    return member

@@ -1,0 +1,164 @@
+"""A format told in one function: it is claimed, described, identified, checked and loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from saebench_canon.checkpoint import CheckpointAdapter, Parameters, checkpoint
+from saebench_canon.errors import CanonError
+from saebench_canon.files import Files
+from saebench_canon.ref import Ref
+
+D, M = 6, 10
+
+
+@checkpoint("npz-relu", files=["weights.npz"])
+def npz_relu(files: Files) -> Parameters:
+    """ReLU SAEs in a .npz file."""
+    w = files.npz("weights.npz")
+    return Parameters(W_enc=w["enc"].T, b_enc=w["bias"], W_dec=w["dec"], b_dec=w["mean"])
+
+
+@checkpoint("pt-topk", files=["ae.pt", "config.json"])
+def pt_topk(files: Files) -> Parameters:
+    """Top-k SAEs in a file of torch.save."""
+    config, w = files.json("config.json"), files.torch("ae.pt")
+    return Parameters(
+        W_enc=w["encoder.weight"].T,
+        b_enc=w["encoder.bias"],
+        W_dec=w["decoder.weight"].T,
+        b_dec=w["b_dec"],
+        activation="topk",
+        k=config["k"],
+        apply_b_dec_to_input=True,
+    )
+
+
+@checkpoint("st-batch", files=["sae.safetensors"])
+def st_batch(files: Files) -> Parameters:
+    """BatchTopK SAEs that store no threshold."""
+    w = files.safetensors("sae.safetensors")
+    return Parameters(
+        W_enc=w["W_enc"], b_enc=w["b_enc"], W_dec=w["W_dec"], b_dec=w["b_dec"],
+        activation="batchtopk", k=3,
+    )  # fmt: skip
+
+
+def weights(seed: int = 0) -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return {
+        "W_enc": torch.randn(D, M, generator=g),
+        "b_enc": torch.randn(M, generator=g),
+        "W_dec": 3 * torch.randn(M, D, generator=g),
+        "b_dec": torch.randn(D, generator=g),
+    }
+
+
+def write(folder: Path, form: str, **changed: torch.Tensor) -> CheckpointAdapter:
+    folder.mkdir(exist_ok=True)
+    w = weights() | changed
+    if form == "npz-relu":
+        arrays = {"enc": w["W_enc"].T, "bias": w["b_enc"], "dec": w["W_dec"], "mean": w["b_dec"]}
+        extra = {key: each for key, each in changed.items() if key not in weights()}
+        np.savez(folder / "weights.npz", **{k: v.numpy() for k, v in (arrays | extra).items()})
+        return npz_relu
+    if form == "pt-topk":
+        state = {
+            "encoder.weight": w["W_enc"].T, "encoder.bias": w["b_enc"],
+            "decoder.weight": w["W_dec"].T, "b_dec": torch.nn.Parameter(w["b_dec"]),
+        }  # fmt: skip
+        torch.save(state, folder / "ae.pt")
+        (folder / "config.json").write_text(json.dumps({"k": 3}))
+        return pt_topk
+    save_file(w, folder / "sae.safetensors")
+    return st_batch
+
+
+FORMS = ["npz-relu", "pt-topk", "st-batch"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_it_describes_and_loads_what_was_written(tmp_path: Path, form: str) -> None:
+    adapter = write(tmp_path / "sae", form)
+    ref = Ref.parse(adapter.claim(tmp_path / "sae") or "")
+    told = adapter.describe(ref)
+    assert (told.d, told.width, told.calibrated) == (D, M, form != "st-batch")
+    sae, w = adapter.load(ref), weights()
+    norms = w["W_dec"].norm(dim=1)
+    torch.testing.assert_close(sae.W_dec, w["W_dec"] / norms[:, None])
+    x = torch.randn(40, D, generator=torch.Generator().manual_seed(5))
+    if form == "st-batch":
+        with pytest.raises(CanonError, match="no threshold"):
+            sae.encode(x)
+        return
+    shift = w["b_dec"] if form == "pt-topk" else 0
+    pre = ((x - shift) @ w["W_enc"] + w["b_enc"]).relu()
+    if form == "pt-topk":
+        pre = torch.where(pre >= pre.topk(3).values[:, -1:], pre, 0)
+    torch.testing.assert_close(sae.decode(sae.encode(x)), pre @ w["W_dec"] + w["b_dec"])
+    torch.testing.assert_close(sae.encode(x), pre * norms)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_its_identity_is_of_its_content(tmp_path: Path, form: str) -> None:
+    adapter = write(tmp_path / "one", form)
+    write(tmp_path / "same", form)
+    write(tmp_path / "other", form, b_dec=torch.zeros(D))
+    one, same, other = (
+        adapter.identity(Ref.parse(f"{form}:{tmp_path / name}"))
+        for name in ("one", "same", "other")
+    )
+    assert one == same != other
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("W_enc", torch.zeros(D, M + 1), "fits the decoder"),
+        ("b_dec", torch.full((D,), torch.nan), "not finite"),
+        ("W_dec", torch.zeros(M, D), "rows of zeros"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    tmp_path: Path, form: str, key: str, value: torch.Tensor, told: str
+) -> None:
+    adapter = write(tmp_path / "sae", form, **{key: value})
+    with pytest.raises(CanonError, match=told):
+        adapter.load(Ref.parse(f"{form}:{tmp_path / 'sae'}"))
+
+
+def test_what_the_format_does_not_know_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "sae", "npz-relu", skip=torch.zeros(3))
+    with pytest.raises(CanonError, match="holds skip, which is no part"):
+        npz_relu.describe(Ref.parse(f"npz-relu:{tmp_path / 'sae'}"))
+
+
+def test_a_pickle_that_wants_more_is_refused_by_name(tmp_path: Path) -> None:
+    write(tmp_path / "sae", "pt-topk")
+    torch.save({"encoder.weight": print}, tmp_path / "sae" / "ae.pt")
+    with pytest.raises(CanonError, match=r"wants builtins\.print|wants __builtin__\.print"):
+        pt_topk.describe(Ref.parse(f"pt-topk:{tmp_path / 'sae'}"))
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "sae", "npz-relu")
+    (tmp_path / "sae" / "weights.npz").rename(tmp_path / "elsewhere.npz")
+    (tmp_path / "sae" / "weights.npz").symlink_to(tmp_path / "elsewhere.npz")
+    with pytest.raises(CanonError, match="link out of the folder"):
+        npz_relu.load(Ref.parse(f"npz-relu:{tmp_path / 'sae'}"))
+
+
+def test_more_latents_than_memory_holds_are_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = write(tmp_path / "sae", "pt-topk")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 100})())
+    with pytest.raises(CanonError, match=r"10 latents takes \d+ B of memory, and 100 B are free"):
+        adapter.load(Ref.parse(f"pt-topk:{tmp_path / 'sae'}"))
