@@ -52,7 +52,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", dest="settings",
         help="replace a value of the suite, such as data.owt.tokens=1000")  # fmt: skip
     add("--metrics", metavar="A,B", help="what to measure when SAEs are named instead of a suite")
-    add("--data", metavar="DATA", help="activations for them: a .safetensors file")
+    add("--data", metavar="DATA",
+        help="what they read: a .safetensors file of activations, or a language model")  # fmt: skip
+    add("--hook", metavar="HOOK", help="where in the model, if the SAEs do not say")
+    add("--text", metavar="TEXT", help="what the model reads (default packaged:python-docs)")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -149,9 +152,14 @@ def _one_off(
     saes: Sequence[str], config: pytest.Config, registry: Registry, store: Store
 ) -> tuple[str, list[str]]:
     """A suite for SAEs named on the command line, kept beside the store."""
-    from saebench_canon.one_off import one_off_suite
+    from saebench_canon.one_off import Asked, one_off_suite
 
-    text = one_off_suite(saes, config.option.metrics, config.option.data, registry)
+    option = config.option
+    asked = Asked(option.metrics, option.data, option.hook, option.text)
+    text, left_out = one_off_suite(saes, asked, registry)
+    if not hasattr(config, "workerinput"):
+        for sentence in left_out:
+            print(f"not measured: {sentence}.")
     folder = store.root / "suites"
     folder.mkdir(exist_ok=True, parents=True)
     name = f"run-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.toml"

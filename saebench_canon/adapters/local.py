@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saebench_canon.adapter import Adapter, Description
+from saebench_canon.adapters.known_formats import lacking_plugin
 from saebench_canon.adapters.saelens_format import claim_saelens
 from saebench_canon.errors import CanonError
 from saebench_canon.ref import Ref
@@ -62,7 +63,7 @@ class LocalAdapter:
             kind = "folder" if path.is_dir() else "file"
             raise CanonError(
                 f"the {kind} '{ref.target}' holds no checkpoint of a known format",
-                hint=self._within(path),
+                hint=lacking_plugin(path) or self._within(path),
             )
         owned = Ref.parse(claimed)
         return self._lookup(owned.scheme), owned

@@ -1,0 +1,140 @@
+"""SAEs named on the command line: what they stand for, and whose checkpoint a path is."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import D, write_acts, write_sae
+
+from saebench_canon.adapters.known_formats import lacking_plugin
+from saebench_canon.errors import CanonError
+from saebench_canon.one_off import Asked, one_off_suite
+from saebench_canon.plugins import load_registry
+from saebench_canon.ref import Ref
+
+
+def suite_of(*saes: Path | str, metrics: str = "fidelity", **asked: str) -> dict:  # type: ignore[type-arg]
+    text, _ = one_off_suite(list(map(str, saes)), Asked(metrics, **asked), load_registry())
+    return tomllib.loads(text)
+
+
+def test_widths_are_read_and_equal_ones_counted(tmp_path: Path) -> None:
+    paths = [write_sae(tmp_path / str(i), width, seed=i) for i, width in enumerate((8, 12, 8))]
+    saes = suite_of(*paths)["sae"]
+    assert [sae["axes"] for sae in saes] == [
+        {"width": [8], "seed": [0]}, {"width": [12], "seed": [0]}, {"width": [8], "seed": [1]},
+    ]  # fmt: skip
+
+
+def test_a_folder_of_seeds_opens_as_a_group(tmp_path: Path) -> None:
+    for seed in (10, 2, 3):
+        write_sae(tmp_path / "layers.3" / f"seed{seed}", 8, seed=seed)
+    saes = suite_of(tmp_path / "layers.3", metrics="seed_matching")["sae"]
+    assert [sae["axes"]["seed"] for sae in saes] == [[2], [3], [10]]
+    assert [Path(Ref.parse(sae["uri"]).target).name for sae in saes] == ["seed2", "seed3", "seed10"]
+
+
+def test_what_does_not_apply_is_said_and_the_rest_is_measured(tmp_path: Path) -> None:
+    sae = write_sae(tmp_path / "sae", 8)
+    text, left_out = one_off_suite(
+        [str(sae)], Asked("meta_sae,stitching,seed_matching"), load_registry()
+    )
+    assert [metric["name"] for metric in tomllib.loads(text)["metric"]] == ["meta_sae"]
+    assert len(left_out) == 2
+    with pytest.raises(CanonError, match="nothing can be measured: stitching compares two widths"):
+        one_off_suite([str(sae)], Asked("stitching"), load_registry())
+
+
+def test_a_model_is_data_at_the_hook_that_the_saes_name(tmp_path: Path) -> None:
+    one, other = (write_sae(tmp_path / name, 8) for name in ("one", "other"))
+    for folder, layer in ((one, 1), (other, 2)):
+        config = json.loads((folder / "cfg.json").read_text())
+        config["metadata"] = {"hook_name": f"blocks.{layer}.hook_resid_post"}
+        (folder / "cfg.json").write_text(json.dumps(config))
+    tables = suite_of(one, other, data="packaged:tiny-lm")
+    hooks = {name: table["hook"] for name, table in tables["data"].items()}
+    assert hooks == {"data": "blocks.1.hook_resid_post", "data-2": "blocks.2.hook_resid_post"}
+    assert [sae["data"] for sae in tables["sae"]] == ["data", "data-2"]
+    assert tables["data"]["data"]["text"] == "packaged:python-docs"
+    asked = suite_of(one, other, data="packaged:tiny-lm", hook="blocks.0.hook_mlp_out")
+    assert [table["hook"] for table in asked["data"].values()] == ["blocks.0.hook_mlp_out"]
+
+
+def test_saes_that_read_activations_in_two_ways_get_two_data_tables(tmp_path: Path) -> None:
+    acts = write_acts(tmp_path / "acts.safetensors")
+    plain, normed = (write_sae(tmp_path / name, 8) for name in ("plain", "normed"))
+    config = json.loads((normed / "cfg.json").read_text())
+    (normed / "cfg.json").write_text(json.dumps(config | {"normalize_activations": "layer_norm"}))
+    tables = suite_of(plain, normed, data=str(acts))
+    assert [sae["data"] for sae in tables["sae"]] == ["data", "data-2"]
+
+
+def test_a_model_without_a_hook_and_a_missing_file_are_sentences(tmp_path: Path) -> None:
+    sae = write_sae(tmp_path / "sae", 8)
+    with pytest.raises(CanonError, match=r"does not say where in a model.*--hook"):
+        suite_of(sae, data="packaged:tiny-lm")
+    with pytest.raises(CanonError, match=r"no file .*acts\.safetensors"):
+        suite_of(sae, data=str(tmp_path / "acts.safetensors"))
+
+
+TWIN = """
+from saebench_canon import hookimpl
+
+@hookimpl
+def canon_claim(path):
+    return f"twin:{path}" if (path / "cfg.json").is_file() else None
+"""
+
+
+def test_a_path_that_two_plugins_know_is_an_error_naming_both(tmp_path: Path) -> None:
+    sae = write_sae(tmp_path / "sae", 8)
+    (tmp_path / "twin.py").write_text(TWIN)
+    registry = load_registry([tmp_path / "twin.py"])
+    with pytest.raises(CanonError, match="more than one plugin") as caught:
+        registry.claim(sae)
+    assert "'twin' (twin:" in str(caught.value)
+    assert "'saebench_canon.builtin' (saelens:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "distribution"),
+    [
+        (("ae.pt", "config.json"), "saebench-canon-dictionary-learning"),
+        (("sae.safetensors", "cfg.json"), "saebench-canon-sparsify"),
+        (("sae.pt", "config.json"), "saebench-canon-batchtopk"),
+        (("SAE.pt", "Config.json"), "saebench-canon-batchtopk"),
+    ],
+)
+def test_a_format_whose_plugin_is_lacking_is_named_with_its_install_command(
+    tmp_path: Path, files: tuple[str, ...], distribution: str
+) -> None:
+    folder = tmp_path / "run" / "trainer_0"
+    folder.mkdir(parents=True)
+    for name in files:
+        (folder / name).write_bytes(b"")
+    for path in (folder, tmp_path / "run", folder / files[0]):
+        with pytest.raises(CanonError, match=f"pip install {distribution}"):
+            load_registry().adapters["file"].describe(Ref.parse(f"file:{path}"))
+
+
+def test_an_openai_file_is_known_by_its_keys(tmp_path: Path) -> None:
+    state = {"pre_bias": torch.zeros(D), "latent_bias": torch.zeros(8)}
+    torch.save(state, tmp_path / "v5_32k_layer_8.pt")
+    assert "saebench-canon-openai" in (lacking_plugin(tmp_path / "v5_32k_layer_8.pt") or "")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pt")
+    assert lacking_plugin(tmp_path / "other.pt") is None
+
+
+def test_each_named_plugin_lies_where_the_command_says() -> None:
+    from saebench_canon.adapters.known_formats import KNOWN, OPENAI
+
+    root = Path(__file__).parents[1]
+    if not (root / "plugins").is_dir():
+        pytest.skip("not a clone")
+    for known in (*KNOWN, OPENAI):
+        project = tomllib.loads((root / known.folder / "pyproject.toml").read_text())["project"]
+        assert project["name"] == known.distribution
