@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, nearest
 from saebench_canon.weights.npz_file import open_npz
 from saebench_canon.weights.safetensors_file import open_safetensors
 from saebench_canon.weights.stored import Tensors
 from saebench_canon.weights.torch_file import open_torch
+
+
+class Config(dict[str, Any]):
+    """The JSON object of a configuration file; a key that it lacks is an error naming both."""
+
+    def __init__(self, path: Path, told: Mapping[str, Any]) -> None:
+        super().__init__({
+            key: Config(path, value) if isinstance(value, dict) else value
+            for key, value in told.items()
+        })  # fmt: skip
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise CanonError(f"it has no '{key}'", where=str(self.path), hint=nearest(key, self))
 
 
 @dataclass(frozen=True)
@@ -42,9 +56,10 @@ class Files:
         """Whether the folder holds a file of that name."""
         return (self.folder / name).is_file()
 
-    def json(self, name: str) -> dict[str, Any]:
+    def json(self, name: str) -> Config:
         """The JSON object in a file of the folder."""
-        return read_json(self._inside(name))
+        path = self._inside(name)
+        return Config(path, read_json(path))
 
     def safetensors(self, name: str) -> Tensors:
         """The tensors of a safetensors file, unread."""

@@ -140,6 +140,13 @@ def test_what_the_format_does_not_know_is_refused(tmp_path: Path) -> None:
         npz_relu.describe(Ref.parse(f"npz-relu:{tmp_path / 'sae'}"))
 
 
+def test_a_key_that_the_configuration_lacks_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "sae", "pt-topk")
+    (tmp_path / "sae" / "config.json").write_text("{}")
+    with pytest.raises(CanonError, match=r"config\.json: it has no 'k'"):
+        pt_topk.describe(Ref.parse(f"pt-topk:{tmp_path / 'sae'}"))
+
+
 def test_a_pickle_that_wants_more_is_refused_by_name(tmp_path: Path) -> None:
     write(tmp_path / "sae", "pt-topk")
     torch.save({"encoder.weight": print}, tmp_path / "sae" / "ae.pt")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.weights.stored import BLOCK, SIZES, Stored, Tensors
+from saebench_canon.weights.stored import SIZES, Stored, Tensors
+from saebench_canon.weights.zip_member import member_blocks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,20 +68,9 @@ class NpzFile:
     def blocks(self, name: str) -> Iterator[bytes]:
         """The bytes of one of its arrays, in the order of the file."""
         member = self.members[name]
-        try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(member.info) as stream:
-                stream.read(member.header)
-                left = member.nbytes
-                while left > 0:
-                    block = stream.read(min(left, BLOCK))
-                    if not block:
-                        raise CanonError(f"the file ends within {name}", where=str(self.path))
-                    left -= len(block)
-                    yield block
-        except CanonError:
-            raise
-        except Exception as error:  # a damaged member raises what its compression pleases
-            raise CanonError(f"{name} cannot be read ({error})", where=str(self.path)) from error
+        yield from member_blocks(
+            self.path, member.info, start=member.header, size=member.nbytes, name=name
+        )
 
     def _data_start(self, info: zipfile.ZipInfo) -> int:
         """Where a stored member's bytes begin: its local header may differ from the directory."""

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.weights.stored import BLOCK, SIZES, Stored, Tensors
+from saebench_canon.weights.stored import SIZES, Stored, Tensors
+from saebench_canon.weights.zip_member import member_blocks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,18 +87,11 @@ class TorchFile:
         """The bytes of the part of the storage that a tensor spans, after how it lies in it."""
         view = self.views[name]
         size = SIZES[view.storage.dtype]
-        left = _span(view) * size
         if view.stride != _contiguous(view.shape):
             yield repr(view.stride).encode()
         member = f"{self.prefix}data/{view.storage.key}"
-        with zipfile.ZipFile(self.path) as archive, archive.open(member) as stream:
-            stream.seek(view.offset * size)
-            while left > 0:
-                block = stream.read(min(left, BLOCK))
-                if not block:
-                    raise CanonError(f"the file ends within {name}", where=str(self.path))
-                left -= len(block)
-                yield block
+        start = view.offset * size
+        yield from member_blocks(self.path, member, start=start, size=_span(view) * size, name=name)
 
 
 def open_torch(path: Path) -> Tensors:

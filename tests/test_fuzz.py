@@ -1,0 +1,261 @@
+"""Mutated checkpoints of every format end in a clean load or a CanonError, nothing else.
+
+The environment variable CANON_FUZZ says how many cases are tried; `tox -e fuzz` tries thousands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import FORMATS, M
+
+from saebench_canon.adapters.known_formats import KNOWN, OPENAI
+from saebench_canon.errors import CanonError
+from saebench_canon.plugins import Registry, load_registry
+from saebench_canon.ref import Ref
+
+PLUGINS = Path(__file__).parents[1] / "plugins"
+CASES = int(os.environ.get("CANON_FUZZ", "380"))
+EACH = max(1, CASES // len(FORMATS))
+ODD = [
+    None, True, -1, 0, 0.5, 1e308, 10**9, 2**63, "", "topk", "\ud800", [], {}, [1, 2], {"k": 3},
+    float("nan"), float("inf"), "None", M + 1, M - 1,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    modules = [
+        PLUGINS / Path(known.folder).name / f"{known.distribution.replace('-', '_')}.py"
+        for known in (*KNOWN, OPENAI)
+    ]
+    if not all(module.is_file() for module in modules):
+        pytest.skip("the plugins lie in a clone only")
+    return load_registry(modules)
+
+
+def opened(registry: Registry, path: Path) -> None:
+    """Everything that a run does with a checkpoint before it measures."""
+    adapter, ref = registry.adapters["file"], Ref.parse(f"file:{path}")
+    told = adapter.describe(ref)
+    adapter.identity(ref)
+    sae = adapter.load(ref)
+    assert (sae.width, sae.d) == (told.width, told.d)
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(sae.width))
+    if told.calibrated:
+        codes = sae.encode(torch.ones(2, sae.d))
+        assert bool(torch.isfinite(codes).all())
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_whole_checkpoint_opens(tmp_path: Path, registry: Registry, form: str) -> None:
+    opened(registry, FORMATS[form](tmp_path))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_mutated_checkpoint_opens_or_is_refused_in_a_sentence(
+    tmp_path: Path, registry: Registry, form: str
+) -> None:
+    refused: list[str] = []
+    for case in range(EACH):
+        folder = tmp_path / str(case)
+        chance = random.Random(f"{form} {case}")
+        path = FORMATS[form](folder)
+        done = [mutate(chance, path) for _ in range(chance.choice((1, 1, 1, 2, 4)))]
+        try:
+            opened(registry, path)
+        except CanonError as error:
+            refused.append(str(error))
+        except Exception as error:
+            raise AssertionError(f"{form}, case {case}, {done}: {type(error).__name__}") from error
+    assert refused  # else nothing was mutated
+    assert all(sentence.strip() for sentence in refused)
+
+
+def mutate(chance: random.Random, path: Path) -> str:
+    """One change to one file of the checkpoint; returns what was done."""
+    files = [path] if path.is_file() else sorted(each for each in path.iterdir() if each.is_file())
+    if not files:
+        return "no file left"
+    file = chance.choice(files)
+    kinds: list[Callable[[random.Random, Path], str]] = [flip, truncate, scribble, empty, remove]
+    if file.suffix == ".json":
+        kinds = [swap_value, swap_value, swap_value, drop_key, deep, not_utf8, *kinds]
+    elif file.suffix == ".safetensors":
+        kinds = [header, header, header, *kinds]
+    else:
+        kinds = [member, member, in_pickle, *kinds]
+    kind = chance.choice(kinds)
+    return f"{file.name}: {kind(chance, file)}"
+
+
+def flip(chance: random.Random, file: Path) -> str:
+    data = bytearray(file.read_bytes())
+    for _ in range(chance.choice((1, 3, 20))):
+        if data:
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    file.write_bytes(data)
+    return "flipped bits"
+
+
+def truncate(chance: random.Random, file: Path) -> str:
+    data = file.read_bytes()
+    file.write_bytes(data[: chance.randrange(len(data) + 1)])
+    return "truncated"
+
+
+def scribble(chance: random.Random, file: Path) -> str:
+    data = bytearray(file.read_bytes())
+    start = chance.randrange(len(data) + 1)
+    data[start : start + chance.choice((0, 8))] = chance.randbytes(8)
+    file.write_bytes(data)
+    return f"scribbled at {start}"
+
+
+def empty(chance: random.Random, file: Path) -> str:
+    file.write_bytes(b"")
+    return "emptied"
+
+
+def remove(chance: random.Random, file: Path) -> str:
+    file.unlink()
+    return "removed"
+
+
+def _places(value: Any) -> list[tuple[Any, Any]]:
+    """Every container in JSON data with each of its keys."""
+    found: list[tuple[Any, Any]] = []
+    if isinstance(value, dict | list):
+        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        for key in keys:
+            found += [(value, key), *_places(value[key])]
+    return found
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        return {}
+
+
+def swap_value(chance: random.Random, file: Path) -> str:
+    data = _json(file)
+    places = _places(data)
+    if not places:
+        return "nothing to swap"
+    holder, key = chance.choice(places)
+    holder[key] = chance.choice(ODD)
+    file.write_text(json.dumps(data))
+    return f"{key} = {holder[key]!r}"
+
+
+def drop_key(chance: random.Random, file: Path) -> str:
+    data = _json(file)
+    places = [(holder, key) for holder, key in _places(data) if isinstance(holder, dict)]
+    if not places:
+        return "nothing to drop"
+    holder, key = chance.choice(places)
+    del holder[key]
+    file.write_text(json.dumps(data))
+    return f"dropped {key}"
+
+
+def deep(chance: random.Random, file: Path) -> str:
+    file.write_text("[" * 100_000)
+    return "nested deeply"
+
+
+def not_utf8(chance: random.Random, file: Path) -> str:
+    file.write_bytes(file.read_bytes() + b"\xff\xfe")
+    return "not UTF-8"
+
+
+def header(chance: random.Random, file: Path) -> str:
+    """Another value in a safetensors header, its length told rightly or not."""
+    data = file.read_bytes()
+    if len(data) < 8:
+        return "no header"
+    length = struct.unpack("<Q", data[:8])[0]
+    try:
+        told = json.loads(data[8 : 8 + length])
+    except ValueError:
+        return "no header"
+    places = _places(told)
+    if not places:
+        return "no header"
+    holder, key = chance.choice(places)
+    if chance.random() < 0.3 and isinstance(holder, dict):
+        holder[f"{key}x"] = holder.pop(key)
+    else:
+        holder[key] = chance.choice([*ODD, "I8", "F64", "BOOL", [M, 6], [10**9, 10**9]])
+    text = json.dumps(told).encode()
+    said = len(text) if chance.random() < 0.9 else chance.randrange(2**64)
+    file.write_bytes(struct.pack("<Q", said) + text + data[8 + length :])
+    return f"header {key}"
+
+
+def member(chance: random.Random, file: Path) -> str:
+    """A zip archive with one member dropped, renamed, compressed, shortened or made of zeros."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            held = [(info.filename, archive.read(info)) for info in archive.infolist()]
+    except Exception:
+        return "no archive"
+    if not held:
+        return "no member"
+    index = chance.randrange(len(held))
+    name, data = held[index]
+    how = chance.choice(("drop", "rename", "shorten", "bomb", "nan", "zeros", "compress", "twice"))
+    compression = zipfile.ZIP_STORED
+    if how == "drop":
+        held.pop(index)
+    elif how == "rename":
+        held[index] = (name + "x", data)
+    elif how == "shorten":
+        held[index] = (name, data[: chance.randrange(len(data) + 1)])
+    elif how == "bomb":
+        held[index] = (name, data + bytes(10**6))
+    elif how == "nan":
+        held[index] = (name, data[:-4] + struct.pack("<f", float("nan")))
+    elif how == "zeros":
+        held[index] = (name, bytes(len(data)))
+    elif how == "compress":
+        compression = zipfile.ZIP_DEFLATED
+    else:
+        held.append((name.replace("enc", "enc2"), data))
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for each, content in held:
+            archive.writestr(each, content)
+    return f"{how} {name}"
+
+
+def in_pickle(chance: random.Random, file: Path) -> str:
+    """Changed bytes in the pickle of a torch.save archive, or in an array's header."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            held = {info.filename: archive.read(info) for info in archive.infolist()}
+    except Exception:
+        return "no archive"
+    names = [name for name in held if name.endswith((".pkl", ".npy"))]
+    if not names:
+        return "no pickle"
+    name = chance.choice(names)
+    data = bytearray(held[name])
+    for _ in range(chance.choice((1, 2, 8))):
+        if data:
+            data[chance.randrange(min(len(data), 4000))] = chance.randrange(256)
+    held[name] = bytes(data)
+    with zipfile.ZipFile(file, "w") as archive:
+        for each, content in held.items():
+            archive.writestr(each, content)
+    return f"bytes of {name}"
