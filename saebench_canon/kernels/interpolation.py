@@ -1,0 +1,240 @@
+"""From the small SAE to the large one, a few latents at a time (Leask et al. 2025, Fig. 3, 5, A.4).
+
+The squared error of a stitched SAE is a quadratic form in the indicator of its latents. With F the
+codes of both SAEs side by side and W their rows, `K = (FᵀF) ∘ (W Wᵀ)` holds what any two latents
+have in common on the data, and a path of any length is arithmetic on the entries of K: each counts
+from the step at which the later of its two latents comes to that at which the earlier goes. K is
+made a block of rows at a time and never kept, so many paths cost little more than one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from saebench_canon.kernels.codes import Codes
+from saebench_canon.kernels.cosine import tied, unit
+from saebench_canon.kernels.reconstruction import chunks
+from saebench_canon.kernels.stitching import share_of_small
+from saebench_canon.progress import track
+
+Phase = Literal["start", "novel", "swap", "orphans"]
+BLOCK = 2**22  # entries of a dense block of W Wᵀ held at once, 32 MiB in float64
+EDGES = 2**24  # cosines held at once while edges are looked for
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of a path does: large latents that come, small ones that go."""
+
+    phase: Phase
+    latents_in: tuple[int, ...] = ()
+    latents_out: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """The stitched SAE after every step: `mse` [steps + 1] and `l0` [steps + 1], step 0 first."""
+
+    steps: tuple[Step, ...]
+    mse: Tensor
+    l0: Tensor
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The live latents of both SAEs, joined where their cosine is θ or more (Fig. 3).
+
+    `novel` are large latents and `orphans` small ones without a neighbour; each of `components`
+    is a set of small latents and the set of large ones that they give way to.
+    """
+
+    novel: tuple[int, ...]
+    orphans: tuple[int, ...]
+    components: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+
+
+def graph(rows0: Tensor, rows1: Tensor, live0: Tensor, live1: Tensor, threshold: float) -> Graph:
+    """The graph of live rows [m0, d] and [m1, d], its components by their least small latent."""
+    small, large = live0.nonzero()[:, 0].cpu(), live1.nonzero()[:, 0].cpu()
+    left, right = unit(rows0[live0]).to(rows0.dtype), unit(rows1[live1]).to(rows1.dtype)
+    found: list[Tensor] = []
+    height = max(1, EDGES // max(1, len(right)))
+    for start in range(0, len(left), height):
+        near = tied((left[start : start + height] @ right.T).double()) >= threshold
+        found.append(near.nonzero().cpu() + torch.tensor([start, 0]))
+    edges = torch.cat(found).numpy() if found else np.zeros((0, 2), dtype=np.int64)
+    m0, m1 = len(small), len(large)
+    joined = coo_matrix(
+        (np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1] + m0)), shape=(m0 + m1, m0 + m1)
+    )
+    _, label = connected_components(joined, directed=False)
+    members: dict[int, tuple[list[int], list[int]]] = {}
+    for place, name in enumerate(label):
+        of_small, of_large = members.setdefault(int(name), ([], []))
+        if place < m0:
+            of_small.append(int(small[place]))
+        else:
+            of_large.append(int(large[place - m0]))
+    sides = list(members.values())
+    return Graph(
+        novel=tuple(each[0] for below, each in sides if not below),
+        orphans=tuple(sorted(each[0] for each, above in sides if not above)),
+        components=tuple((tuple(a), tuple(b)) for a, b in sides if a and b),
+    )
+
+
+def steps_of(found: Graph, novel: Sequence[int], swaps: Sequence[int]) -> tuple[Step, ...]:
+    """A path's steps: novel latents one at a time, components one at a time, orphans at once.
+
+    `novel` are the novel latents and `swaps` the numbers of the components, each in their order.
+    """
+    steps = [Step("novel", (latent,)) for latent in novel]
+    steps += [Step("swap", found.components[at][1], found.components[at][0]) for at in swaps]
+    if found.orphans:
+        steps.append(Step("orphans", (), found.orphans))
+    return tuple(steps)
+
+
+@dataclass(frozen=True, eq=False)
+class Union:
+    """Both SAEs' latents side by side, the small one's first, and what their errors are made of.
+
+    Activations and biases are taken from the small SAE's bias, so that a massive mean does not eat
+    the digits. `codes` [n, m0 + m1]; `rows` [m0 + m1, d]; `inner` Σ f x·w and `mass` Σ f of each
+    latent; `of_bias` Σ f w·(b1 − b0); `square` Σ‖x‖²; `lean` Σ x·(b1 − b0); `gap` ‖b1 − b0‖².
+    """
+
+    codes: Any  # scipy.sparse.csr_matrix
+    rows: np.ndarray[Any, Any]
+    m0: int
+    d: int
+    inner: np.ndarray[Any, Any]
+    of_bias: np.ndarray[Any, Any]
+    counts: np.ndarray[Any, Any]
+    square: float
+    lean: float
+    gap: float
+
+
+def union(
+    x: Tensor, small: tuple[Codes, Tensor, Tensor], large: tuple[Codes, Tensor, Tensor]
+) -> Union:
+    """One pass over x [n, d] with both SAEs' codes, decoder rows [m, d] and biases [d]."""
+    (codes0, rows0, bias0), (codes1, rows1, bias1) = small, large
+    rows = torch.cat([rows0, rows1]).double()
+    shift = bias1.double() - bias0.double()
+    cross = rows.new_zeros(rows.shape)
+    total = rows.new_zeros(rows.shape[1])
+    square = 0.0
+    m0 = codes0.width
+    for _, true, (active0, active1) in chunks(x, codes0, codes1, what="what latents add"):
+        true = true - bias0.double()
+        cross[:m0] += active0.transposed_matmul(true)
+        cross[m0:] += active1.transposed_matmul(true)
+        total += true.sum(dim=0)
+        square += float((true**2).sum())
+    mass = torch.cat([codes0.column_sums(1), codes1.column_sums(1)]).to(rows.device)
+    return Union(
+        codes=_beside(codes0, codes1),
+        rows=rows.cpu().numpy(),
+        m0=m0,
+        d=rows.shape[1],
+        inner=(cross * rows).sum(dim=1).cpu().numpy(),
+        of_bias=(mass * (rows @ shift)).cpu().numpy(),
+        counts=torch.cat([codes0.counts, codes1.counts]).cpu().numpy(),
+        square=square,
+        lean=float(total @ shift),
+        gap=float(shift @ shift),
+    )
+
+
+def paths(both: Union, many: Sequence[tuple[Step, ...]], *, block: int = BLOCK) -> list[Path]:
+    """The MSE and L0 of the stitched SAE (eq. 5) after every step of each path, exactly.
+
+    Every path begins with the live small latents and ends wherever its steps lead.
+    """
+    spans = [_span(both, steps) for steps in many]
+    quadratic = [np.zeros(len(steps) + 2) for steps in many]
+    width = both.codes.shape[1]
+    turned = both.codes.T.tocsr()
+    height = max(1, block // max(1, width))
+    starts = range(0, width, height)
+    for start in track(starts, "what latents share", len(starts)):
+        rows = slice(start, min(start + height, width))
+        product = (turned[rows] @ both.codes[:, start:]).tocsr()
+        one = np.repeat(np.arange(rows.start, rows.stop), np.diff(product.indptr))
+        other = product.indices + start
+        upper = other >= one
+        one, other = one[upper], other[upper]
+        cosines = both.rows[rows] @ both.rows[start:].T
+        value = product.data[upper] * cosines[one - start, other - start]
+        value[other > one] *= 2
+        for (comes, goes), sums in zip(spans, quadratic, strict=True):
+            _count(one, other, value, comes, goes, sums)
+    return [
+        _path(both, steps, span, sums.cumsum()[:-1])
+        for steps, span, sums in zip(many, spans, quadratic, strict=True)
+    ]
+
+
+def _count(one: Any, other: Any, value: Any, comes: Any, goes: Any, sums: Any) -> None:
+    """Add every entry of K to the steps during which both of its latents are there."""
+    begin = np.maximum(comes[one], comes[other])
+    end = np.minimum(goes[one], goes[other])
+    there = begin < end
+    sums += np.bincount(begin[there], value[there], len(sums))
+    sums -= np.bincount(end[there], value[there], len(sums))
+
+
+def _span(both: Union, steps: Sequence[Step]) -> tuple[Any, Any]:
+    """At which step each latent comes and at which it goes, [m0 + m1] each; never is the last."""
+    never = len(steps) + 1
+    comes = np.full(both.codes.shape[1], never, dtype=np.int64)
+    goes = comes.copy()
+    comes[: both.m0] = 0
+    for at, step in enumerate(steps, start=1):
+        comes[[both.m0 + latent for latent in step.latents_in]] = at
+        goes[list(step.latents_out)] = at
+    comes[both.counts == 0] = never
+    return comes, goes
+
+
+def _path(both: Union, steps: tuple[Step, ...], span: tuple[Any, Any], quadratic: Any) -> Path:
+    comes, goes = span
+    length = len(steps) + 2
+    n = both.codes.shape[0]
+
+    def there(values: Any) -> Any:
+        """The sum over the latents present after each step."""
+        sums = np.bincount(comes, values, length) - np.bincount(goes, values, length)
+        return sums.cumsum()[:-1]
+
+    m0 = both.m0
+    is_small = np.arange(len(comes)) < m0
+    few, many = there(is_small.astype(float)), there((~is_small).astype(float))
+    alpha = np.array([share_of_small(round(a), round(b)) for a, b in zip(few, many, strict=True)])
+    bias = 1 - alpha  # of b1 − b0
+    error = both.square - 2 * bias * both.lean + n * bias**2 * both.gap
+    error = error - 2 * there(both.inner) + 2 * bias * there(both.of_bias) + quadratic
+    return Path(
+        steps=steps,
+        mse=torch.from_numpy(error / (n * both.d)).clamp(min=0),
+        l0=torch.from_numpy(there(both.counts.astype(float)) / n),
+    )
+
+
+def _beside(codes0: Codes, codes1: Codes) -> Any:
+    """The codes of both SAEs as one sparse matrix [n, m0 + m1]."""
+    tokens = torch.cat([codes0.token_ids(), codes1.token_ids()]).cpu().numpy()
+    latents = torch.cat([codes0.indices.long(), codes1.indices.long() + codes0.width])
+    values = torch.cat([codes0.values.double(), codes1.values.double()]).cpu().numpy()
+    shape = (len(codes0), codes0.width + codes1.width)
+    return csr_matrix((values, (tokens, latents.cpu().numpy())), shape=shape)

@@ -1,0 +1,102 @@
+"""Paths from a small SAE to a large one against the stitched SAE computed at every step."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from brute_force import Made, cosine, live, made, mse, rebuilt, stitched
+from torch import Tensor
+
+from saebench_canon.kernels.interpolation import Graph, graph, paths, steps_of, union
+
+N, D, M0, M1 = 60, 5, 7, 12
+
+
+def pair(kind: str, seed: int = 0) -> tuple[Tensor, Made, Made]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(N, D, generator=generator, dtype=torch.float64) + 3
+    small = made(x, M0, kind, generator)
+    near = torch.cat([
+        small.sae.W_dec[1:5] + 0.2 * torch.randn(4, D, generator=generator, dtype=torch.float64),
+        torch.randn(M1 - 4, D, generator=generator, dtype=torch.float64),
+    ])  # fmt: skip
+    return x, small, made(x, M1, kind, generator, rows=2 * near)
+
+
+def brute_graph(small: Made, large: Made, threshold: float) -> Graph:
+    zero, one = live(small), live(large)
+    near = {
+        (i, j)
+        for i in zero
+        for j in one
+        if round(cosine(small.sae.W_dec[i], large.sae.W_dec[j]), 6) >= threshold
+    }
+    components, seen = [], set()
+    for first in zero:
+        if first in seen or all((first, j) not in near for j in one):
+            continue
+        below, above = {first}, set()
+        while True:
+            more = {j for i, j in near if i in below} | above
+            back = {i for i, j in near if j in more} | below
+            if (more, back) == (above, below):
+                break
+            above, below = more, back
+        seen |= below
+        components.append((tuple(sorted(below)), tuple(sorted(above))))
+    return Graph(
+        novel=tuple(j for j in one if all((i, j) not in near for i in zero)),
+        orphans=tuple(i for i in zero if all((i, j) not in near for j in one)),
+        components=tuple(components),
+    )
+
+
+def found(small: Made, large: Made, threshold: float = 0.7) -> Graph:
+    codes = (small.codes, large.codes)
+    return graph(small.sae.W_dec, large.sae.W_dec, codes[0].live, codes[1].live, threshold)
+
+
+def shuffled(of: Graph, seed: int) -> tuple[list[int], list[int]]:
+    chance = random.Random(seed)
+    novel, swaps = list(of.novel), list(range(len(of.components)))
+    chance.shuffle(novel)
+    chance.shuffle(swaps)
+    return novel, swaps
+
+
+@pytest.mark.parametrize("kind", ["relu", "topk", "batchtopk"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_graph_is_that_of_all_cosines(kind: str, seed: int) -> None:
+    _, small, large = pair(kind, seed)
+    assert found(small, large) == brute_graph(small, large, 0.7)
+
+
+@pytest.mark.parametrize("kind", ["relu", "topk", "batchtopk"])
+@pytest.mark.parametrize("block", [1, 50, 10**6])
+def test_every_point_is_the_stitched_sae_computed_anew(kind: str, block: int) -> None:
+    x, small, large = pair(kind)
+    of = found(small, large)
+    assert of.novel
+    assert of.components
+    many = [steps_of(of, *shuffled(of, seed)) for seed in range(3)]
+    both = union(
+        x,
+        (small.codes, small.sae.W_dec, small.sae.b_dec),
+        (large.codes, large.sae.W_dec, large.sae.b_dec),
+    )
+    for path in paths(both, many, block=block):
+        kept, added = live(small), []
+        assert len(path.mse) == len(path.steps) + 1
+        for at in range(len(path.mse)):
+            if at:
+                step = path.steps[at - 1]
+                added = [*added, *step.latents_in]
+                kept = [i for i in kept if i not in step.latents_out]
+            whole = mse(x, stitched(small, large, kept, added))
+            assert float(path.mse[at]) == pytest.approx(whole, rel=1e-9)
+            active = (small.dense[:, kept] > 0).sum() + (large.dense[:, added] > 0).sum()
+            assert float(path.l0[at]) == pytest.approx(float(active) / N)
+        assert float(path.mse[0]) == pytest.approx(mse(x, rebuilt(small)))
+        assert float(path.mse[-1]) == pytest.approx(mse(x, rebuilt(large)))
