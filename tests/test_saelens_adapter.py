@@ -13,11 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from saebench_canon.acts import Acts
 from saebench_canon.adapter import Adapter
 from saebench_canon.adapters import saelens_hub
 from saebench_canon.adapters.local import LocalAdapter, claim_saelens
 from saebench_canon.adapters.saelens import SaeLensAdapter
 from saebench_canon.any_sae import canonical
+from saebench_canon.calibration import calibrate
 from saebench_canon.errors import CanonError, NotOffline
 from saebench_canon.ref import Ref
 
@@ -171,9 +173,11 @@ def test_a_real_checkpoint_of_saelens_3_reconstructs_as_saelens_does(lens: Any) 
     [
         ({"normalize_activations": "expected_average_only_in"}, "not folded"),
         ({"normalize_activations": "covariance_whitening"}, "not folded"),
-        ({"normalize_activations": "layer_norm"}, "last batch"),
-        ({"normalize_activations": "constant_norm_rescale"}, "last batch"),
-        ({"reshape_activations": "hook_z"}, "flattened"),
+        ({"normalize_activations": "novel"}, "not known"),
+        ({"normalize_activations": 3}, "no name"),
+        ({"reshape_activations": "novel"}, "not known"),
+        ({"activation_fn_str": "tanh-relu", "metadata": None}, "only relu and topk"),
+        ({"apply_b_dec_to_input": "yes"}, "not true or false"),
         ({"architecture": "temporal"}, "tokens before it"),
         ({"architecture": "transcoder"}, "transcoder"),
         ({"architecture": "abstopk"}, "signed"),
@@ -182,8 +186,12 @@ def test_a_real_checkpoint_of_saelens_3_reconstructs_as_saelens_does(lens: Any) 
         ({"use_error_term": True}, "whatever its codes"),
         ({"architecture": "topk", "k": M + 1}, "k is 25"),
         ({"architecture": "topk"}, "k is None"),
+        ({"architecture": "topk", "k": 2.5}, "counts latents"),
+        ({"architecture": "batchtopk", "k": float("nan")}, "k is nan"),
+        ({"activation_fn_str": "topk", "metadata": None, "activation_fn_kwargs": 3}, "k is None"),
         ({"architecture": "jumprelu"}, "no threshold"),
-        ({"d_in": D + 1}, "W_enc has shape"),
+        ({"d_in": D + 1}, r"W_enc has shape \[8, 24\] where cfg.json says \[9, 24\]"),
+        ({"d_sae": 10**9}, r"sae_weights\.safetensors: W_enc has shape"),
         ({"d_in": "many"}, "d_in is 'many'"),
     ],
 )
@@ -196,14 +204,28 @@ def test_what_has_no_canonical_form_is_refused_before_loading(
             ask(local(path))
 
 
-def test_a_batch_selection_without_a_threshold_is_refused(tmp_path: Path) -> None:
-    path = written(
-        tmp_path / "sae",
-        {"architecture": "batchtopk", "k": 4},
-        topk_threshold=torch.tensor(0.0, dtype=torch.float64),
-    )
-    with pytest.raises(CanonError, match="depend on the other tokens"):
-        ADAPTER.load(local(path))
+@pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka_batchtopk"])
+def test_a_batch_selection_without_a_threshold_waits_for_data(
+    tmp_path: Path, architecture: str
+) -> None:
+    zero = torch.tensor(0.0, dtype=torch.float64)
+    path = written(tmp_path / "sae", {"architecture": architecture, "k": 4.0}, topk_threshold=zero)
+    assert not ADAPTER.describe(local(path)).calibrated
+    sae, x = ADAPTER.load(local(path)), activations()
+    with pytest.raises(CanonError, match="no threshold for single tokens"):
+        sae.encode(x)
+    calibrated = calibrate(sae, Acts(x, torch.zeros(N, dtype=torch.int64)))
+    assert calibrated.encode_sparse(x).l0 == pytest.approx(4, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "constant_norm_rescale"])
+def test_a_normalisation_is_described_and_left_to_the_data(tmp_path: Path, kind: str) -> None:
+    path = written(tmp_path / "sae", {"normalize_activations": kind})
+    plain = written(tmp_path / "plain")
+    assert ADAPTER.describe(local(path)).normalize == kind
+    assert ADAPTER.identity(local(path)) != ADAPTER.identity(local(plain))
+    ours, x = ADAPTER.load(local(path)), activations()
+    assert torch.equal(ours.encode(x), ADAPTER.load(local(plain)).encode(x))
 
 
 def test_an_object_that_returns_its_error_is_refused(lens: Any) -> None:

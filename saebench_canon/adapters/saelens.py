@@ -1,4 +1,8 @@
-"""The scheme `saelens`: SAEs of the hub through SAELens, and SAELens folders without it."""
+"""The scheme `saelens`: folders of SAELens, and the SAEs of the hub that SAELens knows.
+
+What is in SAELens' own format is read as it stands; what is in another goes through the loader
+that SAELens has for it.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.adapter import Description
 from saebench_canon.adapters import saelens_format as form
 from saebench_canon.adapters import saelens_hub as hub
-from saebench_canon.errors import CanonError, NotOffline
+from saebench_canon.adapters.saelens_config import Config, parse_config
+from saebench_canon.checkpoint import CheckpointAdapter, Parameters
+from saebench_canon.errors import CanonError
+from saebench_canon.files import Files, read_json
+from saebench_canon.hub_files import cached_commit, fetch, hub_errors, unreachable
 from saebench_canon.inputs.hub import out_of_reach
+from saebench_canon.memory import check_memory, sae_bytes
 from saebench_canon.ref import Ref
 
 if TYPE_CHECKING:
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class SaeLensAdapter:
-    """Loads `saelens://RELEASE/ID[@revision]` and `saelens:FOLDER`."""
+    """Loads `saelens:FOLDER`, `saelens://RELEASE/ID[@revision]`, `saelens://OWNER/NAME/FOLDER`."""
 
     scheme = "saelens"
 
@@ -33,7 +41,7 @@ class SaeLensAdapter:
         The commit behind the name is no part of it: the first download would change it.
         """
         if ref.local:
-            return f"saelens-sha256:{form.digest_folder(ref.path)}"
+            return form.LOCAL.identity(ref)
         place = hub.locate(ref)
         revision = f"@{ref.revision}" if ref.revision else ""
         return f"saelens://{place.release}/{place.id}{revision}"
@@ -41,12 +49,11 @@ class SaeLensAdapter:
     def describe(self, ref: Ref) -> Description:
         """What the checkpoint says of itself; of a hub SAE of another format, what is known."""
         if ref.local:
-            return form.describe(form.read_folder(ref.path)[0])
+            return form.LOCAL.describe(ref)
         place = hub.locate(ref)
-        if place.loader != "sae_lens":
+        if place.loader != hub.OWN:
             return Description(d=None, width=None, architecture=place.loader, model=place.model)
-        raw = {**form.read_json(_config(ref, place)), **place.overrides}
-        return form.describe(form.parse_config(raw, where=str(ref), input_scale=place.scale))
+        return form.describe(_config(ref, place))
 
     def load(
         self, ref: Ref, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
@@ -55,9 +62,22 @@ class SaeLensAdapter:
         import torch
 
         if ref.local:
-            sae = form.load_folder(ref.path)
-        else:
-            sae = form.from_object(_from_hub(ref), where=str(ref))
+            return form.LOCAL.load(ref, device=device, dtype=dtype)
+        place = hub.locate(ref)
+        if place.loader == hub.OWN:
+            config = _config(ref, place)  # a small file: what is too large is not downloaded
+            _check_memory(config.d, config.width, ref)
+            return _own(place).load(place.ref(ref.revision), device=device, dtype=dtype)
+        told = form.object_parameters(_through_saelens(ref, place), where=str(ref))
+        if told.normalize != "none":
+            raise CanonError(
+                f"normalize_activations is '{told.normalize}', which is known only once it is "
+                "loaded, when its activations have been taken",
+                where=str(ref),
+                hint="Save it in SAELens' format and name its folder.",
+            )
+        _check_memory(told.d, told.width, ref)
+        sae = told.fold(where=str(ref))
         return sae.to(device, getattr(torch, dtype) if isinstance(dtype, str) else dtype)
 
     def list(self) -> Iterator[str]:
@@ -67,27 +87,40 @@ class SaeLensAdapter:
                 yield f"saelens://{release.name}/{id}"
 
 
-def _config(ref: Ref, place: hub.Place) -> Path:
-    """The SAE's cfg.json, from the hub's cache or else from the hub."""
-    folder = hub.cached_folder(place, ref.revision)
-    if folder is not None:
-        return folder / form.CONFIG
-    from huggingface_hub import hf_hub_download
+def _own(place: hub.Place) -> CheckpointAdapter:
+    """What reads a place in SAELens' own format, with what its release says beside the files."""
 
-    name = f"{place.folder}/{form.CONFIG}"
-    if out_of_reach():  # known at once; the client would retry for half a minute
-        raise _unreachable(ref)
-    with _hub_errors(ref):
-        return Path(hf_hub_download(place.repository, name, revision=ref.revision))
+    def released(files: Files) -> Parameters:
+        told = form.read(files, overrides=place.overrides, scale=place.scale)
+        if told.activation == "batchtopk" and told.threshold is None:
+            raise CanonError(
+                "topk_threshold is 0, so it has to be calibrated on data, which goes by its "
+                "description and a hub's SAE is described without its weights",
+                where=str(files.folder),
+                hint="Name this folder in the place of the hub's name.",
+            )
+        return told
+
+    return CheckpointAdapter("saelens", released, (form.CONFIG, form.WEIGHTS))
 
 
-def _from_hub(ref: Ref) -> Any:
+def _config(ref: Ref, place: hub.Place) -> Config:
+    """What a hub SAE's cfg.json says, from the hub's cache or else from the hub."""
+    folder = fetch(place.ref(ref.revision), [form.CONFIG])
+    raw = {**read_json(folder / form.CONFIG), **place.overrides}
+    return parse_config(raw, where=str(ref), input_scale=place.scale)
+
+
+def _check_memory(d: int, width: int, ref: Ref) -> None:
+    check_memory(sae_bytes(d, width), f"an SAE of {width} latents", where=str(ref))
+
+
+def _through_saelens(ref: Ref, place: hub.Place) -> Any:
     """The SAE as SAELens loads it, in evaluation mode."""
-    place = hub.locate(ref)
-    if out_of_reach() and hub.cached_commit(place.repository, ref.revision) is None:
-        raise _unreachable(ref)
+    if out_of_reach() and cached_commit(place.repository, ref.revision) is None:
+        raise unreachable(ref)
     with (
-        _hub_errors(ref),
+        hub_errors(ref),
         _from_cache_if_offline(),
         _pinned(ref.revision),
         warnings.catch_warnings(),
@@ -119,30 +152,6 @@ def _pinned(revision: str | None) -> Iterator[None]:
         yield
     finally:
         loaders.hf_hub_download = download
-
-
-@contextmanager
-def _hub_errors(ref: Ref) -> Iterator[None]:
-    """Says in a sentence what the hub's client raises inside."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        yield
-    except CanonError:
-        raise
-    except (HfHubHTTPError, HFValidationError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CanonError(f"the hub does not give '{ref}' ({first})") from error
-    except OSError as error:
-        raise _unreachable(ref) from error
-
-
-def _unreachable(ref: Ref) -> NotOffline:
-    return NotOffline(
-        f"'{ref}' is not in the hub's cache and the hub cannot be reached",
-        hint="Connect, or put the files into the cache that HF_HOME names; "
-        "a local folder goes by file:PATH.",
-    )
 
 
 @contextmanager

@@ -1,16 +1,18 @@
-"""SAELens' releases on the hub: what there is and what the cache holds, without importing it."""
+"""SAELens' releases on the hub: what there is and where it lies, without importing it."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from saebench_canon.errors import CanonError, nearest
+from saebench_canon.hub_files import repository_of
 from saebench_canon.ref import Ref
+
+OWN = "sae_lens"  # the loader of SAELens' own format
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Release:
     name: str
     repository: str
     model: str | None
-    loader: str  # "sae_lens" is SAELens' own format
+    loader: str  # by which SAELens reads it
     folders: dict[str, str]
     scales: dict[str, float]  # factors of activations that SAELens folds in on loading
     overrides: dict[str, Any]  # what is to be laid over each cfg.json
@@ -35,9 +37,13 @@ class Place:
     repository: str
     folder: str
     model: str | None = None
-    loader: str = "sae_lens"
+    loader: str = OWN
     scale: float | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
+
+    def ref(self, revision: str | None) -> Ref:
+        """The ref that names the repository and the folder themselves."""
+        return Ref("saelens", f"{self.repository}/{self.folder}", revision)
 
 
 @cache
@@ -55,7 +61,7 @@ def releases() -> dict[str, Release]:
             name,
             entry["repo_id"],
             entry.get("model"),
-            entry.get("conversion_func") or "sae_lens",
+            entry.get("conversion_func") or OWN,
             {str(sae["id"]): str(sae["path"]) for sae in entry["saes"]},
             {
                 str(sae["id"]): float(sae["norm_scaling_factor"])
@@ -90,46 +96,15 @@ def locate(ref: Ref) -> Place:
             release.scales.get(rest),
             release.overrides,
         )
-    second, slash, folder = rest.partition("/")
+    _, slash, folder = rest.partition("/")
     if slash and folder:
-        repository = f"{first}/{second}"
+        repository, folder = repository_of(ref)
         return Place(repository, folder, repository, folder)
     raise CanonError(
         f"SAELens has no release '{first}'",
         where=str(ref),
         hint=_few(first, known),
     )
-
-
-def cached_commit(repository: str, revision: str | None) -> str | None:
-    """The commit that the hub's cache has for a revision of a repository, if any."""
-    folder = _cache() / f"models--{repository.replace('/', '--')}"
-    name = revision or "main"
-    if (folder / "snapshots" / name).is_dir():
-        return name
-    reference = folder / "refs" / name
-    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
-
-
-def cached_folder(place: Place, revision: str | None) -> Path | None:
-    """The SAE's folder in the hub's cache, if its configuration is there."""
-    commit = cached_commit(place.repository, revision)
-    if commit is None:
-        return None
-    name = f"models--{place.repository.replace('/', '--')}"
-    folder = _cache() / name / "snapshots" / commit / place.folder
-    return folder if (folder / "cfg.json").is_file() else None
-
-
-def _cache() -> Path:
-    """The hub client's cache folder, by its own environment variables."""
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if path := os.environ.get(variable):
-            return Path(path).expanduser()
-    home = os.environ.get("HF_HOME")
-    if home is None:
-        home = os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    return Path(home).expanduser() / "hub"
 
 
 def _few(name: str, known: dict[str, Release] | dict[str, str]) -> str:

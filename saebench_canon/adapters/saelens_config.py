@@ -1,0 +1,179 @@
+"""What a cfg.json of SAELens says, of any version from 3.x on, and which SAEs it rules out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from saebench_canon.adapter import Normalisation
+from saebench_canon.checkpoint import Activation
+from saebench_canon.errors import CanonError
+
+ARCHITECTURES: dict[str, Activation] = {
+    "standard": "relu",
+    "topk": "topk",
+    "jumprelu": "jumprelu",
+    "gated": "gated",
+    "batchtopk": "batchtopk",
+    "matryoshka_batchtopk": "batchtopk",
+}
+_TRANSCODER = "a transcoder reconstructs other activations than those it reads"
+REFUSED = {
+    "abstopk": "its codes are signed, so a latent has no one direction",
+    "matching_pursuit": "its codes come from a search, not from an encoder and one activation",
+    "temporal": "a token's codes depend on the tokens before it",
+    "transcoder": _TRANSCODER,
+    "skip_transcoder": _TRANSCODER,
+    "jumprelu_transcoder": _TRANSCODER,
+    "jumprelu_skip_transcoder": _TRANSCODER,
+}
+_PER_TOKEN = ("none", "layer_norm", "constant_norm_rescale")
+_SCALED = "expected_average_only_in"
+_NOT_FOLDED = {
+    _SCALED: "it was trained on scaled activations and the factor is not folded into its weights",
+    "covariance_whitening": "it was trained on whitened activations and the whitening is not "
+    "folded into its weights",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """The parts of a cfg.json that shape codes and reconstructions, and the rest as metadata."""
+
+    where: str
+    architecture: str
+    d: int
+    width: int
+    k: float | None
+    apply_b_dec_to_input: bool
+    rescale: bool  # selection saw pre-activations times the decoder's row norms
+    normalize: Normalisation
+    input_scale: float
+    finetuned: bool  # decoder rows may carry an extra factor, `scaling_factor`
+    metadata: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def named(self) -> str:
+        """The architecture, and of what was trained as another, that one."""
+        return self.text("training_architecture") or self.architecture
+
+    def text(self, *names: str) -> str | None:
+        """What the metadata has under the first of these names that it has, if it is text."""
+        told = next((self.metadata[name] for name in names if self.metadata.get(name)), None)
+        return told if isinstance(told, str) else None
+
+    def told(self, name: str) -> bool | None:
+        """A yes or no of the metadata, if it says either."""
+        value = self.metadata.get(name)
+        return value if isinstance(value, bool) else None
+
+    @property
+    def centred(self) -> bool | None:
+        """Whether the model's writing weights were centred, if it is said."""
+        kwargs = self.metadata.get("model_from_pretrained_kwargs")
+        centred = kwargs.get("center_writing_weights") if isinstance(kwargs, Mapping) else None
+        return centred if isinstance(centred, bool) else None
+
+
+def parse_config(raw: Mapping[str, Any], *, where: str, input_scale: float | None = None) -> Config:
+    """The cfg.json of any SAELens from 3.x on; raises CanonError for what has no canonical form.
+
+    `input_scale` is the factor of `expected_average_only_in`, where it is known.
+    """
+    nested = raw.get("metadata")
+    metadata = {**raw, **nested} if isinstance(nested, Mapping) else dict(raw)
+    metadata.pop("metadata", None)
+    old = "architecture" not in raw or not isinstance(nested, Mapping)
+    architecture, k = _architecture(raw, old=old, where=where)
+    d, width = (_positive(raw, key, where) for key in ("d_in", "d_sae"))
+    if raw.get("d_out", d) != d:
+        raise CanonError(f"d_in is {d} and d_out is {raw['d_out']}: {_TRANSCODER}", where=where)
+    if raw.get("use_error_term"):
+        raise CanonError(
+            "use_error_term is on, so its output is its input whatever its codes", where=where
+        )
+    if raw.get("reshape_activations") not in (None, "none", "hook_z"):  # hook_z: heads side by side
+        raise CanonError(
+            f"reshape_activations is {raw['reshape_activations']!r}, which is not known",
+            where=where,
+        )
+    normalize, scale = _normalisation(raw.get("normalize_activations"), input_scale, where)
+    trained = metadata.get("training_architecture_details")
+    if k is None and isinstance(trained, Mapping):
+        k = trained.get("k")
+    return Config(
+        where=where,
+        architecture=architecture,
+        d=d,
+        width=width,
+        k=k if isinstance(k, int | float) and not isinstance(k, bool) else None,
+        apply_b_dec_to_input=_flag(raw, "apply_b_dec_to_input", where, default=True),
+        rescale=_flag(raw, "rescale_acts_by_decoder_norm", where),
+        normalize=normalize,
+        input_scale=scale,
+        finetuned=_flag(raw, "finetuning_scaling_factor", where),
+        metadata=metadata,
+    )
+
+
+def _architecture(raw: Mapping[str, Any], *, old: bool, where: str) -> tuple[str, Any]:
+    """The architecture and k; before 6.0 the activation function may say more than its name."""
+    architecture, k = raw.get("architecture") or "standard", raw.get("k")
+    if old:
+        activation = raw.get("activation_fn_str") or raw.get("activation_fn") or "relu"
+        if activation == "topk":
+            kwargs = raw.get("activation_fn_kwargs")
+            architecture, k = "topk", (kwargs if isinstance(kwargs, Mapping) else {}).get("k", k)
+        elif activation != "relu":
+            raise CanonError(
+                f"its activation function is '{activation}', and only relu and topk are known",
+                where=where,
+            )
+    if architecture in REFUSED:
+        raise CanonError(
+            f"the architecture is '{architecture}': {REFUSED[architecture]}", where=where
+        )
+    if architecture not in ARCHITECTURES:
+        raise CanonError(
+            f"the architecture '{architecture}' is not known",
+            where=where,
+            hint=f"There is {', '.join(sorted(ARCHITECTURES))}.",
+        )
+    if architecture in ("topk", "batchtopk", "matryoshka_batchtopk") and not _counts(k):
+        raise CanonError(f"k is {k!r}, not a number above 0", where=where)
+    return architecture, k
+
+
+def _normalisation(asked: Any, factor: float | None, where: str) -> tuple[Normalisation, float]:
+    """What is done to each activation by itself, and the factor that all share."""
+    if asked is True:
+        asked = _SCALED
+    asked = asked or "none"
+    if asked in _PER_TOKEN:
+        return cast(Normalisation, asked), 1.0
+    if asked == _SCALED and factor is not None:
+        return "none", factor
+    reason = _NOT_FOLDED.get(asked, "this is not known") if isinstance(asked, str) else "no name"
+    raise CanonError(f"normalize_activations is '{asked}': {reason}", where=where)
+
+
+def _counts(k: Any) -> bool:
+    return isinstance(k, int | float) and not isinstance(k, bool) and 0 < k < math.inf
+
+
+def _flag(raw: Mapping[str, Any], key: str, where: str, *, default: bool = False) -> bool:
+    value = raw.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise CanonError(f"{key} is {value!r}, not true or false", where=where)
+    return value
+
+
+def _positive(raw: Mapping[str, Any], key: str, where: str) -> int:
+    value = raw.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise CanonError(f"{key} is {value!r}, not a positive whole number", where=where)
+    return value
