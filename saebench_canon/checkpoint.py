@@ -145,6 +145,7 @@ class Parameters:
         digest = hashlib.sha256(json.dumps(self.shaping, sort_keys=True).encode())
         for name, stored in sorted(self.tensors.items()):
             told = [name, stored.dtype, stored.shape, stored.transposed]
+            told += ["exp"] if stored.logarithm else []
             digest.update(json.dumps(told).encode())
             for block in stored.source.blocks(stored.name):
                 digest.update(block)
@@ -183,9 +184,11 @@ class CheckpointAdapter:
         claims: Callable[[Files], bool] | None = None,
         known: Callable[[Ref], Description] | None = None,
         calibrates: bool = False,
+        or_files: Sequence[str] = (),
     ) -> None:
         self.scheme = scheme
         self.files = tuple(files)
+        self.layouts = (self.files, tuple(or_files)) if or_files else (self.files,)
         self.optional = tuple(optional)
         self.calibrates = calibrates
         self.help = inspect.cleandoc(read.__doc__ or "")
@@ -221,11 +224,11 @@ class CheckpointAdapter:
         """The ref of a bare path that holds the format's files."""
         files = Files(path)
         if path.is_file():
-            if not any(files.find(pattern) for pattern in self.files):
+            if not any(files.find(pattern) for layout in self.layouts for pattern in layout):
                 return None
             if len(self.files) > 1:
                 files = Files(path.parent)
-        if any(files.find(pattern) is None for pattern in self.files):
+        if not self._holds(files):
             return None
         if self._claims is not None:
             try:
@@ -246,7 +249,7 @@ class CheckpointAdapter:
         if ref.local:
             return self.parameters(ref.path).describe()
         there = cached_files(*repository_of(ref), ref.revision)
-        if there is not None and all(Files(there).find(pattern) for pattern in self.files):
+        if there is not None and self._holds(Files(there)):
             return self.parameters(there).describe()
         if self._known is not None:
             return self._known(ref)
@@ -258,7 +261,7 @@ class CheckpointAdapter:
         """The SAE in canonical form."""
         import torch
 
-        path = ref.path if ref.local else fetch(ref, self.files, optional=self.optional)
+        path = ref.path if ref.local else self._fetched(ref)
         parameters = self.parameters(path)
         kind = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.")
         needed = sae_bytes(parameters.d, parameters.width, kind)
@@ -270,6 +273,28 @@ class CheckpointAdapter:
         """Nothing: neither paths nor hub names are known beforehand."""
         return iter(())
 
+    def _holds(self, files: Files) -> bool:
+        """Whether the format's files are there, by whichever names."""
+        return any(all(files.find(pattern) for pattern in layout) for layout in self.layouts)
+
+    def _fetched(self, ref: Ref) -> Path:
+        """The folder in the hub's cache that holds a ref's files, by whichever names."""
+        there = cached_files(*repository_of(ref), ref.revision)
+        if there is not None and self._holds(Files(there)):
+            return there
+        if any("*" in name for name in self.files):
+            raise CanonError(
+                f"'{ref}' is not in the hub's cache, and {self.scheme} files have no fixed names",
+                hint=f"Download the file and name it: {self.scheme}:PATH.",
+            )
+        errors = []
+        for layout in self.layouts:
+            try:
+                return fetch(ref, layout, optional=self.optional)
+            except CanonError as error:
+                errors.append(error)
+        raise errors[0]
+
 
 def checkpoint(
     scheme: str,
@@ -279,17 +304,19 @@ def checkpoint(
     claims: Callable[[Files], bool] | None = None,
     known: Callable[[Ref], Description] | None = None,
     calibrates: bool = False,
+    or_files: Iterable[str] = (),
 ) -> Callable[[Callable[[Files], Parameters]], CheckpointAdapter]:
     """Make an adapter of a function from a checkpoint's files to its parameters.
 
     `files` names what the format consists of (patterns such as `*.pt` are allowed for paths);
     `optional` what may lie beside it; `claims` tells where names alone do not; `known` describes a
-    hub ref that is not on this machine; `calibrates` that its SAEs may lack a threshold.
+    hub ref that is not on this machine; `calibrates` that its SAEs may lack a threshold;
+    `or_files` names the files a second way.
     """
 
     def decorate(function: Callable[[Files], Parameters]) -> CheckpointAdapter:
         return CheckpointAdapter(
-            scheme, function, list(files), list(optional), claims, known, calibrates
+            scheme, function, list(files), list(optional), claims, known, calibrates, list(or_files)
         )
 
     return decorate

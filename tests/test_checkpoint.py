@@ -169,3 +169,52 @@ def test_more_latents_than_memory_holds_are_refused_in_a_sentence(
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 100})())
     with pytest.raises(CanonError, match=r"10 latents takes \d+ B of memory, and 100 B are free"):
         adapter.load(Ref.parse(f"pt-topk:{tmp_path / 'sae'}"))
+
+
+@checkpoint("npz-jump", files=["weights.npz"], or_files=["Weights.npz"])
+def npz_jump(files: Files) -> Parameters:
+    """JumpReLU SAEs that store the logarithm of their thresholds, in a file of either name."""
+    w = files.npz("Weights.npz" if files.find("Weights.npz") else "weights.npz")
+    return Parameters(
+        W_enc=w["W_enc"], b_enc=w["b_enc"], W_dec=w["W_dec"], b_dec=w["b_dec"],
+        activation="jumprelu", threshold=w["log"].exp(),
+    )  # fmt: skip
+
+
+def write_jump(folder: Path, name: str) -> None:
+    folder.mkdir(parents=True)
+    arrays = {key: value.numpy() for key, value in weights().items()}
+    np.savez(folder / name, log=np.linspace(-3, 0, M, dtype="f4"), **arrays)
+
+
+@pytest.mark.parametrize("name", ["weights.npz", "Weights.npz"])
+def test_a_format_whose_files_have_two_names_is_found_by_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    snapshot = tmp_path / "hub" / "models--made--up" / "snapshots" / "0123abc"
+    write_jump(snapshot / "sae", name)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0123abc")
+    assert npz_jump.claim(snapshot / "sae") == f"npz-jump:{snapshot / 'sae'}"
+    assert npz_jump.claim(snapshot / "sae" / name) == f"npz-jump:{snapshot / 'sae' / name}"
+    ref = Ref.parse("npz-jump://made/up/sae")
+    assert npz_jump.describe(ref).width == npz_jump.load(ref).width == M
+    with pytest.raises(CanonError, match="not in the hub's cache"):
+        npz_jump.load(Ref.parse("npz-jump://made/up/other"))
+
+
+def test_a_stored_logarithm_is_undone(tmp_path: Path) -> None:
+    write_jump(tmp_path / "sae", "weights.npz")
+    sae, w = npz_jump.load(Ref.parse(f"npz-jump:{tmp_path / 'sae'}")), weights()
+    x = torch.randn(40, D, generator=torch.Generator().manual_seed(5))
+    pre = x @ w["W_enc"] + w["b_enc"]
+    codes = torch.where(pre > torch.linspace(-3, 0, M).exp(), pre, 0).relu()
+    torch.testing.assert_close(sae.encode(x), codes * w["W_dec"].norm(dim=1))
+
+
+def test_files_without_fixed_names_are_not_looked_for_on_a_hub(tmp_path: Path) -> None:
+    adapter = checkpoint("any-pt", files=["*.pt"])(pt_topk._read)
+    with pytest.raises(CanonError, match=r"any-pt files have no fixed names.*any-pt:PATH"):
+        adapter.load(Ref.parse("any-pt://made/up"))

@@ -43,11 +43,16 @@ class Stored:
     dtype: str  # a key of SIZES
     source: Source
     transposed: bool = False
+    logarithm: bool = False  # the file holds its logarithm
 
     @property
     def T(self) -> Stored:  # noqa: N802  as torch and NumPy call it
         """The same tensor with its dimensions reversed."""
         return replace(self, shape=self.shape[::-1], transposed=not self.transposed)
+
+    def exp(self) -> Stored:
+        """The tensor whose logarithm the file holds."""
+        return replace(self, logarithm=True)
 
     @property
     def nbytes(self) -> int:
@@ -61,10 +66,10 @@ class Stored:
             read = read.T
         if tuple(read.shape) != self.shape:
             raise self.wrong(f"is {list(read.shape)} where its file says {list(self.shape)}")
-        return read
+        return read.exp() if self.logarithm else read
 
     def number(self) -> float:
-        """The one number that it holds."""
+        """The one number that the file holds."""
         import numpy as np
 
         if math.prod(self.shape) != 1:
