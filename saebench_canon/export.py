@@ -44,7 +44,8 @@ def markdown(summary: Summary, *, all_scores: bool = True, margins: Margins | No
             head, lines = _grid(table, columns_of(table, all_scores=all_scores))
             grid = [head, ["---", *("--:" for _ in head[1:])], *lines]
             body = "\n".join(f"| {' | '.join(_escaped(line))} |" for line in grid)
-            parts += [f"**{title_of(table)}** {stop(table.about)}".strip(), body, table.interval()]
+            parts += [f"**{title_of(table)}** {stop(table.about)}".strip(), body]
+            parts += [table.interval(), table.sources()]
         notes = [f"- {say(note).replace('*', chr(92) + '*')}" for note in block.notes]
         said = [
             f"- **{each.question}** {f'{each.at}: ' if each.at else ''}{sentence(each)}"
@@ -65,7 +66,8 @@ def html(summary: Summary, *, all_scores: bool = True, margins: Margins | None =
             parts.append(f"<h3>{escape(title_of(table))}</h3><p>{escape(table.about)}</p><table>")
             parts.append(_html_line("th", head))
             parts += [_html_line("td", line) for line in lines]
-            parts.append(f"</table><p>{escape(table.interval())}</p>")
+            told = [each for each in (table.interval(), table.sources()) if each]
+            parts.append(f"</table><p>{'<br>'.join(map(escape, told))}</p>")
         said = [say(note) for note in block.notes]
         said += [
             f"{each.question} {each.at} {sentence(each)}"
@@ -120,10 +122,9 @@ def _grid(table: Table, columns: Sequence[Score]) -> tuple[list[str], list[list[
 
 def _inline(table: Table, column: Score, cell: Cell) -> str:
     value = "".join(halves(table, column, cell, ""))
-    beside = [
-        f"{name} {''.join(halves(table, column, cell, name))}"
-        for name, _ in besides(table, column, cell)
-    ]
+    names = ["published"] if cell.published else []
+    names += [name for name, _ in besides(table, column, cell)]
+    beside = [f"{name} {''.join(halves(table, column, cell, name)).strip()}" for name in names]
     return f"{value} ({', '.join(beside)})" if beside else value
 
 
@@ -176,6 +177,8 @@ def _record(
         "floor_half_width": _half_width(cell.floor),
         "floor_small": _value(cell.floor_small),
         "floor_small_half_width": _half_width(cell.floor_small),
+        "published": cell.published.value if cell.published else math.nan,
+        "published_source": cell.published.source if cell.published else None,
         "lost": cell.lost,
         "unfit": line.unfit,
         "caveat": line.caveat,

@@ -16,6 +16,7 @@ from saebench_canon.ref import Ref
 from saebench_canon.specs import Dtype, Suite, TrainSpec
 from saebench_canon.store import Store
 from saebench_canon.suite import load_suite
+from saebench_canon.suite_references import check_references, published
 
 State = Literal["measured", "failed", "missing"]
 
@@ -51,6 +52,7 @@ class Plan:
 
 def listed(suite: Suite, case: Case, case_id: str) -> dict[str, Any]:
     """One case as plain data."""
+    references = published(suite.references, case)
     return {
         "id": case_id,
         "suite": suite.name,
@@ -66,6 +68,7 @@ def listed(suite: Suite, case: Case, case_id: str) -> dict[str, Any]:
         "data": None if case.data is None else case.data.name,
         "seed": case.seed,
         "settings": dict(case.settings),
+        **({"references": references} if references else {}),
     }
 
 
@@ -103,6 +106,7 @@ def plan_of(suite: Suite, registry: Registry, store: Store) -> Plan:
         with placed(data.where):
             check_source(data)
     check_files(suite, registry)
+    check_references(suite, cases)
     identities = Identities(registry, store)
     return Plan(suite, cases, [identities.case(case) for case in cases], store)
 

@@ -100,6 +100,13 @@ def number(value: float, digits: int) -> str:
     return sign + (size[1:] if size.startswith("0.") else size)
 
 
+def as_published(value: float, digits: int) -> str:
+    """The value at the decimals it was published with, `digits` at most; blanks for the others."""
+    text = repr(value)
+    places = digits if "e" in text else min(digits, len(text.partition(".")[2]))
+    return number(value, places) + " " * (digits - places + (digits > 0 and places == 0))
+
+
 def wanted(block: Block, *, all_scores: bool) -> Iterator[Table]:
     """Tables to show: those whose scores stand as floors in another only with all scores."""
     return (table for table in block.tables if table.begun and (all_scores or not table.is_floor))
@@ -142,7 +149,8 @@ def _text_table(table: Table, *, all_scores: bool, width: int) -> str:
         rule = ["─" * len(each) for each in header]
         parts.append("\n".join("  ".join(line).rstrip() for line in (header, rule, *lines)))
     head = _wrap(f"{title_of(table)}: {stop(table.about)}".removesuffix(": "), "", width)
-    foot = _wrap(table.interval(columns), "", width)
+    told = (table.interval(columns), table.sources(columns))
+    foot = "\n".join(_wrap(each, "", width) for each in told if each)
     grid = "\n\n".join(parts) or "no score was measured"
     return "\n".join(part for part in (head, grid, foot) if part)
 
@@ -159,7 +167,11 @@ def _text_column(table: Table, column: Score, layout: Sequence[tuple[Line, str]]
 
 
 def halves(table: Table, column: Score, cell: Cell, extra: str) -> tuple[str, str]:
-    """A cell's number and what follows it; `extra` asks for its null, pca or floor."""
+    """A cell's number and what follows it; `extra` asks for what stands beside it."""
+    if extra == "published":
+        return (
+            "" if cell.published is None else as_published(cell.published.value, column.digits)
+        ), ""
     if extra:
         found = dict(besides(table, column, cell)).get(extra)
         if found is None:
@@ -179,13 +191,14 @@ def halves(table: Table, column: Score, cell: Cell, extra: str) -> tuple[str, st
 
 
 def _extras(table: Table, line: Line, columns: Sequence[Score]) -> list[str]:
-    """Names of the lines below a line: those of pca, floor and null that some column has."""
+    """Names of the lines below a line: of what stands beside a number in some column."""
     found = set()
     for column in columns:
         cell = line.cells.get(column.name)
         if cell is not None:
+            found |= {"published"} if cell.published else set()
             found |= {name for name, _ in besides(table, column, cell)}
-    return [name for name in ("pca", "floor", "null") if name in found]
+    return [name for name in ("published", "pca", "floor", "null") if name in found]
 
 
 def besides(table: Table, column: Score, cell: Cell) -> Iterator[tuple[str, Estimate]]:

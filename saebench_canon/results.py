@@ -12,6 +12,7 @@ from saebench_canon.errors import CanonError, nearest
 from saebench_canon.fingerprint import fingerprint
 from saebench_canon.plan import Plan
 from saebench_canon.provenance import git_state, hardware, versions
+from saebench_canon.published import Published
 from saebench_canon.rows import Row
 from saebench_canon.scores import Mark, Metric
 from saebench_canon.store import Store
@@ -74,13 +75,15 @@ def _rows(case: Mapping[str, Any], store: Store, metrics: Mapping[str, Metric]) 
         "settings": case["settings"], "id": case["id"], "of": case["of"], "over": case["over"],
         "members": tuple(case["members"]), "data": case["data"],
     }  # fmt: skip
+    told = {name: Published(**each) for name, each in case.get("references", {}).items()}
     record, error = store.record(case["id"]), store.error(case["id"])
     if record is None or error is not None:
         status: Any = "missing" if error is None else "failed"
         reason = None if error is None else str(error["error"])
         declared = metrics[case["metric"]].scores if case["metric"] in metrics else ()
         for score in declared:
-            yield Row(**common, score=score.name, status=status, reason=reason)
+            yield Row(**common, score=score.name, status=status, reason=reason,
+                      reference=told.get(score.name))  # fmt: skip
         return
     marks = tuple(Mark(kind=mark["kind"], reason=mark["reason"]) for mark in record.marks)  # type: ignore[arg-type]
     for name, kept in record.scores.items():
@@ -94,4 +97,5 @@ def _rows(case: Mapping[str, Any], store: Store, metrics: Mapping[str, Metric]) 
             unit=kept["unit"],
             reason=kept.get("reason"),
             marks=marks,
+            reference=told.get(name),
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from saebench_canon.published import Published
 from saebench_canon.scores import Mark, Of
 
 Status = Literal["measured", "undefined", "failed", "missing"]
@@ -38,6 +39,7 @@ class Row:
     reason: str | None = None
     members: tuple[Mapping[str, Any], ...] = ()
     data: str | None = None
+    reference: Published | None = None
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Row:
@@ -50,11 +52,15 @@ class Row:
         )
         if not known["members"] and len(known["subject"]) == 1 and row.get("axes"):
             known["members"] = (dict(row["axes"]),)
+        if reference := row.get("reference"):
+            known["reference"] = Published(reference["value"], reference["source"])
         return cls(**known)
 
     def to_dict(self) -> dict[str, Any]:
         """The row as `show --json` prints it."""
         row = {key: getattr(self, key) for key in self.__dataclass_fields__}
+        told = row.pop("reference")
+        row |= {} if told is None else {"reference": asdict(told)}
         return row | {
             "axes": dict(self.axes or {}),
             "settings": dict(self.settings or {}),

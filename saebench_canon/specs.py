@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saebench_canon.adapter import Normalisation
-from saebench_canon.axes import Axes, Condition
+from saebench_canon.axes import Axes, AxisValue, Condition
 from saebench_canon.ref import Ref
 
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
@@ -93,6 +93,18 @@ class GateSpec:
 
 
 @dataclass(frozen=True, eq=False)
+class ReferenceSpec:
+    """Published values of a score along an axis, to stand beside the measured ones."""
+
+    score: str
+    axis: str
+    values: Mapping[AxisValue, float]
+    source: str
+    where: str
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
 class Suite:
     """A parsed suite file."""
 
@@ -103,3 +115,4 @@ class Suite:
     saes: Sequence[SaeSpec]
     metrics: Sequence[MetricSpec]
     gates: Sequence[GateSpec]
+    references: Sequence[ReferenceSpec] = ()

@@ -12,6 +12,7 @@ from saebench_canon.plugins import Registry
 from saebench_canon.specs import SaeSpec, Suite
 from saebench_canon.suite_data import parse_data
 from saebench_canon.suite_metrics import parse_gate, parse_metric, refuse_shared_labels
+from saebench_canon.suite_references import parse_reference
 from saebench_canon.suite_saes import parse_saes, refuse_twins
 from saebench_canon.suite_words import checked_name
 from saebench_canon.toml_merge import anchored, apply_settings, merge, title
@@ -90,12 +91,16 @@ def parse_suite(
         parse_gate(Table(table, f"{file}, [[gate]] {index + 1}"), metrics, registry)
         for index, table in enumerate(_tables(top, "gate", file))
     ]
+    references = [
+        parse_reference(Table(table, f"{file}, [[reference]] {index + 1}"), saes, metrics, registry)
+        for index, table in enumerate(_tables(top, "reference", file))
+    ]
     top.finish()
     if not saes:
         raise CanonError("there is no [[sae]] table", where=file)
     if not metrics:
         raise CanonError("there is no [[metric]] table", where=file)
-    return Suite(name, version, path, data, saes, metrics, gates)
+    return Suite(name, version, path, data, saes, metrics, gates, references)
 
 
 def _tables(top: Table, key: str, file: str) -> list[dict[str, Any]]:

@@ -65,20 +65,28 @@ def parse_gate(table: Table, metrics: Sequence[MetricSpec], registry: Registry) 
     score = table.take("score", str)
     require = table.take("require", str)
     table.finish()
-    label, _, name = score.partition(".")
-    spec = next((each for each in metrics if each.label == label), None)
-    if spec is None:
-        raise CanonError(f"no metric '{label}' in this suite", where=table.where,
-                         hint=nearest(label, [each.label for each in metrics]))  # fmt: skip
-    names = [each.name for each in registry.metrics[spec.metric].scores]
-    if name not in names:
-        raise CanonError(f"metric '{spec.metric}' has no score '{name}'", where=table.where,
-                         hint=nearest(name, names))  # fmt: skip
+    spec_of_score(score, metrics, registry, table.where)
     if not re.match(r"\s*(==|!=|<=|>=|<|>)", require):
         raise CanonError(f"'require' is '{require}'", where=table.where,
                          hint="It is a bound such as '>= 0.6'.")  # fmt: skip
     condition(require, where=table.where)
     return GateSpec(score, require, table.where)
+
+
+def spec_of_score(
+    score: str, metrics: Sequence[MetricSpec], registry: Registry, where: str
+) -> MetricSpec:
+    """The metric table that `LABEL.SCORE` names; raises CanonError if there is no such score."""
+    label, _, name = score.partition(".")
+    spec = next((each for each in metrics if each.label == label), None)
+    if spec is None:
+        raise CanonError(f"no metric '{label}' in this suite", where=where,
+                         hint=nearest(label, [each.label for each in metrics]))  # fmt: skip
+    names = [each.name for each in registry.metrics[spec.metric].scores]
+    if name not in names:
+        raise CanonError(f"metric '{spec.metric}' has no score '{name}'", where=where,
+                         hint=nearest(name, names))  # fmt: skip
+    return spec
 
 
 def refuse_shared_labels(metrics: Sequence[MetricSpec]) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from saebench_canon.published import Published, say_sources
 from saebench_canon.rows import Axis, Status
 from saebench_canon.scores import Score
 from saebench_canon.stats import LEVEL, Estimate
@@ -41,6 +42,7 @@ class Cell:
     null: Estimate | None = None
     floor: Estimate | None = None  # at the larger (or only) width
     floor_small: Estimate | None = None  # at the smaller width
+    published: Published | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,17 @@ class Table:
         if self.case_seeds > 1 and said:
             said.append(f"{self.case_seeds} case seeds averaged within each training seed")
         return "; ".join(said)
+
+    def sources(self, columns: Iterable[Score] | None = None) -> str:
+        """Who published the values that stand beside the columns shown."""
+        names = [column.name for column in (self.full if columns is None else columns)]
+        cells = {name: [line.cells.get(name) for line in self.lines] for name in names}
+        return say_sources(
+            {
+                name: [cell.published for cell in each if cell is not None and cell.published]
+                for name, each in cells.items()
+            }
+        )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from math import fsum
 from typing import Any
 
+from saebench_canon.published import fold
 from saebench_canon.rows import Axis, Row, Status
 from saebench_canon.scores import Metric, Score
 from saebench_canon.stats import LEVEL, Estimate, over_group, over_pairs, over_seeds
@@ -195,11 +196,12 @@ def _line(
 def _cell(rows: Sequence[Row], level: float) -> Cell:
     measured = [row for row in rows if row.status == "measured" and row.value is not None]
     lost = len(rows) - len(measured)
+    told = fold(row.reference for row in rows)
     if measured:
-        return Cell(_fold(measured, level), "measured", lost)
+        return Cell(_fold(measured, level), "measured", lost, published=told)
     worst: tuple[Status, ...] = ("failed", "missing", "undefined")
     status: Status = next((s for s in worst if any(r.status == s for r in rows)), "missing")
-    return Cell(None, status, lost)
+    return Cell(None, status, lost, published=told)
 
 
 def _fold(rows: Sequence[Row], level: float) -> Estimate:

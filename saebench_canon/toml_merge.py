@@ -26,15 +26,16 @@ def title(table: dict[str, Any]) -> Any:
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """A suite over the one it extends.
 
-    Tables merge key by key, [[sae]] and [[metric]] tables by name, [[gate]] tables are added; any
-    other value is replaced.
+    Tables merge key by key, [[sae]] and [[metric]] tables by name, [[gate]] and
+    [[reference]] tables are added; any other value is replaced.
     """
     merged = _laid_over(base, over)
     for key in ("sae", "metric"):
         if isinstance(base.get(key), list) and isinstance(over.get(key), list):
             merged[key] = _by_title(base[key], over[key])
-    if isinstance(base.get("gate"), list) and isinstance(over.get("gate"), list):
-        merged["gate"] = [*base["gate"], *over["gate"]]
+    for key in ("gate", "reference"):
+        if isinstance(base.get(key), list) and isinstance(over.get(key), list):
+            merged[key] = [*base[key], *over[key]]
     return merged
 
 

@@ -246,6 +246,15 @@ def test_every_table_of_a_metric_is_described(registry: Registry, example: Path)
     assert len(seen) == 3
 
 
+REFERENCE = """
+[[reference]]
+score = "fidelity.l0"
+axis = "width"
+values = { 24 = 7 }
+source = "a paper"
+"""
+
+
 def test_every_key_of_a_suite_is_told(
     example: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,9 +267,10 @@ def test_every_key_of_a_suite_is_told(
         finish(self, also)
 
     monkeypatch.setattr(toml_table.Table, "finish", noting)
-    planned(SUITES["suites-1"], example)
+    planned(SUITES["suites-1"] + REFERENCE, example)
     titles = {"suite": "[suite]", "data": "[data.NAME]", "sae": "[[sae]]",
-              "metric": "[[metric]]", "gate": "[[gate]]"}  # fmt: skip
+              "metric": "[[metric]]", "gate": "[[gate]]",
+              "reference": "[[reference]]"}  # fmt: skip
     assert set(asked) == {*titles, "top"}
     for kind, title in titles.items():
         told = rows(section("suites", title))
