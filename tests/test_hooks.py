@@ -9,6 +9,7 @@ from tiny_models import FAMILIES, LAYER_NORM, LAYERS, tiny
 from saebench_canon.errors import CanonError
 from saebench_canon.inputs.extraction import Tokens, extract
 from saebench_canon.inputs.hooks import KINDS, centring_refused, resolve_hook
+from saebench_canon.inputs.splice import spliced_losses
 
 IDS = torch.arange(2, 22).view(2, 10)
 
@@ -59,6 +60,56 @@ def test_a_block_adds_its_sublayers_to_the_stream(family):
     assert mlp.abs().mean() > 0.01
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_z_is_what_the_heads_found_side_by_side(family):
+    lm = tiny(family)
+    z = value(lm, "blocks.1.attn.hook_z")  # [2, 10, heads · d_head]
+    hook = resolve_hook(lm.model, "blocks.1.attn.hook_z")
+    projected = lm.model.get_submodule(hook.module)(z)
+    attn = lm.model.get_submodule(hook.module.rpartition(".")[0])
+    torch.testing.assert_close(projected, value(lm, hook.module))
+    torch.testing.assert_close(projected, value(lm, hook.module.rpartition(".")[0]))
+    heads, d_head = 2, 8
+    values = head_values(lm, attn, family)  # [2, 10, heads, d_head]
+    torch.testing.assert_close(z[:, 0].view(2, heads, d_head), values[:, 0])  # sees itself alone
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_z_can_be_replaced(family):
+    lm = tiny(family)
+    tokens = Tokens(IDS, torch.tensor([10, 10]), torch.tensor([0, 1]), 2, bos=False)
+    z = resolve_hook(lm.model, "blocks.1.attn.hook_z")
+    clean, count = spliced_losses(lm, tokens, z, mode="clean")
+    same, _ = spliced_losses(lm, tokens, z, mode="sae", reconstruct=lambda x: x)
+    assert torch.equal(clean, same)
+    assert count.tolist() == [9, 9]
+    zero, _ = spliced_losses(lm, tokens, z, mode="zero")
+    # without what the heads found, attention adds what it would write of nothing
+    out = resolve_hook(lm.model, z.module)
+    nothing = lm.model.get_submodule(z.module)(torch.zeros(1, z_width(lm, z)))
+    without, _ = spliced_losses(
+        lm, tokens, out, mode="sae", reconstruct=lambda x: nothing.expand_as(x)
+    )
+    torch.testing.assert_close(zero, without)
+    assert not torch.allclose(zero, clean)
+
+
+def z_width(lm, hook) -> int:
+    return value(lm, hook.name).shape[-1]
+
+
+def head_values(lm, attn, family: str) -> torch.Tensor:
+    """What each head of the second block can copy from each token, [2, 10, heads, d_head]."""
+    block = resolve_hook(lm.model, "blocks.1.hook_resid_pre").module
+    norm = {"gpt2": "ln_1"}.get(family, "input_layernorm")
+    read = lm.model.get_submodule(f"{block}.{norm}")(value(lm, "blocks.1.hook_resid_pre"))
+    if family == "gpt2":
+        return attn.c_attn(read).split(16, dim=-1)[2].view(2, 10, 2, 8)
+    if family.startswith("gpt_neox"):
+        return attn.query_key_value(read).view(2, 10, 2, 3, 8)[:, :, :, 2]
+    return attn.v_proj(read).view(2, 10, 1, 8).expand(2, 10, 2, 8)
+
+
 def test_a_parallel_block_adds_both_sublayers_and_has_no_middle():
     lm = tiny("gpt_neox")
     pre, attn, mlp, post = (
@@ -106,7 +157,8 @@ def test_the_text_part_of_a_larger_model_has_the_same_names():
     [
         ("blocks.3.hook_resid_pre", "asks for layer 3, and the layers are 0 to 2"),
         ("blocks.1.hook_resid_prae", "Did you mean 'hook_resid_pre'"),
-        ("blocks.1.attn.hook_z", "goes by its own path, such as transformer.h.1.mlp"),
+        ("blocks.1.attn.hook_zz", "Did you mean 'attn.hook_z'"),
+        ("blocks.1.attn.hook_pattern", "goes by its own path, such as transformer.h.1.mlp"),
         ("blocks.x.hook_resid_pre", "not of the form"),
         ("transformer.h.1.mlpp", "Did you mean 'transformer.h.1.mlp'"),
         ("zzz", "Its modules are"),
@@ -134,6 +186,7 @@ def test_only_the_stream_of_layer_norm_models_may_be_centred(family):
             continue
         reason = centring_refused(model, resolve_hook(model, f"blocks.1.{kind}"))
         assert (reason is None) == (family in LAYER_NORM)
+    assert centring_refused(model, resolve_hook(model, "blocks.1.attn.hook_z")) is not None
 
 
 def test_centring_follows_the_place_and_not_its_name():

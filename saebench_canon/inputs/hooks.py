@@ -12,7 +12,10 @@ from saebench_canon.errors import CanonError, nearest
 if TYPE_CHECKING:
     from torch import Tensor
 
+# the residual stream and what is added to it
 KINDS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
+HEADS = "attn.hook_z"
+KNOWN = (*KINDS, HEADS)
 NAME = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
@@ -41,6 +44,7 @@ class Layout:
     attn: str  # the module whose output is added to the stream
     mlp: str
     mid: str  # the module whose input is the stream between attention and MLP
+    heads: str = "self_attn.o_proj"  # the module whose input is what each head found
     norm: Literal["LayerNorm", "RMSNorm"] = "RMSNorm"
 
 
@@ -49,11 +53,13 @@ _LLAMA = Layout(_LAYERS, "self_attn", "mlp", "post_attention_layernorm")
 _GEMMA2 = Layout(  # both sublayers end in a norm of their own before they are added
     _LAYERS, "post_attention_layernorm", "post_feedforward_layernorm", "pre_feedforward_layernorm"
 )
+_NEOX = Layout(
+    ("gpt_neox.layers",), "attention", "mlp", "post_attention_layernorm", "attention.dense",
+    "LayerNorm",
+)  # fmt: skip
 LAYOUTS = {
-    "gpt2": Layout(("transformer.h",), "attn", "mlp", "ln_2", "LayerNorm"),
-    "gpt_neox": Layout(
-        ("gpt_neox.layers",), "attention", "mlp", "post_attention_layernorm", "LayerNorm"
-    ),
+    "gpt2": Layout(("transformer.h",), "attn", "mlp", "ln_2", "attn.c_proj", "LayerNorm"),
+    "gpt_neox": _NEOX,
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
@@ -70,7 +76,9 @@ def resolve_hook(model: Any, name: str) -> HookPoint:
 
     `blocks.L.hook_resid_pre|hook_resid_mid|hook_resid_post|hook_attn_out|hook_mlp_out` mean what
     they mean in TransformerLens (for Gemma 2 and 3 the sublayers' outputs are those after their
-    own norms). Any other name is a module of the model itself, and the value is its output.
+    own norms), and so does `blocks.L.attn.hook_z`, what each head found before it is projected
+    into the stream, but flattened to [heads · d_head], as SAEs of it read it. Any other name is a
+    module of the model itself, and the value is its output.
     """
     if name.startswith("blocks."):
         return _lens_hook(model, name)
@@ -123,11 +131,11 @@ def _lens_hook(model: Any, name: str) -> HookPoint:
             f"The hook {name!r} asks for layer {layer}, and the layers are 0 to {count - 1}.",
             where=_kind(model),
         )
-    if kind not in KINDS:
+    if kind not in KNOWN:
         raise CanonError(
             f"The hook {kind!r} is not one of those that are known by their TransformerLens names.",
             where=name,
-            hint=f"{nearest(kind, KINDS)} The output of any module goes by its own path, such as "
+            hint=f"{nearest(kind, KNOWN)} The output of any module goes by its own path, such as "
             f"{blocks}.{layer}.{layout.mlp}.",
         )
     block = f"{blocks}.{layer}"
@@ -139,6 +147,8 @@ def _lens_hook(model: Any, name: str) -> HookPoint:
         return HookPoint(name, f"{block}.{layout.attn}", "output", writes=True)
     if kind == "hook_mlp_out":
         return HookPoint(name, f"{block}.{layout.mlp}", "output", writes=True)
+    if kind == HEADS:
+        return HookPoint(name, f"{block}.{layout.heads}", "input")
     if getattr(model.config, "use_parallel_residual", False):
         raise CanonError(
             "There is no residual stream between attention and MLP in this model: "
@@ -184,7 +194,7 @@ def _kind(model: Any) -> str:
 
 
 def _kinds() -> str:
-    return f"The hooks are {', '.join(KINDS)}."
+    return f"The hooks are {', '.join(KNOWN)}."
 
 
 def _nearest_module(name: str, modules: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.fingerprint import file_digest
 from saebench_canon.inputs import language_model, text
+from saebench_canon.inputs.hooks import KNOWN
 from saebench_canon.inputs.text import TextSource
 
 if TYPE_CHECKING:
@@ -63,11 +64,6 @@ def model_identity(data: DataSpec) -> str:
     return language_model.model_identity(data.model, revision=data.model_revision, folder=data.root)
 
 
-TRANSFORMER_LENS = (
-    "hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out",
-)  # fmt: skip
-
-
 def check_source(data: DataSpec) -> None:
     """Refuse what can be known to be wrong before the model is loaded or the text is read.
 
@@ -109,8 +105,8 @@ def _check_hook(hook: str, layers: int | None) -> None:
     if head != "blocks":
         return
     layer, _, name = rest.partition(".")
-    if name not in TRANSFORMER_LENS:
-        raise CanonError(f"there is no hook '{hook}'", hint=nearest(name, TRANSFORMER_LENS))
+    if name not in KNOWN:
+        raise CanonError(f"there is no hook '{hook}'", hint=nearest(name, KNOWN))
     if not layer.isdigit() or (layers is not None and int(layer) >= layers):
         there = "" if layers is None else f"; it has {layers}, from 0"
         raise CanonError(f"'{hook}': the model has no layer {layer}{there}")
