@@ -1,0 +1,91 @@
+"""Adapter: SAEs of the BatchTopK repository and the published meta-SAE, as batchtopk:PATH."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from saebench_canon import hookimpl
+from saebench_canon.checkpoint import Activation, CheckpointAdapter, Parameters, checkpoint
+from saebench_canon.errors import CanonError, nearest
+from saebench_canon.files import Files
+
+KINDS: dict[str, Activation] = {
+    "topk": "topk",
+    "batchtopk": "batchtopk",
+    "vanilla": "relu",
+    "jumprelu": "jumprelu",
+}
+META = "Config.json"  # spelt so beside the published meta-SAE alone
+CENTRED = ("gpt2", "pythia")  # models whose writing weights TransformerLens centres
+
+
+@checkpoint(
+    "batchtopk",
+    files=["sae.pt", "config.json"],
+    or_files=["SAE.pt", META],
+    calibrates=True,
+)
+def batchtopk(files: Files) -> Parameters:
+    """SAEs of bartbussmann/BatchTopK, and the meta-SAE of Leask et al. 2025."""
+    meta = Files(files.folder).find(META) is not None
+    config = files.json(META if meta else "config.json")
+    w = files.torch("SAE.pt" if meta else "sae.pt")
+    where = str(config.path)
+    kind = config.get("sae_type", "topk") if meta else config["sae_type"]
+    if meta and kind == "topk":  # a default that nobody changed: its class is BatchTopKSAE
+        kind = "batchtopk"
+    if kind not in KINDS:
+        raise CanonError(f"sae_type is {kind!r}", where=where, hint=nearest(str(kind), KINDS))
+    selects = kind in ("topk", "batchtopk")
+    if selects and config.get("activation", "relu") != "relu":
+        raise CanonError(
+            f"activation is {config['activation']!r}, whose codes have no canonical form",
+            where=where,
+        )
+    tied = selects and bool(config.get("tied_weights", False))
+    biased = not selects or bool(config.get("use_encoder_bias", False))
+    # the versions that knew tied_weights normalised for the classes that select only
+    normalises = config.get("input_unit_norm", False) and (selects or "tied_weights" not in config)
+    w.ignore(*(["W_dec"] if tied else []), *([] if biased else ["b_enc"]))
+    parameters = Parameters(
+        W_enc=w["W_enc"],
+        W_dec=w["W_enc"].T if tied else w["W_dec"],
+        b_dec=w["b_dec"],
+        b_enc=w["b_enc"] if biased else None,
+        activation=KINDS[kind],
+        threshold=w["jumprelu.log_threshold"].exp() if kind == "jumprelu" else None,
+        k=config["top_k"] if selects else None,
+        apply_b_dec_to_input=kind != "jumprelu",
+        normalize="layer_norm" if normalises else "none",
+        **({"metadata": {"reads": "decoder rows"}} if meta else _place(config)),
+    )
+    for key, there in (("act_size", parameters.d), ("dict_size", parameters.width)):
+        if config.get(key, there) != there:
+            raise CanonError(f"{key} is {config[key]!r} and the weights have {there}", where=where)
+    return parameters
+
+
+def _place(config: dict[str, Any]) -> dict[str, Any]:
+    """Where in a model the activations are; TransformerLens made them as it does by default."""
+    told = {key: config.get(key) for key in ("hook_point", "model_name")}
+    hook, model = (each if isinstance(each, str) else None for each in told.values())
+    name = (model or "").rpartition("/")[2]
+    return {
+        "hook": hook,
+        "model": model,
+        "prepend_bos": True,
+        "center_writing_weights": True if name.startswith(CENTRED) else None,
+    }
+
+
+@hookimpl
+def canon_adapters() -> list[CheckpointAdapter]:
+    """The adapter of the scheme `batchtopk`."""
+    return [batchtopk]
+
+
+@hookimpl
+def canon_claim(path: Path) -> str | None:
+    """The ref of a folder of this format, or of a file in it."""
+    return batchtopk.claim(path)
