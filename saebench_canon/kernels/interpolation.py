@@ -22,7 +22,7 @@ from torch import Tensor
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import tied, unit
 from saebench_canon.kernels.reconstruction import chunks
-from saebench_canon.kernels.stitching import share_of_small
+from saebench_canon.kernels.stitching import row_dots, share_of_small
 from saebench_canon.progress import track
 
 Phase = Literal["start", "novel", "swap", "orphans"]
@@ -129,26 +129,28 @@ def union(
 ) -> Union:
     """One pass over x [n, d] with both SAEs' codes, decoder rows [m, d] and biases [d]."""
     (codes0, rows0, bias0), (codes1, rows1, bias1) = small, large
-    rows = torch.cat([rows0, rows1]).double()
+    dtype = torch.promote_types(torch.promote_types(rows0.dtype, rows1.dtype), torch.float32)
+    rows0, rows1 = rows0.to(dtype), rows1.to(dtype)
     shift = bias1.double() - bias0.double()
-    cross = rows.new_zeros(rows.shape)
-    total = rows.new_zeros(rows.shape[1])
+    total = shift.new_zeros(len(shift))
+    inner0, inner1 = shift.new_zeros(len(rows0)), shift.new_zeros(len(rows1))
     square = 0.0
-    m0 = codes0.width
-    for _, true, (active0, active1) in chunks(x, codes0, codes1, what="what latents add"):
-        true = true - bias0.double()
-        cross[:m0] += active0.transposed_matmul(true)
-        cross[m0:] += active1.transposed_matmul(true)
-        total += true.sum(dim=0)
-        square += float((true**2).sum())
+    parts = chunks(x, codes0, codes1, what="what latents add", dtype=dtype)
+    for _, true, (active0, active1) in parts:
+        true = true - bias0.to(dtype)
+        inner0 += row_dots(active0.transposed_matmul(true), rows0)
+        inner1 += row_dots(active1.transposed_matmul(true), rows1)
+        total += true.sum(dim=0, dtype=torch.float64)
+        square += float(torch.linalg.vector_norm(true, dim=1).double().square().sum())
+    rows = torch.cat([rows0, rows1])
     mass = torch.cat([codes0.column_sums(1), codes1.column_sums(1)]).to(rows.device)
     return Union(
         codes=_beside(codes0, codes1),
         rows=rows.cpu().numpy(),
-        m0=m0,
+        m0=len(rows0),
         d=rows.shape[1],
-        inner=(cross * rows).sum(dim=1).cpu().numpy(),
-        of_bias=(mass * (rows @ shift)).cpu().numpy(),
+        inner=torch.cat([inner0, inner1]).cpu().numpy(),
+        of_bias=(mass * (rows.double() @ shift)).cpu().numpy(),
         counts=torch.cat([codes0.counts, codes1.counts]).cpu().numpy(),
         square=square,
         lean=float(total @ shift),

@@ -29,15 +29,15 @@ class Sums:
 
 
 def chunks(
-    x: Tensor, *codes: Codes, what: str, size: int = CHUNK
+    x: Tensor, *codes: Codes, what: str, size: int = CHUNK, dtype: torch.dtype = torch.float64
 ) -> Iterator[tuple[slice, Tensor, list[Codes]]]:
-    """Tokens, their activations in float64 on the device of the codes, and their codes."""
+    """Tokens, their activations in the dtype on the device of the codes, and their codes."""
     device = codes[0].values.device if codes else x.device
     starts = range(0, len(x), size)
     for start in track(starts, what, len(starts)):
         part = slice(start, min(start + size, len(x)))
         active = [each.rows(part.start, part.stop) for each in codes]
-        yield part, x[part].to(device=device, dtype=torch.float64), active
+        yield part, x[part].to(device=device, dtype=dtype), active
 
 
 def mean_and_covariance(x: Tensor, *, size: int = CHUNK) -> tuple[Tensor, Tensor]:

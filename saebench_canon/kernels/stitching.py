@@ -58,31 +58,35 @@ def stitch(
     of `count`.
     """
     (codes0, rows0, bias0), (codes1, rows1, bias1) = small, large
-    rows0, rows1, bias0, bias1 = rows0.double(), rows1.double(), bias0.double(), bias1.double()
+    dtype = torch.promote_types(torch.promote_types(rows0.dtype, rows1.dtype), torch.float32)
+    rows0, rows1, bias0, bias1 = (each.to(dtype) for each in (rows0, rows1, bias0, bias1))
     added = added & codes1.live
     kept = codes0.live if kept is None else kept & codes0.live
     everything = bool((kept == codes0.live).all())
-    bias = stitched_bias(bias0, bias1, share_of_small(int(kept.sum()), int(added.sum())))
+    alpha = share_of_small(int(kept.sum()), int(added.sum()))
+    bias = stitched_bias(bias0, bias1, alpha).to(dtype)
     index = index.to(rows0.device)
-    sums = rows0.new_zeros(count, 4)
-    cross = rows1.new_zeros(rows1.shape)
-    residual = rows0.new_zeros(rows0.shape[1])
-    for part, true, (active0, active1) in chunks(x, codes0, codes1, what="stitching", size=size):
+    sums = torch.zeros(count, 4, dtype=torch.float64, device=rows0.device)
+    along = sums.new_zeros(len(rows1))
+    residual = sums.new_zeros(rows0.shape[1])
+    parts = chunks(x, codes0, codes1, what="stitching", size=size, dtype=dtype)
+    for part, true, (active0, active1) in parts:
         inside0 = active0.decode(rows0)
         left = true - inside0 - bias0
+        # the large SAE's output in two parts, of which the stitched one takes the first
+        inside1 = active1.keep(added).decode(rows1)
+        rest1 = active1.keep(~added).decode(rows1)
         if not everything:
             inside0 = active0.keep(kept).decode(rows0)
-        stitched = inside0 + active1.keep(added).decode(rows1) + bias
         values = [
             torch.ones(len(true), dtype=torch.float64, device=left.device),
-            (left**2).sum(dim=1),
-            ((true - active1.decode(rows1) - bias1) ** 2).sum(dim=1),
-            ((true - stitched) ** 2).sum(dim=1),
+            _square(left),
+            _square(true - inside1 - rest1 - bias1),
+            _square(true - inside0 - inside1 - bias),
         ]
         sums.index_add_(0, index[part], torch.stack(values, dim=1))
-        cross += active1.transposed_matmul(left)
-        residual += left.sum(dim=0)
-    along = (cross * rows1).sum(dim=1)
+        along += row_dots(active1.transposed_matmul(left), rows1)
+        residual += left.sum(dim=0, dtype=torch.float64)
     tokens, of_small, of_large, of_stitched = sums.unbind(dim=1)
     if everything and not bool(added.any()):
         of_stitched = of_small  # another order of the same sums would differ by rounding
@@ -96,6 +100,18 @@ def stitch(
         along=along,
         residual=residual,
     )
+
+
+def row_dots(rows: Tensor, others: Tensor) -> Tensor:
+    """The inner product of each row with its counterpart, [m, d] and [m, d] to [m] float64."""
+    products: Tensor = torch.einsum("md,md->m", rows, others)
+    return products.double()
+
+
+def _square(error: Tensor) -> Tensor:
+    """‖error‖² of every token of [n, d], in float64."""
+    norms: Tensor = torch.linalg.vector_norm(error, dim=1)
+    return norms.double().square()
 
 
 def delta_mse(moments: Stitched, rows: Tensor, shift: Tensor) -> Tensor:
