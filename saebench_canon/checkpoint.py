@@ -161,15 +161,22 @@ class Parameters:
         activation = self.activation
         if activation == "batchtopk" and self.threshold is not None:
             activation = "jumprelu"
-        return fold(
-            **tensors,
-            activation=activation,
-            k=self.k if activation in ("topk", "batchtopk") else None,
-            rescale=self.rescale,
-            apply_b_dec_to_input=self.apply_b_dec_to_input,
-            input_scale=self.input_scale,
-            where=where,
-        )
+        try:
+            return fold(
+                **tensors,
+                activation=activation,
+                k=self.k if activation in ("topk", "batchtopk") else None,
+                rescale=self.rescale,
+                apply_b_dec_to_input=self.apply_b_dec_to_input,
+                input_scale=self.input_scale,
+                where=where,
+            )
+        except CanonError as error:
+            stored = self.tensors.get(error.what.partition(" ")[0])
+            if stored is None:
+                raise
+            path = str(stored.source.path)
+            raise CanonError(f"{error.what} (read from {stored.name})", where=path) from error
 
 
 class CheckpointAdapter:

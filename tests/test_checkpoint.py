@@ -134,6 +134,13 @@ def test_what_does_not_fit_is_refused(
         adapter.load(Ref.parse(f"{form}:{tmp_path / 'sae'}"))
 
 
+def test_a_value_that_is_refused_is_named_as_its_file_names_it(tmp_path: Path) -> None:
+    adapter = write(tmp_path / "sae", "npz-relu", b_enc=torch.full((M,), torch.nan))
+    told = r"weights\.npz: b_enc holds a value that is not finite \(read from bias\)"
+    with pytest.raises(CanonError, match=told):
+        adapter.load(Ref.parse(f"npz-relu:{tmp_path / 'sae'}"))
+
+
 def test_what_the_format_does_not_know_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "sae", "npz-relu", skip=torch.zeros(3))
     with pytest.raises(CanonError, match="holds skip, which is no part"):
