@@ -1,0 +1,154 @@
+"""What a larger SAE finds again and again and a smaller one lacks, and what it is worth (ours)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from saebench_canon.kernels.codes import Codes
+from saebench_canon.kernels.cosine import max_cosine, tied
+from saebench_canon.kernels.reconstruction import chunks
+from saebench_canon.kernels.stitching import row_dots
+
+PAIRS = 2**28  # pairs of active latents that the fit looks at; beyond, it takes fewer tokens
+STEPS = 1000  # of the fit, which stops earlier when nothing is gained
+
+
+@dataclass(frozen=True, eq=False)
+class Inserted:
+    """Squared errors by document [docs] float64 without and with the latents, at their scales.
+
+    `scales` [m1] are 0 for what was not inserted; `scored` [docs] bool tells the documents that the
+    scales were not fitted on: gains are read on those alone.
+    """
+
+    without: Tensor
+    inserted: Tensor
+    scales: Tensor
+    scored: Tensor
+
+
+def found_again(rows: Tensor, peers: Sequence[Tensor], threshold: float) -> Tensor:
+    """Which rows [m, d] have a cosine of θ or more with a row of every peer [mᵢ, d]; [m] bool."""
+    again = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    for peer in peers:
+        if len(peer) == 0:
+            return torch.zeros_like(again)
+        cosines, _ = max_cosine(rows, peer.to(rows))
+        again &= tied(cosines) >= threshold
+    return again
+
+
+def insert_at_best_scales(
+    x: Tensor,
+    index: Tensor,
+    count: int,
+    small: tuple[Codes, Tensor, Tensor],
+    large: tuple[Codes, Tensor],
+    chosen: Tensor,
+) -> Inserted:
+    """The small SAE with the chosen large latents [m1] bool at non-negative least-squares scales.
+
+    The scales are fitted on every other document and hold everywhere: `x̂ = x̂₀ + Σ s_i f_i w_i`,
+    so they do not depend on how a run scales its codes. `index` [n] is each token's document of
+    `count`; with one document nothing is scored.
+    """
+    codes1, rows1 = large
+    fitted_on = torch.arange(count) % 2 == 0
+    scales = torch.zeros(codes1.width, dtype=torch.float64)
+    chosen = chosen.cpu() & codes1.live.cpu()
+    kept = codes1.keep(chosen.to(codes1.indices.device))
+    if bool(chosen.any()):
+        tokens = _within(kept, fitted_on[index])
+        scales[chosen] = _fit(x, small, kept, rows1, tokens, chosen)
+    scaled = rows1 * scales.to(rows1)[:, None]
+    sums = torch.zeros(count, 2, dtype=torch.float64)
+    for part, left, active in _residuals(x, small, kept, rows1.dtype):
+        with_them = left - active.decode(scaled.to(left))
+        errors = [torch.linalg.vector_norm(each, dim=1).double() ** 2 for each in (left, with_them)]
+        sums.index_add_(0, index[part], torch.stack(errors, dim=1).cpu())
+    return Inserted(sums[:, 0], sums[:, 1], scales, ~fitted_on)
+
+
+def _residuals(x: Tensor, small: tuple[Codes, Tensor, Tensor], kept: Codes, dtype: Any) -> Any:
+    """What the small SAE leaves of each token, with the codes of the latents to insert."""
+    codes0, rows0, bias0 = small
+    dtype = torch.promote_types(torch.promote_types(rows0.dtype, dtype), torch.float32)
+    rows0, bias0 = rows0.to(dtype), bias0.to(dtype)
+    for part, true, (active0, active) in chunks(x, codes0, kept, what="inserting", dtype=dtype):
+        yield part, true - active0.decode(rows0) - bias0, active
+
+
+def _within(codes: Codes, allowed: Tensor) -> Tensor:
+    """The allowed tokens, only as many of the first as keep the pairs of latents in bounds."""
+    pairs = codes.indptr.diff().cpu().double() ** 2 * allowed
+    return allowed & (pairs.cumsum(0) <= PAIRS)
+
+
+def _fit(
+    x: Tensor,
+    small: tuple[Codes, Tensor, Tensor],
+    kept: Codes,
+    rows1: Tensor,
+    tokens: Tensor,
+    chosen: Tensor,
+) -> Tensor:
+    """The scales [chosen] ≥ 0 of least squares on the tokens [n] bool."""
+    along = torch.zeros(kept.width, dtype=torch.float64)
+    for part, left, active in _residuals(x, small, kept, rows1.dtype):
+        on = tokens[part].to(left)
+        along += row_dots(active.transposed_matmul(left * on[:, None]), rows1.to(left)).cpu()
+    target = along[chosen].numpy()
+    place = torch.cumsum(chosen, 0) - 1
+    token = kept.token_ids().cpu()
+    used = tokens[token]
+    matrix: Any = csr_matrix(
+        (
+            kept.values.double().cpu()[used].numpy(),
+            (token[used].numpy(), place[kept.indices.long().cpu()[used]].numpy()),
+        ),
+        shape=(len(kept), int(chosen.sum())),
+    )
+    shared: Any = (matrix.T @ matrix).tocoo()
+    rows = rows1[chosen.to(rows1.device)].float().cpu()
+    cosines = _cosines_at(rows, shared.row, shared.col)
+    gram = csr_matrix((shared.data * cosines, (shared.row, shared.col)), shape=shared.shape)
+    return torch.from_numpy(_non_negative(gram, target))
+
+
+def _cosines_at(rows: Tensor, one: Any, other: Any, block: int = 2**20) -> Any:
+    """Inner products of pairs of rows, a block of pairs at a time."""
+    found = np.empty(len(one))
+    first, second = torch.from_numpy(one).long(), torch.from_numpy(other).long()
+    for start in range(0, len(found), block):
+        part = slice(start, start + block)
+        found[part] = torch.einsum("pd,pd->p", rows[first[part]], rows[second[part]]).numpy()
+    return found
+
+
+def _non_negative(gram: Any, target: Any) -> Any:
+    """The s ≥ 0 of least `sᵀ gram s − 2 s·target`, in units in which every diagonal entry is 1."""
+    size = np.sqrt(gram.diagonal())
+    alive = size > 0
+    unit = np.where(alive, size, 1.0)
+    goal = target / unit
+    scale = float(np.abs(goal).max(initial=0.0))
+    if scale == 0:
+        return np.zeros(len(target))
+
+    def loss(s: Any) -> tuple[float, Any]:
+        pulled = (gram @ (s / unit)) / unit
+        return float(s @ pulled - 2 * s @ goal) / scale**2, 2 * (pulled - goal) / scale**2
+
+    start = np.clip(goal, 0, None) * alive
+    bounds = [(0.0, None if each else 0.0) for each in alive]
+    options = {"maxiter": STEPS, "maxfun": 2 * STEPS, "ftol": 1e-12, "gtol": 1e-9}
+    found = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options)
+    return found.x / unit

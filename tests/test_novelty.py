@@ -1,0 +1,79 @@
+"""Reproducible latents and what they are worth at their best scales, against plain versions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from brute_force import Made, cosine, made, rebuilt
+from scipy.optimize import nnls
+from torch import Tensor
+
+from saebench_canon.kernels.novelty import found_again, insert_at_best_scales
+
+N, D, DOCS = 80, 6, 8
+
+
+def pair(kind: str) -> tuple[Tensor, Made, Made]:
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(N, D, generator=generator, dtype=torch.float64) + 1
+    return x, made(x, 7, kind, generator), made(x, 11, kind, generator)
+
+
+def inserted(x: Tensor, small: Made, large: Made, chosen: Tensor):  # type: ignore[no-untyped-def]
+    index = torch.arange(N) // (N // DOCS)
+    return insert_at_best_scales(
+        x, index, DOCS, (small.codes, small.sae.W_dec, small.sae.b_dec),
+        (large.codes, large.sae.W_dec), chosen,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["relu", "topk", "batchtopk"])
+def test_scales_are_those_of_non_negative_least_squares(kind: str) -> None:
+    x, small, large = pair(kind)
+    chosen = torch.arange(11) % 3 != 1
+    found = inserted(x, small, large, chosen)
+    live = [i for i in range(11) if chosen[i] and bool((large.dense[:, i] > 0).any())]
+    fit = (torch.arange(N) // (N // DOCS)) % 2 == 0
+    columns = [(large.dense[fit, i, None] * large.sae.W_dec[i]).flatten().numpy() for i in live]
+    left = x - rebuilt(small)
+    scales, _ = nnls(np.stack(columns, axis=1), left[fit].flatten().numpy())
+    assert found.scales[live].numpy() == pytest.approx(scales, abs=1e-5)
+    assert float(found.scales.sum()) == pytest.approx(float(scales.sum()), abs=1e-4)
+    more = sum(s * large.dense[:, i, None] * large.sae.W_dec[i] for i, s in zip(live, scales))  # noqa: B905
+    for document in range(DOCS):
+        here = torch.arange(N) // (N // DOCS) == document
+        assert float(found.without[document]) == pytest.approx(float((left[here] ** 2).sum()))
+        with_them = float(((left - more)[here] ** 2).sum())
+        assert float(found.inserted[document]) == pytest.approx(with_them, rel=1e-6)
+    assert found.scored.tolist() == [False, True] * (DOCS // 2)
+
+
+def test_the_scale_of_codes_changes_nothing() -> None:
+    x, small, large = pair("relu")
+    chosen = torch.ones(11, dtype=torch.bool)
+    shrunk = Made(large.sae, large.dense * torch.linspace(0.1, 3, 11, dtype=torch.float64))
+    one, other = inserted(x, small, large, chosen), inserted(x, small, shrunk, chosen)
+    torch.testing.assert_close(one.inserted, other.inserted, rtol=1e-6, atol=0)
+
+
+def test_inserting_nothing_changes_nothing() -> None:
+    x, small, large = pair("topk")
+    found = inserted(x, small, large, torch.zeros(11, dtype=torch.bool))
+    assert torch.equal(found.without, found.inserted)
+
+
+def test_a_row_is_found_again_when_every_peer_has_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(9, D, generator=generator, dtype=torch.float64)
+    peers = [
+        torch.cat([rows[:6], torch.randn(3, D, generator=generator, dtype=torch.float64)]),
+        torch.cat([-rows[:2], rows[3:]]),
+    ]
+    expected = [
+        all(max(cosine(row, other) for other in peer) >= 0.7 for peer in peers) for row in rows
+    ]
+    assert found_again(rows, peers, 0.7).tolist() == expected
+    assert True in expected
+    assert False in expected
+    assert not found_again(rows, [peers[0], rows[:0]], 0.7).any()
