@@ -1,0 +1,100 @@
+"""Whether an adapter or a metric keeps what it promises, for the tests of a plugin.
+
+    def test_it_conforms(tmp_path):
+        save_one(tmp_path)
+        check_adapter(my_format, tmp_path)
+
+`saebench-canon check REF|METRIC` prints the same as a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saebench_canon.errors import CanonError
+from saebench_canon.kit.findings import Finding, Report, report
+from saebench_canon.ref import Ref, is_bare_path
+
+if TYPE_CHECKING:
+    from saebench_canon.adapter import Adapter
+    from saebench_canon.plugins import Registry
+    from saebench_canon.scores import Metric
+
+__all__ = ["Finding", "Report", "check_adapter", "check_metric", "examine_adapter",
+           "examine_metric"]  # fmt: skip
+
+COUNT_DEAD = ("dead_share",)  # scores that dead latents may change, since they count them
+
+
+def check_adapter(
+    adapter: Adapter,
+    ref: str | Path | Ref,
+    *,
+    claim: Callable[[Path], str | None] | None = None,
+) -> Report:
+    """The findings on an adapter, looked at on one SAE that it loads.
+
+    `ref` may be a bare path; `claim` is the plugin's `canon_claim`, and the adapter's own `claim`
+    where none is given. Raises AssertionError with a sentence for each check that failed.
+    """
+    __tracebackhide__ = True
+    return examine_adapter(adapter, ref, claim=claim).assert_ok()
+
+
+def check_metric(
+    metric: Metric,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    except_scores: Iterable[str] = COUNT_DEAD,
+    registry: Registry | None = None,
+) -> Report:
+    """The findings on a metric, looked at on small SAEs and activations with planted directions.
+
+    `settings` other than the defaults; `except_scores` may change when dead latents are appended,
+    because they count them; `registry` has the inputs that the metric asks for, absent: those of
+    the installed plugins. Raises AssertionError with a sentence for each check that failed.
+    """
+    __tracebackhide__ = True
+    return examine_metric(
+        metric, settings=settings, except_scores=except_scores, registry=registry
+    ).assert_ok()
+
+
+def examine_adapter(
+    adapter: Adapter,
+    ref: str | Path | Ref,
+    *,
+    claim: Callable[[Path], str | None] | None = None,
+) -> Report:
+    """What `check_adapter` finds, without an error for what failed."""
+    from saebench_canon.kit.adapter_checks import CHECKS, Opened
+
+    text = str(ref)
+    if is_bare_path(text):
+        text = f"{adapter.scheme}:{text}"
+    found = ref if isinstance(ref, Ref) else Ref.parse(text)
+    if found.local:
+        found = found.within(Path.cwd())
+        if not found.path.exists():
+            raise CanonError(f"there is no file or folder {found.path}")
+    known = claim or getattr(adapter, "claim", None)
+    return report(str(ref), CHECKS, Opened(adapter, found, known))
+
+
+def examine_metric(
+    metric: Metric,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    except_scores: Iterable[str] = COUNT_DEAD,
+    registry: Registry | None = None,
+) -> Report:
+    """What `check_metric` finds, without an error for what failed."""
+    from saebench_canon.kit.metric_checks import CHECKS, Measured
+    from saebench_canon.plugins import load_registry
+
+    measured = Measured(
+        metric, settings or {}, frozenset(except_scores), registry or load_registry()
+    )
+    return report(metric.name, CHECKS, measured)
