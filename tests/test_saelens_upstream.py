@@ -289,6 +289,7 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "3 topk": ("topk", {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 5}}),
     "4 gated": ("gated", {"architecture": "gated", "activation_fn_str": "relu"}),
     "4 jumprelu": ("jumprelu", {"architecture": "jumprelu", "normalize_activations": False}),
+    "5 jumprelu": ("jumprelu", {"architecture": "jumprelu", "rescale_acts_by_decoder_norm": True}),
     "5 topk": (
         "topk",
         {
@@ -317,10 +318,13 @@ def test_a_configuration_from_before_version_6(
     check(ADAPTER.load(local(tmp_path)), theirs, kind=described.normalize)
 
 
-def test_logarithms_of_thresholds_in_older_training_checkpoints(lens: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logarithms_of_thresholds_in_older_training_checkpoints(
+    lens: Any, tmp_path: Path, dtype: torch.dtype
+) -> None:
     built(lens, TRAINING["jumprelu"](lens), kind="TrainingSAE").save_model(tmp_path)
     weights = load_file(tmp_path / "sae_weights.safetensors")
-    weights["log_threshold"] = weights["threshold"].log()
+    weights["log_threshold"] = weights["threshold"].log().to(dtype)
     both = ADAPTER.identity(local(tmp_path))
     save_file(weights, tmp_path / "sae_weights.safetensors")
     with pytest.raises(CanonError, match="threshold, which is no part of the format"):

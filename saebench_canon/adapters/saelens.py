@@ -77,7 +77,7 @@ class SaeLensAdapter:
                 hint="Save it in SAELens' format and name its folder.",
             )
         _check_memory(told.d, told.width, ref)
-        sae = told.fold(where=str(ref))
+        sae = form.fold_object(told, where=str(ref))
         return sae.to(device, getattr(torch, dtype) if isinstance(dtype, str) else dtype)
 
     def list(self) -> Iterator[str]:

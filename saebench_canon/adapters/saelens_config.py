@@ -20,6 +20,7 @@ ARCHITECTURES: dict[str, Activation] = {
     "matryoshka_batchtopk": "batchtopk",
 }
 _TRANSCODER = "a transcoder reconstructs other activations than those it reads"
+_SELECTING = ("topk", "batchtopk", "matryoshka_batchtopk")  # have k, and may rescale
 REFUSED = {
     "abstopk": "its codes are signed, so a latent has no one direction",
     "matching_pursuit": "its codes come from a search, not from an encoder and one activation",
@@ -110,7 +111,7 @@ def parse_config(raw: Mapping[str, Any], *, where: str, input_scale: float | Non
         width=width,
         k=k if isinstance(k, int | float) and not isinstance(k, bool) else None,
         apply_b_dec_to_input=_flag(raw, "apply_b_dec_to_input", where, default=True),
-        rescale=_flag(raw, "rescale_acts_by_decoder_norm", where),
+        rescale=_flag(raw, "rescale_acts_by_decoder_norm", where) and architecture in _SELECTING,
         normalize=normalize,
         input_scale=scale,
         finetuned=_flag(raw, "finetuning_scaling_factor", where),
@@ -141,7 +142,7 @@ def _architecture(raw: Mapping[str, Any], *, old: bool, where: str) -> tuple[str
             where=where,
             hint=f"There is {', '.join(sorted(ARCHITECTURES))}.",
         )
-    if architecture in ("topk", "batchtopk", "matryoshka_batchtopk") and not _counts(k):
+    if architecture in _SELECTING and not _counts(k):
         raise CanonError(f"k is {k!r}, not a number above 0", where=where)
     return architecture, k
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,11 +115,9 @@ def object_parameters(sae: Any, *, where: str) -> Parameters:
         for name, each in source.state.items()
     }
     tensors = Tensors(source.path, held)
-    try:
+    with _named(where):
         told = parameters(config, tensors)
         told.check()
-    except CanonError as error:
-        raise CanonError(error.what, where=where, hint=error.hint) from error
     if tensors.unasked:
         raise CanonError(
             f"it holds {tensors.unasked[0]}, which no SAE of its architecture does", where=where
@@ -139,7 +138,22 @@ def from_object(sae: Any, *, where: str) -> CanonicalSAE:
             where=where,
             hint="Save it and name its folder.",
         )
-    return told.fold(where=where)
+    return fold_object(told, where=where)
+
+
+def fold_object(told: Parameters, *, where: str) -> CanonicalSAE:
+    """The canonical form of what an object computes."""
+    with _named(where):
+        return told.fold(where=where)
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Says what is wrong inside of the object: its tensors lie in no file."""
+    try:
+        yield
+    except CanonError as error:
+        raise CanonError(error.what, where=where, hint=error.hint) from error
 
 
 @dataclass(frozen=True)
