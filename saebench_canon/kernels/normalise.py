@@ -30,7 +30,7 @@ def normalise(x: Tensor, kind: Normalisation | None) -> Normalised:
 
     `layer_norm`: mean over d to 0 and standard deviation (n − 1) to 1, what SAELens calls so and
     the BatchTopK repository `input_unit_norm`; 1e-5 is added to the divisor, and not undone.
-    `constant_norm_rescale`: norm √d.
+    `constant_norm_rescale`: norm √d; a zero vector stays one.
     """
     if kind in (None, "none"):
         return Normalised(x, 0.0, 1.0)
@@ -38,5 +38,5 @@ def normalise(x: Tensor, kind: Normalisation | None) -> Normalised:
         mean = x.mean(dim=1, keepdim=True)
         std = x.std(dim=1, keepdim=True)
         return Normalised((x - mean) / (std + EPSILON), mean, std)
-    factor: Tensor = x.shape[1] ** 0.5 / torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return Normalised(x * factor, 0.0, 1 / factor)
+    scale: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True) / x.shape[1] ** 0.5
+    return Normalised(x / torch.where(scale > 0, scale, 1), 0.0, scale)
