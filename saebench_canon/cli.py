@@ -11,6 +11,7 @@ from saebench_canon import __version__
 from saebench_canon.errors import CanonError
 
 USAGE_ERROR = 4
+KIT = ("check", "new", "schema")
 EPILOG = """
 exit codes are pytest's: 0 all measured and gates hold, 1 a case failed or a gate did not hold,
 2 interrupted, 3 internal error, 4 wrong usage or a bad suite, 5 nothing selected
@@ -41,10 +42,10 @@ def _answer(words: list[str]) -> int:
         options = _parser().parse_args(words)
     except SystemExit as stop:
         return USAGE_ERROR if stop.code else 0
-    from saebench_canon import commands
+    from saebench_canon import commands, commands_kit
 
-    getattr(commands, options.command)(options)
-    return 0
+    home = commands_kit if options.command in KIT else commands
+    return getattr(home, options.command)(options) or 0
 
 
 def _positive(text: str) -> int:
@@ -86,9 +87,22 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("plugins", help="what is plugged in, and what is broken")
     commands.add_parser("doctor", help="versions, devices, store, hub: what works here")
 
+    check = commands.add_parser("check", help="whether an adapter or a metric conforms")
+    check.add_argument("what", metavar="REF|METRIC", help="an SAE of the adapter, or a metric")
+    check.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
+    check.add_argument("--except", action="append", default=[], dest="except_scores",
+                       metavar="SCORE", help="a score that dead latents may change")  # fmt: skip
+
+    new = commands.add_parser("new", help="write the start of an adapter, a metric or a suite")
+    new.add_argument("kind", choices=["adapter", "metric", "suite"])
+    new.add_argument("name")
+    new.add_argument("--to", default=".", metavar="DIR", help="the folder to write into")
+
+    commands.add_parser("schema", help="the JSON schema of suite files, for editors")
+
     for name in ("plan", "show", "doctor"):
         commands.choices[name].add_argument("--store", default=".canon", metavar="DIR")
-    for name in ("plan", "show", "ls", "plugins", "doctor"):
+    for name in ("plan", "show", "ls", "plugins", "doctor", *KIT):
         commands.choices[name].add_argument(
             "--plugin", action="append", default=[], metavar="FILE", help="a one-file plugin"
         )

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from saebench_canon.errors import CanonError, nearest
 
 T = TypeVar("T")
-_MISSING = object()
+MISSING = object()
 _WORDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false",
           dict: "a table", list: "a list"}  # fmt: skip
+
+# Called with each key that a parser asks for: where, key, type, default or MISSING, choices.
+Noting = Callable[[str, str, type, Any, tuple[str, ...]], None]
+noting: ContextVar[Noting | None] = ContextVar("noting", default=None)
 
 
 class Table:
@@ -23,11 +28,11 @@ class Table:
         self.where = where
         self._asked: set[str] = set()
 
-    def take(self, key: str, kind: type[T], default: Any = _MISSING) -> T:
+    def take(self, key: str, kind: type[T], default: Any = MISSING) -> T:
         """The value of a key, checked; the default stands where the key is absent."""
-        self._asked.add(key)
+        self._note(key, kind, default)
         if key not in self.values:
-            if default is _MISSING:
+            if default is MISSING:
                 raise CanonError(f"'{key}' is missing", where=self.where)
             return default  # type: ignore[no-any-return]
         value = self.values[key]
@@ -44,11 +49,17 @@ class Table:
     def choice(self, key: str, literal: Any, default: str) -> str:
         """One of the strings of a Literal."""
         value = self.take(key, str, default)
+        self._note(key, str, default, get_args(literal))
         if value not in get_args(literal):
             raise CanonError(
                 f"'{key}' is '{value}'", where=self.where, hint=nearest(value, get_args(literal))
             )
         return value
+
+    def _note(self, key: str, kind: type, default: Any, choices: tuple[str, ...] = ()) -> None:
+        self._asked.add(key)
+        if (note := noting.get()) is not None:
+            note(self.where, key, kind, default, choices)
 
     def finish(self, also: Iterable[str] = ()) -> None:
         """Refuse keys that were never asked for, naming the nearest that exist."""

@@ -61,18 +61,21 @@ class Place:
     def flip(self) -> None:
         """Change the byte; an archive is written anew, so that its checksums are right."""
         if self.member is None:
-            content = bytearray(self.file.read_bytes())
-            content[self.at] ^= 0x10
-            self.file.write_bytes(bytes(content))
+            self.file.write_bytes(_flipped(self.file.read_bytes(), self.at))
             return
         with zipfile.ZipFile(self.file) as archive:
             members = [(each, archive.read(each)) for each in archive.infolist()]
         with zipfile.ZipFile(self.file, "w") as archive:
             for info, content in members:
-                changed = bytearray(content)
-                if info.filename == self.member:
-                    changed[self.at] ^= 0x10
-                archive.writestr(info, bytes(changed))
+                is_it = info.filename == self.member
+                archive.writestr(info, _flipped(content, self.at) if is_it else content)
+
+
+def _flipped(content: bytes, at: int) -> bytes:
+    """The bytes with one of them changed."""
+    changed = bytearray(content)
+    changed[at] ^= 0x10
+    return bytes(changed)
 
 
 def places(copy: Copy) -> list[Place]:

@@ -98,7 +98,7 @@ def random_states() -> dict[str, bytes]:
         "numpy.random": pickle.dumps(numpy.random.get_state()),
         "torch": torch.random.get_rng_state().numpy().tobytes(),
     }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         states["torch.cuda"] = torch.cuda.get_rng_state().numpy().tobytes()
     return states
 

@@ -1,0 +1,186 @@
+"""The JSON schema of suite files, drawn from the parsers, the metrics and the trainers.
+
+An example suite with every kind of table is parsed, and what the parsers ask its tables for is
+noted: keys, types, choices, defaults. Only what a parser takes apart by hand is written here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from saebench_canon import __version__
+from saebench_canon.plugins import Registry
+from saebench_canon.scores import Metric
+from saebench_canon.suite import parse_suite
+from saebench_canon.toml_table import MISSING, noting
+
+Schema = dict[str, Any]
+
+TYPES: dict[type, str] = {
+    str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array",
+    tuple: "array",
+}  # fmt: skip
+WORDS = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+VALUE: Schema = {"type": ["string", "number", "boolean"]}  # of an axis
+WHOLE = ["sae", "metric"]  # tables that a suite has, unless it is laid over another that has them
+EXTENDS: Schema = {"type": "string", "description": "The suite that this one is laid over."}
+
+
+def suite_schema(registry: Registry) -> Schema:
+    """The schema of suite files under a registry: its metrics and trainers are the known ones."""
+    asked = _asked(registry)
+    tables = {kind: _table(keys) for kind, keys in asked.items()}
+    tables["suite"]["properties"]["extends"] = EXTENDS
+    sae, metric = tables["sae"]["properties"], tables["metric"]["properties"]
+    sae["train"] = _train(registry)
+    sae["axes"] = {
+        "type": "object",
+        "additionalProperties": {**_list(VALUE), "minItems": 1, "uniqueItems": True},
+    }
+    sae["exclude"] = _list({"type": "object", "additionalProperties": VALUE})
+    metric["name"] = {"enum": list(registry.metrics)}
+    metric["where"] = {"type": "object", "additionalProperties": VALUE}
+    metric["seeds"] |= {"minItems": 1, "uniqueItems": True}
+    tables["metric"]["allOf"] = [_settings_of(each) for each in registry.metrics.values()]
+    tables["reference"]["properties"]["values"] = {
+        "type": "object",
+        "additionalProperties": {"type": "number"},
+    }
+    tables["reference"]["properties"]["where"] = metric["where"]
+    top: Schema = {"extends": EXTENDS}
+    for key, told in asked["top"].items():
+        one = {"$ref": f"#/$defs/{key}"}
+        named = {"type": "object", "additionalProperties": one}
+        top[key] = _list(one) if told["type"] == "array" else one if key == "suite" else named
+    del tables["top"]
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": f"A suite of saebench-canon {__version__}",
+        "type": "object",
+        "properties": top,
+        "additionalProperties": False,
+        "if": {"not": {"anyOf": [
+            {"required": ["extends"]},
+            {"required": ["suite"], "properties": {"suite": {"required": ["extends"]}}},
+        ]}},
+        "then": {
+            "required": WHOLE,
+            "properties": {
+                kind: {"items": {"required": tables[kind].pop("required")}} for kind in WHOLE
+            },
+        },
+        "$defs": tables,
+    }  # fmt: skip
+
+
+def _asked(registry: Registry) -> dict[str, dict[str, Schema]]:
+    """What parsers ask of each kind of table, by key."""
+    asked: dict[str, dict[str, Schema]] = {}
+    with _noted() as notes:
+        parse_suite(_example(registry), registry, file="example")
+    for where, key, kind, default, choices in notes:
+        table = re.search(r"\[+(\w+)", where)
+        told: Schema = {"enum": list(choices)} if choices else {"type": TYPES[kind]}
+        if isinstance(default, list) and default:
+            told["items"] = {"type": TYPES[type(default[0])]}
+        if default is MISSING:
+            told["required"] = True  # taken out by _table
+        elif default not in (None, {}, []):
+            told["default"] = default
+        asked.setdefault(table[1] if table else "top", {})[key] = told
+    for name in ("label", "over"):  # theirs depend on the metric
+        asked["metric"][name].pop("default", None)
+    asked["suite"]["name"].pop("default", None)  # the file's
+    return asked
+
+
+@contextmanager
+def _noted() -> Iterator[list[tuple[str, str, type, Any, tuple[str, ...]]]]:
+    """What parsers ask for inside the block."""
+    notes: list[tuple[str, str, type, Any, tuple[str, ...]]] = []
+    token = noting.set(lambda *note: notes.append(note))
+    try:
+        yield notes
+    finally:
+        noting.reset(token)
+
+
+def _example(registry: Registry) -> dict[str, Any]:
+    """A suite with a table of every kind."""
+    arch, trainer = next(iter(registry.trainers.items()))
+    metric = next(each for each in registry.metrics.values() if each.of == "sae")
+    score = f"{metric.name}.{metric.scores[0].name}"
+    source = {"model": "packaged:tiny-lm", "hook": "blocks.0.hook_resid_pre",
+              "text": "packaged:python-docs", "holdout": 0.1, "normalize": "none"}  # fmt: skip
+    return {
+        "suite": {},
+        "data": {"it": source},
+        "sae": [{
+            "name": "w{width}", "data": "it", "axes": {"width": [8, 16]},
+            "train": {"arch": arch, **({"k": 2} if "k" in trainer.settings else {})},
+        }],
+        "metric": [{"name": metric.name}],
+        "gate": [{"score": score, "require": ">= 0"}],
+        "reference": [{"score": score, "axis": "width", "values": {"8": 1.0}, "source": "nobody"}],
+    }  # fmt: skip
+
+
+def _table(keys: Mapping[str, Schema]) -> Schema:
+    """A table of these keys and no others."""
+    needed = [key for key, told in keys.items() if told.get("required") is True]
+    bare = {
+        key: {name: each for name, each in told.items() if name != "required"}
+        for key, told in keys.items()
+    }
+    table = {"type": "object", "properties": bare, "additionalProperties": False}
+    return {**table, "required": needed} if needed else table
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _settings_of(metric: Metric) -> Schema:
+    """The settings that go with a metric's name."""
+    settings = {
+        name: _setting(default, metric.kinds.get(name)) for name, default in metric.settings.items()
+    }
+    return {
+        "if": {"required": ["name"], "properties": {"name": {"const": metric.name}}},
+        "then": {
+            "properties": {
+                "name": {"description": metric.help.partition("\n")[0]},
+                "settings": _table(settings),
+            }
+        },
+    }
+
+
+def _train(registry: Registry) -> Schema:
+    """Every trainer's settings, and a table of its own for each."""
+    shared: Schema = {
+        "arch": {"enum": list(registry.trainers)},
+        "width": {"type": "integer", "minimum": 1},
+        "seed": {"type": "integer", "default": 0},
+    }
+    own: Schema = {}
+    for name, trainer in registry.trainers.items():
+        settings = {key: _setting(default) for key, default in trainer.settings.items()}
+        own[name] = {**_table(settings), "description": trainer.help.partition("\n")[0]}
+        for key, told in settings.items():
+            kept = shared.setdefault(key, dict(told))
+            for each in [each for each in kept if kept[each] != told.get(each)]:
+                del kept[each]  # theirs differ
+    return _table({**shared, **own})
+
+
+def _setting(default: Any, annotation: str | None = None) -> Schema:
+    """The schema of a setting: of its default's type or, where that is None, its annotation's."""
+    if default is not None:
+        told = list(default) if isinstance(default, tuple) else default
+        return {"type": TYPES[type(default)], "default": told}
+    words = [WORDS[each.strip()] for each in (annotation or "").split("|") if each.strip() in WORDS]
+    return {"type": words} if words else {}
