@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoints import saelens
 from safetensors.torch import load_file, save_file
 
 from saebench_canon.acts import Acts
@@ -20,6 +21,7 @@ from saebench_canon.adapters.saelens import SaeLensAdapter
 from saebench_canon.calibration import calibrate
 from saebench_canon.errors import CanonError, NotOffline
 from saebench_canon.ref import Ref
+from saebench_canon.testing import check_adapter
 
 ADAPTER = SaeLensAdapter()
 D, M, N = 8, 24, 200
@@ -349,6 +351,11 @@ def test_a_hub_sae_cannot_be_calibrated(cache: Path) -> None:
 def test_a_hub_name_does_not_lead_out_of_the_cache(cache: Path) -> None:
     with pytest.raises(CanonError, match="names no repository"):
         ADAPTER.load(Ref.parse("saelens://owner/name/../../elsewhere"))
+
+
+@pytest.mark.parametrize("architecture", ["standard", "topk", "jumprelu", "gated", "batchtopk"])
+def test_it_keeps_what_an_adapter_promises(tmp_path: Path, architecture: str) -> None:
+    check_adapter(ADAPTER, saelens(architecture, k=3)(tmp_path / "sae"))
 
 
 def test_describing_needs_neither_torch_nor_saelens(folder: Path) -> None:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.adapter import Description
@@ -34,6 +35,10 @@ class SaeLensAdapter:
     """Loads `saelens:FOLDER`, `saelens://RELEASE/ID[@revision]`, `saelens://OWNER/NAME/FOLDER`."""
 
     scheme = "saelens"
+
+    def claim(self, path: Path) -> str | None:
+        """The ref of a folder of SAELens, or of one of its files."""
+        return form.LOCAL.claim(path)
 
     def identity(self, ref: Ref) -> str:
         """A digest of a folder's content; a hub SAE's name and revision as they are written.
