@@ -12,7 +12,9 @@ from saebench_canon.errors import CanonError
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.sae import CanonicalSAE, row_norms
 
-AGREES = 1e-4  # largest relative error between an object's decode and codes times rows plus bias
+AGREES = 1e-4  # largest relative error between what an object gives and what it should
+ALONE = 0.02  # the same between codes of a token alone and in a batch, which rounding tells apart
+SIZES = (0.3, 1.0, 10.0)  # of the activations that an object is tried on
 
 
 class AnySAE(Protocol):
@@ -22,7 +24,7 @@ class AnySAE(Protocol):
     b_dec: Tensor  # [d]
 
     def encode(self, x: Tensor) -> Tensor:
-        """Codes [n, m] of activations [n, d]."""
+        """Codes [n, m] of activations [n, d], which it gets in the dtype and place of W_dec."""
 
     def decode(self, codes: Tensor) -> Tensor:
         """Reconstructions [n, d] of codes [n, m]."""
@@ -39,9 +41,9 @@ class WrappedEncoder:
     def dense(self, x: Tensor) -> Tensor:
         """Codes [n, m] of activations [n, d]."""
         home = self.sae.W_dec
-        with torch.no_grad():
-            codes = self.sae.encode(x.to(device=home.device, dtype=home.dtype))
-        return codes.to(device=x.device, dtype=self.norms.dtype) * self.norms
+        with torch.no_grad():  # a copy, since an encode may work in place
+            codes = self.sae.encode(x.to(device=home.device, dtype=home.dtype, copy=True))
+        return codes.to_dense().to(device=x.device, dtype=self.norms.dtype) * self.norms
 
     def sparse(self, x: Tensor) -> Codes:
         """The positive codes of activations [n, d]."""
@@ -78,6 +80,8 @@ def canonical(sae: object, *, name: str | None = None) -> CanonicalSAE:
 
 @torch.no_grad()
 def _wrap(sae: AnySAE, where: str) -> CanonicalSAE:
+    for name in ("W_dec", "b_dec"):
+        _check_tensor(getattr(sae, name), name, where)
     rows, b = sae.W_dec.detach(), sae.b_dec.detach()
     if rows.ndim != 2 or b.shape != rows.shape[1:]:
         raise CanonError(
@@ -85,45 +89,89 @@ def _wrap(sae: AnySAE, where: str) -> CanonicalSAE:
             where=where,
         )
     dtype = torch.float64 if rows.dtype == torch.float64 else torch.float32
-    norms = row_norms(rows.to(dtype), where)
+    slack = max(AGREES, 2 * torch.finfo(rows.dtype).eps)
     x = _probe(rows, b)
-    codes = sae.encode(x)
-    if codes.shape != (len(x), len(rows)):
+    rows, b = rows.to(dtype), b.to(device=rows.device, dtype=dtype)
+    norms = row_norms(rows, where)
+    raw = _called(sae, "encode", x, where)
+    codes = _checked(raw, x, rows, where)
+    if _differ(codes @ rows + b, _called(sae, "decode", raw, where), slack):
+        raise CanonError("its decode is not codes times W_dec plus b_dec", where=where)
+    if _differ(codes, _called(sae, "encode", x, where), slack):
         raise CanonError(
-            f"encode gives shape {list(codes.shape)} where [n, {len(rows)}] is expected",
+            "its codes of one activation are others at every call",
+            where=where,
+            hint="If it is a module in training mode, call its eval().",
+        )
+    alone = [(slice(row, row + 1), ALONE) for row in range(len(SIZES))]
+    for part, allowed in [(slice(len(x) // 2), slack), *alone]:
+        if _differ(codes[part], _called(sae, "encode", x[part], where), allowed):
+            raise CanonError(
+                "a token's codes depend on the other tokens of its batch",
+                where=where,
+                hint="Give it a threshold for inference.",
+            )
+    linear = getattr(sae, "W_enc", None)
+    if not isinstance(linear, Tensor) or not _is_linear(linear.detach(), x, codes, slack):
+        linear = None
+    folded = None if linear is None else linear.detach().to(norms) * norms
+    return CanonicalSAE(rows / norms[:, None], b.clone(), WrappedEncoder(sae, norms, folded))
+
+
+def _check_tensor(value: object, name: str, where: str) -> None:
+    """Refuse what is no tensor of floating point numbers."""
+    if not isinstance(value, Tensor):
+        raise CanonError(
+            f"{name} is of type {type(value).__name__}, not a tensor of torch",
+            where=where,
+            hint="torch.as_tensor makes one, and encode and decode take and give tensors.",
+        )
+    if not value.is_floating_point() or value.is_meta:
+        kind = "on the meta device" if value.is_meta else f"of {value.dtype}"
+        raise CanonError(f"{name} is {kind}, not of floating point numbers", where=where)
+
+
+def _called(sae: AnySAE, method: str, argument: Tensor, where: str) -> Tensor:
+    """What an object's encode or decode gives for a copy of the argument."""
+    try:
+        given: object = getattr(sae, method)(argument.clone())
+    except Exception as error:  # somebody's own code
+        told = (str(error).strip().splitlines() or [""])[0]
+        raise CanonError(
+            f"{method} of a tensor {list(argument.shape)} of {argument.dtype} fails "
+            f"({type(error).__name__}: {told})",
+            where=where,
+        ) from error
+    if not isinstance(given, Tensor):
+        raise CanonError(f"{method} gives a {type(given).__name__}, not a tensor", where=where)
+    return given
+
+
+def _checked(raw: Tensor, x: Tensor, rows: Tensor, where: str) -> Tensor:
+    """An object's codes as dense ones [n, m] in the rows' precision."""
+    if raw.shape != (len(x), len(rows)):
+        raise CanonError(
+            f"encode gives shape {list(raw.shape)} where [n, {len(rows)}] is expected",
             where=where,
         )
+    codes = raw.to_dense().to(rows)
     if not torch.isfinite(codes).all():
         raise CanonError("encode gives codes that are not finite", where=where)
     if (codes < 0).any():
         raise CanonError("its codes can be negative, so a latent has no one direction", where=where)
-    if _differ(codes @ rows + b, sae.decode(codes)):
-        raise CanonError("its decode is not codes times W_dec plus b_dec", where=where)
-    if _differ(sae.encode(x[: len(x) // 2]), codes[: len(x) // 2]):
-        raise CanonError(
-            "a token's codes depend on the other tokens of its batch",
-            where=where,
-            hint="Give it a threshold for inference.",
-        )
-    linear = getattr(sae, "W_enc", None)
-    if not isinstance(linear, Tensor) or not _is_linear(linear.detach(), x, codes):
-        linear = None
-    folded = None if linear is None else linear.detach().to(dtype) * norms
-    return CanonicalSAE(
-        rows.to(dtype) / norms[:, None], b.to(dtype).clone(), WrappedEncoder(sae, norms, folded)
-    )
+    return codes
 
 
 def _probe(rows: Tensor, b: Tensor) -> Tensor:
     """Random activations [96, d] of several sizes around the bias, the same at every call."""
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(96, rows.shape[1], generator=generator)
-    sizes = torch.tensor([0.3, 1.0, 10.0]).repeat(32)[:, None]
-    probe: Tensor = b + (noise * sizes).to(rows)
+    noise = torch.randn(32 * len(SIZES), rows.shape[1], generator=generator)
+    sizes = torch.tensor(SIZES).repeat(32)[:, None]
+    probe: Tensor = b.to(rows) + (noise * sizes).to(rows)
     return probe
 
 
-def _is_linear(weights: Tensor, x: Tensor, codes: Tensor) -> bool:
+def _is_linear(weights: Tensor, x: Tensor, codes: Tensor, slack: float) -> bool:
     """Whether active codes are x times the weights plus a constant of the latent."""
     if weights.shape != (x.shape[1], codes.shape[1]):
         return False
@@ -131,13 +179,14 @@ def _is_linear(weights: Tensor, x: Tensor, codes: Tensor) -> bool:
     counts = active.sum(dim=0)
     if not (counts > 1).any():
         return False
-    rest = torch.where(active, codes - x @ weights, 0)
+    rest = torch.where(active, codes - x.to(codes) @ weights.to(codes), 0)
     spread = torch.where(active, rest - rest.sum(dim=0) / counts.clamp(min=1), 0)
-    return bool(spread.norm() <= AGREES * codes.norm())
+    return bool(spread.norm() <= slack * codes.norm())
 
 
-def _differ(ours: Tensor, theirs: Tensor) -> bool:
-    if ours.shape != theirs.shape:
+def _differ(ours: Tensor, given: Tensor, slack: float) -> bool:
+    if ours.shape != given.shape:
         return True
+    theirs = given.to_dense().to(ours)
     # not "<=": a difference that is not a number is one
-    return not bool((ours - theirs).norm() <= AGREES * theirs.norm().clamp(min=1e-6))
+    return not bool((ours - theirs).norm() <= slack * theirs.norm().clamp(min=1e-6))

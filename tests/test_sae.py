@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -234,11 +236,11 @@ def test_k_beyond_the_width_is_refused(k: int | None) -> None:
 class Plain(nn.Module):
     """Somebody's own ReLU SAE."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         raw = parameters(2)
         for key, value in raw.items():
-            setattr(self, key, nn.Parameter(value.float()))
+            setattr(self, key, nn.Parameter(value.to(dtype)))
 
     def encode(self, x: Tensor) -> Tensor:
         return (x @ self.W_enc + self.b_enc).relu()
@@ -258,35 +260,124 @@ def test_any_object_is_an_sae() -> None:
     assert canonical(sae) is sae
 
 
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str
+)
+def test_an_object_gets_activations_in_its_own_precision(dtype: torch.dtype) -> None:
+    plain, x = Plain(dtype), inputs(2).float()
+    got: list[torch.dtype] = []
+    encode = plain.encode
+    plain.encode = lambda x: got.append(x.dtype) or encode(x)  # type: ignore[method-assign]
+    sae = canonical(plain)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    assert sae.W_dec.dtype == sae.encode(x).dtype == wide
+    assert set(got) == {dtype}
+    assert sae.encoder is not None
+    theirs = encode(x.to(dtype)).to(wide) * plain.W_dec.to(wide).norm(dim=1)
+    torch.testing.assert_close(sae.encode(x), theirs)
+
+
+def test_plain_tensors_serve_as_parameters_do() -> None:
+    plain, bare = Plain(), SimpleNamespace()
+    for name in ("W_dec", "b_dec", "W_enc"):
+        setattr(bare, name, getattr(plain, name).detach())
+    bare.encode, bare.decode = plain.encode, plain.decode
+    x = inputs(2).float()
+    assert torch.equal(canonical(bare).encode(x), canonical(plain).encode(x))
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr], ids=str)
+def test_codes_may_come_sparse(layout: torch.layout) -> None:
+    plain, x = Plain(), inputs(2).float()
+    dense = canonical(Plain())
+    encode = plain.encode
+    plain.encode = lambda x: encode(x).detach().to_sparse(layout=layout)  # type: ignore[method-assign]
+    plain.decode = lambda codes: codes.to_dense() @ plain.W_dec + plain.b_dec  # type: ignore[method-assign]
+    sae = canonical(plain)
+    assert torch.equal(sae.encode(x), dense.encode(x))
+    assert torch.equal(sae.encode_sparse(x).dense(), dense.encode(x))
+
+
+def test_an_encode_that_works_in_place_leaves_the_activations_alone() -> None:
+    plain, x = Plain(), inputs(2).float()
+
+    def encode(x: Tensor) -> Tensor:
+        x -= 1
+        return (x @ plain.W_enc + plain.b_enc).relu()
+
+    plain.encode = encode  # type: ignore[method-assign]
+    sae, before = canonical(plain), x.clone()
+    assert torch.equal(sae.encode(x), sae.encode(x))
+    assert torch.equal(x, before)
+
+
 def test_an_encoder_that_is_not_linear_is_none() -> None:
     plain = Plain()
     plain.encode = lambda x: (x @ plain.W_enc + plain.b_enc).relu() ** 2  # type: ignore[method-assign]
     assert canonical(plain).encoder is None
 
 
-def batch_topk(plain: Plain) -> object:
-    def encode(x: Tensor) -> Tensor:
-        pre = (x @ plain.W_enc + plain.b_enc).relu()
-        return pre * (pre >= pre.flatten().topk(len(x)).values[-1])
+def batch_topk(k: int):  # type: ignore[no-untyped-def]
+    def made(plain: Plain) -> object:
+        def encode(x: Tensor) -> Tensor:
+            pre = (x @ plain.W_enc + plain.b_enc).relu()
+            return pre * (pre >= pre.flatten().topk(k * len(x)).values[-1])
 
-    return encode
+        return encode
+
+    return made
+
+
+def fails(plain: Plain) -> object:
+    def method(x: Tensor) -> Tensor:
+        raise ValueError("no such shape\nsecond line")
+
+    return method
+
+
+def dropping(plain: Plain) -> object:
+    generator = torch.Generator().manual_seed(0)
+    encode = plain.encode
+    return lambda x: encode(x) * (torch.rand(len(x), M, generator=generator) < 0.5)
 
 
 @pytest.mark.parametrize(
-    ("method", "change", "says"),
+    ("name", "change", "says"),
     [
         ("encode", lambda p: lambda x: x @ p.W_enc, "negative"),
         ("encode", lambda p: lambda x: x, "shape"),
-        ("encode", batch_topk, "other tokens"),
+        ("encode", batch_topk(1), "other tokens"),
+        ("encode", batch_topk(2), "other tokens"),
+        ("encode", batch_topk(5), "other tokens"),
+        ("encode", lambda p: lambda x: ((x - x.mean(0)) @ p.W_enc).relu(), "other tokens"),
+        ("encode", lambda p: lambda x: ((x @ p.W_enc).relu(), {}), "encode gives a tuple"),
+        ("encode", lambda p: lambda x: None, "encode gives a NoneType"),
+        ("encode", lambda p: lambda x: (x @ p.W_enc).relu().detach().numpy(), "gives a ndarray"),
+        ("encode", lambda p: lambda x: (x @ p.W_enc).relu() / 0, "codes that are not finite"),
+        ("encode", dropping, r"others at every call.*eval\(\)"),
+        ("encode", fails, r"encode of a tensor \[96, 6\] of torch\.float32 fails \(ValueError: no"),
+        ("encode", lambda p: 3, "encode of a tensor.*fails"),
+        ("decode", fails, r"decode of a tensor \[96, 11\] of torch\.float32 fails"),
+        ("decode", lambda p: lambda codes, mean: codes, r"decode of a tensor.*fails \(TypeError"),
         ("decode", lambda p: lambda codes: codes @ p.W_dec, "W_dec plus b_dec"),
         ("decode", lambda p: lambda codes: codes @ p.W_dec * float("nan"), "W_dec plus b_dec"),
+        ("W_dec", lambda p: p.W_dec.detach().numpy(), "W_dec is of type ndarray, not a tensor"),
+        ("b_dec", lambda p: None, "b_dec is of type NoneType"),
+        ("W_dec", lambda p: torch.ones(M, D, dtype=torch.int64), r"W_dec is of torch\.int64"),
+        ("W_dec", lambda p: torch.ones(M, D, device="meta"), "W_dec is on the meta device"),
+        ("W_dec", lambda p: p.W_dec.detach().T, r"W_dec has shape \[6, 11\]"),
+        ("W_dec", lambda p: torch.zeros(M, D), "11 rows of zeros"),
+        ("W_dec", lambda p: torch.full((M, D), float("nan")), "W_dec holds a value"),
     ],
 )
-def test_an_object_without_a_canonical_form_is_refused(method, change, says) -> None:  # type: ignore[no-untyped-def]
+def test_an_object_without_a_canonical_form_is_refused(name, change, says) -> None:  # type: ignore[no-untyped-def]
     plain = Plain()
-    setattr(plain, method, change(plain))
+    told = SimpleNamespace(**{
+        each: getattr(plain, each) for each in ("W_enc", "W_dec", "b_dec", "encode", "decode")
+    })  # fmt: skip
+    setattr(told, name, change(plain))
     with pytest.raises(CanonError, match=says):
-        canonical(plain, name="mine")
+        canonical(told, name="mine")
 
 
 def test_an_object_that_is_no_sae_is_refused() -> None:
