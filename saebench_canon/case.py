@@ -90,7 +90,7 @@ def _case(
         label=spec.label,
         over=spec.over,
         subject=subject,
-        peers=_peers(suite, spec, subject[-1]),
+        peers=_peers(suite, spec, subject),
         data=data[subject[-1].data] if subject[-1].data is not None else None,
         settings=spec.settings,
         seed=seed,
@@ -116,15 +116,15 @@ def _subjects(suite: Suite, spec: MetricSpec) -> Iterator[tuple[SaeSpec, ...]]:
     return along(saes, axis)
 
 
-def _peers(suite: Suite, spec: MetricSpec, sae: SaeSpec) -> tuple[SaeSpec, ...]:
-    """The SAEs that differ from the given one only in the peers' axis."""
-    axis = spec.peers
+def _peers(suite: Suite, spec: MetricSpec, subject: tuple[SaeSpec, ...]) -> tuple[SaeSpec, ...]:
+    """The SAEs outside the subject that differ from its last one only in the peers' axis."""
+    axis, sae = spec.peers, subject[-1]
     if axis is None or axis not in sae.axes:
         return ()
     return tuple(
         other
         for other in suite.saes
-        if other is not sae
+        if other not in subject
         and other.data == sae.data
         and without(other.axes, axis) == without(sae.axes, axis)
     )

@@ -9,6 +9,7 @@ import torch
 from brute_force import Made, cosine, live, made, mse, rebuilt, stitched
 from torch import Tensor
 
+from saebench_canon.kernels.greedy import greedy
 from saebench_canon.kernels.interpolation import Graph, graph, paths, steps_of, union
 
 N, D, M0, M1 = 60, 5, 7, 12
@@ -100,3 +101,34 @@ def test_every_point_is_the_stitched_sae_computed_anew(kind: str, block: int) ->
             assert float(path.l0[at]) == pytest.approx(float(active) / N)
         assert float(path.mse[0]) == pytest.approx(mse(x, rebuilt(small)))
         assert float(path.mse[-1]) == pytest.approx(mse(x, rebuilt(large)))
+
+
+@pytest.mark.parametrize("kind", ["relu", "topk", "batchtopk"])
+def test_the_greedy_order_takes_the_lowest_error_at_every_step(kind: str) -> None:
+    x, small, large = pair(kind)
+    of = found(small, large)
+    both = union(
+        x,
+        (small.codes, small.sae.W_dec, small.sae.b_dec),
+        (large.codes, large.sae.W_dec, large.sae.b_dec),
+    )
+    ordered = greedy(both, of)
+    assert ordered is not None
+    novel, swaps = ordered
+    assert sorted(novel) == sorted(of.novel)
+    assert sorted(swaps) == list(range(len(of.components)))
+    kept, added = live(small), []
+    for at, latent in enumerate(novel):
+        errors = {each: mse(x, stitched(small, large, kept, [*added, each])) for each in novel[at:]}
+        assert errors[latent] == pytest.approx(min(errors.values()))
+        added.append(latent)
+    for at, component in enumerate(swaps):
+        errors = {}
+        for each in swaps[at:]:
+            goes, comes = of.components[each]
+            left = [i for i in kept if i not in goes]
+            errors[each] = mse(x, stitched(small, large, left, [*added, *comes]))
+        assert errors[component] == pytest.approx(min(errors.values()))
+        goes, comes = of.components[component]
+        kept, added = [i for i in kept if i not in goes], [*added, *comes]
+    assert greedy(both, of, limit=10) is None

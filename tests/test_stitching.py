@@ -26,7 +26,7 @@ from saebench_canon.kernels.stitching import (
     stitched_bias,
 )  # fmt: skip
 from saebench_canon.metrics.fidelity import fidelity
-from saebench_canon.metrics.stitching import NEEDS_DATA, stitching
+from saebench_canon.metrics.stitching import NEEDS_DATA, NEEDS_PEERS, stitching
 from saebench_canon.sae import fold
 from saebench_canon.scores import Measurement, Undefined, Value
 
@@ -180,7 +180,10 @@ def test_a_duplicated_latent_of_a_fitted_sae_has_cosine_one_and_raises_the_mse()
 def test_without_activations_only_decoders_speak() -> None:
     _, small, large = pair("relu")
     found = measure(None, small, large)
-    assert {name for name, s in found.scores.items() if isinstance(s, Undefined)} == set(NEEDS_DATA)
+    assert {name for name, s in found.scores.items() if isinstance(s, Undefined)} == {
+        *NEEDS_DATA,
+        *NEEDS_PEERS,
+    }
     assert len(found.tables["latents"]) == 11
     assert found.marks[0].kind == "note"
     assert set(found.scores) == {score.name for score in stitching.scores}

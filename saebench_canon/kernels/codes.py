@@ -73,6 +73,15 @@ class Codes:
         first, last = int(bounds[0]), int(bounds[-1])
         return Codes(bounds - first, self.indices[first:last], self.values[first:last], self.width)
 
+    def at(self, tokens: Tensor) -> Codes:
+        """The codes of the tokens with these numbers, in their order."""
+        lengths = self.indptr.diff()[tokens]
+        indptr = torch.zeros(len(tokens) + 1, dtype=torch.int64, device=self.indptr.device)
+        torch.cumsum(lengths, dim=0, out=indptr[1:])
+        start = torch.repeat_interleave(self.indptr[tokens] - indptr[:-1], lengths)
+        place = torch.arange(int(indptr[-1]), device=start.device) + start
+        return Codes(indptr, self.indices[place], self.values[place], self.width)
+
     def chunks(self, size: int) -> Iterator[Codes]:
         """The codes in order, `size` tokens at a time."""
         for start in range(0, len(self), size):

@@ -9,7 +9,7 @@ made a block of rows at a time and never kept, so many paths cost little more th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -165,26 +165,31 @@ def paths(both: Union, many: Sequence[tuple[Step, ...]], *, block: int = BLOCK) 
     """
     spans = [_span(both, steps) for steps in many]
     quadratic = [np.zeros(len(steps) + 2) for steps in many]
-    width = both.codes.shape[1]
-    turned = both.codes.T.tocsr()
-    height = max(1, block // max(1, width))
-    starts = range(0, width, height)
-    for start in track(starts, "what latents share", len(starts)):
-        rows = slice(start, min(start + height, width))
-        product = (turned[rows] @ both.codes[:, start:]).tocsr()
-        one = np.repeat(np.arange(rows.start, rows.stop), np.diff(product.indptr))
-        other = product.indices + start
-        upper = other >= one
-        one, other = one[upper], other[upper]
-        cosines = both.rows[rows] @ both.rows[start:].T
-        value = product.data[upper] * cosines[one - start, other - start]
-        value[other > one] *= 2
+    for one, other, value in shared(both, block=block):
+        value = np.where(other > one, 2 * value, value)
         for (comes, goes), sums in zip(spans, quadratic, strict=True):
             _count(one, other, value, comes, goes, sums)
     return [
         _path(both, steps, span, sums.cumsum()[:-1])
         for steps, span, sums in zip(many, spans, quadratic, strict=True)
     ]
+
+
+def shared(both: Union, *, block: int = BLOCK) -> Iterator[tuple[Any, Any, Any]]:
+    """The entries of K on and above its diagonal, a block of rows at a time: row, column, value."""
+    width = both.codes.shape[1]
+    turned = both.codes.T.tocsr()
+    height = max(1, block // max(1, width))
+    starts = range(0, width, height)
+    for start in track(starts, "what latents share", len(starts)):
+        stop = min(start + height, width)
+        product = (turned[start:stop] @ both.codes[:, start:]).tocsr()
+        one = np.repeat(np.arange(start, stop), np.diff(product.indptr))
+        other = product.indices.astype(np.int64) + start
+        upper = other >= one
+        one, other = one[upper], other[upper]
+        cosines = both.rows[start:stop] @ both.rows[start:].T
+        yield one, other, product.data[upper] * cosines[one - start, other - start]
 
 
 def _count(one: Any, other: Any, value: Any, comes: Any, goes: Any, sums: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -163,3 +164,38 @@ def best_threshold(low: Tensor, positive: Tensor) -> float | None:
         return float(values[0])
     at = int((gained[:-1] >= best - 1e-12).nonzero()[0])
     return float(values[at] + values[at + 1]) / 2
+
+
+def roc(low: Tensor, positive: Tensor) -> pd.DataFrame:
+    """The ROC curve of low values [m] predicting positives [m] bool: a row for every threshold.
+
+    A value is predicted positive when it is below the threshold; rates are nan where there are no
+    positives or no negatives.
+    """
+    values, group = torch.unique(low.double(), return_inverse=True)
+    hit = torch.bincount(group[positive], minlength=len(values)).double()
+    miss = torch.bincount(group[~positive], minlength=len(values)).double()
+    zero = hit.new_zeros(1)
+    above = torch.cat([values, values.new_full((1,), torch.inf)])
+    return pd.DataFrame({
+        "threshold": above.numpy(),
+        "true_positive_rate": (torch.cat([zero, hit.cumsum(0)]) / hit.sum()).numpy(),
+        "false_positive_rate": (torch.cat([zero, miss.cumsum(0)]) / miss.sum()).numpy(),
+    })  # fmt: skip
+
+
+def auc_interval(
+    low: Tensor, positive: Tensor, generator: torch.Generator, draws: int, level: float = 0.95
+) -> tuple[float | None, float | None]:
+    """The bootstrap's interval of the AUC over latents; None where it is undefined."""
+    found = []
+    for _ in range(draws):
+        drawn = torch.randint(len(low), (len(low),), generator=generator)
+        value = auc(low[drawn], positive[drawn])
+        if value is not None:
+            found.append(value)
+    if len(found) < draws / 2:
+        return None, None
+    outer = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    lo, hi = torch.quantile(torch.tensor(found, dtype=torch.float64), outer).tolist()
+    return lo, hi

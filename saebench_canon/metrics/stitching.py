@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
-from saebench_canon.metrics.estimates import complement, of_documents
 from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from saebench_canon.acts import Acts
     from saebench_canon.kernels.codes import Codes
     from saebench_canon.sae import CanonicalSAE
@@ -19,30 +16,39 @@ Number = float | Value | Undefined
 
 NEEDS_DATA = (
     "small_mse", "large_mse", "novel_gain", "helpful_share", "helpful_share_eq5", "auc", "auc_eq5",
-    "best_threshold",
+    "best_threshold", "residual_gain", "novel_gain_null", "helpful_share_null",
+    "residual_gain_null", "novel_gain_permuted",
 )  # fmt: skip
-NEEDS_ROWS = ("novel_share", "orphan_share", "span_residual")
+NEEDS_ROWS = (
+    "novel_share", "orphan_share", "span_residual", "novel_share_null", "span_residual_null",
+    "span_residual_null_low",
+)  # fmt: skip
+NEEDS_PEERS = ("reproducible_share", "stable_novel_share", "stable_gain")
+ORDERINGS = ("random", "max_cos", "greedy")
 
 
 @metric(
     of="pair",
-    version=1,
+    version=2,
     scores=[
         Score("small_mse", better="lower", help="MSE of the smaller SAE."),
         Score("large_mse", better="lower", help="MSE of the larger SAE."),
         Score(
             "novel_share",
             better="lower",
+            null="novel_share_null",
             help="Share of live large latents whose best cosine with a small one is below θ.",
         ),
         Score(
             "novel_gain",
             better="lower",
+            null="novel_gain_null",
             help="Drop of the smaller SAE's MSE, relative, when all novel latents are added.",
         ),
         Score(
             "helpful_share",
             better="lower",
+            null="helpful_share_null",
             help="Share of live large latents that lower the MSE when added alone, bias fixed.",
         ),
         Score("helpful_share_eq5", better="lower", help="The same with the bias of eq. 5."),
@@ -56,7 +62,40 @@ NEEDS_ROWS = ("novel_share", "orphan_share", "span_residual")
         Score(
             "span_residual",
             better="lower",
+            null="span_residual_null",
             help="Share of a large row left by non-negative pursuit with 4 small rows, mean.",
+        ),
+        Score(
+            "reproducible_share",
+            better="higher",
+            help="Share of live large latents that every peer has too, at cosine θ or more.",
+        ),
+        Score(
+            "stable_novel_share",
+            better="lower",
+            help="Share of reproducible latents that are novel and no sum of small ones.",
+        ),
+        Score(
+            "stable_gain",
+            better="lower",
+            help="Drop of the smaller SAE's MSE when just those are added at their best scales, "
+            "on documents that the scales were not fitted on.",
+        ),
+        Score(
+            "residual_gain",
+            better="lower",
+            null="residual_gain_null",
+            help="The same of all novel latents that are no sums of small ones.",
+        ),
+        Score("novel_share_null", help="novel_share of random rows of the same covariance."),
+        Score("novel_gain_null", help="novel_gain of those rows, active as often."),
+        Score("helpful_share_null", help="helpful_share of those rows, active as often."),
+        Score("span_residual_null", help="span_residual of those rows, mean."),
+        Score("span_residual_null_low", help="span_residual of those rows, 5th percentile."),
+        Score("residual_gain_null", help="residual_gain of those rows, active as often."),
+        Score(
+            "novel_gain_permuted",
+            help="novel_gain with each novel latent's codes on another one's direction.",
         ),
     ],
 )
@@ -66,123 +105,76 @@ def stitching(
     small_codes: Codes | None = None,
     large_codes: Codes | None = None,
     acts: Acts | None = None,
+    peers: tuple[CanonicalSAE, ...] = (),
+    peers_codes: tuple[Codes, ...] | None = None,
+    seed: int = 0,
     *,
     threshold: float = 0.7,
     span_atoms: int = 4,
+    span_least: float = 0.25,
+    orders: int = 3,
+    orderings: tuple[str, ...] = ("random", "max_cos"),
 ) -> Measurement:
     """What a larger SAE has that a smaller one lacks.
 
     `threshold` is θ: a large latent is novel iff its largest cosine with a live small one is below
-    it. `span_atoms` is the number of small rows that a large one may be composed of.
+    it, and reproducible iff that with every peer is not. `span_atoms` is the number of small rows
+    that a large one may be a sum of; what they leave of it must exceed `span_least` for it to
+    count as stable novelty. The path from the small SAE to the large one is followed in the
+    `orderings` named, `random` in so many `orders`.
     """
     import pandas as pd
-    import torch
 
+    _check(threshold, span_atoms, orders, orderings)
+    from saebench_canon.metrics import stitching_parts as parts
+
+    pair = parts.pair_of(small, large, small_codes, large_codes)
+    if len(pair.rows0) == 0 or len(pair.rows1) == 0:
+        reason = f"no latent of the {'smaller' if len(pair.rows0) == 0 else 'larger'} SAE is live"
+        names = (*NEEDS_DATA, *NEEDS_ROWS, *NEEDS_PEERS)
+        return Measurement({name: Undefined(reason) for name in names})
+    look = parts.look(pair, threshold, span_atoms)
+    again = parts.again(pair, peers, peers_codes, threshold)
+    strange = look.novel & (look.residual > span_least)
+    scores: dict[str, Number] = {
+        **look.scores,
+        **parts.stability(again, strange),
+        **parts.random_rows(pair, threshold, span_atoms, seed),
+    }
+    columns = {**look.columns(pair), "reproducible": again}
+    tables: dict[str, pd.DataFrame] = {"components": parts.components(look.graph)}
+    marks: tuple[Mark, ...] = ()
+    if small_codes is None or large_codes is None or acts is None:
+        scores |= {name: Undefined("needs activations") for name in NEEDS_DATA}
+        scores.setdefault("stable_gain", Undefined("needs activations"))
+        marks = (Mark("note", "no activations: every latent counts as live"),)
+    else:
+        from saebench_canon.metrics import stitching_data as data
+
+        on = data.OnData(pair, small_codes, large_codes, acts)
+        added = data.adding(on, look)
+        scores |= added.scores
+        scores |= data.gains(on, strange, again, seed)
+        scores |= data.controls(on, look, threshold, span_least, span_atoms, seed)
+        columns |= added.columns
+        tables |= data.threshold_study(look, added, threshold, seed)
+        followed, left_out = data.follow(on, look, orders, orderings, seed)
+        tables["path"] = followed
+        marks = tuple(Mark("note", reason) for reason in left_out)
+    tables["latents"] = pd.DataFrame(
+        {name: None if each is None else each.cpu().numpy() for name, each in columns.items()}
+    )
+    return Measurement(scores=scores, tables=tables, marks=marks)
+
+
+def _check(threshold: float, span_atoms: int, orders: int, orderings: tuple[str, ...]) -> None:
     if not -1 <= threshold <= 1:
         raise CanonError(f"stitching: threshold = {threshold} is not a cosine from −1 to 1")
     if span_atoms < 1:
         raise CanonError(f"stitching: span_atoms = {span_atoms} is not 1 or more")
-    from saebench_canon.kernels.cosine import max_cosine, tied
-    from saebench_canon.kernels.nnomp import pursue
-
-    device = small.W_dec.device
-    live0, live1 = (
-        torch.ones(each.width, dtype=torch.bool, device=device) if c is None else c.live.to(device)
-        for each, c in ((small, small_codes), (large, large_codes))
-    )
-    rows0, rows1 = small.W_dec[live0], large.W_dec.to(device)[live1]
-    if len(rows0) == 0 or len(rows1) == 0:
-        reason = f"no latent of the {'smaller' if len(rows0) == 0 else 'larger'} SAE is live"
-        return Measurement({name: Undefined(reason) for name in NEEDS_DATA + NEEDS_ROWS})
-    cosine, nearest = max_cosine(rows1, rows0)
-    cosine = tied(cosine)
-    novel = cosine < threshold
-    back, _ = max_cosine(rows0, rows1)
-    residual = pursue(rows1, rows0, count=span_atoms).residual
-    latents = live1.nonzero()[:, 0]
-    nan = torch.full((len(latents),), torch.nan, dtype=torch.float64)
-    columns: dict[str, Tensor] = {
-        "latent": latents,
-        "max_cos": cosine,
-        "nearest": live0.nonzero()[:, 0][nearest],
-        "density": nan,
-        "delta_mse": nan,
-        "delta_mse_fixed_bias": nan,
-        "span_residual": residual,
-        "novel": novel,
-    }
-    scores: dict[str, Number] = {
-        "novel_share": float(novel.double().mean()),
-        "orphan_share": float((tied(back) < threshold).double().mean()),
-        "span_residual": float(residual.mean()),
-    }
-    marks: tuple[Mark, ...] = ()
-    if small_codes is None or large_codes is None or acts is None:
-        scores |= {name: Undefined("needs activations") for name in NEEDS_DATA}
-        marks = (Mark("note", "no activations: every latent counts as live"),)
-    else:
-        added = live1.clone()
-        added[latents] = novel
-        measured, more = _on_data(
-            small, large, small_codes.to(device), large_codes.to(device), acts, added, cosine
-        )
-        scores |= measured
-        columns |= more
-    table = pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
-    return Measurement(scores=scores, tables={"latents": table}, marks=marks)
-
-
-def _on_data(
-    small: CanonicalSAE,
-    large: CanonicalSAE,
-    small_codes: Codes,
-    large_codes: Codes,
-    acts: Acts,
-    novel: Tensor,
-    cosine: Tensor,
-) -> tuple[dict[str, Number], dict[str, Tensor]]:
-    """The scores and the columns that take a pass over the activations; `novel` [m1] bool."""
-    import torch
-
-    from saebench_canon.kernels.resampling import documents, ratio
-    from saebench_canon.kernels.stitching import (
-        auc,
-        best_threshold,
-        delta_mse,
-        share_of_small,
-        stitch,
-    )  # fmt: skip
-
-    device = small.W_dec.device
-    rows1, bias1 = large.W_dec.to(device), large.b_dec.to(device)
-    index, count = documents(acts.doc)
-    passed = stitch(
-        acts.x,
-        index,
-        count,
-        (small_codes, small.W_dec, small.b_dec),
-        (large_codes, rows1, bias1),
-        novel,
-    )
-    live = large_codes.live
-    alpha = share_of_small(int(small_codes.live.sum()), 1)
-    shift = (1 - alpha) * (bias1.double() - small.b_dec.double())
-    eq5 = delta_mse(passed, rows1, shift)[live]
-    fixed = delta_mse(passed, rows1, torch.zeros_like(shift))[live]
-    cells = passed.tokens * small.d
-    agree = Undefined("adding any latent changes the MSE in the same direction")
-    none = Undefined("the smaller SAE makes no error")
-    ranked = {name: auc(cosine, delta < 0) for name, delta in (("auc", fixed), ("auc_eq5", eq5))}
-    best = best_threshold(cosine, fixed < 0)
-    exact = bool(passed.small.sum() == 0)
-    scores: dict[str, Number] = {
-        "small_mse": of_documents(ratio(passed.small, cells)),
-        "large_mse": of_documents(ratio(passed.large, cells)),
-        "novel_gain": none if exact else complement(ratio(passed.stitched, passed.small)),
-        "helpful_share": float((fixed < 0).double().mean()),
-        "helpful_share_eq5": float((eq5 < 0).double().mean()),
-        "best_threshold": agree if best is None else best,
-        **{name: agree if found is None else found for name, found in ranked.items()},
-    }
-    density = large_codes.counts[live].double() / len(large_codes)
-    return scores, {"density": density, "delta_mse": eq5, "delta_mse_fixed_bias": fixed}
+    if orders < 0:
+        raise CanonError(f"stitching: orders = {orders} is not 0 or more")
+    for name in orderings:
+        if name not in ORDERINGS:
+            known = f"There is {', '.join(ORDERINGS)}."
+            raise CanonError(f"stitching: there is no ordering '{name}'", hint=known)
