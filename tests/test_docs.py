@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -225,7 +226,10 @@ def test_every_setting_of_a_metric_stands_there_with_its_default(registry: Regis
 
 
 def _with_default(name: str, default: Any, text: str) -> bool:
-    shown = f'`"{default}"`' if isinstance(default, str) else f"{default:g}"
+    if isinstance(default, tuple):
+        shown = f"`({', '.join(json.dumps(each) for each in default)})`"
+    else:
+        shown = f'`"{default}"`' if isinstance(default, str) else f"{default:g}"
     return f"`{name}` ({shown})" in text or rows(text).get(name, [""])[0] == shown
 
 
