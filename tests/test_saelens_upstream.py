@@ -332,7 +332,9 @@ def test_logarithms_of_thresholds_in_older_training_checkpoints(
     del weights["threshold"]
     save_file(weights, tmp_path / "sae_weights.safetensors")
     assert ADAPTER.identity(local(tmp_path)) != both
-    check(ADAPTER.load(local(tmp_path)), lens.TrainingSAE.load_from_disk(tmp_path))
+    ours, theirs = ADAPTER.load(local(tmp_path)), lens.TrainingSAE.load_from_disk(tmp_path)
+    check(ours, theirs)
+    agree(ours.coder.threshold, (theirs.threshold * theirs.W_dec.norm(dim=1)).detach())
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real SAELens 3.4 checkpoint is not here")
