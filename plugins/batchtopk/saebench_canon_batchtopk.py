@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from saebench_canon import hookimpl
+from saebench_canon.adapter import Description
 from saebench_canon.checkpoint import Activation, CheckpointAdapter, Parameters, checkpoint
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.files import Files
+from saebench_canon.ref import Ref
 
 KINDS: dict[str, Activation] = {
     "topk": "topk",
@@ -18,10 +21,25 @@ KINDS: dict[str, Activation] = {
 }
 META = "Config.json"  # spelt so beside the published meta-SAE alone
 CENTRED = ("gpt2", "pythia")  # models whose writing weights TransformerLens centres
+WRITES = re.compile(r"blocks\.\d+\.hook_(resid_(pre|mid|post)|attn_out|mlp_out)")
+NAMED = re.compile(r".*_(\d+)_(topk|batchtopk|vanilla|jumprelu)_(\d+)_[^_/]+_\d+")
+
+
+def _by_its_name(ref: Ref) -> Description:
+    """What the name that the repository gives a checkpoint says: …_WIDTH_TYPE_K_LR_STEP."""
+    found = NAMED.fullmatch(ref.target)
+    width, kind, k = found.groups() if found else (None, "batchtopk", None)
+    return Description(
+        d=None,
+        width=None if width is None else int(width),
+        architecture=kind,
+        k=int(k) if k is not None and "topk" in kind else None,
+    )
 
 
 @checkpoint(
     "batchtopk",
+    known=_by_its_name,
     files=["sae.pt", "config.json"],
     or_files=["SAE.pt", META],
     calibrates=True,
@@ -70,12 +88,12 @@ def _place(config: dict[str, Any]) -> dict[str, Any]:
     """Where in a model the activations are; TransformerLens made them as it does by default."""
     told = {key: config.get(key) for key in ("hook_point", "model_name")}
     hook, model = (each if isinstance(each, str) else None for each in told.values())
-    name = (model or "").rpartition("/")[2]
+    centred = (model or "").rpartition("/")[2].startswith(CENTRED) and WRITES.fullmatch(hook or "")
     return {
         "hook": hook,
         "model": model,
         "prepend_bos": True,
-        "center_writing_weights": True if name.startswith(CENTRED) else None,
+        "center_writing_weights": True if centred else None,
     }
 
 

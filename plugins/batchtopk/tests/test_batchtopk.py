@@ -186,15 +186,19 @@ def test_the_meta_sae_is_reached_by_its_hub_name(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     name = "gpt2-small_blocks.8.hook_resid_pre_2304_topk_4_0.001_2000"
+    ref = Ref.parse(f"batchtopk://pleask/{name}")
+    told = registry.adapter("batchtopk").describe(ref)  # nothing is there yet but the name
+    assert (told.width, told.k) == (2304, 4)
     repository = tmp_path / f"models--pleask--{name}"
     write(repository / "snapshots" / "0123abc", "topk", names=("SAE.pt", "Config.json"))
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0123abc")
-    ref = Ref.parse(f"batchtopk://pleask/{name}")
     adapter = registry.adapter("batchtopk")
     assert adapter.describe(ref).width == adapter.load(ref).width == M
+    another = Ref.parse("batchtopk://pleask/another")
+    assert adapter.describe(another).width is None
     with pytest.raises(CanonError, match="not in the hub's cache"):
-        adapter.load(Ref.parse("batchtopk://pleask/another"))
+        adapter.load(another)
 
 
 def test_it_says_where_its_activations_are(tmp_path: Path, registry: Registry) -> None:
@@ -203,9 +207,10 @@ def test_it_says_where_its_activations_are(tmp_path: Path, registry: Registry) -
     told = registry.adapters["batchtopk"].describe(Ref.parse(f"batchtopk:{folder}"))
     assert (told.hook, told.model) == ("blocks.8.hook_resid_pre", "gpt2-small")
     assert told.center_writing_weights
-    write(folder, "topk", model_name="gemma-2-2b")
-    told = registry.adapters["batchtopk"].describe(Ref.parse(f"batchtopk:{folder}"))
-    assert not told.center_writing_weights
+    for other in ({"model_name": "gemma-2-2b"}, {"hook_point": "blocks.8.attn.hook_z"}):
+        write(folder, "topk", **other)
+        told = registry.adapters["batchtopk"].describe(Ref.parse(f"batchtopk:{folder}"))
+        assert not told.center_writing_weights
 
 
 def test_older_versions_settings_are_respected(tmp_path: Path, registry: Registry) -> None:

@@ -176,7 +176,7 @@ def test_a_hub_ref_is_refused_with_what_to_do(registry: Registry) -> None:
         ("TopK", {"decoder.weight": None}, "it has no decoder.weight"),
         ("TopK", {"decoder.weight": torch.zeros(M, D)}, "W_dec|fits the decoder"),
         ("ReLU", {"decoder.weight": torch.zeros(D, M)}, "W_dec has 30 rows of zeros"),
-        ("ReLU", {"pre_bias": torch.full((D,), math.nan)}, "b_dec holds a value that is not"),
+        ("ReLU", {"pre_bias": torch.full((D,), math.nan)}, r"not finite \(read from pre_bias\)"),
         ("ReLU", {"latent_bias": torch.zeros(D)}, "latent_bias has shape"),
         ("ReLU", {"threshold": torch.zeros(M)}, "holds threshold, which is no part"),
     ],
