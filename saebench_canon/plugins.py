@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 GROUP = hookspecs.PROJECT
 BUILT_IN = "saebench_canon.builtin"
+NOUNS = (
+    "canon_adapters", "canon_inputs", "canon_metrics", "canon_trainers", "canon_reports",
+    "canon_launchers",
+)  # fmt: skip
 Noun = TypeVar("Noun")
 
 
@@ -150,14 +154,23 @@ def load_registry(files: Iterable[Path] = ()) -> Registry:
     sources = {BUILT_IN: "built in"}
     for point in _allowed(entry_points(group=GROUP)):
         try:
-            _register(manager, point.load(), point.name)
+            plugin = point.load()
+            _check_nouns(plugin)
+            _register(manager, plugin, point.name)
             sources[point.name] = f"{point.dist.name} {point.dist.version}" if point.dist else "?"
-        except Exception as error:  # a plugin may fail in any way; the program goes on without it
+        except (Exception, SystemExit) as error:  # in any way; the program goes on without it
             broken.append(Broken(point.name, f"{type(error).__name__}: {error}"))
     for file in files:
         _register(manager, _module_of(file), file.stem)
         sources[file.stem] = str(file)
     return Registry(manager, tuple(broken), sources)
+
+
+def _check_nouns(plugin: object) -> None:
+    """Ask a plugin for all it brings, so that one that cannot tell is broken from the start."""
+    for hook in NOUNS:
+        if (bring := getattr(plugin, hook, None)) is not None:
+            list(bring())
 
 
 def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:

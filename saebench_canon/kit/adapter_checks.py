@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -171,13 +170,12 @@ def light(it: Opened) -> str:
     if noted:
         raise WrongError(f"they import {' and '.join(noted)}: import inside load")
     maker = getattr(it.adapter, "_read", type(it.adapter))
-    module = sys.modules[maker.__module__]
     try:
-        at_import, after = fresh_imports(module, (it.adapter.scheme, str(it.ref)))
+        at_import, after = fresh_imports(maker, (it.adapter.scheme, str(it.ref)))
     except SkippedError as reason:
         return f"they do ({reason})"
     if at_import:
-        raise WrongError(f"importing {module.__name__} imports {' and '.join(at_import)}")
+        raise WrongError(f"importing {maker.__module__} imports {' and '.join(at_import)}")
     if after:
         raise WrongError(f"describe imports {' and '.join(after)}")
     return f"neither {SLOW[0]} nor {', '.join(SLOW[1:])}"

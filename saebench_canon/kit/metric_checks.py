@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -172,14 +171,11 @@ def inputs(it: Measured) -> str:
 def light(it: Measured) -> str:
     """`plan`, `show` and `ls` import every metric."""
     function = inspect.unwrap(it.metric.measure)
-    module = sys.modules.get(function.__module__)
-    if module is None:
-        module = type(sys)(function.__module__)
-        module.__file__ = inspect.getsourcefile(function)
-    at_import, _ = fresh_imports(module)
+    at_import, _ = fresh_imports(function)
     if at_import:
         raise WrongError(
-            f"importing {module.__name__} imports {' and '.join(at_import)}: import in the function"
+            f"importing {function.__module__} imports {' and '.join(at_import)}:"
+            " import in the function"
         )
     return f"neither {SLOW[0]} nor {', '.join(SLOW[1:])}"
 

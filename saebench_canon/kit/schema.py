@@ -81,7 +81,9 @@ def _asked(registry: Registry) -> dict[str, dict[str, Schema]]:
     asked: dict[str, dict[str, Schema]] = {}
     with _noted() as notes:
         parse_suite(_example(registry), registry, file="example")
-    for where, key, kind, default, choices in notes:
+    first: dict[tuple[str, str], Any] = {}
+    for where, key, kind, again, choices in notes:
+        default = first.setdefault((where, key), again)  # asked twice, the first tells
         table = re.search(r"\[+(\w+)", where)
         told: Schema = {"enum": list(choices)} if choices else {"type": TYPES[kind]}
         if isinstance(default, list) and default:

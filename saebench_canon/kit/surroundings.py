@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import inspect
 import json
 import pickle
 import random
@@ -15,6 +16,7 @@ from typing import Any
 
 from saebench_canon.kit.findings import SkippedError, WrongError
 
+ODD = 20_261_121
 SLOW = ("torch", "transformers", "sae_lens", "datasets")
 
 _FRESH = """
@@ -25,7 +27,7 @@ try:
     spec = importlib.util.find_spec(name)
 except (ImportError, ValueError):
     spec = None
-if spec is None:
+if spec is None or spec.origin != file:
     spec = importlib.util.spec_from_file_location(name, file)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -46,14 +48,19 @@ print(json.dumps([at_import, [each for each in slow if each in sys.modules]]))
 """
 
 
-def fresh_imports(module: ModuleType, call: tuple[str, str] | None = None) -> list[list[str]]:
-    """The slow libraries that importing a module loads, and those after describing a ref too.
+def fresh_imports(
+    made_by: Callable[..., Any], call: tuple[str, str] | None = None
+) -> list[list[str]]:
+    """The slow libraries that importing the module of a function or class loads.
 
-    The module is imported by a new process, since here they are loaded already. `call` is a scheme
-    and a ref.
+    With `call`, a scheme and a ref, those after describing the ref follow. The module is imported
+    by a new process, since here they are loaded already.
     """
-    name = module.__name__
-    file = getattr(module, "__file__", None)
+    name = made_by.__module__
+    try:
+        file = inspect.getsourcefile(made_by)
+    except TypeError:
+        file = None
     last = name.rpartition(".")[2]
     if file is None or name == "__main__" or last == "conftest" or last.startswith("test_"):
         raise SkippedError("it is defined in a test or in no file, whose imports are its own")
@@ -88,6 +95,24 @@ def imports_noted() -> Iterator[list[str]]:
         builtins.__import__ = real
 
 
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Every global generator is afterwards as it was, and inside in a state of its own."""
+    import numpy
+    import torch
+
+    python, array = random.getstate(), numpy.random.get_state()
+    with torch.random.fork_rng():
+        random.seed(ODD)
+        numpy.random.seed(ODD)
+        torch.manual_seed(ODD)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            numpy.random.set_state(array)
+
+
 def random_states() -> dict[str, bytes]:
     """The states of every global generator."""
     import numpy
@@ -104,11 +129,16 @@ def random_states() -> dict[str, bytes]:
 
 
 def leaves_random_states(*calls: Callable[[], object]) -> None:
-    """Call what is given; raises if a global generator is not then as it was."""
-    before = random_states()
-    for call in calls:
-        call()
-    after = random_states()
+    """Call what is given; raises if a global generator is not then as it was.
+
+    The generators start in a state that nobody else seeds them with: one that is seeded anew at
+    every call would else look untouched at the second.
+    """
+    with random_states_kept():
+        before = random_states()
+        for call in calls:
+            call()
+        after = random_states()
     moved = [name for name, state in before.items() if after[name] != state]
     if moved:
         raise WrongError(

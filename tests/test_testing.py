@@ -1,0 +1,414 @@
+"""The conformance kit: what conforms passes every check, and each check catches a bad example."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_sae
+from test_checkpoint import FORMS, write
+
+from saebench_canon import CanonError, Score, Undefined, metric
+from saebench_canon.adapter import Description
+from saebench_canon.plugins import load_registry
+from saebench_canon.ref import Ref
+from saebench_canon.sae import CanonicalSAE, LinearEncoder, fold
+from saebench_canon.scores import Metric
+from saebench_canon.testing import check_adapter, check_metric, examine_adapter, examine_metric
+
+D, M = 8, 12
+
+
+class Good:
+    """ReLU SAEs in one .npz file."""
+
+    scheme = "good"
+
+    def read(self, ref: Ref) -> dict[str, Any]:
+        try:
+            with np.load(ref.path / "w.npz", allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+        except Exception as error:
+            raise CanonError(f"it does not read ({error})", where=str(ref)) from error
+
+    def identity(self, ref: Ref) -> str:
+        digest = hashlib.sha256()
+        for name, array in sorted(self.read(ref).items()):
+            digest.update(name.encode() + array.tobytes())
+        return f"good:{digest.hexdigest()}"
+
+    def describe(self, ref: Ref) -> Description:
+        m, d = self.read(ref)["W_dec"].shape
+        return Description(d=d, width=m, architecture="relu")
+
+    def load(self, ref: Ref, *, device: str = "cpu", dtype: Any = "float32") -> CanonicalSAE:
+        weights = {name: torch.from_numpy(each) for name, each in self.read(ref).items()}
+        kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        return fold(**weights, where=str(ref)).to(device, kind)
+
+    def list(self) -> tuple[str, ...]:
+        return ()
+
+    def claim(self, path: Path) -> str | None:
+        return f"good:{path}" if (path / "w.npz").is_file() else None
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    draw = np.random.default_rng(0).standard_normal
+    shapes = {"W_enc": (D, M), "b_enc": (M,), "W_dec": (M, D), "b_dec": (D,)}
+    home = tmp_path / "sae"
+    home.mkdir()
+    np.savez(home / "w.npz", **{k: draw(s).astype(np.float32) for k, s in shapes.items()})
+    return home
+
+
+def test_a_good_adapter_passes_every_check(folder: Path) -> None:
+    report = check_adapter(Good(), folder)
+    assert {each.result for each in report} == {"ok"}
+    assert report["a bare path leads back to it"].told == f"good:{folder}"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_adapter_of_one_function_passes(form: str, tmp_path: Path) -> None:
+    adapter = write(tmp_path / "sae", form)
+    report = check_adapter(adapter, f"{form}:{tmp_path / 'sae'}")
+    skipped = {each.check: each.told for each in report if each.result == "skipped"}
+    assert len(skipped) == (4 if form == "st-batch" else 0)
+    assert all("stores no threshold" in told for told in skipped.values())
+
+
+def test_the_built_in_adapter_passes(tmp_path: Path) -> None:
+    registry = load_registry()
+    write_sae(tmp_path / "sae", 24)
+    report = check_adapter(registry.adapters["saelens"], tmp_path / "sae", claim=registry.claim)
+    assert report["identity and describe do without torch"].told.startswith("neither torch")
+
+
+def altered(**changed: Callable[..., Any]) -> Callable[[], Any]:
+    """The good adapter with some methods that call what stood there before."""
+
+    def make() -> Any:
+        good = Good()
+        for name, function in changed.items():
+            before = getattr(good, name)
+            setattr(good, name, lambda *a, _f=function, _b=before, **k: _f(_b, *a, **k))
+        return good
+
+    return make
+
+
+def recoded(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], Any]:
+    """The good adapter with codes changed."""
+
+    @dataclass(frozen=True, eq=False)
+    class Encoder(LinearEncoder):
+        def dense(self, x: torch.Tensor) -> torch.Tensor:
+            return change(super().dense(x))
+
+    def load(real: Callable[..., CanonicalSAE], *given: Any, **named: Any) -> CanonicalSAE:
+        sae = real(*given, **named)
+        return replace(sae, coder=Encoder(sae.coder.weights, sae.coder.bias, "relu"))  # type: ignore[attr-defined]
+
+    return altered(load=load)
+
+
+class OtherDecode(CanonicalSAE):
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        return codes @ self.W_dec
+
+
+def schemed(scheme: str) -> Callable[[], Any]:
+    return lambda: type("Bad", (Good,), {"scheme": scheme})()
+
+
+def drawing(real: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    torch.randn(3)
+    return real(*given, **named)
+
+
+def importing(real: Callable[..., Any], ref: Ref) -> Any:
+    import torch  # noqa: F401
+
+    return real(ref)
+
+
+def uncaught(real: Callable[..., Any], ref: Ref, **named: Any) -> Any:
+    with np.load(ref.path / "w.npz") as arrays:
+        _ = arrays["W_enc"]
+    return real(ref, **named)
+
+
+CALLS = iter(range(10_000))
+BAD_ADAPTERS: dict[str, tuple[Callable[[], Any], str]] = {
+    "its scheme is a word for refs": (schemed("C"), "'C'"),
+    "the ref is read back as it is written": (schemed("Good"), "good"),
+    "what it lists are refs of its scheme": (
+        altered(list=lambda real: ["other:x"]), "'other:x', which is no ref of 'good'",
+    ),
+    "a bare path leads back to it": (
+        altered(claim=lambda real, path: f"good:{path}"), "an empty folder is claimed",
+    ),
+    "describe says what load gives": (
+        altered(describe=lambda real, ref: replace(real(ref), width=3)),
+        "describe says width = 3, and load gives 12",
+    ),
+    "identity and describe do without torch": (altered(describe=importing), "import torch"),
+    "identity stays the same": (
+        altered(identity=lambda real, ref: real(ref) + str(ref)), "leave out the path",
+    ),
+    "identity changes when the SAE does": (
+        altered(identity=lambda real, ref: real(ref)[:5]), "which changes the SAE",
+    ),
+    "load gives the canonical form": (
+        altered(load=lambda real, ref, **k: replace(s := real(ref, **k), W_dec=2 * s.W_dec)),
+        "off 1",
+    ),
+    "codes are at least 0": (recoded(lambda codes: codes - 1), "a code is -1"),
+    "codes times rows plus bias is the reconstruction": (
+        altered(load=lambda real, ref, **k: OtherDecode(
+            (s := real(ref, **k)).W_dec, s.b_dec, s.coder)),
+        "decode is not codes @ W_dec",
+    ),
+    "a token's codes depend on no other token": (
+        recoded(lambda codes: codes / codes.sum().clamp(min=1)), "row by row",
+    ),
+    "sparse codes are the dense ones": (recoded(lambda codes: 2 * codes), "other codes"),
+    "dtype and device are as asked": (
+        altered(load=lambda real, ref, **k: real(ref)), "asked for torch.float64 on cpu",
+    ),
+    "global random numbers are left alone": (altered(load=drawing), "generator of torch"),
+    "a path that is not there is a CanonError": (
+        altered(describe=uncaught), "describe raises FileNotFoundError",
+    ),
+    "files cut short are a CanonError": (altered(describe=uncaught), "w.npz cut to"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("check", BAD_ADAPTERS)
+def test_each_check_of_an_adapter_catches_a_bad_one(check: str, folder: Path) -> None:
+    make, told = BAD_ADAPTERS[check]
+    adapter = make()
+    ref = Ref("good", str(folder), local=True)
+    finding = examine_adapter(adapter, ref)[check]
+    assert finding.result == "failed", finding
+    assert told in finding.told
+
+
+def test_there_is_a_bad_adapter_for_every_check(folder: Path) -> None:
+    assert [each.check for each in examine_adapter(Good(), folder)] == list(BAD_ADAPTERS)
+
+
+def test_other_ways_to_be_bad_are_caught_too(folder: Path) -> None:
+    bad: list[tuple[str, Callable[[], Any], str]] = [
+        ("identity stays the same", altered(identity=lambda real, ref: str(next(CALLS))), "second"),
+        ("identity stays the same", altered(identity=lambda real, ref: 3), "not a text"),
+        ("a bare path leads back to it", altered(claim=lambda real, path: None), "nobody claims"),
+        ("a bare path leads back to it", altered(claim=lambda real, path: "other:x"), "other:x"),
+        ("describe says what load gives", altered(describe=lambda real, ref: 3), "Description"),
+        ("describe says what load gives",
+         altered(describe=lambda real, ref: replace(real(ref), width=None)), "does not tell"),
+        ("load gives the canonical form", altered(load=lambda real, ref, **k: 3), "fold makes one"),
+        ("load gives the canonical form", altered(load=lambda real, ref, **k: replace(
+            s := real(ref, **k), b_dec=s.b_dec / 0)), "not finite"),
+        ("files cut short are a CanonError",
+         altered(load=lambda real, ref, **k: real(Ref("good", str(folder), local=True), **k),
+                 describe=lambda real, ref: real(Ref("good", str(folder), local=True))),
+         "still loads"),
+    ]  # fmt: skip
+    for check, make, told in bad:
+        finding = examine_adapter(make(), folder)[check]
+        assert finding.result == "failed", (check, finding)
+        assert told in finding.told
+
+
+def test_a_module_that_imports_torch_at_its_top_is_caught(folder: Path, tmp_path: Path) -> None:
+    text = (
+        "import torch\nfrom saebench_canon.checkpoint import Parameters, checkpoint\n\n"
+        '@checkpoint("good", files=["w.npz"])\ndef heavy(files):\n    w = files.npz("w.npz")\n'
+        '    return Parameters(w["W_enc"], w["W_dec"], w["b_dec"], w["b_enc"])\n\n'
+        "def canon_adapters():\n    return [heavy]\n"
+    )
+    (tmp_path / "heavy.py").write_text(text)
+    (tmp_path / "fine.py").write_text(text.removeprefix("import torch\n"))
+    for name, result in (("heavy", "failed"), ("fine", "ok")):
+        adapter = load_registry([_hooked(tmp_path / f"{name}.py")]).adapters["good"]
+        finding = examine_adapter(adapter, folder)["identity and describe do without torch"]
+        assert finding.result == result, finding
+
+
+def _hooked(path: Path) -> Path:
+    text = path.read_text().replace(
+        "def canon", "from saebench_canon import hookimpl\n@hookimpl\ndef canon"
+    )
+    path.write_text(text)
+    return path
+
+
+def test_a_failing_report_raises_with_a_line_for_each_check(folder: Path) -> None:
+    with pytest.raises(AssertionError, match=r"3 of 17 checks failed\n  its scheme .*'C'.*\n  the"):
+        check_adapter(schemed("C")(), Ref("good", str(folder), local=True))
+
+
+def test_an_sae_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(CanonError, match="there is no file or folder"):
+        check_adapter(Good(), tmp_path / "nowhere")
+
+
+SCORES = [Score("value", help="Some number.")]
+
+
+@metric(of="sae", version=1, scores=SCORES)
+def good(sae: Any, codes: Any, *, above: float = 0.1) -> Any:
+    """The share of live latents active on many tokens."""
+    return {"value": float((codes.counts[codes.live] / len(codes) > above).double().mean())}
+
+
+def measuring(function: Callable[..., Any]) -> Metric:
+    """A metric of the function, with a docstring."""
+    function.__doc__ = "Something."
+    return metric(of="sae", version=1, scores=SCORES, name="bad")(function)
+
+
+def fails(sae: Any) -> Any:
+    raise ValueError("no")
+
+
+def needs_data(sae: Any, codes: Any = None) -> Any:
+    return {"value": codes.l0}
+
+
+def drifts(sae: Any) -> Any:
+    return {"value": float(next(CALLS))}
+
+
+def draws(sae: Any) -> Any:
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.rand()
+    return {"value": 1.0}
+
+
+def overwrites(sae: Any, acts: Any) -> Any:
+    acts.x.add_(1)
+    return {"value": 1.0}
+
+
+def by_place(sae: Any) -> Any:
+    return {"value": float(sae.W_dec[0, 0])}
+
+
+def counts(sae: Any) -> Any:
+    return {"value": float(sae.width)}
+
+
+def odd(sae: Any, *, how: Any = object) -> Any:
+    return {"value": 1.0}
+
+
+def loose(sae: Any, *, how=None) -> Any:  # type: ignore[no-untyped-def]
+    return {"value": 1.0}
+
+
+def unknown(sae: Any, cods: Any) -> Any:
+    return {"value": 1.0}
+
+
+def silent(sae: Any) -> Any:
+    return {}
+
+
+def infinite(sae: Any) -> Any:
+    return {"value": float("inf")}
+
+
+BAD_METRICS: list[tuple[str, Metric, str]] = [
+    ("it says what it measures", replace(good, help=""), "no docstring"),
+    ("it says what it measures", replace(good, scores=()), "declares no score"),
+    ("it says what it measures", replace(good, scores=(*SCORES, *SCORES)), "value twice"),
+    ("it says what it measures", replace(good, scores=(Score("value", null="no"),)), "no score"),
+    ("its settings have defaults of plain types", measuring(odd), "the default of 'how'"),
+    ("its settings have defaults of plain types", measuring(loose), "annotate it"),
+    ("its settings have defaults of plain types", replace(good, settings={}), "'above' has no"),
+    ("its inputs are known", measuring(unknown), "'cods'"),
+    ("it returns every score it declares", measuring(silent), "did not return 'value'"),
+    ("it returns every score it declares", measuring(infinite), "not a finite number"),
+    ("it returns every score it declares", measuring(fails), "ValueError: no"),
+    ("without data it says what it lacks", measuring(needs_data), "AttributeError"),
+    ("the same seed gives the same scores", measuring(drifts), "at a second measurement value is"),
+    ("global random numbers are left alone", measuring(draws), "random and numpy.random and torch"),
+    ("its inputs are left as they were", measuring(overwrites), "it changes acts in place"),
+    ("the order of latents is moot", measuring(by_place), "in another order value is"),
+    ("dead latents count for nothing", measuring(counts), "value is 46, not 40"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("check", "bad", "told"), BAD_METRICS, ids=[f"{n}-{b[0]}" for n, b in enumerate(BAD_METRICS)]
+)
+def test_each_check_of_a_metric_catches_a_bad_one(check: str, bad: Metric, told: str) -> None:
+    finding = examine_metric(bad)[check]
+    assert finding.result == "failed", finding
+    assert told in finding.told, finding
+    with pytest.raises(AssertionError, match=f"bad|good: .* checks failed(.|\n)*{check}"):
+        check_metric(bad)
+
+
+def test_there_is_a_bad_metric_for_every_check() -> None:
+    titles = {each.check for each in examine_metric(good)} - {
+        "importing it imports no slow library"
+    }
+    assert titles == {check for check, *_ in BAD_METRICS}
+
+
+def test_a_good_metric_passes_every_check() -> None:
+    report = check_metric(good, settings={"above": 0.05})
+    skipped = [each.check for each in report if each.result == "skipped"]
+    assert skipped == ["importing it imports no slow library"]  # this very file imports torch
+
+
+@pytest.mark.parametrize("top", ["import torch\n", ""], ids=["torch", "light"])
+def test_a_metric_whose_module_imports_torch_is_caught(top: str, tmp_path: Path) -> None:
+    path = tmp_path / "weighty.py"
+    path.write_text(
+        f"{top}from saebench_canon import Score, hookimpl, metric\n\n"
+        '@metric(of="sae", version=1, scores=[Score("value")])\n'
+        'def weighty(sae):\n    """Nothing."""\n    return {"value": 1.0}\n\n'
+        "@hookimpl\ndef canon_metrics():\n    return [weighty]\n"
+    )
+    registry = load_registry([path])
+    report = examine_metric(registry.metrics["weighty"], registry=registry)
+    assert [each.check for each in report.failed] == (
+        ["importing it imports no slow library"] if top else []
+    )
+
+
+def test_scores_that_count_dead_latents_are_set_aside() -> None:
+    report = check_metric(measuring(counts), except_scores=["value"])
+    assert report["dead latents count for nothing"].told.endswith("but for value")
+
+
+def test_a_metric_that_is_undefined_here_says_why() -> None:
+    report = check_metric(measuring(lambda sae, lm: {"value": 1.0}))
+    finding = report["it returns every score it declares"]
+    assert finding.result == "skipped"
+    assert "needs 'lm'" in finding.told
+
+
+def test_undefined_scores_conform() -> None:
+    check_metric(measuring(lambda sae: {"value": Undefined("never")}))
+
+
+@pytest.mark.parametrize("name", load_registry().metrics)
+def test_every_built_in_metric_passes(name: str) -> None:
+    quick = {"steps": 60} if name == "meta_sae" else {}
+    report = check_metric(load_registry().metrics[name], settings=quick)
+    dead = report["dead latents count for nothing"].told
+    assert dead.endswith("but for dead_share") == (name == "fidelity")
