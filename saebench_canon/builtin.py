@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from saebench_canon.errors import CanonError
 from saebench_canon.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 @hookimpl
 def canon_adapters() -> Iterable[Adapter]:
-    """SAELens' releases and folders."""
+    """SAELens' releases and folders, and Gemma Scope."""
+    from saebench_canon.adapters.gemma_scope import GEMMA_SCOPE
     from saebench_canon.adapters.saelens import SaeLensAdapter
 
-    return [SaeLensAdapter()]
+    return [SaeLensAdapter(), GEMMA_SCOPE]
 
 
 @hookimpl
@@ -67,10 +69,17 @@ def canon_reports() -> Iterable[Report]:
 
 @hookimpl
 def canon_claim(path: Path) -> str | None:
-    """SAELens folders."""
+    """Folders of SAELens and of Gemma Scope."""
+    from saebench_canon.adapters.gemma_scope import GEMMA_SCOPE
     from saebench_canon.adapters.local import claim_saelens
 
-    return claim_saelens(path)
+    claims = [claim for claim in (claim_saelens(path), GEMMA_SCOPE.claim(path)) if claim]
+    if len(claims) > 1:
+        raise CanonError(
+            f"'{path}' holds checkpoints of two formats",
+            hint=f"Say which one is meant: {' or '.join(claims)}.",
+        )
+    return claims[0] if claims else None
 
 
 @hookimpl(trylast=True)
