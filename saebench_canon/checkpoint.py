@@ -202,6 +202,7 @@ class CheckpointAdapter:
         self._read = read
         self._claims = claims
         self._known = known
+        self._guessed: dict[str, Description] = {}  # of hub refs that were not on this machine
 
     def parameters(self, path: Path) -> Parameters:
         """What the checkpoint at a path computes; raises CanonError with the reason if it is none.
@@ -257,10 +258,13 @@ class CheckpointAdapter:
             return self.parameters(ref.path).describe()
         there = cached_files(*repository_of(ref), ref.revision)
         if there is not None and self._holds(Files(there)):
+            self._guessed.pop(str(ref), None)
             return self.parameters(there).describe()
         if self._known is not None:
-            return self._known(ref)
-        return Description(d=None, width=None, architecture=self.scheme)
+            told = self._known(ref)
+        else:
+            told = Description(d=None, width=None, architecture=self.scheme)
+        return self._guessed.setdefault(str(ref), told)
 
     def load(
         self, ref: Ref, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
@@ -270,6 +274,7 @@ class CheckpointAdapter:
 
         path = ref.path if ref.local else self._fetched(ref)
         parameters = self.parameters(path)
+        self._check_guess(ref, parameters.describe())
         kind = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.")
         needed = sae_bytes(parameters.d, parameters.width, kind)
         check_memory(needed, f"an SAE of {parameters.width} latents", where=str(path))
@@ -283,6 +288,19 @@ class CheckpointAdapter:
     def _holds(self, files: Files) -> bool:
         """Whether the format's files are there, by whichever names."""
         return any(all(files.find(pattern) for pattern in layout) for layout in self.layouts)
+
+    def _check_guess(self, ref: Ref, told: Description) -> None:
+        """Refuse, once, an SAE that reads activations otherwise than was planned without it."""
+        guess = self._guessed.pop(str(ref), told)
+        if (guess.normalize, bool(guess.center_writing_weights)) != (
+            told.normalize,
+            bool(told.center_writing_weights),
+        ):
+            raise CanonError(
+                f"'{ref}' has been downloaded, and its configuration asks for other activations "
+                "than were planned before it could be read",
+                hint="Run again: now it is known.",
+            )
 
     def _fetched(self, ref: Ref) -> Path:
         """The folder in the hub's cache that holds a ref's files, by whichever names."""

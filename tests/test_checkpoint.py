@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -225,3 +226,24 @@ def test_files_without_fixed_names_are_not_looked_for_on_a_hub(tmp_path: Path) -
     adapter = checkpoint("any-pt", files=["*.pt"])(pt_topk._read)
     with pytest.raises(CanonError, match=r"any-pt files have no fixed names.*any-pt:PATH"):
         adapter.load(Ref.parse("any-pt://made/up"))
+
+
+@pytest.mark.parametrize("normalize", ["none", "layer_norm"])
+def test_a_hub_sae_that_reads_otherwise_than_was_planned_is_refused_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, normalize: str
+) -> None:
+    @checkpoint("npz-norm", files=["weights.npz"])
+    def npz_norm(files: Files) -> Parameters:
+        return replace(npz_relu._read(files), normalize=normalize)  # type: ignore[arg-type]
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    ref = Ref.parse("npz-norm://made/up@0123abc")
+    assert npz_norm.describe(ref).normalize == "none"  # planned while it is not here
+    snapshot = tmp_path / "models--made--up" / "snapshots" / "0123abc"
+    snapshot.mkdir(parents=True)
+    write(snapshot, "npz-relu")
+    if normalize != "none":
+        with pytest.raises(CanonError, match=r"other activations than were planned.*Run again"):
+            npz_norm.load(ref)
+    assert npz_norm.describe(ref).normalize == normalize
+    assert npz_norm.load(ref).width == M

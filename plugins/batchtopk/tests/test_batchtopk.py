@@ -190,7 +190,8 @@ def test_the_meta_sae_is_reached_by_its_hub_name(
     told = registry.adapter("batchtopk").describe(ref)  # nothing is there yet but the name
     assert (told.width, told.k) == (2304, 4)
     repository = tmp_path / f"models--pleask--{name}"
-    write(repository / "snapshots" / "0123abc", "topk", names=("SAE.pt", "Config.json"))
+    snapshot = repository / "snapshots" / "0123abc"
+    write(snapshot, "topk", names=("SAE.pt", "Config.json"), input_unit_norm=False)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0123abc")
     adapter = registry.adapter("batchtopk")
