@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError, nearest
+from saebench_canon.margins import Margins
 from saebench_canon.render import (
     besides,
     columns_of,
@@ -27,7 +28,7 @@ from saebench_canon.render import (
 from saebench_canon.scores import Score
 from saebench_canon.stats import Estimate
 from saebench_canon.summary import Block, Cell, Line, Summary, Table
-from saebench_canon.verdict import Margins, verdicts
+from saebench_canon.verdict import verdicts
 
 if TYPE_CHECKING:
     import pandas as pd

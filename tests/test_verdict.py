@@ -7,10 +7,12 @@ from typing import Any
 import made_up_run as run
 import pytest
 
+from saebench_canon.complete import complete
+from saebench_canon.margins import Margins
 from saebench_canon.stats import Estimate
 from saebench_canon.summary import Cell, Line
 from saebench_canon.tables import summarise
-from saebench_canon.verdict import Margins, Verdict, _completeness, verdicts
+from saebench_canon.verdict import Verdict, verdicts
 
 
 def judged(
@@ -120,14 +122,15 @@ def test_what_has_no_deciding_score_yet_is_not_judged(question: str) -> None:
     (block,) = summarise(run.rows(archs=["relu"]), run.declared()).blocks
     found = [verdict for verdict in verdicts(block) if verdict.question == question]
     assert {verdict.answer for verdict in found} == {"not judged"}
-    assert all(verdict.sentence.startswith("not judged yet: ") for verdict in found)
+    assert all(verdict.sentence.startswith("not judged") for verdict in found)
 
 
 def test_completeness_states_share_gain_and_floors() -> None:
     (block,) = summarise(run.rows(archs=["relu"]), run.declared()).blocks
     assert verdicts(block)[0].sentence == (
-        "not judged yet: .37 [.36, .38] of the larger's latents are novel (floor .11); "
-        "inserting them removes .08 [.08, .09] of the error (floor .03)."
+        "not judged: .37 [.36, .38] of the larger's latents are novel (floor .11); "
+        "inserting them removes .08 [.08, .09] of the error (floor .03); "
+        "no peers say what comes back."
     )
 
 
@@ -192,7 +195,7 @@ def test_a_gain_below_zero_is_an_error_that_comes(gain: float, floor: float, sai
         "novel_gain": Cell(point(gain), "measured", floor=point(floor)),
     }
     line = Line((128, 256), "128 → 256", cells, subjects=("a", "b"), cases=("id",))
-    assert said in _completeness(line, Margins())
+    assert said in complete(line, margins=Margins())[1]
 
 
 def point(value: float) -> Estimate:

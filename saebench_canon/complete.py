@@ -1,0 +1,132 @@
+"""Complete? Whether a larger dictionary finds again and again what a smaller one lacks (ours)."""
+
+from __future__ import annotations
+
+from saebench_canon.margins import Answer, Margins
+from saebench_canon.sentences import (
+    at_floor,
+    at_floor_share,
+    changes,
+    interval,
+    lacking_seeds,
+    number,
+    short,
+    why_missing,
+)
+from saebench_canon.stats import Estimate, difference
+from saebench_canon.summary import Cell, Line
+
+
+def complete(line: Line, *, margins: Margins) -> tuple[Answer, str]:
+    """The answer at one step of a ladder, and the sentence that carries its numbers.
+
+    Asked in this order: can it be measured, is it incomplete, is nothing missing.
+    """
+    again = line.cells.get("reproducible_share")
+    if again is None or again.estimate is None:
+        told = _numbers(line, margins) or why_missing("reproducible_share", again)
+        return "not judged", f"not judged: {told}"
+    if again.estimate.seeds < margins.seeds or again.estimate.lo is None:
+        told = _numbers(line, margins) or f"{lacking_seeds(again.estimate, margins)}."
+        return "not judged", f"not judged: {told}"
+    blind = _not_measurable(line, again.estimate, margins)
+    if blind is not None:
+        return "not measurable", f"not measurable here: {blind}."
+    novel, gain = line.cells.get("stable_novel_share"), line.cells.get("stable_gain")
+    for name, cell in (("stable_novel_share", novel), ("stable_gain", gain)):
+        if cell is None or cell.estimate is None:
+            return "not judged", f"not judged: {why_missing(name, cell)}"
+    assert novel is not None
+    assert gain is not None
+    return _judged(line, novel, gain, margins)
+
+
+def _judged(line: Line, novel: Cell, gain: Cell, margins: Margins) -> tuple[Answer, str]:
+    assert novel.estimate is not None
+    assert gain.estimate is not None
+    said = (
+        f"{number(novel.estimate)} of what the larger finds again and again is missing"
+        f"{at_floor_share(novel)}; adding it {changes(gain)} of the error{at_floor(gain)}"
+    )
+    more, worth = _above(novel), _above(gain)
+    if (
+        more is not None
+        and worth is not None
+        and _above_limit(more, margins.missing)
+        and _above_limit(worth, margins.worth)
+    ):
+        limits = f"limits {short(margins.missing)} and {short(margins.worth)} above the floor"
+        return "no", f"Not complete: {said} ({limits})."
+    if _below(novel.estimate, margins.missing) and _below(gain.estimate, margins.worthless):
+        limits = f"limits {short(margins.missing)} and {short(margins.worthless)}"
+        return "yes", f"No incompleteness found up to width {line.key[-1]}: {said} ({limits})."
+    if more is None or worth is None:
+        return "undecided", f"undecided, for want of a floor: {said}."
+    return "undecided", f"undecided: {said}; {_open(novel.estimate, gain.estimate, more, worth)}."
+
+
+def _open(novel: Estimate, gain: Estimate, more: Estimate, worth: Estimate) -> str:
+    """What keeps the question open, in intervals above the floor."""
+    spans = [
+        f"{name} above its floor in {interval(each)}"
+        for name, each in (("stable_novel_share", more), ("stable_gain", worth))
+        if each.lo is not None
+    ]
+    return " and ".join(spans) or "no interval"
+
+
+def _not_measurable(line: Line, again: Estimate, margins: Margins) -> str | None:
+    if again.lo is not None and again.lo < margins.reproducible:
+        return (
+            f"{number(again)} of the larger's latents come back with every other seed "
+            f"(limit {short(margins.reproducible)}), so what it has more of is not reliable"
+        )
+    small, large = line.cells.get("small_mse"), line.cells.get("large_mse")
+    of_small = None if small is None else small.estimate
+    of_large = None if large is None else large.estimate
+    if of_small is not None and of_large is not None and of_large.value > of_small.value:
+        return "the larger SAE explains less than the smaller"
+    low = line.cells.get("span_residual_null_low")
+    if low is not None and low.estimate is not None and low.estimate.value <= margins.sums:
+        return (
+            f"sums of the smaller's latents come as near as {short(low.estimate.value)} to random "
+            f"directions (limit {short(margins.sums)}): d is too small"
+        )
+    return None
+
+
+def _numbers(line: Line, margins: Margins) -> str | None:
+    """What the paper's own scores say where the question cannot be judged; None without them."""
+    novel, gain = line.cells.get("novel_share"), line.cells.get("novel_gain")
+    if novel is None or gain is None or novel.estimate is None or gain.estimate is None:
+        return None
+    parts = [
+        f"{number(novel.estimate)} of the larger's latents are novel{at_floor_share(novel)}",
+        f"inserting them {changes(gain)} of the error{at_floor(gain)}",
+    ]
+    if novel.estimate.seeds < margins.seeds:
+        parts.append(lacking_seeds(novel.estimate, margins))
+    again = line.cells.get("reproducible_share")
+    if again is None or again.estimate is None:
+        parts.append("no peers say what comes back")
+    if gain.floor is None:
+        told = line.cells.get("residual_gain", gain)
+        if told.estimate is not None and told.null is not None:
+            above = told.estimate.value - told.null.value
+            parts.append(f"no floor: above the random dictionary by {short(above)}")
+    return f"{'; '.join(parts)}."
+
+
+def _above(cell: Cell) -> Estimate | None:
+    """The score above its floor at the larger width; None without a floor."""
+    if cell.estimate is None or cell.floor is None:
+        return None
+    return difference(cell.estimate, cell.floor)
+
+
+def _above_limit(estimate: Estimate, limit: float) -> bool:
+    return estimate.lo is not None and estimate.lo > limit
+
+
+def _below(estimate: Estimate, limit: float) -> bool:
+    return estimate.hi is not None and estimate.hi < limit

@@ -1,0 +1,22 @@
+"""Where the lines of the verdicts are drawn; every one is a choice of ours (METRICS section 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Answer = Literal["no", "yes", "undecided", "not measurable", "not judged"]
+
+
+@dataclass(frozen=True)
+class Margins:
+    """The limits that answers are decided by; they are printed with the sentence."""
+
+    unique: float = 0.9  # shared share from which a dictionary counts as unique
+    null_shared: float = 0.1  # shared share of random rows above which nothing can be said
+    seeds: int = 3  # training seeds below which nothing is judged
+    reproducible: float = 0.5  # reproducible share below which novelty says nothing
+    sums: float = 0.25  # span residual of random rows at or below which sums cannot be told
+    missing: float = 0.05  # stable novel share, above its floor: more is incomplete, less is not
+    worth: float = 0.01  # stable gain above its floor from which what is missing matters
+    worthless: float = 0.02  # stable gain below which nothing that matters is missing
