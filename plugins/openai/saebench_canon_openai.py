@@ -20,8 +20,8 @@ def _has_its_keys(files: Files) -> bool:
     try:
         return _opened(files).keys() >= KEYS
     except CanonError:
-        if files.path.is_file() and files.path.stem.isdigit():  # damaged, and named as theirs are
-            raise
+        if files.path.is_file() and not any(files.folder.glob("*.json")):
+            raise  # damaged, and other formats' .pt files lie beside a configuration
         return False
 
 

@@ -155,6 +155,7 @@ def test_what_is_claimed_has_its_keys(tmp_path: Path, registry: Registry) -> Non
     torch.save({"bias": torch.zeros(3)}, tmp_path / "ae.pt")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "ae.pt").write_bytes(b"PK")
+    (tmp_path / "broken" / "config.json").write_text("{}")
     for other in (tmp_path / "ae.pt", tmp_path / "broken", tmp_path / "broken" / "ae.pt"):
         assert registry.claim(other) is None
 
@@ -192,10 +193,10 @@ def test_what_does_not_fit_is_refused_in_a_sentence(
 
 @pytest.mark.parametrize("share", [0, 0.3, 0.9])
 def test_a_truncated_file_is_named(tmp_path: Path, registry: Registry, share: float) -> None:
-    path = write(tmp_path / "8.pt")
+    path = write(tmp_path / "v5_layer_8.pt")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(CanonError, match=r"8\.pt: this is not a file of torch\.save"):
+    with pytest.raises(CanonError, match=r"layer_8\.pt: this is not a file of torch\.save"):
         load(path, registry)
 
 
