@@ -31,6 +31,7 @@ def dictionary_learning(files: Files) -> Parameters:
         raise CanonError(f"dict_class is {name!r}", where=where, hint=nearest(name, CLASSES))
     w, factor = _opened(files)
     read = replace(CLASSES[name](w, trainer), input_scale=1 / factor, **_place(config, trainer))
+    read.check()
     for key, there in (("activation_dim", read.d), ("dict_size", read.width)):
         if trainer.get(key, there) != there:
             raise CanonError(f"{key} is {trainer[key]!r} and the weights have {there}", where=where)

@@ -39,6 +39,7 @@ def sparsify(files: Files) -> Parameters:
         hook=_hook(files.folder.absolute()),
         center_writing_weights=False,
     )
+    read.check()
     _check_sizes(config, read)
     return read
 
