@@ -1,0 +1,342 @@
+"""The plugin kit on the command line: check, new, schema, and plugins that do not import."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SUITE, write_sae
+
+from saebench_canon import cli, toml_table
+from saebench_canon.errors import CanonError
+from saebench_canon.kit.schema import suite_schema
+from saebench_canon.plan import make_plan
+from saebench_canon.plugins import load_registry
+from saebench_canon.store import Store
+from saebench_canon.suite import load_suite, packaged_suites
+
+jsonschema = pytest.importorskip("jsonschema")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def own_lines(text: str) -> list[str]:
+    """The lines of a module that are neither blank, imports, nor docstrings."""
+    bare = re.sub(r'""".*?"""', "", text, flags=re.DOTALL)
+    return [
+        line
+        for line in bare.splitlines()
+        if line.strip() and not line.startswith(("from ", "import "))
+    ]
+
+
+def passes_its_tests(folder: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
+
+
+def test_a_new_adapter_works_as_it_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["new", "adapter", "my-format"]) == 0
+    told = capsys.readouterr().out
+    assert "wrote my-format/my_format.py\n" in told
+    assert "saebench-canon check PATH --plugin my-format/my_format.py" in told
+    module = here / "my-format" / "my_format.py"
+    assert len(own_lines(module.read_text())) == 10
+    assert "my-format" in load_registry([module]).adapters
+    passes_its_tests(here / "my-format", here)
+
+
+def test_a_new_metric_works_as_it_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["new", "metric", "common-share", "--to", "mine"]) == 0
+    module = "mine/common-share/common_share.py"
+    assert f"saebench-canon check common-share --plugin {module}" in capsys.readouterr().out
+    assert cli.main(["check", "common-share", "--plugin", module]) == 0
+    assert "common-share: 11 checks, none failed." in capsys.readouterr().out
+    passes_its_tests(here / "mine" / "common-share", here)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "metric"])
+def test_a_new_distribution_names_its_module_as_entry_point(kind: str, here: Path) -> None:
+    assert cli.main(["new", kind, "my-own"]) == 0
+    project = tomllib.loads((here / "my-own" / "pyproject.toml").read_text())
+    assert project["project"]["name"] == "my-own"
+    assert project["project"]["entry-points"] == {"saebench_canon": {"my-own": "my_own"}}
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"] == ["my_own.py"]
+
+
+def test_a_new_suite_can_be_planned(here: Path) -> None:
+    assert cli.main(["new", "suite", "first"]) == 0
+    plan = make_plan(here / "first.toml", load_registry(), Store(here / "store"))
+    assert {case.label for case in plan.cases} == {"fidelity", "stitching", "seed_matching"}
+    jsonschema.validate(
+        tomllib.loads((here / "first.toml").read_text()), suite_schema(load_registry())
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "told"),
+    [
+        ("metric", "Mine", "'Mine' cannot be the name of a new metric"),
+        ("metric", "a/b", "cannot be the name"),
+        ("suite", "two words", "cannot be the name"),
+        ("metric", "json", "there is a Python module 'json' already"),
+        ("adapter", "torch", "there is a Python module 'torch' already"),
+        ("adapter", "class", "'class' is a word of Python"),
+        ("metric", "fidelity", "there is a metric 'fidelity' already"),
+        ("adapter", "saelens", "there is a scheme 'saelens' already"),
+        ("suite", "quickstart", "'quickstart' is a packaged suite"),
+        ("metric", "taken", "taken is there already"),
+        ("suite", "kept", "kept.toml is there already; it is left as it is"),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused_in_a_sentence(
+    kind: str, name: str, told: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "taken").mkdir()
+    (here / "kept.toml").write_text("mine")
+    assert cli.main(["new", kind, name]) == cli.USAGE_ERROR
+    assert told in capsys.readouterr().err
+    assert sorted(each.name for each in here.iterdir()) == ["kept.toml", "taken"]
+    assert (here / "kept.toml").read_text() == "mine"
+
+
+def test_check_says_what_fails_and_ends_in_1(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "bad.py").write_text(
+        "from saebench_canon import Score, hookimpl, metric\n\n"
+        '@metric(of="sae", version=1, scores=[Score("value")])\n'
+        "def bad(sae):\n    return {'value': float(sae.width)}\n\n"
+        "@hookimpl\ndef canon_metrics():\n    return [bad]\n"
+    )
+    assert cli.main(["check", "bad", "--plugin", "bad.py"]) == 1
+    told = capsys.readouterr().out
+    assert re.search(r"dead latents count for nothing +failed +with dead latents appended", told)
+    assert told.endswith("bad: 11 checks, 2 failed.\n")
+    assert cli.main(["check", "bad", "--plugin", "bad.py", "--except", "value"]) == 1
+    assert capsys.readouterr().out.endswith("bad: 11 checks, 1 failed.\n")
+
+
+def test_check_takes_a_ref_a_bare_path_and_settles_names(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sae(here / "fidelity", 24)  # a folder of a metric's name
+    for what, count in (("./fidelity", 17), ("saelens:fidelity", 17), ("file:fidelity", 17)):
+        assert cli.main(["check", what]) == 0
+        assert capsys.readouterr().out.endswith(f"{what}: {count} checks, none failed.\n")
+    assert cli.main(["check", "fidelity"]) == 0
+    assert capsys.readouterr().out.endswith("fidelity: 11 checks, none failed.\n")
+
+
+def test_check_of_a_damaged_sae_fails(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = write_sae(here / "it", 24) / "sae_weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    assert cli.main(["check", "it"]) == 1
+    assert re.search(r"load gives the canonical form +failed", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["fidelty"], "neither a metric nor a file or folder. Did you mean 'fidelity'?"),
+        (["./fidelity"], "neither a metric nor a file or folder"),
+        (["saelens:nowhere"], "there is no file or folder"),
+        (["saelnes:x"], "unknown scheme 'saelnes'"),
+        (["."], "holds no checkpoint of a known format"),
+        (["stitching", "--set", "treshold=1"], "no setting 'treshold'. Did you mean 'threshold'?"),
+        (["stitching", "--set", "threshold"], "'threshold' is not KEY=VALUE"),
+        ([".", "--except", "x"], "--except goes with a metric"),
+    ],
+)
+def test_wrong_usage_of_check_ends_in_4(
+    words: list[str], told: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", *words]) == cli.USAGE_ERROR
+    assert told in capsys.readouterr().err
+
+
+SCHEMA = suite_schema(load_registry())
+
+
+def keys_of(kind: str) -> set[str]:
+    home = SCHEMA if kind == "top" else SCHEMA["$defs"][kind]
+    return set(home["properties"])
+
+
+def test_the_schema_has_every_key_that_parsers_know_and_no_other(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, set[str]] = {}
+    finish = toml_table.Table.finish
+
+    def noting(self: toml_table.Table, also: Any = ()) -> None:
+        kind = re.search(r"\[+\w+", self.where)
+        known = self._asked | set(also)
+        asked.setdefault(kind[0].strip("[") if kind else "top", set()).update(known)
+        finish(self, also)
+
+    monkeypatch.setattr(toml_table.Table, "finish", noting)
+    more = (
+        '\n[[gate]]\nscore = "fidelity.l0"\nrequire = "> 0"\n'
+        '\n[[reference]]\nscore = "fidelity.l0"\naxis = "width"\n'
+        'values = { 24 = 3 }\nsource = "x"\n'
+    )
+    (here / "acts.safetensors").write_bytes(b"")
+    for width in (24, 48):
+        for seed in (0, 1):
+            write_sae(here / "saes" / f"w{width}-s{seed}", width, seed=seed)
+    (here / "it.toml").write_text(
+        SUITE.replace("[data.planted]", "[data.planted]\nnormalize = 'none'") + more
+    )
+    load_suite(here / "it.toml", load_registry())
+    asked["suite"].add("extends")  # taken out before parsing
+    asked["top"].add("extends")
+    assert set(asked) == {"top", *SCHEMA["$defs"]}
+    assert {kind: keys_of(kind) for kind in asked} == asked
+
+
+def test_the_schema_has_every_setting_with_its_default() -> None:
+    registry = load_registry()
+    by_metric = {
+        each["if"]["properties"]["name"]["const"]: each["then"]["properties"]["settings"]
+        for each in SCHEMA["$defs"]["metric"]["allOf"]
+    }
+    assert by_metric.keys() == registry.metrics.keys()
+    for name, metric in registry.metrics.items():
+        told = by_metric[name]["properties"]
+        defaults = {key: each.get("default") for key, each in told.items()}
+        assert defaults == json.loads(json.dumps(metric.settings))
+    train = SCHEMA["$defs"]["sae"]["properties"]["train"]["properties"]
+    for name, trainer in registry.trainers.items():
+        own = {key: each.get("default") for key, each in train[name]["properties"].items()}
+        assert own == dict(trainer.settings)
+        assert trainer.settings.keys() <= train.keys()
+
+
+@pytest.mark.parametrize("name", packaged_suites())
+def test_every_packaged_suite_is_valid(name: str) -> None:
+    jsonschema.Draft7Validator.check_schema(SCHEMA)
+    jsonschema.validate(tomllib.loads(packaged_suites()[name].read_text()), SCHEMA)
+
+
+WHOLE = {"sae": [{"name": "a", "uri": "x"}], "metric": [{"name": "fidelity"}]}
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"sea": []},
+        {"suite": {"nam": "x"}},
+        {"suite": {"version": "1"}},
+        {"data": {"d": {"modle": "gpt2"}}},
+        {"data": {"d": {"dtype": "float31"}}},
+        {"data": {"d": {"tokens": 1.5}}},
+        {"sae": [{"name": "a", "ury": "x"}]},
+        {"sae": [{"uri": "x"}]},
+        {"sae": [{"name": "a", "train": {"arch": "topk", "kk": 3}}]},
+        {"sae": [{"name": "a", "train": {"arch": "tpok"}}]},
+        {"sae": [{"name": "a", "train": {"topk": {"l1": 3}}}]},
+        {"sae": [{"name": "a", "axes": {"width": []}}]},
+        {"metric": [{"name": "fidelty"}]},
+        {"metric": [{"name": "stitching", "settings": {"treshold": 0.5}}]},
+        {"metric": [{"name": "stitching", "settings": {"threshold": "0.5"}}]},
+        {"metric": [{"name": "fidelity", "seeds": [0, 0]}]},
+        {"gate": [{"score": "fidelity.l0"}]},
+        {"metric": []} | {"suite": {}, "sae": None},
+    ],
+    ids=str,
+)
+def test_a_misspelt_key_is_not_valid(tables: dict[str, Any]) -> None:
+    jsonschema.validate(WHOLE, SCHEMA)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(WHOLE | tables, SCHEMA)
+
+
+def test_a_suite_that_extends_another_may_name_less() -> None:
+    less = {"metric": [{"label": "floor", "seeds": [1]}]}
+    for tables in ({"extends": "quickstart", **less}, {"suite": {"extends": "a.toml"}, **less}):
+        jsonschema.validate(tables, SCHEMA)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(less, SCHEMA)
+
+
+def test_schema_prints_it_with_the_metrics_of_plugins(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["new", "metric", "my-own"]) == 0
+    capsys.readouterr()
+    assert cli.main(["schema", "--plugin", "my-own/my_own.py"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert "my-own" in told["$defs"]["metric"]["properties"]["name"]["enum"]
+    assert cli.main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(SCHEMA))
+
+
+def installed(folder: Path, name: str, module: str, text: str) -> None:
+    """A distribution in a folder of sys.path, as an installer leaves it."""
+    info = folder / f"{module}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[saebench_canon]\n{name} = {module}\n")
+    (folder / f"{module}.py").write_text(text)
+
+
+LATE = (
+    "from saebench_canon import hookimpl\n\n@hookimpl\ndef canon_metrics():\n"
+    "    import nothing_of_this_name\n"
+)
+BROKEN = {
+    "an-import": ("import nothing_of_this_name", "ModuleNotFoundError: No module named"),
+    "an-exit": ("raise SystemExit(3)", "SystemExit: 3"),
+    "a-syntax": ("def (", "SyntaxError"),
+    "a-late-import": (LATE, "ModuleNotFoundError: No module named"),
+    "a-misspelt-hook": ("def canon_metrcs(): ...", "unknown hook 'canon_metrcs'"),
+}
+
+
+def test_installed_plugins_that_do_not_import_are_shown_as_broken_and_the_rest_works(
+    here: Path,
+) -> None:
+    site = here / "site"
+    for name, (text, _) in BROKEN.items():
+        installed(site, name, name.replace("-", "_"), text)
+    assert cli.main(["new", "metric", "another-one"]) == 0
+    installed(
+        site, "another-one", "another_one", (here / "another-one" / "another_one.py").read_text()
+    )
+
+    def call(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "saebench_canon", *words], cwd=here, text=True,
+            capture_output=True, env={**os.environ, "PYTHONPATH": str(site)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    told = call("plugins")
+    for name, (_, reason) in BROKEN.items():
+        assert re.search(rf"^{name} \(broken: .*{re.escape(reason)}", told, re.MULTILINE), told
+    assert "another-one (another-one 1.0)\n  metric another-one\n" in told
+    assert "another-one" in call("ls")
+    call("plan", "quickstart")
+
+
+def test_a_plugin_file_that_does_not_import_is_wrong_usage(here: Path) -> None:
+    (here / "bad.py").write_text("import nothing_of_this_name")
+    with pytest.raises(CanonError, match="does not import"):
+        load_registry([here / "bad.py"])
