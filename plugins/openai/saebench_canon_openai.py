@@ -13,6 +13,7 @@ from saebench_canon.weights.stored import Tensors
 
 KEYS = frozenset({"pre_bias", "latent_bias", "encoder.weight"})
 COUNTS = ("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")
+AGAIN = ("activation.k", "activation.postact_fn")  # what activation_state_dict says, written twice
 
 
 def _has_its_keys(files: Files) -> bool:
@@ -29,7 +30,7 @@ def _has_its_keys(files: Files) -> bool:
 def openai(files: Files) -> Parameters:
     """Files of openai/sparse_autoencoder for GPT-2 small: v5 (TopK), v1 and v4 (ReLU)."""
     w = _opened(files)
-    w.ignore(*COUNTS)
+    w.ignore(*COUNTS, *AGAIN)
     name = w.get("activation", "ReLU")
     shape: dict[str, Any] = {"activation": "relu"}
     if name == "TopK":

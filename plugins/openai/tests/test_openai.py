@@ -64,6 +64,8 @@ def write(path: Path, activation: str | None = "TopK", **told: Any) -> Path:
         own = nn.ReLU().state_dict()
         if activation == "TopK":
             own.update({"k": K, "postact_fn": "ReLU"})
+            # a TopK is a module inside, so its state is written under its name as well
+            state.update({f"activation.{key}": each for key, each in own.items()})
         state["activation_state_dict"] = own
     state.update(change)
     path.parent.mkdir(parents=True, exist_ok=True)
