@@ -63,15 +63,13 @@ def _refuse(config: Config) -> None:
 
 def _check_sizes(config: Config, read: Parameters) -> None:
     """Refuse a configuration of another size than the weights; `num_latents` 0 is d · expansion."""
-    where = str(config.path)
-    if config["d_in"] != read.d:
-        raise CanonError(f"d_in is {config['d_in']!r} and the weights have {read.d}", where=where)
-    told = config.get("num_latents", 0)
-    by = "num_latents"
-    if not told:
-        by, told = "d_in · expansion_factor", read.d * config["expansion_factor"]
-    if told != read.width:
-        raise CanonError(f"{by} is {told!r} and the weights have {read.width}", where=where)
+    there: dict[str, float] = {"d_in": read.d, "expansion_factor": read.width / read.d}
+    if config.get("num_latents", 0):
+        there = {"d_in": read.d, "num_latents": read.width}
+    for key, size in there.items():
+        if config[key] != size:
+            what = f"{key} is {config[key]!r} and that of the weights is {size:.12g}"
+            raise CanonError(what, where=str(config.path))
 
 
 def _hook(folder: Path) -> str | None:
