@@ -6,6 +6,7 @@ the reason. `any_sae.canonical` makes one of an object in memory.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, Protocol
@@ -18,6 +19,7 @@ from saebench_canon.kernels.codes import Codes
 
 Activation = Literal["relu", "jumprelu", "topk", "batchtopk", "gated"]
 
+LARGEST = 1e18  # of a weight: products of two fit into float32
 CHECKED = 2**26  # numbers looked at at once for one that is not finite
 CHUNK = 2**24  # pre-activations held at once by encode_sparse, 64 MiB in float32
 
@@ -250,8 +252,11 @@ def fold(
                 f"{name} has shape {list(tensor.shape)} where {list(shape)} is expected",
                 where=where,
             )
-        if not _finite(tensor):
+        largest = _largest(tensor)
+        if not largest < math.inf:
             raise CanonError(f"{name} holds a value that is not finite", where=where)
+        if largest > LARGEST:
+            raise CanonError(f"{name} holds the value {largest:.3g}: codes overflow", where=where)
         # one copy, which is then worked on in place: the tensor itself may be mapped from a file
         return torch.empty(shape, dtype=dtype, device=tensor.device).copy_(tensor.detach())
 
@@ -267,6 +272,8 @@ def fold(
     shift = b if apply_b_dec_to_input else None
     if activation == "gated":
         gain = read("r_mag", r_mag, m).exp()
+        if not _largest(gain) <= LARGEST:
+            raise CanonError("r_mag holds a value whose exponential overflows", where=where)
         gate = read("b_gate", b_gate, m)
         magnitude = read("b_mag", b_mag, m)
         weights *= norms
@@ -301,12 +308,13 @@ def fold(
     return CanonicalSAE(rows, b, coder)
 
 
-def _finite(tensor: Tensor) -> bool:
-    """Whether every value is finite, seen a part at a time."""
-    if tensor.ndim < 2:
-        return bool(torch.isfinite(tensor).all())
-    parts = torch.split(tensor, max(1, CHECKED // max(1, tensor.shape[1])))
-    return all(bool(torch.isfinite(part).all()) for part in parts)
+def _largest(tensor: Tensor) -> float:
+    """The largest size of a value, seen a part at a time; nan if one is no number."""
+    if tensor.numel() == 0:
+        return 0.0
+    flat = tensor if tensor.ndim else tensor[None]
+    parts = torch.split(flat, max(1, CHECKED // max(1, flat[0].numel())))
+    return max((float(part.abs().max()) for part in parts), key=lambda size: (size != size, size))
 
 
 def row_norms(rows: Tensor, where: str | None) -> Tensor:

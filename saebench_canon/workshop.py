@@ -101,12 +101,15 @@ class Workshop:
         if isinstance(source, Ref):
             adapter = self.registry.adapter(source.scheme, where=spec.where)
             sae = adapter.load(source, device=self.execution.device, dtype=spec.dtype)
-            if data is None or not needs_threshold(source, adapter):
-                return sae
-            from saebench_canon.calibration import calibrate
+            known = not needs_threshold(source, adapter)
+        else:
+            sae = canonical(source.object)  # type: ignore[attr-defined]
+            known = getattr(sae.coder, "calibrated", True)
+        if data is None or known:
+            return sae
+        from saebench_canon.calibration import calibrate
 
-            return calibrate(sae, self.input("acts", data))
-        return canonical(source.object)  # type: ignore[attr-defined]
+        return calibrate(sae, self.input("acts", data))
 
     def trained(self, spec: SaeSpec, data: DataSpec | None) -> Path:
         """The folder of a trained SAE in SAELens' format; trained now if it is not there."""
