@@ -5,6 +5,7 @@ Codes of ours are upstream's times the norm of the decoder row, the rows being a
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from saebench_canon.errors import CanonError
 from saebench_canon.ref import Ref
 
+os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")  # its kernels run on GPUs alone
 pytest.importorskip("sparsify")
 from sparsify import SparseCoder, SparseCoderConfig
 
