@@ -8,12 +8,16 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugins import Registry, load_registry
 from saebench_canon.store import Store
+
+if TYPE_CHECKING:
+    from saebench_canon.plan import Plan
 
 FEW = 40  # cases that `plan` lists one by one
 
@@ -28,9 +32,10 @@ def plan(options: Namespace) -> None:
     from saebench_canon.suite import find_suite
 
     store = Store(Path(options.store))
+    registry = _registry(options)
     made = make_plan(
         find_suite(options.suite),
-        _registry(options),
+        registry,
         store,
         settings=options.settings,
         limit=options.limit,
@@ -54,6 +59,19 @@ def plan(options: Namespace) -> None:
     print(tabulate(rows, headers=["metric", "over", "measured", "failed", "to measure"]))
     missing = sum(case["state"] != "measured" for case in listed)
     print(f"\n{len(listed)} cases, {missing} to measure.")
+    if missing:
+        _estimate(made, registry)
+
+
+def _estimate(made: Plan, registry: Registry) -> None:
+    import psutil
+
+    from saebench_canon.estimates import cores, estimate, lines, measured_speed
+
+    found = estimate(made, registry, speed=measured_speed())
+    print("To measure them takes, roughly:")
+    for line in lines(found, cores=cores(), there=psutil.virtual_memory().total):
+        print(f"  {line}")
 
 
 def show(options: Namespace) -> None:

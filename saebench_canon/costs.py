@@ -1,0 +1,204 @@
+"""What measuring costs: multiply-adds, seconds that no size explains, and bytes at the peak.
+
+Constants were fitted to the records of a quickstart on two quiet cores that do 52e9 float32
+multiply-adds a second each in numpy, and to single cases at d = 768 (GPT-2; SAEs of 1,536 and
+6,144 latents on 16,384 tokens). docs/suites.md says how well they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import comb
+from typing import Any
+
+from saebench_canon.sizes import DataSize, ModelSize
+
+START = 6.0  # seconds in which a worker imports torch and transformers
+BASE = 1000 * 2**20  # bytes of a worker that has imported them and mapped its activations
+READ_TEXT = 2e-5  # seconds a token to read and tokenise
+LM_FACTOR = 1.8  # seconds of a forward pass over those of its products (tiny-lm, GPT-2)
+DOUBLE = 2.0  # float64 over float32
+SPARSE = 10.0  # a multiply-add of sparse codes over one of a product of matrices
+TRAIN_STEP = 1.9e-3  # seconds of a training step besides its products
+TRAIN_FACTOR = 2.7  # multiply-adds of a step over batch x d x width
+META_STEP = 0.45e-3  # seconds of a meta-SAE's step besides what grows with its size
+META_SELECT = 2e-9  # seconds a code that the selection looks at
+META_ADAM = 8e-9  # seconds a parameter of Adam's update
+ASSIGN = 1.7e-9  # seconds x rows^2.5 of an assignment, of random unit rows (512 to 2048)
+PATH_PAIR = 5e-8  # seconds a pair of latents active on one token, in the path
+FIT_PAIR = 4e-9  # seconds x d a pair of latents, in the fit of best scales
+FIT_MOST = 2**28  # pairs at most
+FIT_BLOCK = 2**20  # pairs whose rows are held at once
+TURNS = 25  # of matching a null's covariance
+EIGH = 10.0  # multiply-adds of an eigendecomposition over d^3
+NULL_ROWS = 4  # tables of decoder rows in float64 that a null holds at once
+COSINES = 2**24 * 4  # bytes of cosines held at once
+CHUNK = 8192  # tokens of a pass in float64
+WINDOWS = 4096  # tokens of a batch of windows, and of codes
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-adds, and seconds that do not come from them."""
+
+    products: float = 0.0
+    fixed: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.products + other.products, self.fixed + other.fixed)
+
+    def times(self, count: float) -> Work:
+        """The same so many times."""
+        return Work(self.products * count, self.fixed * count)
+
+    def seconds(self, speed: float) -> float:
+        """Seconds at so many multiply-adds a second."""
+        return self.products / speed + self.fixed
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """An SAE whose size is known."""
+
+    d: int
+    width: int
+    l0: float
+
+
+def extraction(data: DataSize, tokens: int, model: ModelSize) -> Work:
+    """Reading the text and running the model up to the hook."""
+    body = model.parameters - model.vocabulary * model.d
+    return Work(LM_FACTOR * tokens * body * data.reach, READ_TEXT * tokens)
+
+
+def losses(data: DataSize, model: ModelSize, passes: int) -> Work:
+    """Whole forward passes over the tokens that losses use."""
+    tokens = min(data.loss_tokens, data.scored or data.loss_tokens)
+    return Work(LM_FACTOR * passes * tokens * model.parameters)
+
+
+def encoding(n: int, sae: Dictionary) -> Work:
+    """Codes of n tokens."""
+    return Work(n * sae.d * sae.width, 3e-9 * n * sae.width)
+
+
+def training(sae: Dictionary, settings: Mapping[str, Any]) -> Work:
+    """Training on as many tokens as the settings say."""
+    tokens, batch = settings.get("tokens", 0), settings.get("batch_size", 1024)
+    return Work(TRAIN_FACTOR * tokens * sae.d * sae.width, TRAIN_STEP * tokens / batch)
+
+
+def fidelity(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]) -> Work:
+    """Covariance, reconstruction and the search for duplicates."""
+    (sae,) = saes
+    passes = DOUBLE * 2 * n * sae.d**2 + SPARSE * n * sae.l0 * sae.d
+    return Work(passes + EIGH * sae.d**3 + sae.width**2 * sae.d, 0.08)
+
+
+def stitching(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]) -> Work:
+    """Cosines and pursuits of the rows and their null, the path, and the fit of best scales."""
+    small, large = saes
+    d, both = large.d, small.width + large.width
+    rows = 3 * (2 + settings.get("span_atoms", 4)) * small.width * large.width * d
+    path = DOUBLE * both**2 * d if n else 0
+    shared = PATH_PAIR * n * (small.l0 + large.l0) ** 2
+    fits = 2 * FIT_PAIR * _pairs(n, large) * d
+    return Work(rows + path, 0.8 + shared + fits) + _null(large.width, d).times(2)
+
+
+def _pairs(n: int, large: Dictionary) -> float:
+    """Pairs of latents that the fit of best scales looks at, on half of the documents."""
+    return min(n / 2 * large.l0**2, large.width**2, FIT_MOST)
+
+
+def meta_sae(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]) -> Work:
+    """Training on the rows, on their null, and on isotropic rows."""
+    (sae,) = saes
+    width, steps, batch = _meta(sae, settings)
+    size = min(batch, sae.width)
+    adam = META_ADAM * 2 * width * sae.d
+    one = Work(size * width * sae.d, META_STEP / 2 + META_SELECT * size * width + adam)
+    after = Work(2 * sae.width * width * sae.d)
+    return (one.times(3 * steps) + after.times(3) + _null(sae.width, sae.d)).times(
+        settings.get("meta_seeds") or 1
+    )
+
+
+def _meta(sae: Dictionary, settings: Mapping[str, Any]) -> tuple[int, int, int]:
+    from saebench_canon.metrics.meta_sae import PRESETS
+
+    preset = PRESETS.get(settings.get("preset", "quarter"), PRESETS["quarter"])
+    return (
+        settings.get("width") or round(sae.width / preset.rows),
+        settings.get("steps") or preset.steps,
+        settings.get("batch") or preset.batch,
+    )
+
+
+def _null(m: int, d: int) -> Work:
+    """Random rows of a dictionary's mean and covariance."""
+    return Work(DOUBLE * TURNS * (2 * m * d**2 + EIGH * d**3))
+
+
+def seed_matching(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]) -> Work:
+    """Assignments of each pair and of its nulls; none where there are too many latents."""
+    m, d = max(sae.width for sae in saes), saes[0].d
+    if m > settings.get("exact_up_to", 8192):
+        return Work(fixed=0.1)
+    pairs = comb(len(saes), 2)
+    each = Work(DOUBLE * 5 * m**2 * d, 8 * ASSIGN * m**2.5 + 1e-7 * n * saes[0].l0)
+    return each.times(pairs) + _null(m, 2 * d).times(len(saes)) + Work(fixed=0.5)
+
+
+METRICS: Mapping[str, Callable[[int, Sequence[Dictionary], Mapping[str, Any]], Work]] = {
+    "fidelity": fidelity,
+    "stitching": stitching,
+    "meta_sae": meta_sae,
+    "seed_matching": seed_matching,
+}
+
+
+def peak(metric: str, n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]) -> float:
+    """Bytes that a metric takes at its peak, besides the SAEs and codes that it is given."""
+    large = max(saes, key=lambda sae: sae.width)
+    m, d = large.width, large.d
+    tables = 8 * m * d
+    match metric:
+        case "fidelity":
+            return float(COSINES + max(3 * tables, tables + 8 * 4 * CHUNK * d))
+        case "stitching":
+            fit = 2 * 4 * d * min(FIT_BLOCK, _pairs(n, large))
+            return COSINES + 4 * tables + max(fit, 8 * 5 * CHUNK * d if n else 0)
+        case "meta_sae":
+            width, _, batch = _meta(large, settings)
+            learning = 4 * 2 * (4 * 2 * width * d + min(batch, m) * width)
+            kept = m * (1 - settings.get("holdout", 0.2))
+            encoded = 4 * 2 * 2 * kept * width  # dense codes of the rows and of the null's, twice
+            return NULL_ROWS * tables + learning + encoded
+        case "seed_matching":
+            if m > settings.get("exact_up_to", 8192):
+                return 0
+            return float(5 * 8 * m**2 + len(saes) * 4 * tables)
+        case _:
+            return float(tables)
+
+
+def codes_bytes(n: int, sae: Dictionary) -> float:
+    """Codes of n tokens in memory."""
+    return n * (8 + 8 * sae.l0)
+
+
+def encoding_bytes(sae: Dictionary) -> float:
+    """A batch of dense codes and its selection."""
+    return 2 * 4 * WINDOWS * sae.width
+
+
+def training_bytes(sae: Dictionary, batch: int) -> float:
+    """Parameters, gradients and Adam's two moments, and a batch of codes."""
+    return 4 * (4 * 2 * sae.d * sae.width + 4 * batch * sae.width)
+
+
+def model_bytes(model: ModelSize, item: int) -> float:
+    """A language model's weights, and the logits of a batch of windows."""
+    return item * model.parameters + 2 * 4 * WINDOWS * model.vocabulary

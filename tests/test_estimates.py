@@ -1,0 +1,204 @@
+"""What `plan` says beforehand of time, memory and download: known sizes in, known lines out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import write_sae
+
+from saebench_canon import commands, estimates
+from saebench_canon.bench import Bench
+from saebench_canon.costs import Work
+from saebench_canon.estimates import Estimate, duration, estimate, lines, measured_speed
+from saebench_canon.plan import Plan, make_plan
+from saebench_canon.plugins import load_registry
+from saebench_canon.sizes import ModelSize, model_size, sizes_of
+from saebench_canon.store import Store
+from saebench_canon.suite import packaged_suites
+
+SPEED = 50e9
+LADDER = """
+[data.web]
+model = "gpt2"
+hook = "blocks.8.hook_resid_pre"
+text = "someone/web-text"
+tokens = 100_000
+center = true
+
+[[sae]]
+name = "w{width}"
+uri = "saelens://gpt2-small-res-jb-feature-splitting/blocks.8.hook_resid_pre_{width}"
+data = "web"
+axes = { width = [768, 1536] }
+
+[[metric]]
+name = "fidelity"
+
+[[metric]]
+name = "meta_sae"
+"""
+
+
+@pytest.fixture
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Plan]:
+    """The plan of a suite's text, far from any hub and with nothing in its cache."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def make(text: str) -> Plan:
+        (tmp_path / "made-up.toml").write_text(text)
+        return make_plan(tmp_path / "made-up.toml", load_registry(), Store(tmp_path / ".canon"))
+
+    return make
+
+
+def of(plan: Plan) -> Estimate:
+    return estimate(plan, load_registry(), speed=SPEED)
+
+
+def page(plan: Plan, *, cores: int = 2, there: int = 2**40) -> str:
+    return "\n".join(lines(of(plan), cores=cores, there=there))
+
+
+def test_a_ladder_on_the_hub_is_told_in_three_lines(planned: Callable[[str], Plan]) -> None:
+    assert (
+        page(planned(LADDER))
+        == """\
+time      about 10 min on 2 cores (-n 2), 18 min on one
+          of it losses 12 min, activations 3 min, meta_sae 90 s
+memory    about 3.3 GiB a worker
+download  about 536 MiB and the text someone/web-text, of unknown size"""
+    )
+
+
+def test_what_nobody_here_knows_is_left_out_and_said(planned: Callable[[str], Plan]) -> None:
+    text = LADDER.replace('"gpt2"', '"someone/lm"').replace("tokens = 100_000\n", "")
+    assert (
+        page(planned(text), cores=1)
+        == """\
+time      not known
+memory    not known
+download  SAE w768, the model someone/lm and 2 more, of unknown size
+left out  the size of SAE w768, the tokens of data web and 2 more: not known here"""
+    )
+
+
+def test_what_is_known_is_a_lower_bound(planned: Callable[[str], Plan]) -> None:
+    shown = page(planned(LADDER.replace("tokens = 100_000\n", "")), cores=1)
+    assert "time      at least " in shown
+    assert "memory    at least" in shown
+    assert "left out  the tokens of data web: not known here" in shown
+
+
+def test_more_memory_than_there_is_is_said(planned: Callable[[str], Plan]) -> None:
+    wide = LADDER.replace("[768, 1536]", "[98304]")
+    shown = page(planned(wide), there=24 * 2**30)
+    assert "most of it for meta_sae of w98304; this machine has 24.0 GiB" in shown
+
+
+def test_what_lies_in_the_cache_is_not_downloaded(
+    planned: Callable[[str], Plan], tmp_path: Path
+) -> None:
+    before = of(planned(LADDER))
+    assert before.downloads == 3
+    name = "models--jbloom--GPT2-Small-Feature-Splitting-Experiment-Layer-8"
+    snapshot = tmp_path / "hub" / name / "snapshots" / "c0ffee"
+    write_sae(snapshot / "blocks.8.hook_resid_pre_768", 768, d=768)
+    (tmp_path / "hub" / name / "refs").mkdir()
+    (tmp_path / "hub" / name / "refs" / "main").write_text("c0ffee")
+    after = of(planned(LADDER))
+    assert after.downloads == 2
+    assert before.download - after.download == 2 * 4 * 768 * 768
+
+
+def test_the_quickstart_takes_about_as_long_as_it_did() -> None:
+    """5 minutes on the two quiet cores of 52e9 multiply-adds a second of its records."""
+    plan = make_plan(packaged_suites()["quickstart"], load_registry(), Store(Path("no-store")))
+    found = estimate(plan, load_registry(), speed=52e9)
+    assert 300 / 3 < found.seconds(2) < 300 * 3
+    assert found.download == found.downloads == 0
+    assert not found.unknown
+    assert not found.unsized
+
+
+def test_a_measured_case_takes_no_more_time(suite: Path) -> None:
+    registry, store = load_registry(), Store(suite.parent / "store")
+    first = make_plan(suite, registry, store)
+    before = estimate(first, registry, speed=SPEED)
+    bench = Bench(registry, store)
+    for case in first.cases:
+        if case.label != "seed_matching":
+            bench.measure(case)
+    after = estimate(make_plan(suite, registry, store), registry, speed=SPEED)
+    assert set(before.parts) == {
+        "starting", "encoding", "fidelity", "stitching", "floor", "meta_sae", "seed_matching",
+    }  # fmt: skip
+    assert set(after.parts) == {"starting", "seed_matching"}
+    for case in first.cases:
+        bench.measure(case, again=False)
+    done = estimate(make_plan(suite, registry, store), registry, speed=SPEED)
+    assert list(lines(done, cores=2)) == []
+
+
+def test_no_data_takes_no_activations(suite: Path) -> None:
+    suite.write_text(suite.read_text().replace('data = "planted"\n', ""))
+    registry = load_registry()
+    plan = make_plan(suite, registry, Store(suite.parent / "store"))
+    found = estimate(plan, registry, speed=SPEED)
+    assert "encoding" not in found.parts
+    assert found.parts["meta_sae"] > 0
+
+
+def test_an_sae_has_the_width_of_the_others_on_its_data(planned: Callable[[str], Plan]) -> None:
+    _, saes = sizes_of(planned(LADDER).suite, load_registry())
+    assert {(name, each.d, each.width) for name, each in saes.items()} == {
+        ("w768", 768, 768), ("w1536", 768, 1536),
+    }  # fmt: skip
+    assert saes["w1536"].download == 2 * 4 * 768 * 1536
+
+
+def test_a_models_size_is_counted_from_its_configuration() -> None:
+    plan = make_plan(packaged_suites()["quickstart"], load_registry(), Store(Path("no-store")))
+    found = model_size(plan.suite.data["docs"])
+    assert found is not None
+    weights = Path(estimates.__file__).parent / "packaged" / "tiny-lm" / "model.safetensors"
+    assert found.parameters == pytest.approx(weights.stat().st_size / 4, rel=0.01)
+    assert found == ModelSize(128, 6, 2048, found.parameters)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.2, "1 s"), (8.6, "9 s"), (44, "40 s"), (90, "2 min"), (1790, "30 min"),
+     (5400, "1.5 h"), (40 * 3600, "40 h"), (72 * 3600, "3 days")],
+)  # fmt: skip
+def test_durations_have_few_digits(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+def test_work_adds_up() -> None:
+    work = Work(2e9, 1.0) + Work(1e9).times(2)
+    assert work.seconds(1e9) == 5.0
+
+
+def test_this_machine_has_a_speed() -> None:
+    assert 1e8 < measured_speed() < 1e13
+
+
+def test_plan_prints_the_lines(
+    suite: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from argparse import Namespace
+
+    monkeypatch.setattr(estimates, "measured_speed", lambda: SPEED)
+    monkeypatch.setattr(estimates, "cores", lambda: 2)
+    options: dict[str, Any] = {
+        "suite": str(suite), "plugin": [], "store": "store", "settings": [], "limit": None,
+        "dtype": None, "json": False,
+    }  # fmt: skip
+    commands.plan(Namespace(**options))
+    shown = capsys.readouterr().out
+    assert "\nTo measure them takes, roughly:\n  time      about " in shown
+    assert shown.endswith("  download  none\n")
