@@ -1,0 +1,166 @@
+"""The packaged suites of published ladders: planned with nothing there, and run to the end offline.
+
+The hub cache is made up (`made_up_hub`): names and layouts of the real one, small random weights.
+What is not tested here is the download itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_up_hub import GEMMA_SAES, GEMMA_WIDTHS, GPT2_WIDTHS, made_up_hub
+from test_imports import call
+
+from saebench_canon.adapters.saelens_hub import locate, releases
+from saebench_canon.plan import make_plan
+from saebench_canon.plugins import load_registry
+from saebench_canon.ref import Ref
+from saebench_canon.specs import Suite
+from saebench_canon.store import Store
+from saebench_canon.suite import find_suite, load_suite
+
+LADDERS = ("gpt2-ladder", "gemma-scope-2b")
+CASES = {"gpt2-ladder": 23, "gemma-scope-2b": 11}
+QUICK = {
+    "gpt2-ladder": ["--set", "metric.meta_sae.settings.steps=3",
+                    "--set", "metric.meta_sae_paper.settings.steps=3"],
+    "gemma-scope-2b": ["--set", "metric.meta_sae.settings.steps=3"],
+}  # fmt: skip
+LIMIT = ["--limit", "2000"]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment in which the made-up hub cache is found, and no network is."""
+    return made_up_hub(tmp_path_factory.mktemp("home"))
+
+
+def canon(*words: str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The program in a process of its own, as a user starts it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return subprocess.run(
+        [sys.executable, "-m", "saebench_canon", *words],
+        cwd=cwd, env=kept | env, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def suite(name: str) -> Suite:
+    return load_suite(find_suite(name), load_registry())
+
+
+@pytest.mark.parametrize("name", LADDERS)
+def test_it_is_planned_with_an_empty_cache_and_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = call("plan", name, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "IMPORTED []" in done.stderr
+    assert f"{CASES[name]} cases, {CASES[name]} to measure." in done.stdout
+
+
+@pytest.mark.parametrize("name", LADDERS)
+def test_its_cases_are_the_same_before_and_after_the_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: dict[str, str], name: str
+) -> None:
+    registry, store = load_registry(), Store(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    ids = []
+    for home in (str(tmp_path / "empty"), hub["HF_HOME"]):
+        monkeypatch.setenv("HF_HUB_CACHE", f"{home}/hub")
+        ids.append(make_plan(find_suite(name), registry, store).ids)
+    assert ids[0] == ids[1]
+
+
+@pytest.fixture(scope="module", params=LADDERS)
+def ran(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, hub: dict[str, str]
+) -> tuple[str, Path, str]:
+    """A ladder that has been run: its name, where, and what was printed."""
+    name: str = request.param
+    folder = tmp_path_factory.mktemp(name)
+    done = canon("run", name, *LIMIT, *QUICK[name], cwd=folder, env=hub)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return name, folder, done.stdout
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in (folder / ".canon/records").glob("*.json")]
+
+
+def test_every_case_is_measured_and_tables_are_printed(
+    ran: tuple[str, Path, str], hub: dict[str, str]
+) -> None:
+    name, folder, printed = ran
+    assert f"{CASES[name]} passed" in printed
+    assert len(records(folder)) == CASES[name]
+    assert not list((folder / ".canon").glob("errors/*.json"))
+    for metric in ("fidelity", "stitching", "meta_sae"):
+        assert f"\n{metric} v" in printed
+    assert "published" in printed
+    planned = canon("plan", name, *LIMIT, *QUICK[name], cwd=folder, env=hub)
+    assert f"{CASES[name]} cases, 0 to measure." in planned.stdout
+
+
+def test_it_measured_the_saes_of_the_cache(ran: tuple[str, Path, str], hub: dict[str, str]) -> None:
+    name, folder, _ = ran
+    x = np.load(next((folder / ".canon/artefacts").glob("*/acts.npy"))).astype(float)
+    centred = bool(np.abs(x.mean(axis=1)).max() < 1e-5)
+    assert centred == (name == "gpt2-ladder")
+    if centred:
+        return
+    folders = [f"layer_12/width_{each}" for each in GEMMA_WIDTHS]
+    cache = Path(hub["HF_HOME"], "hub", f"models--{GEMMA_SAES[0].replace('/', '--')}", "snapshots")
+    measured = {
+        each["subject"][0]["ref"].partition("-res/")[2]: each["scores"]["mse"]["value"]
+        for each in records(folder)
+        if each["metric"] == "fidelity"
+    }
+    assert measured.keys() == set(folders)
+    for each in folders:
+        w = np.load(next(cache.iterdir()) / each / "params.npz")
+        pre = x @ w["W_enc"] + w["b_enc"]
+        rebuilt = np.where(pre > w["threshold"], pre, 0) @ w["W_dec"] + w["b_dec"]
+        assert measured[each] == pytest.approx(((x - rebuilt) ** 2).mean(), rel=1e-4)
+
+
+def test_without_files_and_network_a_case_fails_in_a_sentence(tmp_path: Path) -> None:
+    empty = {"HF_HOME": str(tmp_path / "empty"), "HF_HUB_OFFLINE": "1"}
+    done = canon("run", "gpt2-ladder", "-k", "w768 and meta_sae", cwd=tmp_path, env=empty)
+    assert done.returncode == 1
+    assert "the hub cannot be reached" in done.stdout.replace("\n", " ")
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_ladders_name_saes_that_there_are() -> None:
+    for sae in suite("gpt2-ladder").saes:
+        assert isinstance(sae.source, Ref)
+        assert (
+            locate(sae.source).repository
+            == "jbloom/GPT2-Small-Feature-Splitting-Experiment-Layer-8"
+        )
+    assert [sae.axes["width"] for sae in suite("gpt2-ladder").saes] == list(GPT2_WIDTHS)
+    canonical = releases()["gemma-scope-2b-pt-res-canonical"].folders
+    every = set(releases()["gemma-scope-2b-pt-res"].folders.values())
+    registry = load_registry()
+    for sae in suite("gemma-scope-2b").saes:
+        assert isinstance(sae.source, Ref)
+        folder = sae.source.target.removeprefix("google/gemma-scope-2b-pt-res/")
+        told = registry.adapter("gemma-scope").describe(sae.source)
+        assert (told.d, told.width, told.hook) == (
+            2304,
+            sae.axes["width"],
+            "blocks.12.hook_resid_post",
+        )
+        assert folder in every
+        assert canonical.get(f"layer_12/width_{sae.name}/canonical", folder) == folder
