@@ -27,6 +27,8 @@ from saebench_canon.progress import track
 
 Phase = Literal["start", "novel", "swap", "orphans"]
 BLOCK = 2**22  # entries of a dense block of W Wᵀ held at once, 32 MiB in float64
+CROWDED = 0.05  # density of the codes from which a dense product is faster
+DENSE = 2**24  # codes held densely at once, 64 MiB
 EDGES = 2**24  # cosines held at once while edges are looked for
 
 
@@ -176,20 +178,40 @@ def paths(both: Union, many: Sequence[tuple[Step, ...]], *, block: int = BLOCK) 
 
 
 def shared(both: Union, *, block: int = BLOCK) -> Iterator[tuple[Any, Any, Any]]:
-    """The entries of K on and above its diagonal, a block of rows at a time: row, column, value."""
-    width = both.codes.shape[1]
+    """The entries of K on and above its diagonal, a block of rows at a time: row, column, value.
+
+    FᵀF is a sparse product where few latents are active on a token, and a dense one, a chunk of
+    tokens at a time, where a token has more than a twentieth of them: the sparse one grows with the
+    square of their number.
+    """
+    n, width = both.codes.shape
+    crowded = both.codes.nnz > CROWDED * n * width
     turned = both.codes.T.tocsr()
     height = max(1, block // max(1, width))
     starts = range(0, width, height)
     for start in track(starts, "what latents share", len(starts)):
         stop = min(start + height, width)
-        product = (turned[start:stop] @ both.codes[:, start:]).tocsr()
+        if crowded:
+            product = csr_matrix(_dense_product(both.codes, start, stop, both.rows.dtype))
+        else:
+            product = (turned[start:stop] @ both.codes[:, start:]).tocsr()
         one = np.repeat(np.arange(start, stop), np.diff(product.indptr))
         other = product.indices.astype(np.int64) + start
         upper = other >= one
         one, other = one[upper], other[upper]
         cosines = both.rows[start:stop] @ both.rows[start:].T
         yield one, other, product.data[upper] * cosines[one - start, other - start]
+
+
+def _dense_product(codes: Any, start: int, stop: int, dtype: Any) -> Any:
+    """Rows start to stop of FᵀF from column start on, [stop − start, m − start] float64."""
+    n, width = codes.shape
+    size = max(1, DENSE // width)
+    total = np.zeros((stop - start, width - start))
+    for first in range(0, n, size):
+        chunk = codes[first : first + size, start:].toarray().astype(dtype)
+        total += chunk[:, : stop - start].T @ chunk
+    return total
 
 
 def _count(one: Any, other: Any, value: Any, comes: Any, goes: Any, sums: Any) -> None:
