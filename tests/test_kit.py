@@ -340,3 +340,16 @@ def test_a_plugin_file_that_does_not_import_is_wrong_usage(here: Path) -> None:
     (here / "bad.py").write_text("import nothing_of_this_name")
     with pytest.raises(CanonError, match="does not import"):
         load_registry([here / "bad.py"])
+
+
+DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
+
+
+@pytest.mark.skipif(not DOCS.is_file(), reason="docs/ is not here")
+def test_the_ten_lines_of_the_docs_are_the_template_and_conform(here: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    text = next(block for block in blocks if block.startswith('"""Format:'))
+    assert len(own_lines(text)) == 10
+    assert cli.main(["new", "adapter", "my-format"]) == 0
+    template = (here / "my-format" / "my_format.py").read_text()
+    assert own_lines(text) == own_lines(template)

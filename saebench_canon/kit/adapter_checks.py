@@ -372,7 +372,8 @@ def truncated(it: Opened) -> str:
                     ) from error
                 if size == max(sizes):
                     raise WrongError(f"{file.name} cut to {kept} of {size} bytes still loads")
-    return f"{refused} of {2 * len(sizes)} cut files refused; the others do not count"
+    rest = "" if refused == 2 * len(sizes) else "; the others do not count"
+    return f"{refused} of {2 * len(sizes)} cut files refused{rest}"
 
 
 CHECKS = [

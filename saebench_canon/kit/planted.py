@@ -42,7 +42,7 @@ def planted_sae(width: int, seed: int) -> CanonicalSAE:
     rows = torch.cat([directions(), normalize(others, dim=1)])
     rows = rows + 0.1 * torch.randn(width, D, generator=generator)
     rows = rows[torch.randperm(width, generator=generator)]
-    bias = -0.3 * torch.rand(width, generator=generator)
+    bias = -0.4 - 0.4 * torch.rand(width, generator=generator)
     return fold(W_enc=normalize(rows, dim=1).T, W_dec=rows, b_dec=torch.full((D,), 0.1), b_enc=bias)
 
 
