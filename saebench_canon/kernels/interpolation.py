@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from saebench_canon.kernels.codes import Codes
-from saebench_canon.kernels.cosine import tied, unit
+from saebench_canon.kernels.cosine import normalised, tied
 from saebench_canon.kernels.reconstruction import chunks
 from saebench_canon.kernels.stitching import row_dots, share_of_small
 from saebench_canon.progress import track
@@ -66,7 +66,7 @@ class Graph:
 def graph(rows0: Tensor, rows1: Tensor, live0: Tensor, live1: Tensor, threshold: float) -> Graph:
     """The graph of live rows [m0, d] and [m1, d], its components by their least small latent."""
     small, large = live0.nonzero()[:, 0].cpu(), live1.nonzero()[:, 0].cpu()
-    left, right = unit(rows0[live0]).to(rows0.dtype), unit(rows1[live1]).to(rows1.dtype)
+    left, right = normalised(rows0[live0]), normalised(rows1[live1]).to(rows0.dtype)
     found: list[Tensor] = []
     height = max(1, EDGES // max(1, len(right)))
     for start in range(0, len(left), height):

@@ -18,6 +18,7 @@ from saebench_canon.kernels.reconstruction import chunks
 from saebench_canon.kernels.stitching import row_dots
 
 PAIRS = 2**28  # pairs of active latents that the fit looks at; beyond, it takes fewer tokens
+GATHERED = 2**24  # numbers of rows gathered at once, 64 MiB
 STEPS = 1000  # of the fit, which stops earlier when nothing is gained
 
 
@@ -123,8 +124,9 @@ def _fit(
     return torch.from_numpy(_non_negative(gram, target))
 
 
-def _cosines_at(rows: Tensor, one: Any, other: Any, block: int = 2**20) -> Any:
+def _cosines_at(rows: Tensor, one: Any, other: Any) -> Any:
     """Inner products of pairs of rows, a block of pairs at a time."""
+    block = max(1, GATHERED // rows.shape[1])
     found = np.empty(len(one))
     first, second = torch.from_numpy(one).long(), torch.from_numpy(other).long()
     for start in range(0, len(found), block):
