@@ -33,7 +33,7 @@ QUICK = {
                     "--set", "metric.meta_sae_paper.settings.steps=3"],
     "gemma-scope-2b": ["--set", "metric.meta_sae.settings.steps=3"],
 }  # fmt: skip
-LIMIT = ["--limit", "2000"]
+LIMIT = ["--limit", "1000"]
 
 
 @pytest.fixture(scope="module")
