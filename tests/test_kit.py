@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,16 @@ jsonschema = pytest.importorskip("jsonschema")
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working directory, whose modules are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if not name.startswith("saebench_canon"):
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            if not Path(file).is_absolute() or Path(file).is_relative_to(tmp_path):
+                del sys.modules[name]
 
 
 def own_lines(text: str) -> list[str]:
@@ -148,6 +156,22 @@ def test_check_of_a_damaged_sae_fails(here: Path, capsys: pytest.CaptureFixture[
     weights.write_bytes(weights.read_bytes()[:200])
     assert cli.main(["check", "it"]) == 1
     assert re.search(r"load gives the canonical form +failed", capsys.readouterr().out)
+
+
+def test_check_on_a_hub_out_of_reach_says_so(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saebench_canon.inputs.hub.out_of_reach", lambda: True)
+    (here / "it.py").write_text(
+        "from saebench_canon import hookimpl\n"
+        "from saebench_canon.checkpoint import checkpoint\n\n"
+        "@checkpoint('it', files=['no-such-file'])\ndef it(files): ...\n\n"
+        "@hookimpl\ndef canon_adapters():\n    return [it]\n"
+    )
+    ref = "it://nobody/no-such-sae/folder"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert cli.main(["check", ref, "--plugin", "it.py"]) == cli.USAGE_ERROR
+    assert "hub cannot be reached" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import FORMATS as ALL_FORMATS
 from conftest import write_sae
 from test_checkpoint import FORMS, write
 
 from saebench_canon import CanonError, Score, Undefined, metric
 from saebench_canon.adapter import Description
-from saebench_canon.plugins import load_registry
+from saebench_canon.plugins import Registry, load_registry
 from saebench_canon.ref import Ref
 from saebench_canon.sae import CanonicalSAE, LinearEncoder, fold
 from saebench_canon.scores import Metric
@@ -90,6 +91,28 @@ def test_the_built_in_adapter_passes(tmp_path: Path) -> None:
     write_sae(tmp_path / "sae", 24)
     report = check_adapter(registry.adapters["saelens"], tmp_path / "sae", claim=registry.claim)
     assert report["identity and describe do without torch"].told.startswith("neither torch")
+
+
+PLUGINS = sorted((Path(__file__).parents[1] / "plugins").glob("*/saebench_canon_*.py"))
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    """The built-ins and the plugins of this repository, by file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CANON_PLUGINS", "")  # they may be installed, too
+        return load_registry(PLUGINS)
+
+
+@pytest.mark.skipif(not PLUGINS, reason="plugins/ is not here")
+@pytest.mark.parametrize("form", ALL_FORMATS)
+def test_the_adapter_of_every_format_conforms(
+    form: str, registry: Registry, tmp_path: Path
+) -> None:
+    ref = Ref.parse(registry.claim(ALL_FORMATS[form](tmp_path / "it")) or "")
+    report = check_adapter(registry.adapters[ref.scheme], ref, claim=registry.claim)
+    waits = not registry.adapters[ref.scheme].describe(ref).calibrated
+    assert sum(each.result == "skipped" for each in report) == (4 if waits else 0)
 
 
 def altered(**changed: Callable[..., Any]) -> Callable[[], Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, NotOffline
 
 Subject = TypeVar("Subject")
 
@@ -77,11 +77,13 @@ class Check(Generic[Subject]):
     look: Callable[[Subject], str]
 
     def __call__(self, subject: Subject) -> Finding:
-        """The finding; an error in what is looked at is one, too."""
+        """The finding; an error in what is looked at is one, too, but for a hub out of reach."""
         try:
             return Finding(self.title, "ok", self.look(subject))
         except SkippedError as reason:
             return Finding(self.title, "skipped", str(reason))
+        except NotOffline:
+            raise
         except (WrongError, CanonError) as error:
             return Finding(self.title, "failed", str(error))
         except Exception as error:  # a plugin's own code is called, and may fail in any way
