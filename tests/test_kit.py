@@ -35,7 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in set(sys.modules) - before:
         if not name.startswith("saebench_canon"):
             file = getattr(sys.modules[name], "__file__", None) or ""
-            if not Path(file).is_absolute() or Path(file).is_relative_to(tmp_path):
+            if file and (not Path(file).is_absolute() or Path(file).is_relative_to(tmp_path)):
                 del sys.modules[name]
 
 
