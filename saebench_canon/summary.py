@@ -13,16 +13,12 @@ from saebench_canon.stats import LEVEL, Estimate
 
 HEADLINES: Mapping[str, tuple[str, ...]] = {
     "fidelity": ("explained_variance", "l0", "dead_share", "loss_recovered"),
-    "stitching": ("novel_share", "novel_gain", "helpful_share", "span_residual"),
+    "stitching": ("stable_novel_share", "stable_gain", "novel_share", "novel_gain"),
     "meta_sae": ("explained_variance", "above_null", "heldout_explained_variance"),
     "seed_matching": ("mcc", "shared_share"),
 }
 NULLS = {  # a score to stand beside another where the metric itself declares none
     ("fidelity", "explained_variance"): "pca_explained_variance",
-    ("stitching", "novel_share"): "novel_share_null",
-    ("stitching", "novel_gain"): "novel_gain_null",
-    ("stitching", "helpful_share"): "helpful_share_null",
-    ("stitching", "span_residual"): "span_residual_null",
     ("meta_sae", "explained_variance"): "null_covariance",
     ("meta_sae", "heldout_explained_variance"): "heldout_null",
     ("seed_matching", "mcc"): "null_mcc",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -27,6 +27,14 @@ for _module in pkgutil.walk_packages(saebench_canon.__path__, "saebench_canon.")
         import_module(_module.name)
 
 D = 16
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_installed_plugins() -> Iterator[None]:
+    """Tests load plugins by their files; what is installed beside them is not under test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CANON_PLUGINS", "")
+        yield
 
 
 def planted_acts(n: int = 600, d: int = D, features: int = 24, seed: int = 0) -> torch.Tensor:

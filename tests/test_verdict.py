@@ -117,16 +117,20 @@ def test_a_caveat_stands_beside_and_changes_nothing() -> None:
     assert "told so" in found.beside[0]
 
 
+def without_peers() -> list[dict[str, Any]]:
+    return [row for row in run.rows(archs=["relu"]) if row["score"] not in run.NEEDS_PEERS]
+
+
 @pytest.mark.parametrize("question", ["complete?", "atomic?"])
-def test_what_has_no_deciding_score_yet_is_not_judged(question: str) -> None:
-    (block,) = summarise(run.rows(archs=["relu"]), run.declared()).blocks
+def test_what_has_no_deciding_score_is_not_judged(question: str) -> None:
+    (block,) = summarise(without_peers(), run.declared()).blocks
     found = [verdict for verdict in verdicts(block) if verdict.question == question]
     assert {verdict.answer for verdict in found} == {"not judged"}
     assert all(verdict.sentence.startswith("not judged") for verdict in found)
 
 
 def test_completeness_states_share_gain_and_floors() -> None:
-    (block,) = summarise(run.rows(archs=["relu"]), run.declared()).blocks
+    (block,) = summarise(without_peers(), run.declared()).blocks
     assert verdicts(block)[0].sentence == (
         "not judged: .37 [.36, .38] of the larger's latents are novel (floor .11); "
         "inserting them removes .08 [.08, .09] of the error (floor .03); "
@@ -135,7 +139,7 @@ def test_completeness_states_share_gain_and_floors() -> None:
 
 
 def test_a_harmful_insertion_adds_to_the_error() -> None:
-    rows = run.rows(archs=["relu"])
+    rows = without_peers()
     for row in run.where(rows, label="ladder", score="novel_gain"):
         row["value"] -= 1.0  # type: ignore[index]
     (block,) = summarise(rows, run.declared()).blocks

@@ -83,6 +83,9 @@ def resolve_hook(model: Any, name: str) -> HookPoint:
     if name.startswith("blocks."):
         return _lens_hook(model, name)
     modules = {path for path, _ in model.named_modules() if path}
+    inner = f"{getattr(model, 'base_model_prefix', '')}.{name}"
+    if name not in modules and inner in modules:  # as libraries that hook the inner model name it
+        name = inner
     if name not in modules:
         raise CanonError(
             f"The model has no module {name!r}.",
