@@ -123,6 +123,27 @@ def test_every_score_and_column_agrees_with_plain_recomputation(kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_rescaled_errors_are_those_of_the_best_factor(kind: str) -> None:
+    acts, small, large = pair(kind)
+    found = measure(acts, small, large)
+    for name, each in (("small_mse", small), ("large_mse", large)):
+        added = brute_force.rebuilt(each) - each.sae.b_dec
+        factors = torch.linspace(0, 3, 3001, dtype=torch.float64)
+        tries = [brute_force.mse(acts.x, each.sae.b_dec + s * added) for s in factors]
+        assert value(found, f"{name}_rescaled") == pytest.approx(min(tries), rel=1e-5)
+        assert min(tries) <= value(found, name)
+
+
+def test_shrunken_codes_do_not_change_rescaled_errors() -> None:
+    acts, small, large = pair("relu")
+    shrunken = Made(large.sae, large.dense / 3)
+    whole, third = measure(acts, small, large), measure(acts, small, shrunken)
+    assert value(third, "large_mse") != value(whole, "large_mse")
+    for name in ("small_mse_rescaled", "large_mse_rescaled"):
+        assert value(third, name) == pytest.approx(value(whole, name))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_large_latent_gives_the_small_sae_and_all_without_small_ones_the_large(
     kind: str,
 ) -> None:

@@ -17,14 +17,18 @@ class Stitched:
     """What one pass over the data says of adding large latents to the small SAE.
 
     Per-document sums [docs] float64 of squared errors: of the small SAE, of the large one, and of
-    the stitched output with the latents given; `tokens` [docs]. Moments over all tokens, for the
-    closed form: `first` [m1] Σ f, `second` [m1] Σ f², `along` [m1] Σ f r·w, `residual` [d] Σ r.
+    the stitched output with the latents given; `tokens` [docs]. `small_fit` and `large_fit`
+    [docs, 2] hold Σ (x−b)·a and Σ ‖a‖² of what latents add to the bias, a = x̂ − b. Moments over
+    all tokens, for the closed form: `first` [m1] Σ f, `second` [m1] Σ f², `along` [m1] Σ f r·w,
+    `residual` [d] Σ r.
     """
 
     tokens: Tensor
     small: Tensor
     large: Tensor
     stitched: Tensor
+    small_fit: Tensor
+    large_fit: Tensor
     first: Tensor
     second: Tensor
     along: Tensor
@@ -67,7 +71,7 @@ def stitch(
     alpha = share_of_small(int(kept.sum()), int(added.sum()))
     bias = stitched_bias(bias0, bias1, alpha).to(dtype)
     index = index.to(rows0.device)
-    sums = torch.zeros(count, 4, dtype=torch.float64, device=rows0.device)
+    sums = torch.zeros(count, 8, dtype=torch.float64, device=rows0.device)
     along = sums.new_zeros(len(rows1))
     residual = sums.new_zeros(rows0.shape[1])
     parts = chunks(x, codes0, codes1, what="stitching", size=size, dtype=dtype)
@@ -77,6 +81,7 @@ def stitch(
         # the large SAE's output in two parts, of which the stitched one takes the first
         inside1 = active1.keep(added).decode(rows1)
         rest1 = active1.keep(~added).decode(rows1)
+        fits = [*_fit(true - bias0, inside0), *_fit(true - bias1, inside1 + rest1)]
         if not everything:
             inside0 = active0.keep(kept).decode(rows0)
         values = [
@@ -84,11 +89,12 @@ def stitch(
             _square(left),
             _square(true - inside1 - rest1 - bias1),
             _square(true - inside0 - inside1 - bias),
+            *fits,
         ]
         sums.index_add_(0, index[part], torch.stack(values, dim=1))
         along += row_dots(active1.transposed_matmul(left), rows1)
         residual += left.sum(dim=0, dtype=torch.float64)
-    tokens, of_small, of_large, of_stitched = sums.unbind(dim=1)
+    tokens, of_small, of_large, of_stitched = sums[:, :4].unbind(dim=1)
     if everything and not bool(added.any()):
         of_stitched = of_small  # another order of the same sums would differ by rounding
     return Stitched(
@@ -96,6 +102,8 @@ def stitch(
         small=of_small,
         large=of_large,
         stitched=of_stitched,
+        small_fit=sums[:, 4:6],
+        large_fit=sums[:, 6:8],
         first=codes1.column_sums(1),
         second=codes1.column_sums(2),
         along=along,
@@ -113,6 +121,23 @@ def _square(error: Tensor) -> Tensor:
     """‖error‖² of every token of [n, d], in float64."""
     norms: Tensor = torch.linalg.vector_norm(error, dim=1)
     return norms.double().square()
+
+
+def _fit(wanted: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    """The inner product of every token of [n, d] with its counterpart, and ‖found‖², in float64."""
+    return torch.einsum("nd,nd->n", wanted, found).double(), _square(found)
+
+
+def rescaled(error: Tensor, fit: Tensor) -> Tensor:
+    """Squared errors [docs] of an SAE once one factor ≥ 0 on all its codes makes them least.
+
+    `error` [docs] as the codes stand, `fit` [docs, 2] as in `Stitched`. So a run that shrinks all
+    its codes alike is not held to be worse than one that does not.
+    """
+    along, size = fit.unbind(dim=1)
+    total = float(size.sum())
+    factor = max(float(along.sum()) / total, 0.0) if total > 0 else 1.0
+    return (error + 2 * (1 - factor) * along - (1 - factor**2) * size).clamp(min=0)
 
 
 def delta_mse(moments: Stitched, rows: Tensor, shift: Tensor) -> Tensor:

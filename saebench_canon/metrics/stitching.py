@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 Number = float | Value | Undefined
 
 NEEDS_DATA = (
-    "small_mse", "large_mse", "novel_gain", "helpful_share", "helpful_share_eq5", "auc", "auc_eq5",
-    "best_threshold", "residual_gain", "novel_gain_null", "helpful_share_null",
-    "residual_gain_null", "novel_gain_permuted",
+    "small_mse", "large_mse", "small_mse_rescaled", "large_mse_rescaled", "novel_gain",
+    "helpful_share", "helpful_share_eq5", "auc", "auc_eq5", "best_threshold", "residual_gain",
+    "novel_gain_null", "helpful_share_null", "residual_gain_null", "novel_gain_permuted",
 )  # fmt: skip
 NEEDS_ROWS = (
     "novel_share", "orphan_share", "span_residual", "novel_share_null", "span_residual_null",
@@ -33,6 +33,12 @@ ORDERINGS = ("random", "max_cos", "greedy")
     scores=[
         Score("small_mse", better="lower", help="MSE of the smaller SAE."),
         Score("large_mse", better="lower", help="MSE of the larger SAE."),
+        Score(
+            "small_mse_rescaled",
+            better="lower",
+            help="MSE of the smaller SAE with all codes times the factor that suits them best.",
+        ),
+        Score("large_mse_rescaled", better="lower", help="The same of the larger SAE."),
         Score(
             "novel_share",
             better="lower",

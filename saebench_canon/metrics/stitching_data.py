@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,7 @@ from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.controls import tied_codes
 from saebench_canon.kernels.cosine import max_cosine, tied
 from saebench_canon.kernels.greedy import greedy
-from saebench_canon.kernels.interpolation import Step, Union, paths, steps_of, union
+from saebench_canon.kernels.interpolation import Step, Union, paths, random_order, steps_of, union
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.novelty import insert_at_best_scales
 from saebench_canon.kernels.resampling import documents, ratio
@@ -93,6 +92,12 @@ def adding(on: OnData, look: Look) -> Added:
     scores: dict[str, Number] = {
         "small_mse": of_documents(ratio(passed.small, cells)),
         "large_mse": of_documents(ratio(passed.large, cells)),
+        "small_mse_rescaled": of_documents(
+            ratio(kernel.rescaled(passed.small, passed.small_fit), cells)
+        ),
+        "large_mse_rescaled": of_documents(
+            ratio(kernel.rescaled(passed.large, passed.large_fit), cells)
+        ),
         "novel_gain": EXACT if exact else complement(ratio(passed.stitched, passed.small)),
         "helpful_share": float((fixed < 0).double().mean()),
         "helpful_share_eq5": float((eq5 < 0).double().mean()),
@@ -263,8 +268,4 @@ def _orders(
         yield novel, sorted(range(len(nearest)), key=lambda at: (nearest[at], at))
     else:
         for number in range(orders):
-            chance = random.Random(f"stitching {seed} {number}")
-            novel, swaps = list(found.novel), list(range(len(found.components)))
-            chance.shuffle(novel)
-            chance.shuffle(swaps)
-            yield novel, swaps
+            yield random_order(found, seed, number)
