@@ -9,6 +9,7 @@ made a block of rows at a time and never kept, so many paths cost little more th
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -91,6 +92,15 @@ def graph(rows0: Tensor, rows1: Tensor, live0: Tensor, live1: Tensor, threshold:
         orphans=tuple(sorted(each[0] for each, above in sides if not above)),
         components=tuple((tuple(a), tuple(b)) for a, b in sides if a and b),
     )
+
+
+def random_order(found: Graph, seed: int, number: int) -> tuple[list[int], list[int]]:
+    """Novel latents and the numbers of the components, in the seed's random order of a number."""
+    chance = random.Random(f"stitching {seed} {number}")
+    novel, swaps = list(found.novel), list(range(len(found.components)))
+    chance.shuffle(novel)
+    chance.shuffle(swaps)
+    return novel, swaps
 
 
 def steps_of(found: Graph, novel: Sequence[int], swaps: Sequence[int]) -> tuple[Step, ...]:
