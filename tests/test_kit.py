@@ -334,8 +334,9 @@ BROKEN = {
 
 
 def test_installed_plugins_that_do_not_import_are_shown_as_broken_and_the_rest_works(
-    here: Path,
+    here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("CANON_PLUGINS", raising=False)
     site = here / "site"
     for name, (text, _) in BROKEN.items():
         installed(site, name, name.replace("-", "_"), text)

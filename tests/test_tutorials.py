@@ -71,7 +71,9 @@ def played(page: str, folder: Path) -> Iterator[Step]:
 def surroundings(site: Path) -> dict[str, str]:
     """An environment where this Python's programs come first and what is installed is found."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "CANON_"))
+    }
     return {**kept, "PATH": path, "PYTHONPATH": str(site), "COLUMNS": "100", "HF_HUB_OFFLINE": "1"}
 
 
