@@ -37,6 +37,7 @@ def canon_inputs() -> Iterable[Input]:
     return [
         data.lm, data.all_tokens, data.tokens, data.hook, data.extracted, data.all_acts, data.acts,
         data.train_acts, encoding.codes, encoding.loss_tokens, encoding.baseline, encoding.loss,
+        encoding.loss_with,
     ]  # fmt: skip
 
 
@@ -47,8 +48,9 @@ def canon_metrics() -> Iterable[Metric]:
     from saebench_canon.metrics.meta_sae import meta_sae
     from saebench_canon.metrics.seed_matching import seed_matching
     from saebench_canon.metrics.stitching import stitching
+    from saebench_canon.metrics.stitching_loss import stitching_loss
 
-    return [fidelity, stitching, meta_sae, seed_matching]
+    return [fidelity, stitching, stitching_loss, meta_sae, seed_matching]
 
 
 @hookimpl

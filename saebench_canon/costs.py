@@ -107,6 +107,22 @@ def stitching(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]) -
     return Work(rows + path, 0.8 + shared + fits) + _null(large.width, d).times(2)
 
 
+def stitching_loss(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]) -> Work:
+    """The graph; what its points take is `spliced`."""
+    small, large = saes
+    return Work(small.width * large.width * large.d, 0.1)
+
+
+def spliced(
+    data: DataSize, model: ModelSize, saes: Sequence[Dictionary], settings: Mapping[str, Any]
+) -> Work:
+    """A forward pass and both SAEs' codes at every point but the ends, and at one besides."""
+    points = settings.get("points", 2) - 1
+    tokens = min(data.loss_tokens, data.scored or data.loss_tokens)
+    codes = sum((encoding(tokens, sae) for sae in saes), Work())
+    return losses(data, model, points) + codes.times(points)
+
+
 def _pairs(n: int, large: Dictionary) -> float:
     """Pairs of latents that the fit of best scales looks at, on half of the documents."""
     return min(n / 2 * large.l0**2, large.width**2, FIT_MOST)
@@ -154,6 +170,7 @@ def seed_matching(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any
 METRICS: Mapping[str, Callable[[int, Sequence[Dictionary], Mapping[str, Any]], Work]] = {
     "fidelity": fidelity,
     "stitching": stitching,
+    "stitching_loss": stitching_loss,
     "meta_sae": meta_sae,
     "seed_matching": seed_matching,
 }

@@ -123,6 +123,9 @@ class _Counted:
             self.unknown[f"the metric {case.metric.name}"] = None
         else:
             self.work[case.label] += cost(n, known, case.settings)
+        size = self._size(case.data)
+        if "loss_with" in case.metric.inputs and size is not None and size.model is not None:
+            self.work[case.label] += costs.spliced(size, size.model, known, case.settings)
         self._peak(f"{case.label} of {case.name}", costs.peak(
             case.metric.name, n, known, case.settings
         ))  # fmt: skip

@@ -9,8 +9,10 @@ from saebench_canon.input import made
 from saebench_canon.inputs.data import has_model, windows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
+
+    from torch import Tensor
 
     from saebench_canon.acts import Acts
     from saebench_canon.inputs.extraction import Tokens
@@ -150,3 +152,26 @@ def loss(
         batch_size=windows(data, batch_size),
     )
     return baseline.with_sae(sums)
+
+
+@made(per="data", version=1, available=has_model)
+def loss_with(
+    data: DataSpec, lm: LanguageModel, hook: HookPoint, loss_tokens: Tokens, batch_size: int
+) -> Callable[[Callable[[Tensor], Tensor]], Tensor]:
+    """The function from a reconstruction to the sums of cross-entropy [docs] with it in place."""
+    from saebench_canon.inputs.splice import spliced_losses
+
+    def losses(reconstruct: Callable[[Tensor], Tensor]) -> Tensor:
+        sums, _ = spliced_losses(
+            lm,
+            loss_tokens,
+            hook,
+            mode="sae",
+            reconstruct=reconstruct,
+            center=bool(data.center),
+            normalize=data.normalize,
+            batch_size=windows(data, batch_size),
+        )
+        return sums
+
+    return losses

@@ -1,0 +1,230 @@
+"""The path in the model's loss: its ends are fidelity's, its order stitching's, points exact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import brute_force
+import pandas as pd
+import pytest
+import torch
+from conftest import write_sae
+from tiny_models import WIDTH, tiny
+
+from saebench_canon.bench import Bench
+from saebench_canon.errors import CanonError
+from saebench_canon.inputs.splice import Losses
+from saebench_canon.kernels.interpolation import Graph, random_order, steps_of
+from saebench_canon.metrics.stitching_loss import evenly, latents_after, stitched, stitching_loss
+from saebench_canon.plan import Plan, make_plan
+from saebench_canon.plugins import load_registry
+from saebench_canon.record import Record
+from saebench_canon.sae import CanonicalSAE, fold
+from saebench_canon.scores import Measurement, Undefined
+from saebench_canon.store import Store
+
+SUITE = """
+[data.letters]
+model = "tiny-gpt2"
+hook = "blocks.1.hook_resid_post"
+text = "letters.jsonl"
+context = 16
+loss_tokens = 120
+{data}
+
+[[sae]]
+name = "w{{width}}"
+uri = "file:w{{width}}"
+data = "letters"
+axes.width = [12, 20]
+
+[[metric]]
+name = "fidelity"
+
+[[metric]]
+name = "stitching"
+settings = {{ threshold = 0.3, orders = 1, orderings = ["random"] }}
+
+[[metric]]
+name = "stitching_loss"
+settings = {{ threshold = 0.3, points = 5 }}
+"""
+
+
+def measured(folder: Path, data: str = "", **config: Any) -> tuple[Plan, Bench, dict[str, Record]]:
+    """Every record of a suite of two SAEs on a tiny model, by the case's name."""
+    lm = tiny("gpt2")
+    lm.model.save_pretrained(folder / "tiny-gpt2")
+    lm.tokenizer.save_pretrained(folder / "tiny-gpt2")
+    words = ["the quick brown fox jumps", "over the lazy dog", "abcdefghijklmnopqrstuvwxyz"]
+    lines = [json.dumps({"text": f"{word} {at * word}"[:60]}) for at in range(4) for word in words]
+    (folder / "letters.jsonl").write_text("\n".join(lines))
+    for width in (12, 20):
+        write_sae(folder / f"w{width}", width, d=WIDTH)
+        told = json.loads((folder / f"w{width}" / "cfg.json").read_text())
+        (folder / f"w{width}" / "cfg.json").write_text(json.dumps(told | config))
+    (folder / "suite.toml").write_text(SUITE.format(data=data))
+    registry, store = load_registry(), Store(folder / "store")
+    plan, bench = make_plan(folder / "suite.toml", registry, store), Bench(registry, store)
+    return plan, bench, {str(case): bench.measure(case) for case in plan.cases}
+
+
+def table(bench: Bench, record: Record, name: str) -> pd.DataFrame:
+    return pd.read_parquet(bench.store.root / record.tables[name])
+
+
+@pytest.mark.parametrize(
+    ("data", "config"),
+    [("", {}), ("center = true", {}), ("", {"normalize_activations": "layer_norm"})],
+    ids=["plain", "centred", "normalised"],
+)
+def test_the_ends_are_fidelitys_and_the_order_is_stitchings(
+    tmp_path: Path, data: str, config: dict[str, Any]
+) -> None:
+    plan, bench, records = measured(tmp_path, data, **config)
+    found = records["w12+w20 stitching_loss"]
+    path = table(bench, found, "path")
+    ends = [path.iloc[0], path.iloc[-1]]
+    for name, score, end in zip(("w12", "w20"), ("small_loss", "large_loss"), ends, strict=True):
+        losses = table(bench, records[f"{name} fidelity"], "losses").set_index("model")
+        assert end.loss == found.scores[score]["value"] == losses.loc["sae", "cross_entropy"]
+        assert found.scores[score]["stderr"] == losses.loc["sae", "stderr"] > 0
+        recovered = records[f"{name} fidelity"].scores["loss_recovered"]["value"]
+        if recovered is None:
+            assert path.loss_recovered.isna().all()
+        else:
+            assert end.loss_recovered == recovered
+
+    whole = table(bench, records["w12+w20 stitching"], "path").set_index("step")
+    assert path.step.tolist()[0] == 0
+    assert path.step.tolist()[-1] == whole.index[-1]
+    assert (path.phase == whole.loc[path.step, "phase"].to_numpy()).all()
+    case = next(case for case in plan.cases if case.metric.name == "stitching_loss")
+    small, large = (bench.workshop.sae(sae, case.data) for sae in case.subject)
+    live = bench.workshop.input("codes", case.data, case.subject[0]).live
+    loss_with = bench.workshop.input("loss_with", case.data)
+    count = bench.workshop.input("baseline", case.data).count.sum()
+    rows = whole.loc[:, ["latents_in", "latents_out"]]
+    for point in path.itertuples():  # the ends too, though the metric takes them from `loss`
+        kept, added = live.clone(), torch.zeros(large.width, dtype=torch.bool)
+        for step in rows.loc[1 : point.step].itertuples():
+            kept[list(step.latents_out)] = False
+            added[list(step.latents_in)] = True
+        dense = plain(small, large, kept, added)
+        assert float(loss_with(dense).sum() / count) == pytest.approx(point.loss, abs=2e-5)
+        ours = stitched(small, large, kept, added)
+        assert float(loss_with(ours).sum() / count) == pytest.approx(point.loss, abs=2e-5)
+
+
+def plain(small: CanonicalSAE, large: CanonicalSAE, kept: Any, added: Any) -> Any:
+    """Eq. 5 as it stands, in float64."""
+    alpha = int(kept.sum()) / (int(kept.sum()) + int(added.sum()))
+
+    def reconstruct(x: torch.Tensor) -> torch.Tensor:
+        out = alpha * small.b_dec.double() + (1 - alpha) * large.b_dec.double()
+        for sae, chosen in ((small, kept), (large, added)):
+            out = out + (sae.encode(x) * chosen).double() @ sae.W_dec.double()
+        return out.to(x)
+
+    return reconstruct
+
+
+def test_the_gain_is_read_where_all_novel_latents_are_in(tmp_path: Path) -> None:
+    _, bench, records = measured(tmp_path)
+    path = table(bench, records["w12+w20 stitching_loss"], "path")
+    whole = table(bench, records["w12+w20 stitching"], "path")
+    assert (whole.phase == "novel").sum() in path.step.tolist()
+    assert len(path) in (5, 6)
+
+
+def test_the_gain_is_a_ratio_of_totals_with_an_error_over_documents() -> None:
+    small, novel = by_hand(2.0), by_hand(1.5)
+    novel.ce_sae[0] += 3
+    found = scores(small, novel)["loss_gain"]
+    left, error = brute_force.ratio_by_documents(
+        (novel.ce_sae - small.ce_clean).tolist(), (small.ce_sae - small.ce_clean).tolist()
+    )
+    assert (found.value, found.stderr) == pytest.approx((1 - left, error))
+    assert (found.n, found.unit) == (5, "document")
+
+
+def test_points_are_spread_evenly_and_no_step_is_taken_twice() -> None:
+    assert evenly(8, 3) == [0, 4, 8]
+    assert evenly(100, 9) == [0, 12, 25, 38, 50, 62, 75, 88, 100]
+    assert evenly(2, 9) == [0, 1, 2]
+    assert evenly(1, 2) == [0, 1]
+
+
+def test_latents_after_the_last_step_are_the_large_ones() -> None:
+    found = Graph(novel=(4, 1), orphans=(2,), components=(((0,), (0, 2)), ((3,), (5,))))
+    steps = steps_of(found, *random_order(found, 3, 0))
+    live = torch.tensor([True, False, True, True])
+    kept, added = latents_after(live, steps, 6)
+    assert not kept.any()
+    assert added.nonzero()[:, 0].tolist() == [0, 1, 2, 4, 5]
+    kept, added = latents_after(live, steps[:2], 6)
+    assert kept.tolist() == live.tolist()
+    assert added.nonzero()[:, 0].tolist() == [1, 4]
+
+
+def by_hand(sae: float, clean: float = 1.0, documents: int = 5, jitter: float = 0.0) -> Losses:
+    count = torch.full((documents,), 10)
+    noise = jitter * (torch.arange(documents) % 2 * 2.0 - 1)
+    ones = torch.ones(documents, dtype=torch.float64) * 10
+    return Losses(clean * ones, sae * ones + noise * 10, 4 * ones, 3 * ones, count)
+
+
+def one_sae(width: int, bias: float = 0.0) -> CanonicalSAE:
+    rows = torch.eye(4)[:width]
+    b_enc = torch.full((width,), bias)
+    return fold(W_enc=rows.T.clone(), W_dec=rows, b_dec=torch.zeros(4), b_enc=b_enc)
+
+
+def scores(small: Losses, large: Losses, *, bias: float = 0.0) -> Mapping[str, Any]:
+    saes = one_sae(2, bias), one_sae(4)
+    codes = [sae.encode_sparse(torch.rand(6, 4) + 0.1) for sae in saes]
+
+    class Model:
+        device = torch.device("cpu")
+
+    found = stitching_loss.measure(
+        *saes, *codes, Model(), lambda reconstruct: large.ce_sae, small, large, 0
+    )
+    assert isinstance(found, Measurement)
+    return found.scores
+
+
+def test_a_gain_has_no_meaning_where_the_small_sae_costs_nothing() -> None:
+    assert scores(by_hand(2.0), by_hand(1.5))["loss_gain"].value == pytest.approx(0.5)
+    noisy = scores(by_hand(1.1, jitter=0.5), by_hand(1.0))["loss_gain"]
+    assert isinstance(noisy, Undefined)
+    assert "no loss beyond noise" in noisy.reason
+    none = by_hand(2.0)
+    none.count.zero_()
+    assert all(isinstance(each, Undefined) for each in scores(none, none).values())
+
+
+def test_without_live_latents_both_losses_stay(tmp_path: Path) -> None:
+    found = scores(by_hand(2.0), by_hand(1.5), bias=-9.0)
+    assert found["small_loss"].value == 2
+    assert found["large_loss"].value == 1.5
+    assert isinstance(found["loss_gain"], Undefined)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("threshold", 1.5), ("points", 1)])
+def test_settings_out_of_range_are_sentences(setting: str, value: float) -> None:
+    with pytest.raises(CanonError, match=f"stitching_loss: {setting} = {value}"):
+        stitching_loss.measure(*[None] * 9, **{setting: value})
+
+
+def test_activations_of_a_file_lack_a_model(suite: Path) -> None:
+    suite.write_text(
+        suite.read_text().partition("[[metric]]")[0] + '[[metric]]\nname = "stitching_loss"'
+    )
+    registry, store = load_registry(), Store(Path("store"))
+    plan, bench = make_plan(suite, registry, store), Bench(registry, store)
+    reason = bench.measure(plan.cases[0]).scores["loss_gain"]["reason"]
+    assert reason == "needs 'lm', which data without a language model does not give"
