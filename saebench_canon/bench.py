@@ -99,7 +99,7 @@ class Bench:
             seed=case.seed,
             scores=scores,
             tables=tables,
-            marks=(*marks_of(measured), *_notes(calibrated)),
+            marks=(*marks_of(measured), *_notes(calibrated), *self._misnamed(case)),
             provenance={
                 "versions": versions(),
                 "device": self.execution.device,
@@ -153,6 +153,13 @@ class Bench:
                     f"SAE '{spec.name}' reads activations of width {sae.d}, and these are {width}",
                     where=spec.where,
                 )
+
+    def _misnamed(self, case: Case) -> Iterator[Mapping[str, str]]:
+        """What tables say of SAEs that are not as wide as the suite's axis says."""
+        for spec in case.subject:
+            width, told = self.workshop.sae(spec, case.data).width, spec.axes.get("width")
+            if told is not None and told != width:
+                yield asdict(Mark("caveat", f"has {width} latents where the suite says {told}"))
 
     def _keep_tables(self, case_id: str, measured: Any) -> dict[str, str]:
         if not isinstance(measured, Measurement):

@@ -108,6 +108,7 @@ def test_every_case_is_measured_and_tables_are_printed(
     for metric in ("fidelity", "stitching", "meta_sae"):
         assert f"\n{metric} v" in printed
     assert "published" in printed
+    assert "latents where the suite says" in printed.replace("\n", " ")  # made up small
     planned = canon("plan", name, *LIMIT, *QUICK[name], cwd=folder, env=hub)
     assert f"{CASES[name]} cases, 0 to measure." in planned.stdout
 

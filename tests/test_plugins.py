@@ -41,6 +41,7 @@ def plugin(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Pretend that entry points are installed, each loading to the given object or error."""
+    monkeypatch.delenv("CANON_PLUGINS")
 
     class Point(EntryPoint):
         def load(self) -> object:
