@@ -76,7 +76,7 @@ def _estimate(made: Plan, registry: Registry) -> None:
 
 def show(options: Namespace) -> None:
     """Print the tables of the last run."""
-    from saebench_canon.results import last_run, rows_of
+    from saebench_canon.results import last_run, rows_of, tables_of
 
     store = Store(Path(options.store))
     run = last_run(store, options.suite)
@@ -95,7 +95,9 @@ def show(options: Namespace) -> None:
         if path.suffix not in registry.reports:
             raise CanonError(f"tables cannot be written as '{path.suffix}'", where=str(path),
                              hint=nearest(path.suffix, registry.reports))  # fmt: skip
-        registry.reports[path.suffix].write(rows, metrics, path)
+        report = registry.reports[path.suffix]
+        more = {"tables": tables_of(store)} if report.reads_tables else {}
+        report.write(rows, metrics, path, **more)
         print(f"wrote {path}")
     else:
         from saebench_canon import render

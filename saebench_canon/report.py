@@ -1,21 +1,27 @@
-"""What a report is: a way to write the tables of a run into a file."""
+"""What a report is: a way to write a run into a file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from saebench_canon.rows import Row
-    from saebench_canon.scores import Metric
+    import pandas as pd
+
+Tables = Callable[[str, str], "pd.DataFrame | None"]  # of a case's id and a table's name
 
 
 @dataclass(frozen=True)
 class Report:
-    """A writer of files with one suffix, from rows as `show --json` prints them."""
+    """A writer of files with one suffix, from rows as `show --json` prints them.
+
+    It is called as `write(rows, metrics, path)`, with the rows of the run and the metrics that
+    this program knows. With `reads_tables` it also gets `tables=`, a function from a case's id
+    and a table's name to the table that its record has, or to None.
+    """
 
     suffix: str
-    write: Callable[[Sequence[Row], Sequence[Metric], Path], None]
+    write: Callable[..., None]
     help: str = ""
+    reads_tables: bool = False

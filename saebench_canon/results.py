@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.fingerprint import fingerprint
@@ -16,6 +16,11 @@ from saebench_canon.published import Published
 from saebench_canon.rows import Row
 from saebench_canon.scores import Mark, Metric
 from saebench_canon.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from saebench_canon.report import Tables
 
 
 def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
@@ -66,6 +71,19 @@ def rows_of(
 ) -> list[Row]:
     """One row a score of each case, as the store has it now."""
     return [row for case in cases for row in _rows(case, store, metrics)]
+
+
+def tables_of(store: Store) -> Tables:
+    """The tables of measured cases, by a case's id and the table's name."""
+
+    def table(case_id: str, name: str) -> pd.DataFrame | None:
+        import pandas as pd
+
+        record = store.measured(case_id)
+        kept = None if record is None else record.tables.get(name)
+        return None if kept is None else pd.read_parquet(store.root / kept)
+
+    return table
 
 
 def _rows(case: Mapping[str, Any], store: Store, metrics: Mapping[str, Metric]) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Tables as files: Markdown, CSV, Parquet, HTML and plain text."""
+"""Tables as files: Markdown, CSV, Parquet, HTML and plain text; figures stand in `figures`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saebench_canon.report import Report
+from saebench_canon.reports.figures import FIGURES
 from saebench_canon.rows import Row
 from saebench_canon.scores import Metric
 
@@ -23,4 +24,5 @@ REPORTS = (
     Report(".txt", _write, "the tables as the terminal shows them"),
     Report(".csv", _write, "one line a score: value, half-width, null, floor, n"),
     Report(".parquet", _write, "the same for programs"),
+    *FIGURES,
 )
