@@ -29,7 +29,7 @@ ASSIGN = 1.7e-9  # seconds x rows^2.5 of an assignment, of random unit rows (512
 PATH_PAIR = 5e-8  # seconds a pair of latents active on one token, in the path
 FIT_PAIR = 4e-9  # seconds x d a pair of latents, in the fit of best scales
 FIT_MOST = 2**28  # pairs at most
-FIT_BLOCK = 2**20  # pairs whose rows are held at once
+FIT_BLOCK = 2**24  # numbers of pairs of rows that the fit of scales gathers at once
 TURNS = 25  # of matching a null's covariance
 EIGH = 10.0  # multiply-adds of an eigendecomposition over d^3
 NULL_ROWS = 4  # tables of decoder rows in float64 that a null holds at once
@@ -183,14 +183,14 @@ def peak(metric: str, n: int, saes: Sequence[Dictionary], settings: Mapping[str,
     tables = 8 * m * d
     match metric:
         case "fidelity":
-            return float(COSINES + max(3 * tables, tables + 8 * 4 * CHUNK * d))
+            return float(COSINES + tables + 8 * 4 * CHUNK * d)
         case "stitching":
-            fit = 2 * 4 * d * min(FIT_BLOCK, _pairs(n, large))
+            fit = 2 * 4 * min(FIT_BLOCK, d * _pairs(n, large))
             return COSINES + 4 * tables + max(fit, 8 * 5 * CHUNK * d if n else 0)
         case "meta_sae":
             width, _, batch = _meta(large, settings)
             learning = 4 * 2 * (4 * 2 * width * d + min(batch, m) * width)
-            kept = m * (1 - settings.get("holdout", 0.2))
+            kept = m * (1 - float(settings.get("holdout", 0.2)))
             encoded = 4 * 2 * 2 * kept * width  # dense codes of the rows and of the null's, twice
             return NULL_ROWS * tables + learning + encoded
         case "seed_matching":
