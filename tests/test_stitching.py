@@ -143,6 +143,15 @@ def test_shrunken_codes_do_not_change_rescaled_errors() -> None:
         assert value(third, name) == pytest.approx(value(whole, name))
 
 
+def test_what_latents_add_at_their_best_scales_does_not_depend_on_the_scale_of_either_sae() -> None:
+    acts, small, large = pair("relu", n=200)
+    gain = value(measure(acts, small, large), "residual_gain")
+    assert gain > 0.01
+    for below, above in ((0.5, 1), (1, 1 / 3), (3, 2)):
+        scaled = Made(small.sae, below * small.dense), Made(large.sae, above * large.dense)
+        assert value(measure(acts, *scaled), "residual_gain") == pytest.approx(gain, rel=1e-4)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_large_latent_gives_the_small_sae_and_all_without_small_ones_the_large(
     kind: str,

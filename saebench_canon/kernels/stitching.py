@@ -128,15 +128,19 @@ def _fit(wanted: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
     return torch.einsum("nd,nd->n", wanted, found).double(), _square(found)
 
 
+def best_factor(fit: Tensor) -> float:
+    """The factor ≥ 0 on all codes of an SAE that makes its error least; `fit` as in `Stitched`."""
+    along, size = fit.sum(dim=0).tolist()
+    return max(along / size, 0.0) if size > 0 else 1.0
+
+
 def rescaled(error: Tensor, fit: Tensor) -> Tensor:
-    """Squared errors [docs] of an SAE once one factor ≥ 0 on all its codes makes them least.
+    """Squared errors [docs] of an SAE once its codes carry their best factor.
 
     `error` [docs] as the codes stand, `fit` [docs, 2] as in `Stitched`. So a run that shrinks all
     its codes alike is not held to be worse than one that does not.
     """
-    along, size = fit.unbind(dim=1)
-    total = float(size.sum())
-    factor = max(float(along.sum()) / total, 0.0) if total > 0 else 1.0
+    factor, (along, size) = best_factor(fit), fit.unbind(dim=1)
     return (error + 2 * (1 - factor) * along - (1 - factor**2) * size).clamp(min=0)
 
 

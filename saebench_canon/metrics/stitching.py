@@ -160,7 +160,7 @@ def stitching(
         on = data.OnData(pair, small_codes, large_codes, acts)
         added = data.adding(on, look)
         scores |= added.scores
-        scores |= data.gains(on, strange, again, seed)
+        scores |= data.gains(on, strange, again, added.factor)
         scores |= data.controls(on, look, threshold, span_least, span_atoms, seed)
         columns |= added.columns
         tables |= data.threshold_study(look, added, threshold, seed)

@@ -70,6 +70,7 @@ class Added:
 
     scores: dict[str, Number]
     columns: dict[str, Tensor]
+    factor: float  # on all codes of the small SAE, that makes its error least
 
 
 def adding(on: OnData, look: Look) -> Added:
@@ -106,23 +107,26 @@ def adding(on: OnData, look: Look) -> Added:
     }
     density = on.codes1.counts[live].double() / len(on.codes1)
     columns = {"density": density, "delta_mse": eq5, "delta_mse_fixed_bias": fixed}
-    return Added(scores, columns)
+    return Added(scores, columns, 1.0 if exact else kernel.best_factor(passed.small_fit))
 
 
-def gains(on: OnData, strange: Tensor, again: Tensor | None, seed: int) -> dict[str, Number]:
-    """What latents are worth at their best scales, and with codes and directions mispaired."""
-    scores: dict[str, Number] = {"residual_gain": best_gain(on, strange)}
+def gains(on: OnData, strange: Tensor, again: Tensor | None, factor: float) -> dict[str, Number]:
+    """What latents are worth at their best scales, beside small codes at theirs."""
+    scores: dict[str, Number] = {"residual_gain": best_gain(on, strange, factor)}
     if again is not None:
-        scores["stable_gain"] = best_gain(on, strange & again)
+        scores["stable_gain"] = best_gain(on, strange & again, factor)
     return scores
 
 
-def best_gain(on: OnData, chosen: Tensor) -> Number:
-    """Relative drop of the small SAE's error from the live large latents chosen [live] bool."""
+def best_gain(on: OnData, chosen: Tensor, factor: float) -> Number:
+    """Relative drop of the small SAE's error from the live large latents chosen [live] bool.
+
+    The small SAE's codes carry the factor: else any latent makes up for codes that are too small.
+    """
     index, count = on.index
     codes1, rows1, _ = on.second
     found = insert_at_best_scales(
-        on.acts.x, index, count, on.first, (codes1, rows1), on.whole(chosen)
+        on.acts.x, index, count, _scaled(on.first, factor), (codes1, rows1), on.whole(chosen)
     )
     scored = found.scored
     if not bool(scored.any()):
@@ -130,6 +134,12 @@ def best_gain(on: OnData, chosen: Tensor) -> Number:
     if float(found.without[scored].sum()) == 0:
         return EXACT
     return complement(ratio(found.inserted[scored], found.without[scored]))
+
+
+def _scaled(small: tuple[Codes, Tensor, Tensor], factor: float) -> tuple[Codes, Tensor, Tensor]:
+    """The small SAE with all its codes times a factor, which its rows carry."""
+    codes, rows, bias = small
+    return codes, rows * factor, bias
 
 
 def controls(
@@ -160,7 +170,8 @@ def controls(
         names = ("novel_gain_null", "residual_gain_null", "novel_gain_permuted")
         return {**dict.fromkeys(names, EXACT), "helpful_share_null": 0.0}
     left = pursue(rows, on.pair.rows0, count=span_atoms).residual > span_least
-    inserted = insert_at_best_scales(few.acts.x, index, count, few.first, (codes, rows), far & left)
+    small = _scaled(few.first, kernel.best_factor(passed.small_fit))
+    inserted = insert_at_best_scales(few.acts.x, index, count, small, (codes, rows), far & left)
     scored = inserted.scored
     alone = Undefined("one document: none is left to score scales on")
     silent = Undefined("no random latent is active")
