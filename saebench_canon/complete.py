@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from saebench_canon.margins import Answer, Margins
 from saebench_canon.sentences import (
     at_floor,
@@ -9,7 +11,9 @@ from saebench_canon.sentences import (
     changes,
     interval,
     lacking_seeds,
+    negated,
     number,
+    places_apart,
     short,
     why_missing,
 )
@@ -44,25 +48,44 @@ def complete(line: Line, *, margins: Margins) -> tuple[Answer, str]:
 def _judged(line: Line, novel: Cell, gain: Cell, margins: Margins) -> tuple[Answer, str]:
     assert novel.estimate is not None
     assert gain.estimate is not None
+    more, worth = _above(novel), _above(gain)
+    ends = [end for each in (novel.estimate, more) if each for end in (each.lo, each.hi) if end]
+    places = places_apart(margins.missing, *ends)
     said = (
-        f"{number(novel.estimate)} of what the larger finds again and again is missing"
+        f"{number(novel.estimate, places)} of what the larger finds again and again is missing"
         f"{at_floor_share(novel)}; adding it {changes(gain)} of the error{at_floor(gain)}"
     )
-    more, worth = _above(novel), _above(gain)
+    limit = short(margins.missing, places)
     if (
         more is not None
         and worth is not None
         and _above_limit(more, margins.missing)
         and _above_limit(worth, margins.worth)
     ):
-        limits = f"limits {short(margins.missing)} and {short(margins.worth)} above the floor"
+        limits = f"limits {limit} and {short(margins.worth)} above the floor"
         return "no", f"Not complete: {said} ({limits})."
+    better = _less_error(line)
     if _below(novel.estimate, margins.missing) and _below(gain.estimate, margins.worthless):
-        limits = f"limits {short(margins.missing)} and {short(margins.worthless)}"
+        if better is None or not _below(better, margins.better):
+            return "undecided", f"undecided: {said}; {_unexplained(better, margins)}."
+        limits = (
+            f"limits {limit} and {short(margins.worthless)}; "
+            f"the larger leaves {_more_or_less(better)}, limit {short(margins.better)}"
+        )
         return "yes", f"No incompleteness found up to width {line.key[-1]}: {said} ({limits})."
     if more is None or worth is None:
         return "undecided", f"undecided, for want of a floor: {said}."
     return "undecided", f"undecided: {said}; {_open(novel.estimate, gain.estimate, more, worth)}."
+
+
+def _unexplained(better: Estimate | None, margins: Margins) -> str:
+    """Why nothing found missing does not mean that nothing is."""
+    if better is None:
+        return "the errors of both SAEs were not measured"
+    return (
+        f"yet the larger leaves {_more_or_less(better)} (limit {short(margins.better)}), by "
+        "latents that come near the smaller's or that not every seed finds"
+    )
 
 
 def _open(novel: Estimate, gain: Estimate, more: Estimate, worth: Estimate) -> str:
@@ -81,11 +104,18 @@ def _not_measurable(line: Line, again: Estimate, margins: Margins) -> str | None
             f"{number(again)} of the larger's latents come back with every other seed "
             f"(limit {short(margins.reproducible)}), so what it has more of is not reliable"
         )
-    small, large = line.cells.get("small_mse"), line.cells.get("large_mse")
-    of_small = None if small is None else small.estimate
-    of_large = None if large is None else large.estimate
-    if of_small is not None and of_large is not None and of_large.value > of_small.value:
-        return "the larger SAE explains less than the smaller"
+    own = line.cells["reproducible_share"].floor_small
+    if own is not None and own.seeds >= margins.seeds and own.value < margins.reproducible:
+        return (
+            f"{number(own)} of the smaller's latents come back with another seed (limit "
+            f"{short(margins.reproducible)}), so what it lacks may be for want of training"
+        )
+    better = _less_error(line)
+    if better is not None and better.value < -margins.worse:
+        return (
+            f"the larger SAE leaves {_more_or_less(better)} than the smaller "
+            f"(limit {short(margins.worse)}), each at its best scale"
+        )
     low = line.cells.get("span_residual_null_low")
     if low is not None and low.estimate is not None and low.estimate.value <= margins.sums:
         return (
@@ -93,6 +123,39 @@ def _not_measurable(line: Line, again: Estimate, margins: Margins) -> str | None
             f"directions (limit {short(margins.sums)}): d is too small"
         )
     return None
+
+
+def _less_error(line: Line) -> Estimate | None:
+    """How much less error the larger SAE leaves, as a share of the smaller's; None unmeasured.
+
+    Errors are those at the one factor on all codes that suits each SAE best, where measured.
+    """
+    for name in ("mse_rescaled", "mse"):
+        small, large = line.cells.get(f"small_{name}"), line.cells.get(f"large_{name}")
+        if small is None or large is None or small.estimate is None or large.estimate is None:
+            continue
+        if small.estimate.value == 0:
+            return None
+        return _part(difference(small.estimate, large.estimate), small.estimate.value)
+    return None
+
+
+def _more_or_less(better: Estimate) -> str:
+    """A share of the error saved, in words: its sign is in the word."""
+    if better.value < 0:
+        return f"{number(negated(better))} more error"
+    return f"{number(better)} less error"
+
+
+def _part(estimate: Estimate, whole: float) -> Estimate:
+    """The estimate as a share of a number that is taken as known."""
+    return replace(
+        estimate,
+        value=estimate.value / whole,
+        half_width=None if estimate.half_width is None else estimate.half_width / whole,
+        stderr=None if estimate.stderr is None else estimate.stderr / whole,
+        values=tuple(value / whole for value in estimate.values),
+    )
 
 
 def _numbers(line: Line, margins: Margins) -> str | None:
