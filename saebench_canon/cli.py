@@ -42,9 +42,10 @@ def _answer(words: list[str]) -> int:
         options = _parser().parse_args(words)
     except SystemExit as stop:
         return USAGE_ERROR if stop.code else 0
-    from saebench_canon import commands, commands_kit
+    from saebench_canon import commands, commands_frankenstein, commands_kit
 
-    home = commands_kit if options.command in KIT else commands
+    homes = {**dict.fromkeys(KIT, commands_kit), "frankenstein": commands_frankenstein}
+    home = homes.get(options.command, commands)
     return getattr(home, options.command)(options) or 0
 
 
@@ -83,6 +84,19 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--all", action="store_true", help="every score, not only the main ones")
     show.add_argument("--to", metavar="FILE", help="write .md, .csv, .parquet, .html or .txt")
 
+    parts = commands.add_parser(
+        "frankenstein", help="save a small SAE with the helpful latents of a larger one"
+    )
+    parts.add_argument("small", metavar="SMALL", help="a ref or a path")
+    parts.add_argument("large", metavar="LARGE", help="another, wider, of the same activations")
+    parts.add_argument("--to", required=True, metavar="FOLDER", help="a new folder to write")
+    parts.add_argument("--data", required=True, metavar="DATA",
+                       help="a .safetensors file of activations, or a language model")  # fmt: skip
+    parts.add_argument("--hook", metavar="HOOK", help="where in the model, if the SAEs do not say")
+    parts.add_argument("--text", metavar="TEXT", help="what the model reads")
+    parts.add_argument("--threshold", type=float, metavar="COSINE",
+                       help="only latents whose cosines with small ones are below")  # fmt: skip
+
     commands.add_parser("ls", help="packaged suites, metrics, architectures, schemes")
     commands.add_parser("plugins", help="what is plugged in, and what is broken")
     commands.add_parser("doctor", help="versions, devices, store, hub: what works here")
@@ -100,9 +114,9 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("schema", help="the JSON schema of suite files, for editors")
 
-    for name in ("plan", "show", "doctor"):
+    for name in ("plan", "show", "doctor", "frankenstein"):
         commands.choices[name].add_argument("--store", default=".canon", metavar="DIR")
-    for name in ("plan", "show", "ls", "plugins", "doctor", *KIT):
+    for name in ("plan", "show", "ls", "plugins", "doctor", "frankenstein", *KIT):
         commands.choices[name].add_argument(
             "--plugin", action="append", default=[], metavar="FILE", help="a one-file plugin"
         )

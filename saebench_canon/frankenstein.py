@@ -68,14 +68,12 @@ def frankenstein(
         CanonError: per-token TopK, whose selection would compete; no threshold; an encoder that is
             not known; SAEs of different widths of activations; a mask that does not fit.
     """
-    if small.d != large.d:
-        raise CanonError(f"the SAEs read activations of width {small.d} and {large.d}")
+    coder, other = encoders(small, large)
     if chosen.shape != (large.width,) or chosen.dtype != torch.bool:
         raise CanonError(
             f"the chosen latents have shape {list(chosen.shape)} and type {chosen.dtype} where "
             f"[{large.width}] of booleans is expected"
         )
-    coder = _coder(small, "smaller")
     subtracts = coder.shift is not None and torch.equal(coder.shift, small.b_dec)
     about = small.b_dec.double().cpu()
     if not subtracts:
@@ -83,7 +81,7 @@ def frankenstein(
     every = torch.ones(small.width, dtype=torch.bool)
     parts = [
         _parts(small, coder, every, about),
-        _parts(large, _coder(large, "larger"), chosen, about),
+        _parts(large, other, chosen, about),
     ]
     architecture, tensors = _joined(parts)
     tensors |= {"b_dec": small.b_dec, "W_dec": torch.cat([each.rows for each in parts])}
@@ -123,6 +121,13 @@ def save(made: Frankenstein, folder: Path, **metadata: Any) -> None:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def encoders(small: CanonicalSAE, large: CanonicalSAE) -> tuple[LinearEncoder, LinearEncoder]:
+    """The encoders of two SAEs that can be put together; raises CanonError for what cannot be."""
+    if small.d != large.d:
+        raise CanonError(f"the SAEs read activations of width {small.d} and {large.d}")
+    return _coder(small, "smaller"), _coder(large, "larger")
 
 
 def _coder(sae: CanonicalSAE, which: str) -> LinearEncoder:

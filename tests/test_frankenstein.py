@@ -1,0 +1,303 @@
+"""A small SAE with a large one's latents: codes side by side, the stitched MSE, a folder to run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import brute_force
+import pandas as pd
+import pytest
+import torch
+from brute_force import Made
+from conftest import D, planted_acts, write_acts, write_sae
+from safetensors.torch import load_file
+
+from saebench_canon.any_sae import canonical
+from saebench_canon.bench import Bench
+from saebench_canon.cli import main
+from saebench_canon.errors import CanonError
+from saebench_canon.frankenstein import frankenstein, save
+from saebench_canon.one_off import Asked, one_off_suite
+from saebench_canon.plan import make_plan
+from saebench_canon.plugins import load_registry
+from saebench_canon.ref import Ref
+from saebench_canon.sae import CanonicalSAE, LinearEncoder, fold
+from saebench_canon.store import Store
+
+SMALL, LARGE = 10, 24
+KINDS = ["relu", "jumprelu", "batchtopk", "gated"]
+BECOMES = {"relu": "standard", "jumprelu": "jumprelu", "batchtopk": "jumprelu", "gated": "gated"}
+
+
+def an_sae(kind: str, width: int, *, subtracts: bool = False, dtype: Any = torch.float64,
+           massive: float = 0.0) -> CanonicalSAE:  # fmt: skip
+    """A random SAE, its rows at other norms than one, of a kind whose codes are per token."""
+    g = torch.Generator().manual_seed(width)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    rows, bias = draw(width, D), 0.1 * draw(D)
+    bias[3] += massive
+    more: dict[str, Any] = {"b_enc": 0.3 * draw(width) - 0.3}
+    if kind == "gated":
+        more = {"b_gate": more["b_enc"], "b_mag": 0.2 * draw(width), "r_mag": 0.3 * draw(width)}
+    if kind == "jumprelu":
+        more["threshold"] = 0.5 * draw(width).abs()
+    if kind in ("batchtopk", "topk"):
+        more["k"] = 3
+    norms = rows.norm(dim=1, keepdim=True)
+    tensors = {"W_enc": (rows / norms).T + 0.1 * draw(D, width), "W_dec": rows, "b_dec": bias}
+    tensors |= {name: each for name, each in more.items() if name != "k"}
+    sae = fold(
+        **{name: each.to(dtype) for name, each in tensors.items()},
+        k=more.get("k"),
+        activation=kind,  # type: ignore[arg-type]
+        apply_b_dec_to_input=subtracts,
+    )
+    if kind == "batchtopk":  # as calibration leaves it, with row norms that selection must not see
+        assert isinstance(sae.coder, LinearEncoder)
+        return CanonicalSAE(sae.W_dec, sae.b_dec, sae.coder.with_threshold(0.4))
+    return sae
+
+
+def some(width: int = LARGE) -> torch.Tensor:
+    return torch.arange(width) % 3 == 1
+
+
+def loaded(folder: Path, dtype: str = "float64") -> CanonicalSAE:
+    return load_registry().adapter("file").load(Ref.parse(f"file:{folder}"), dtype=dtype)
+
+
+def config(folder: Path) -> Any:
+    return json.loads((folder / "cfg.json").read_text())
+
+
+@pytest.mark.parametrize("subtract", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("one", KINDS)
+@pytest.mark.parametrize("other", KINDS)
+def test_codes_stand_side_by_side_and_the_mse_is_the_stitched_one(
+    tmp_path: Path, one: str, other: str, subtract: tuple[bool, bool]
+) -> None:
+    small = an_sae(one, SMALL, subtracts=subtract[0])
+    large = an_sae(other, LARGE, subtracts=subtract[1])
+    save(frankenstein(small, large, some()), tmp_path / "it")
+    ours, x = loaded(tmp_path / "it"), planted_acts(100).double()
+    wanted = torch.cat([small.encode(x), large.encode(x)[:, some()]], dim=1)
+    assert ((wanted > 0).sum(dim=0) > 0).sum() > SMALL
+    codes = ours.encode(x)
+    assert torch.equal(codes > 0, wanted > 0)
+    torch.testing.assert_close(codes, wanted, rtol=1e-12, atol=1e-12)
+    made = [Made(each, each.encode(x)) for each in (small, large)]  # type: ignore[arg-type]
+    stitched = brute_force.stitched(
+        *made, list(range(SMALL)), some().nonzero()[:, 0].tolist(), fixed_bias=True
+    )
+    found = brute_force.mse(x, ours.decode(codes))
+    assert found == pytest.approx(brute_force.mse(x, stitched), rel=1e-10)
+    kinds = {one, other}
+    expected = max((BECOMES[each] for each in kinds), key=["standard", "jumprelu", "gated"].index)
+    assert config(tmp_path / "it")["architecture"] == expected
+    assert config(tmp_path / "it")["apply_b_dec_to_input"] is subtract[0]
+
+
+def test_relu_latents_beside_jumprelu_ones_have_the_threshold_0() -> None:
+    found = frankenstein(an_sae("relu", SMALL), an_sae("jumprelu", LARGE), some())
+    assert (found.tensors["threshold"][:SMALL] == 0).all()
+    assert (found.tensors["threshold"][SMALL:] > 0).all()
+
+
+def test_no_latent_or_all_of_them_can_be_added() -> None:
+    small, large = an_sae("relu", SMALL), an_sae("relu", LARGE)
+    x = planted_acts(50).double()
+    for chosen in (torch.zeros(LARGE, dtype=torch.bool), torch.ones(LARGE, dtype=torch.bool)):
+        found = frankenstein(small, large, chosen).tensors
+        assert found["W_dec"].shape == (SMALL + int(chosen.sum()), D)
+        codes = (x @ found["W_enc"] + found["b_enc"]).relu()
+        torch.testing.assert_close(codes[:, :SMALL], small.encode(x))
+
+
+def test_a_massive_dimension_costs_no_digits_where_both_subtract_their_bias(
+    tmp_path: Path,
+) -> None:
+    """Folded into the encoder's bias, a bias of 3000 would leave float32 some three digits."""
+    saes = [
+        an_sae("relu", width, subtracts=True, dtype=torch.float32, massive=3000.0)
+        for width in (SMALL, LARGE)
+    ]
+    x = planted_acts(100)
+    x[:, 3] += 3000
+    save(frankenstein(*saes, some()), tmp_path / "it")
+    wanted = torch.cat([saes[0].encode(x), saes[1].encode(x)[:, some()]], dim=1)
+    torch.testing.assert_close(loaded(tmp_path / "it", "float32").encode(x), wanted,
+                               rtol=1e-4, atol=1e-4)  # fmt: skip
+
+
+@pytest.mark.parametrize("which", ["smaller", "larger"])
+@pytest.mark.parametrize(("kind", "why"), [("topk", "compete for the k places"),
+                                           ("batchtopk", "no threshold")])  # fmt: skip
+def test_codes_that_depend_on_other_latents_are_refused(which: str, kind: str, why: str) -> None:
+    widths = {"smaller": SMALL, "larger": LARGE}
+    saes = {each: an_sae("relu", width) for each, width in widths.items()}
+    rows = saes[which].W_dec
+    saes[which] = fold(W_enc=rows.T, W_dec=rows, b_dec=rows[0], b_enc=rows[:, 0], k=3,
+                       activation=kind)  # type: ignore[arg-type]  # fmt: skip
+    with pytest.raises(CanonError, match=f"the {which} SAE is {kind}: .*{why}"):
+        frankenstein(saes["smaller"], saes["larger"], some())
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    small, large = an_sae("relu", SMALL), an_sae("relu", LARGE)
+
+    class Somebodys:
+        W_dec, b_dec = torch.eye(D), torch.zeros(D)
+
+        def encode(self, x: torch.Tensor) -> torch.Tensor:
+            return x.relu()
+
+        def decode(self, codes: torch.Tensor) -> torch.Tensor:
+            return codes
+
+    with pytest.raises(CanonError, match="the smaller SAE's encoder is not known"):
+        frankenstein(canonical(Somebodys()), large, some())
+    with pytest.raises(CanonError, match=r"shape \[10\]"):
+        frankenstein(small, large, some(SMALL))
+    with pytest.raises(CanonError, match="type torch"):
+        frankenstein(small, large, some().long())
+    narrow = fold(W_enc=torch.eye(4), W_dec=torch.eye(4), b_dec=torch.zeros(4))
+    with pytest.raises(CanonError, match="width 4 and 16"):
+        frankenstein(narrow, large, some())
+
+
+def test_the_same_sae_is_the_same_bytes_and_no_folder_is_overwritten(tmp_path: Path) -> None:
+    found = frankenstein(an_sae("relu", SMALL), an_sae("gated", LARGE), some())
+    for name in ("one", "other"):
+        save(found, tmp_path / name, hook_name="blocks.0.hook_resid_pre")
+    for name in ("cfg.json", "sae_weights.safetensors"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+    with pytest.raises(CanonError, match="is there already"):
+        save(found, tmp_path / "one")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        save(found, tmp_path / "third", threshold=float("nan"))
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["one", "other"]
+
+
+@pytest.mark.parametrize("kinds", [("relu", "relu"), ("relu", "jumprelu"), ("gated", "jumprelu")])
+def test_saelens_reads_it_alike(tmp_path: Path, kinds: tuple[str, str]) -> None:
+    lens = pytest.importorskip("sae_lens")
+    small, large = (
+        an_sae(kind, width, subtracts=True, dtype=torch.float32)
+        for kind, width in zip(kinds, (SMALL, LARGE), strict=True)
+    )
+    save(frankenstein(small, large, some()), tmp_path / "it", hook_name="blocks.0.hook_resid_pre")
+    theirs, x = lens.SAE.load_from_disk(str(tmp_path / "it")), planted_acts(100)
+    wanted = torch.cat([small.encode(x), large.encode(x)[:, some()]], dim=1)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs.encode(x), wanted, rtol=1e-4, atol=1e-5)
+        out = wanted @ torch.cat([small.W_dec, large.W_dec[some()]]) + small.b_dec
+        torch.testing.assert_close(theirs(x), out, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with activations and two SAEs."""
+    monkeypatch.chdir(tmp_path)
+    write_acts(tmp_path / "acts.safetensors")
+    for width in (24, 48):
+        write_sae(tmp_path / f"w{width}", width)
+    return tmp_path
+
+
+def call(*more: str, small: str = "w24", large: str = "w48", to: str = "made") -> int:
+    return main(["frankenstein", small, large, "--data", "acts.safetensors", "--to", to, *more])
+
+
+def test_the_command_adds_what_helps_and_tells_the_measured_error(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call() == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    x = planted_acts()
+    saes = [loaded(here / name) for name in ("w24", "w48")]
+    made = [Made(each, each.encode(x.double())) for each in saes]  # type: ignore[arg-type]
+    base = brute_force.mse(x, brute_force.rebuilt(made[0]))
+    every = list(range(24))
+    helpful = [
+        latent
+        for latent in brute_force.live(made[1])
+        if brute_force.mse(x, brute_force.stitched(*made, every, [latent], fixed_bias=True)) < base
+    ]
+    assert config(here / "made")["metadata"]["frankenstein"]["added"] == helpful
+    stitched = brute_force.stitched(*made, every, helpful, fixed_bias=True)
+    after = brute_force.mse(x, stitched)
+    assert line == (
+        f"Added {len(helpful)} of 48 latents to the smaller SAE's 24: "
+        f"MSE {base:.4g} before and {after:.4g} after, written to made."
+    )
+    assert 0 < len(helpful) < 48
+    registry, store = load_registry(), Store(here / ".canon")
+    text, _ = one_off_suite(["made", "w24", "w48"], Asked("fidelity", "acts.safetensors"), registry)
+    (here / "run.toml").write_text(text)
+    plan, bench = make_plan(here / "run.toml", registry, store), Bench(registry, store)
+    found = [bench.measure(case, again=False).scores["mse"]["value"] for case in plan.cases]
+    assert found[:2] == pytest.approx([after, base], rel=1e-5)
+
+
+def test_a_threshold_keeps_to_novel_latents(here: Path) -> None:
+    assert call() == 0
+    assert call("--threshold", "0.5", to="novel") == 0
+    paths = (here / ".canon" / "tables").glob("*/latents.parquet")
+    latents = next(each for path in paths if "max_cos" in (each := pd.read_parquet(path)))
+    helps = latents.delta_mse_fixed_bias < 0
+    told = {name: config(here / name)["metadata"]["frankenstein"] for name in ("made", "novel")}
+    assert told["made"]["added"] == latents.latent[helps].tolist()
+    assert told["novel"]["added"] == latents.latent[helps & (latents.max_cos < 0.5)].tolist()
+    assert told["made"]["stitching"] == told["novel"]["stitching"]
+    assert (
+        load_file(here / "novel" / "sae_weights.safetensors")["W_dec"].shape[0] < 24 + helps.sum()
+    )
+
+
+def test_what_the_sae_says_of_its_input_is_handed_on(here: Path) -> None:
+    more = {"normalize_activations": "layer_norm", "metadata": {
+        "hook_name": "blocks.1.hook_resid_pre", "prepend_bos": True,
+        "model_from_pretrained_kwargs": {"center_writing_weights": True},
+    }}  # fmt: skip
+    for width in (24, 48):
+        told = config(here / f"w{width}") | more
+        (here / f"w{width}" / "cfg.json").write_text(json.dumps(told))
+    assert call() == 0
+    found = config(here / "made")
+    assert found["normalize_activations"] == "layer_norm"
+    assert found["metadata"].items() >= more["metadata"].items()  # type: ignore[attr-defined]
+    records = [json.loads(each.read_text()) for each in (here / ".canon/records").glob("*.json")]
+    assert len({record["provenance"]["data"]["digest"] for record in records}) == 1
+
+
+def test_wrong_usage_of_the_command_is_a_sentence(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*more: str, **named: str) -> str:
+        assert call(*more, **named) == 4
+        told = capsys.readouterr()
+        assert told.out == ""
+        return told.err
+
+    assert "w48 is the larger SAE. Name the smaller one first." in said(small="w48", large="w24")
+    assert "two widths" in said(large="w24")
+    assert "--to: w24 is there already" in said(to="w24")
+    assert "lowers the MSE" in said("--threshold", "-0.99")
+    (here / "both").mkdir()
+    for width in (24, 48):
+        write_sae(here / "both" / f"w{width}", width, seed=3)
+    assert "hold 3 SAEs" in said(small="both")
+    told = config(here / "w24") | {"normalize_activations": "layer_norm"}
+    (here / "w24" / "cfg.json").write_text(json.dumps(told))
+    assert "read activations in different ways" in said()
+    told = config(here / "w24") | {"architecture": "topk", "k": 3, "normalize_activations": "none"}
+    (here / "w24" / "cfg.json").write_text(json.dumps(told))
+    (measured,) = (here / ".canon" / "records").glob("*.json")
+    assert "the smaller SAE is topk" in said()
+    assert list((here / ".canon" / "records").glob("*.json")) == [measured]
+    assert not (here / "made").exists()
