@@ -1,0 +1,180 @@
+"""The verdict `complete?` where the answer is known: planted worlds, measured as suites are."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+from worlds import WORLDS, judged
+
+from saebench_canon.complete import complete
+from saebench_canon.margins import Margins
+from saebench_canon.stats import Estimate
+from saebench_canon.summary import Cell, Line
+
+# WORLDS=3 tries every world, each with so many repetitions; alone a test run tries these, once.
+REPEATS = int(os.environ.get("WORLDS", "0"))
+FEW = (
+    "lacks 0%", "lacks 10%", "lacks 25%, Zipf", "lacks 25%, TopK", "lacks 25%, correlated",
+    "lacks 0%, large codes a third", "lacks 10%, large codes a third", "enough: duplicates",
+    "enough: random rows", "enough: sums of 3", "enough: sums of 6, small codes a half",
+    "large random, pursuit", "large hardly trained", "small hardly trained",
+    "large explains less, lacks 10%", "d 16, lacks 25%", "split at 0.9",
+    "each large finds another quarter", "two seeds, lacks 25%", "one seed, lacks 25%",
+    "unfit, lacks 50%",
+)  # fmt: skip
+TRIED = [
+    (name, seed)
+    for name in (WORLDS if REPEATS else FEW)
+    for seed in (range(REPEATS) if REPEATS else [3])
+]
+
+
+@pytest.mark.parametrize(("name", "seed"), TRIED)
+def test_the_sentence_is_right_or_says_that_it_cannot_be_told(name: str, seed: int) -> None:
+    world = WORLDS[name]
+    _, verdict = judged(*world.made(seed))
+    assert verdict.answer in world.right, verdict.sentence
+    if verdict.answer == "no" and world.missing is not None and "cosine" not in name:
+        said = re.match(r"Not complete: (\S+) ", verdict.sentence)
+        assert said is not None
+        assert float(said[1]) == pytest.approx(world.missing, abs=0.08)
+
+
+def around(value: float, half_width: float | None = 0.01, seeds: int = 3) -> Estimate:
+    stderr = None if half_width is None else half_width / 4.3
+    return Estimate(value, half_width, seeds, "seeds", "t", (value,) * seeds, stderr, seeds - 1)
+
+
+def step(**cells: Cell | None) -> Line:
+    """A step at which a quarter is missing, but for the cells given; None leaves one out."""
+    found: dict[str, Cell | None] = {
+        "reproducible_share": cell(0.9, floor=0.9, floor_small=0.9),
+        "stable_novel_share": cell(0.25, floor=0.01),
+        "stable_gain": cell(0.2, floor=0.01),
+        "small_mse_rescaled": cell(1.0),
+        "large_mse_rescaled": cell(0.7),
+        "span_residual_null_low": cell(0.6),
+        **cells,
+    }
+    kept = {name: each for name, each in found.items() if each is not None}
+    return Line((128, 256), "128 → 256", kept, subjects=("a", "b"), cases=("id",))
+
+
+def cell(
+    value: float,
+    half_width: float | None = 0.01,
+    *,
+    floor: float | None = None,
+    floor_small: float | None = None,
+    seeds: int = 3,
+) -> Cell:
+    return Cell(
+        around(value, half_width, seeds),
+        "measured",
+        floor=None if floor is None else around(floor),
+        floor_small=None if floor_small is None else around(floor_small),
+    )
+
+
+def asked(**cells: Cell | None) -> tuple[str, str]:
+    return complete(step(**cells), margins=Margins())
+
+
+NOTHING = {
+    "stable_novel_share": cell(0.01, floor=0.01),
+    "stable_gain": cell(0.005, floor=0.004),
+    "large_mse_rescaled": cell(0.98),
+}
+
+
+def test_what_comes_back_with_every_seed_and_is_missing_makes_it_incomplete() -> None:
+    assert asked() == (
+        "no",
+        "Not complete: .25 [.24, .26] of what the larger finds again and again is missing "
+        "(floor .01); adding it removes .20 [.19, .21] of the error (floor .01) "
+        "(limits .05 and .01 above the floor).",
+    )
+
+
+def test_nothing_missing_and_nothing_explained_beside_is_no_incompleteness() -> None:
+    assert asked(**NOTHING) == (
+        "yes",
+        "No incompleteness found up to width 256: .01 [.00, .02] of what the larger finds again "
+        "and again is missing (floor .01); adding it removes .01 [-.01, .01] of the error "
+        "(floor .00) (limits .05 and .02; the larger leaves .02 [.01, .03] less error, limit .05).",
+    )
+
+
+def test_a_larger_sae_that_explains_more_by_other_means_leaves_it_open() -> None:
+    answer, sentence = asked(**{**NOTHING, "large_mse_rescaled": cell(0.8)})
+    assert answer == "undecided"
+    assert "yet the larger leaves .20 [.19, .21] less error (limit .05)" in sentence
+    assert asked(**{**NOTHING, "large_mse_rescaled": None})[0] == "undecided"
+
+
+def test_errors_within_the_limit_of_each_other_are_alike() -> None:
+    assert asked(**{**NOTHING, "large_mse_rescaled": cell(1.04)})[0] == "yes"
+    answer, sentence = asked(large_mse_rescaled=cell(1.2))
+    assert answer == "not measurable"
+    assert "leaves .20 [.19, .21] more error than the smaller (limit .05)" in sentence
+
+
+def test_records_without_errors_at_their_best_scale_are_judged_by_those_as_they_stand() -> None:
+    plain = {"small_mse": cell(1.0), "large_mse": cell(1.2)}
+    without = {"small_mse_rescaled": None, "large_mse_rescaled": None}
+    assert asked(**plain, **without)[0] == "not measurable"
+
+
+@pytest.mark.parametrize(
+    ("cells", "because"),
+    [
+        ({"reproducible_share": cell(0.505, 0.01)}, "of the larger's latents come back"),
+        (
+            {"reproducible_share": cell(0.9, floor=0.9, floor_small=0.4)},
+            ".40 [.39, .41] of the smaller's latents come back",
+        ),
+        ({"span_residual_null_low": cell(0.2)}, "d is too small"),
+    ],
+)
+def test_what_cannot_be_told_is_said_before_anything_else(
+    cells: dict[str, Cell | None], because: str
+) -> None:
+    answer, sentence = asked(**cells)
+    assert answer == "not measurable"
+    assert because in sentence
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        {"stable_novel_share": cell(0.25, floor=0.22)},
+        {"stable_gain": cell(0.2, floor=0.195)},
+        {"stable_novel_share": cell(0.06, 0.02, floor=0.0)},
+        {"stable_gain": cell(0.012, floor=0.0)},
+    ],
+)
+def test_both_must_stand_clearly_above_their_floors(cells: dict[str, Cell | None]) -> None:
+    assert asked(**cells)[0] == "undecided"
+
+
+def test_without_a_floor_nothing_is_called_incomplete() -> None:
+    answer, sentence = asked(stable_gain=cell(0.2))
+    assert answer == "undecided"
+    assert "for want of a floor" in sentence
+
+
+def test_a_share_that_rounds_to_its_limit_is_printed_until_they_differ() -> None:
+    near = Cell(around(0.0521, 0.0), "measured", floor=around(0.0, 0.0))
+    answer, sentence = asked(stable_novel_share=near)
+    assert answer == "no"
+    assert sentence.startswith("Not complete: .052 [.052, .052] of what")
+    assert "limits .050 and" in sentence
+
+
+def test_two_seeds_get_numbers_and_what_is_missing() -> None:
+    told = {"novel_share": cell(0.3, None, seeds=2), "novel_gain": cell(0.1, None, seeds=2)}
+    answer, sentence = asked(reproducible_share=cell(0.9, None, seeds=2), **told)
+    assert answer == "not judged"
+    assert sentence.endswith("2 seeds (.30 and .30) of the 3 it takes.")
