@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="one object a score")
     show.add_argument("--errors", action="store_true", help="why cases failed, with tracebacks")
     show.add_argument("--all", action="store_true", help="every score, not only the main ones")
-    show.add_argument("--to", metavar="FILE", help="write .md, .csv, .parquet, .html or .txt")
+    show.add_argument("--to", metavar="FILE",
+                      help="write tables (.md, .html, .txt, .csv, .parquet)"
+                      " or the stitching paths as a figure (.png, .svg, .pdf)")  # fmt: skip
 
     parts = commands.add_parser(
         "frankenstein", help="save a small SAE with the helpful latents of a larger one"

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
+from test_imports import call
 
 from saebench_canon.bench import Bench
 from saebench_canon.cli import main
@@ -228,6 +229,44 @@ def test_show_draws_the_last_run(
     assert path.read_bytes() == first
     if suffix == ".svg":
         assert "2 seeds × 3 random orders" in words(path)
+
+
+def test_drawing_imports_no_torch(measured: Callable[[str], Path]) -> None:
+    done = call("show", "--to", "path.svg", "--store", str(measured("")), cwd=Path())
+    assert done.returncode == 0, done.stderr
+    assert "IMPORTED []" in done.stderr
+
+
+PLUGIN = """
+from saebench_canon import hookimpl
+from saebench_canon.report import Report
+
+
+def count(rows, metrics, path):
+    path.write_text(f"{len({row.id for row in rows})} cases")
+
+
+def last(rows, metrics, path, *, tables):
+    case = next(row.id for row in rows if row.metric == "stitching")
+    path.write_text(f"{tables(case, 'path').mse.iloc[-1]} {tables(case, 'none')}")
+
+
+@hookimpl
+def canon_reports():
+    return [Report(".count", count), Report(".last", last, reads_tables=True)]
+"""
+
+
+def test_a_plugins_report_gets_tables_if_it_asks_for_them(measured: Callable[[str], Path]) -> None:
+    root = str(measured(""))
+    Path("mine.py").write_text(PLUGIN)
+    for suffix in ("count", "last"):
+        words = ["show", "--to", f"out.{suffix}", "--store", root, "--plugin", "mine.py"]
+        assert main(words) == 0
+    assert Path("out.count").read_text() == "14 cases"
+    number, absent = Path("out.last").read_text().split()
+    assert float(number) > 0
+    assert absent == "None"
 
 
 def test_a_run_without_paths_is_a_sentence(
