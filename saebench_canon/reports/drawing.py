@@ -22,6 +22,7 @@ BAND_FROM = 3  # training seeds: with fewer, each line is drawn by itself
 SHARED_TO = 4.0  # ratio of panels' ranges up to which they share one scale
 WIDE = {1: 3.5, 2: 5.4, 3: 7.2}  # inches, by columns: one column of a paper, or two
 LETTERS = 15  # to an inch
+BOLD = 14
 STYLES: dict[str, tuple[str, Any, str]] = {  # Okabe and Ito's colours, and dashes to tell them by
     "random": ("#0072B2", "-", "random order"),
     "max_cos": ("#D55E00", (0, (4, 1.5)), "farthest first (max_cos)"),
@@ -54,7 +55,7 @@ def figure(drawn: Sequence[Panel], suite: str) -> Figure:
         _draw(upper, each, "mse")
         _draw(lower, each, "l0")
         upper.set_xticklabels([])
-        _name(upper, each, name)
+        _name(upper, each, textwrap.fill(name, int((WIDE[columns] / columns - 0.5) * BOLD)))
         _size(
             lower,
             each,
