@@ -93,7 +93,7 @@ def show(options: Namespace) -> None:
         if not path.parent.is_dir():
             raise CanonError(f"there is no folder {path.parent}", where="--to")
         if path.suffix not in registry.reports:
-            raise CanonError(f"tables cannot be written as '{path.suffix}'", where=str(path),
+            raise CanonError(f"a run cannot be written as '{path.suffix}'", where=str(path),
                              hint=nearest(path.suffix, registry.reports))  # fmt: skip
         report = registry.reports[path.suffix]
         more = {"tables": tables_of(store)} if report.reads_tables else {}

@@ -30,7 +30,7 @@ STYLES: dict[str, tuple[str, Any, str]] = {  # Okabe and Ito's colours, and dash
 }
 OTHER: tuple[str, Any] = ("#009E73", "-.")
 PHASES: dict[str, tuple[Look, str]] = {
-    "novel": ({"facecolor": "#dcdcdc"}, "new latents are added"),
+    "novel": ({"facecolor": "#e6e6e6"}, "new latents are added"),
     "swap": ({"facecolor": "#ffffff"}, "others replace their like"),
     "orphans": ({"facecolor": "#ffffff", "hatch": "//////"}, "what has no like is dropped"),
 }
