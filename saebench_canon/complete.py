@@ -63,7 +63,7 @@ def _judged(line: Line, novel: Cell, gain: Cell, margins: Margins) -> tuple[Answ
         and _above_limit(worth, margins.worth)
     ):
         limits = f"limits {limit} and {short(margins.worth)} above the floor"
-        return "no", f"Not complete: {said} ({limits})."
+        return "no", f"Not complete: {said} ({limits}){_of_training(line, margins)}."
     better = _less_error(line)
     if _below(novel.estimate, margins.missing) and _below(gain.estimate, margins.worthless):
         if better is None or not _below(better, margins.better):
@@ -76,6 +76,17 @@ def _judged(line: Line, novel: Cell, gain: Cell, margins: Margins) -> tuple[Answ
     if more is None or worth is None:
         return "undecided", f"undecided, for want of a floor: {said}."
     return "undecided", f"undecided: {said}; {_open(novel.estimate, gain.estimate, more, worth)}."
+
+
+def _of_training(line: Line, margins: Margins) -> str:
+    """That the smaller SAE may lack something for want of training, where its seeds disagree."""
+    own = line.cells["reproducible_share"].floor_small
+    if own is None or own.seeds < margins.seeds or own.value >= margins.reproducible:
+        return ""
+    return (
+        f"; only {number(own)} of the smaller's own latents come back with another seed "
+        f"(limit {short(margins.reproducible)}), so that may be its training more than its width"
+    )
 
 
 def _unexplained(better: Estimate | None, margins: Margins) -> str:
@@ -103,12 +114,6 @@ def _not_measurable(line: Line, again: Estimate, margins: Margins) -> str | None
         return (
             f"{number(again)} of the larger's latents come back with every other seed "
             f"(limit {short(margins.reproducible)}), so what it has more of is not reliable"
-        )
-    own = line.cells["reproducible_share"].floor_small
-    if own is not None and own.seeds >= margins.seeds and own.value < margins.reproducible:
-        return (
-            f"{number(own)} of the smaller's latents come back with another seed (limit "
-            f"{short(margins.reproducible)}), so what it lacks may be for want of training"
         )
     better = _less_error(line)
     if better is not None and better.value < -margins.worse:

@@ -15,7 +15,7 @@ class Margins:
     unique: float = 0.9  # shared share from which a dictionary counts as unique
     null_shared: float = 0.1  # shared share of random rows above which nothing can be said
     seeds: int = 3  # training seeds below which nothing is judged
-    reproducible: float = 0.5  # share of either SAE's latents that other seeds have too, at least
+    reproducible: float = 0.5  # share of latents that other seeds have too below which they differ
     worse: float = 0.05  # of the smaller's error that the larger may leave more, at its best scale
     better: float = 0.05  # of the smaller's error that the larger may leave less and add nothing
     sums: float = 0.25  # span residual of random rows at or below which sums cannot be told
