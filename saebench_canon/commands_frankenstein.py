@@ -43,9 +43,10 @@ def frankenstein(options: Namespace) -> None:
     after = bench.measure(plan.cases[0], again=False).scores["mse"]["value"]
     before = record.scores["small_mse"]["value"]
     small, large = (sae.axes["width"] for sae in case.subject)
+    harm = " (each helps alone, together they harm)" if after > before else ""
     print(
         f"Added {len(added)} of {large} latents to the smaller SAE's {small}: "
-        f"MSE {before:.4g} before and {after:.4g} after, written to {folder}."
+        f"MSE {before:.4g} before and {after:.4g} after{harm}, written to {folder}."
     )
 
 

@@ -244,6 +244,22 @@ def test_the_command_adds_what_helps_and_tells_the_measured_error(
     assert found[:2] == pytest.approx([after, base], rel=1e-5)
 
 
+def test_latents_that_help_alone_and_harm_together_are_said_to(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four times the one direction that the small SAE lacks."""
+    x = torch.zeros(40, D)
+    x[:, 0] = 1 + torch.arange(40) / 40
+    write_acts(here / "acts.safetensors", x)
+    for width in (2, 4):
+        rows = torch.eye(D)[[0] * width if width == 4 else [1, 2]]
+        made = fold(W_enc=rows.T, W_dec=rows, b_dec=torch.zeros(D), b_enc=torch.full((width,), 0.1))
+        none = torch.zeros(width, dtype=torch.bool)
+        save(frankenstein(made, made, none), here / f"w{width}")
+    assert call(small="w2", large="w4") == 0
+    assert "after (each helps alone, together they harm), written" in capsys.readouterr().out
+
+
 def test_a_threshold_keeps_to_novel_latents(here: Path) -> None:
     assert call() == 0
     assert call("--threshold", "0.5", to="novel") == 0
