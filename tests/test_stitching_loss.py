@@ -16,6 +16,7 @@ from tiny_models import WIDTH, tiny
 
 from saebench_canon.bench import Bench
 from saebench_canon.errors import CanonError
+from saebench_canon.estimates import estimate
 from saebench_canon.inputs.splice import Losses
 from saebench_canon.kernels.interpolation import Graph, random_order, steps_of
 from saebench_canon.metrics.stitching_loss import evenly, latents_after, stitched, stitching_loss
@@ -149,6 +150,21 @@ def test_the_gain_is_a_ratio_of_totals_with_an_error_over_documents() -> None:
     )
     assert (found.value, found.stderr) == pytest.approx((1 - left, error))
     assert (found.n, found.unit) == (5, "document")
+
+
+def test_each_point_counts_as_a_pass_of_the_model_in_the_estimate(tmp_path: Path) -> None:
+    measured(tmp_path)
+    registry, fresh = load_registry(), Store(tmp_path / "fresh")
+    seconds = []
+    for points in (3, 5):
+        plan = make_plan(
+            tmp_path / "suite.toml", registry, fresh,
+            settings=[f"metric.stitching_loss.settings.points={points}"],
+        )  # fmt: skip
+        found = estimate(plan, registry, speed=1e6)
+        assert found.unknown == ()
+        seconds.append(found.parts["stitching_loss"] - 0.1)
+    assert seconds[1] == pytest.approx(2 * seconds[0], rel=0.05)
 
 
 def test_points_are_spread_evenly_and_no_step_is_taken_twice() -> None:
