@@ -6,14 +6,14 @@ import os
 import re
 
 import pytest
-from worlds import WORLDS, judged
+from worlds import TAUGHT, WORLDS, judged
 
 from saebench_canon.complete import complete
 from saebench_canon.margins import Margins
 from saebench_canon.stats import Estimate
 from saebench_canon.summary import Cell, Line
 
-# WORLDS=3 tries every world, each with so many repetitions; alone a test run tries these, once.
+# WORLDS=3 tries every world with so many repetitions, and trained SAEs once; else these, once.
 REPEATS = int(os.environ.get("WORLDS", "0"))
 FEW = (
     "lacks 0%", "lacks 10%", "lacks 25%, Zipf", "lacks 25%, TopK", "lacks 25%, correlated",
@@ -24,16 +24,13 @@ FEW = (
     "each large finds another quarter", "two seeds, lacks 25%", "one seed, lacks 25%",
     "unfit, lacks 50%",
 )  # fmt: skip
-TRIED = [
-    (name, seed)
-    for name in (WORLDS if REPEATS else FEW)
-    for seed in (range(REPEATS) if REPEATS else [3])
-]
+LONG = [*((name, seed) for name in WORLDS for seed in range(REPEATS)), *((n, 0) for n in TAUGHT)]
+TRIED = LONG if REPEATS else [(name, 3) for name in FEW]
 
 
 @pytest.mark.parametrize(("name", "seed"), TRIED)
 def test_the_sentence_is_right_or_says_that_it_cannot_be_told(name: str, seed: int) -> None:
-    world = WORLDS[name]
+    world = {**WORLDS, **TAUGHT}[name]
     _, verdict = judged(*world.made(seed))
     assert verdict.answer in world.right, verdict.sentence
     if verdict.answer == "no" and world.missing is not None and "cosine" not in name:
