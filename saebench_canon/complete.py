@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from saebench_canon.margins import Answer, Margins
 from saebench_canon.sentences import (
+    PLACES,
     at_floor,
     at_floor_share,
     changes,
@@ -51,11 +52,8 @@ def _judged(line: Line, novel: Cell, gain: Cell, margins: Margins) -> tuple[Answ
     more, worth = _above(novel), _above(gain)
     ends = [end for each in (novel.estimate, more) if each for end in (each.lo, each.hi) if end]
     places = places_apart(margins.missing, *ends)
-    said = (
-        f"{number(novel.estimate, places)} of what the larger finds again and again is missing"
-        f"{at_floor_share(novel)}; adding it {changes(gain)} of the error{at_floor(gain)}"
-    )
-    limit = short(margins.missing, places)
+    limit, said = short(margins.missing, places), _said(novel, gain)
+    exactly = _said(novel, gain, places)
     if (
         more is not None
         and worth is not None
@@ -63,7 +61,7 @@ def _judged(line: Line, novel: Cell, gain: Cell, margins: Margins) -> tuple[Answ
         and _above_limit(worth, margins.worth)
     ):
         limits = f"limits {limit} and {short(margins.worth)} above the floor"
-        return "no", f"Not complete: {said} ({limits}){_of_training(line, margins)}."
+        return "no", f"Not complete: {exactly} ({limits}){_of_training(line, margins)}."
     better = _less_error(line)
     if _below(novel.estimate, margins.missing) and _below(gain.estimate, margins.worthless):
         if better is None or not _below(better, margins.better):
@@ -72,10 +70,19 @@ def _judged(line: Line, novel: Cell, gain: Cell, margins: Margins) -> tuple[Answ
             f"limits {limit} and {short(margins.worthless)}; "
             f"the larger leaves {_more_or_less(better)}, limit {short(margins.better)}"
         )
-        return "yes", f"No incompleteness found up to width {line.key[-1]}: {said} ({limits})."
+        return "yes", f"No incompleteness found up to width {line.key[-1]}: {exactly} ({limits})."
     if more is None or worth is None:
         return "undecided", f"undecided, for want of a floor: {said}."
     return "undecided", f"undecided: {said}; {_open(novel.estimate, gain.estimate, more, worth)}."
+
+
+def _said(novel: Cell, gain: Cell, places: int = PLACES) -> str:
+    """What is missing and what adding it does, with their floors."""
+    assert novel.estimate is not None
+    return (
+        f"{number(novel.estimate, places)} of what the larger finds again and again is missing"
+        f"{at_floor_share(novel)}; adding it {changes(gain)} of the error{at_floor(gain)}"
+    )
 
 
 def _of_training(line: Line, margins: Margins) -> str:

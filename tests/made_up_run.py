@@ -121,7 +121,10 @@ def rows(
             for s, t in combinations(seeds, 2):
                 pair = [members[w, s], members[w, t]]
                 scores = stitched(w, s + 2 * t, at)
-                scores = {n: v if "null" in n else 0.3 * v for n, v in scores.items()}
+                scores = {
+                    n: v if "null" in n or n == "reproducible_share" else 0.3 * v
+                    for n, v in scores.items()
+                }
                 found += case("noise", "stitching", "pair", "all-pairs:seed", pair, scores)
             if len(seeds) > 1:
                 group = [members[w, s] for s in seeds]
