@@ -76,9 +76,9 @@ class Bench:
     def _compute(self, case: Case) -> Record:
         case_id = self.identities.case(case)
         started = time.perf_counter()
-        self._check_widths(case)
         lacking = self._lacking(case)
         if lacking is None:
+            self._check_widths(case)
             wanted = list(wanted_by(case, self.registry))
             arguments = [self._argument(each, case) for each in wanted]
             inputs_ready = time.perf_counter()
@@ -89,6 +89,7 @@ class Bench:
         scores = scores_of(case.metric, measured)
         tables = self._keep_tables(case_id, measured)
         calibrated = self._calibrations(case) if lacking is None else {}
+        misnamed = self._misnamed(case) if lacking is None else ()
         return Record(
             id=case_id,
             metric=case.metric.name,
@@ -99,7 +100,7 @@ class Bench:
             seed=case.seed,
             scores=scores,
             tables=tables,
-            marks=(*marks_of(measured), *_notes(calibrated), *self._misnamed(case)),
+            marks=(*marks_of(measured), *_notes(calibrated), *misnamed),
             provenance={
                 "versions": versions(),
                 "device": self.execution.device,

@@ -11,172 +11,25 @@ describes an SAE, checks it against its files, tells what it is, and loads it.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from saebench_canon.adapter import Description, Normalisation
+from saebench_canon.adapter import Description
 from saebench_canon.errors import CanonError
 from saebench_canon.files import Files
 from saebench_canon.hub_files import cached_files, fetch, repository_of
-from saebench_canon.memory import check_memory, sae_bytes
+from saebench_canon.memory import check_memory
+from saebench_canon.parameters import Activation, Parameters
 from saebench_canon.ref import Ref
-from saebench_canon.weights.stored import Stored
+
+__all__ = ["Activation", "CheckpointAdapter", "Parameters", "checkpoint"]
 
 if TYPE_CHECKING:
     import torch
 
     from saebench_canon.sae import CanonicalSAE
-
-Activation = Literal["relu", "jumprelu", "topk", "batchtopk", "gated"]
-FLOATS = ("float64", "float32", "float16", "bfloat16")
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """What an SAE computes: its tensors, still in their file, and how they are used.
-
-    `x̂ = act((x − b_dec·[apply_b_dec_to_input]) W_enc + b_enc) W_dec + b_dec`. `batchtopk` without
-    a threshold is calibrated on the suite's data (Leask et al. 2025, eq. 8). The other fields are
-    those of `saebench_canon.sae.fold` and of `Description`.
-    """
-
-    W_enc: Stored  # [d, m]
-    W_dec: Stored  # [m, d]
-    b_dec: Stored  # [d]
-    b_enc: Stored | None = None  # [m]
-    activation: Activation = "relu"
-    threshold: Stored | None = None  # one number or [m]
-    k: float | None = None
-    rescale: bool = False
-    apply_b_dec_to_input: bool = False
-    b_gate: Stored | None = None  # [m]
-    b_mag: Stored | None = None  # [m]
-    r_mag: Stored | None = None  # [m]
-    input_scale: float = 1.0
-    normalize: Normalisation = "none"
-    architecture: str | None = None  # as its makers call it; absent: the activation
-    hook: str | None = None
-    model: str | None = None
-    prepend_bos: bool | None = None
-    center_writing_weights: bool | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def d(self) -> int:
-        """The width of the activations."""
-        return self.W_dec.shape[1]
-
-    @property
-    def width(self) -> int:
-        """The number of latents."""
-        return self.W_dec.shape[0]
-
-    @property
-    def tensors(self) -> dict[str, Stored]:
-        """The tensors by name."""
-        named = ((each.name, getattr(self, each.name)) for each in fields(self))
-        return {name: value for name, value in named if isinstance(value, Stored)}
-
-    @property
-    def shaping(self) -> dict[str, Any]:
-        """What shapes codes and reconstructions beside the tensors."""
-        return {
-            "activation": self.activation,
-            "k": self.k if self.activation in ("topk", "batchtopk") else None,
-            "rescale": self.rescale,
-            "apply_b_dec_to_input": self.apply_b_dec_to_input,
-            "input_scale": self.input_scale,
-            "normalize": self.normalize,
-        }
-
-    def check(self) -> None:
-        """Refuse, before any memory is taken, tensors that do not fit each other."""
-        if len(self.W_dec.shape) != 2:
-            raise self.W_dec.wrong(f"has shape {list(self.W_dec.shape)}, not [m, d]")
-        d, m = self.d, self.width
-        if d == 0 or m == 0:
-            raise self.W_dec.wrong(f"has shape {list(self.W_dec.shape)}: there is nothing in it")
-        wanted = {"W_enc": (d, m), "W_dec": (m, d), "b_dec": (d,)}
-        for name, stored in self.tensors.items():
-            shape = wanted.get(name, (m,))
-            one = name == "threshold" and stored.shape in ((), (1,))
-            if stored.shape != shape and not one:
-                told = list(stored.shape[::-1] if stored.transposed else stored.shape)
-                fits = list(shape[::-1] if stored.transposed else shape)
-                raise stored.wrong(f"has shape {told} where {fits} fits the decoder")
-            if stored.dtype not in FLOATS:
-                raise stored.wrong(f"is of {stored.dtype}, not of floating point numbers")
-        if self.activation in ("topk", "batchtopk"):
-            self._check_k(m)
-
-    def _check_k(self, m: int) -> None:
-        k, where = self.k, str(self.W_dec.source.path)
-        if self.activation == "batchtopk" and self.threshold is not None:
-            return
-        if isinstance(k, bool) or not isinstance(k, int | float) or not 0 < k <= m:
-            raise CanonError(f"k is {k!r} where the SAE has {m} latents", where=where)
-        if self.activation == "topk" and k != int(k):
-            raise CanonError(f"k is {k} and counts latents of a token", where=where)
-
-    def describe(self) -> Description:
-        """What the checkpoint says of itself."""
-        return Description(
-            d=self.d,
-            width=self.width,
-            architecture=self.architecture or self.activation,
-            k=self.k,
-            hook=self.hook,
-            model=self.model,
-            prepend_bos=self.prepend_bos,
-            center_writing_weights=self.center_writing_weights,
-            dtype=self.W_dec.dtype,
-            normalize=self.normalize,
-            calibrated=self.activation != "batchtopk" or self.threshold is not None,
-            metadata=self.metadata,
-        )
-
-    def digest(self) -> str:
-        """A digest of what shapes codes and reconstructions."""
-        digest = hashlib.sha256(json.dumps(self.shaping, sort_keys=True).encode())
-        for name, stored in sorted(self.tensors.items()):
-            told = [name, stored.dtype, stored.shape, stored.transposed]
-            told += ["exp"] if stored.logarithm else []
-            digest.update(json.dumps(told).encode())
-            for block in stored.source.blocks(stored.name):
-                digest.update(block)
-        return digest.hexdigest()
-
-    def fold(self, *, where: str) -> CanonicalSAE:
-        """The SAE in canonical form, in the weights' precision or float32."""
-        from saebench_canon.sae import fold
-
-        tensors: dict[str, Any] = {name: each.tensor() for name, each in self.tensors.items()}
-        if self.threshold is not None and self.threshold.shape == (1,):
-            tensors["threshold"] = tensors["threshold"].reshape(())
-        activation = self.activation
-        if activation == "batchtopk" and self.threshold is not None:
-            activation = "jumprelu"
-        try:
-            return fold(
-                **tensors,
-                activation=activation,
-                k=self.k if activation in ("topk", "batchtopk") else None,
-                rescale=self.rescale,
-                apply_b_dec_to_input=self.apply_b_dec_to_input,
-                input_scale=self.input_scale,
-                where=where,
-            )
-        except CanonError as error:
-            stored = self.tensors.get(error.what.partition(" ")[0])
-            if stored is None:
-                raise
-            path = str(stored.source.path)
-            raise CanonError(f"{error.what} (read from {stored.name})", where=path) from error
 
 
 class CheckpointAdapter:
@@ -276,7 +129,7 @@ class CheckpointAdapter:
         parameters = self.parameters(path)
         self._check_guess(ref, parameters.describe())
         kind = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.")
-        needed = sae_bytes(parameters.d, parameters.width, kind)
+        needed = parameters.bytes_to_load(kind)
         check_memory(needed, f"an SAE of {parameters.width} latents", where=str(path))
         sae = parameters.fold(where=str(path))
         return sae.to(device, getattr(torch, dtype) if isinstance(dtype, str) else dtype)

@@ -90,7 +90,7 @@ class Identities:
             content = {"content": adapter.identity(source)}
             if data is None or not needs_threshold(source, adapter):
                 return content
-            on = self.input("acts", data, None)
+            on = self.input(data.calibrates_on, data, None)
             return {**content, "calibrated": {"version": CALIBRATION_VERSION, "on": on}}
         if isinstance(source, TrainSpec):
             trainer = self.registry.trainer(source.arch)

@@ -9,11 +9,11 @@ from saebench_canon.errors import CanonError
 ITEM = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
-def sae_bytes(d: int, width: int, dtype: str = "float32") -> int:
-    """Bytes of an SAE in memory while it is loaded: folded in float32 or wider, then cast."""
+def sae_bytes(d: int, width: int, dtype: str = "float32", *, stored: str = "float32") -> int:
+    """Bytes of an SAE in memory while it is loaded: folded as stored or in float32, then cast."""
     entries = width * (2 * d + 4) + d
-    folded = entries * max(4, ITEM[dtype])
-    return folded if ITEM[dtype] >= 4 else folded + entries * ITEM[dtype]
+    folds_in = "float64" if stored == "float64" else "float32"
+    return entries * (ITEM[folds_in] + (0 if folds_in == dtype else ITEM[dtype]))
 
 
 def check_memory(needed: int, what: str, *, where: str) -> None:

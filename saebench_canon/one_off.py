@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saebench_canon.adapter import Description
+from saebench_canon.adapters.known_formats import install, lacking_plugin
 from saebench_canon.errors import CanonError
 from saebench_canon.plugins import Registry
 from saebench_canon.ref import Ref, is_bare_path
+from saebench_canon.scores import Metric
 
 TEXT = "packaged:python-docs"
 TOKENS = 131_072
-DEEPEST = 3  # folders below a named one in which checkpoints are looked for
+DEEPEST = 5  # folders below a named one in which checkpoints are looked for
 SEED = re.compile(r"seed[_-]?(\d+)")
 
 
@@ -37,57 +39,141 @@ class Opened:
     ref: Ref
     told: Description
     width: int
-    seed: int
+    kind: str = ""  # in what it differs from the others besides width and seed
+    seed: int = 0
+
+    @property
+    def axes(self) -> dict[str, str | int]:
+        """What tells it apart; the kind only where there are several."""
+        kind: dict[str, str | int] = {"kind": self.kind} if self.kind else {}
+        return {**kind, "width": self.width, "seed": self.seed}
 
 
 def one_off_suite(saes: Sequence[str], asked: Asked, registry: Registry) -> tuple[str, list[str]]:
-    """TOML text that measures the SAEs, and sentences on what of the wishes does not apply.
+    """TOML text that measures the SAEs, and sentences on what they are called and what is left out.
 
-    Widths are read; equal widths count along `seed`, or by the numbers in their folders' names.
+    Widths are read. SAEs that differ in format, architecture, k, hook or model differ in `kind`;
+    what is left equal counts along `seed`, or by the numbers in the folders' names.
     """
     if not asked.metrics:
         raise CanonError(
             "SAEs are named, but not what to measure", where="run",
             hint=f"Add --metrics {','.join(registry.metrics)} or some of them.",
         )  # fmt: skip
-    refs = [ref for text in saes for ref in _refs(text, registry)]
-    opened = _numbered([_described(ref, registry) for ref in refs])
+    refs, passed_over = _refs(saes, registry)
+    opened = _numbered(_kinds([_described(ref, registry) for ref in refs], registry))
     tables = _data(asked, opened) if asked.data is not None else {}
-    names, left_out = _metrics(asked.metrics, opened, registry)
+    metrics, left_out = _metrics(asked.metrics, opened, registry)
+    several = len({(sae.kind, sae.width) for sae in opened}) < len(opened)
     lines = ["[suite]", 'name = "run"', ""]
     for name, (table, _) in tables.items():
         told = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
         lines += [f"[data.{name}]", *told, ""]
-    several = any(sae.seed for sae in opened) or len({sae.width for sae in opened}) < len(opened)
+    names = {}
     for sae in opened:
-        axes = f"{{ width = [{sae.width}]{f', seed = [{sae.seed}]' if several else ''} }}"
-        title = f"w{sae.width}{f'-s{sae.seed}' if several else ''}"
-        lines += ["[[sae]]", f'name = "{title}"',
-                  f"uri = {json.dumps(_escaped(str(sae.ref)))}", f"axes = {axes}"]  # fmt: skip
+        axes = {key: value for key, value in sae.axes.items() if key != "seed" or several}
+        title = "-".join(_part(key, value) for key, value in axes.items())
+        written = ", ".join(f"{key} = [{json.dumps(value)}]" for key, value in axes.items())
+        uri = json.dumps(_escaped(str(sae.ref)))
+        lines += ["[[sae]]", f'name = "{title}"', f"uri = {uri}", f"axes = {{ {written} }}"]
         lines += [f'data = "{name}"' for name, (_, of) in tables.items() if sae in of]
         lines += [""]
-    for name in names:
-        lines += ["[[metric]]", f"name = {json.dumps(name)}", ""]
-    return "\n".join(lines), left_out
+        names[title] = sae.ref
+    for metric in metrics:
+        lines += _metric(metric, several)
+    called = [f"{title} is {_short(ref)}" for title, ref in names.items()] if len(names) > 1 else []
+    return "\n".join(lines), [*called, *passed_over, *left_out]
 
 
-def _refs(text: str, registry: Registry) -> list[Ref]:
-    """The ref that the text is, or those of the checkpoints in the folder that it names."""
+def _part(key: str, value: str | int) -> str:
+    """An axis in an SAE's name."""
+    return str(value) if key == "kind" else f"{key[0]}{value}"
+
+
+def _metric(metric: Metric, several: bool) -> list[str]:
+    """A metric's table; with several seeds they are peers, and a pair has its floor among them."""
+    name = json.dumps(metric.name)
+    peers = ['peers = "seed"'] if several and "peers" in metric.inputs else []
+    lines = ["[[metric]]", f"name = {name}", *peers, ""]
+    if metric.of == "pair" and several:
+        floor = f"label = {json.dumps(f'{metric.name}_floor')}"
+        lines += ["[[metric]]", f"name = {name}", floor, 'over = "all-pairs:seed"', *peers, ""]
+    return lines
+
+
+def _refs(saes: Sequence[str], registry: Registry) -> tuple[list[Ref], list[str]]:
+    """The refs that are named, those of checkpoints in folders among them, and what was no such."""
+    refs: dict[Ref, str] = {}
+    passed_over: list[str] = []
+    for text in saes:
+        for ref in _below_or_itself(text, registry, passed_over):
+            where = Ref(ref.scheme, str(ref.path.resolve()), local=True) if ref.local else ref
+            if where in refs:
+                raise CanonError(f"'{text}' is named twice", where="run")
+            refs[where] = text
+    return list(refs), passed_over
+
+
+def _below_or_itself(text: str, registry: Registry, passed_over: list[str]) -> list[Ref]:
     if not is_bare_path(text):
         ref = Ref.parse(text)
         return [ref.within(Path.cwd()) if ref.local else ref]
     path = Path(text).absolute()
-    found = list(_below(path, registry, DEEPEST)) if path.is_dir() else []
+    found = list(_below(path, registry, DEEPEST, passed_over)) if path.is_dir() else []
     return [Ref.parse(f"file:{each}") for each in found or [path]]
 
 
-def _below(folder: Path, registry: Registry, depth: int) -> Iterator[Path]:
+def _below(folder: Path, registry: Registry, depth: int, passed_over: list[str]) -> Iterator[Path]:
     """The checkpoints in a folder, itself first, in the order a person counts."""
     if registry.claim(folder) is not None:
         yield folder
-    elif depth > 0:
+        return
+    known = lacking_plugin(folder, below=False)
+    if known is not None and known.scheme not in registry.adapters:
+        passed_over.append(f"{folder} is passed over: {install(known).rstrip('.')}")
+    if depth > 0:
         for each in sorted((each for each in folder.iterdir() if each.is_dir()), key=_natural):
-            yield from _below(each, registry, depth - 1)
+            yield from _below(each, registry, depth - 1, passed_over)
+
+
+def _short(ref: Ref) -> str:
+    """A path as seen from here, where that is shorter."""
+    if not ref.local:
+        return str(ref)
+    path, here = ref.path, Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _kinds(
+    found: Sequence[tuple[Ref, Description, int]], registry: Registry
+) -> list[tuple[Ref, Description, int, str]]:
+    """The SAEs with what tells them apart besides width: only that in which some differ."""
+    facts = [
+        (_format(ref, registry), told.architecture, told.hook, told.model) for ref, told, _ in found
+    ]
+    alike: defaultdict[tuple[object, ...], set[float | None]] = defaultdict(set)
+    for (_, told, width), fact in zip(found, facts, strict=True):
+        alike[(*fact, width)].add(told.k)
+    told_by_k = any(len(each) > 1 for each in alike.values())  # k may grow along a ladder
+    whole = [
+        (*fact, told.k if told_by_k else None)
+        for (_, told, _), fact in zip(found, facts, strict=True)
+    ]
+    chosen: list[int] = []
+    for place in range(5):
+        with_it = {tuple(each[at] for at in (*chosen, place)) for each in whole}
+        if len(with_it) > len({tuple(each[at] for at in chosen) for each in whole}):
+            chosen.append(place)
+    return [
+        (ref, told, width, re.sub(r"[^\w.-]+", "_", "-".join(str(each[at]) for at in chosen)))
+        for (ref, told, width), each in zip(found, whole, strict=True)
+    ]
+
+
+def _format(ref: Ref, registry: Registry) -> str:
+    """The scheme of the adapter that reads the ref."""
+    claim = registry.claim(ref.path) if ref.scheme == "file" else None
+    return (claim or str(ref)).partition(":")[0]
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
@@ -101,46 +187,50 @@ def _described(ref: Ref, registry: Registry) -> tuple[Ref, Description, int]:
     return ref, described, described.width
 
 
-def _numbered(found: Sequence[tuple[Ref, Description, int]]) -> list[Opened]:
-    """The SAEs with their seeds: the folders' numbers where they tell equal widths apart."""
-    by_width: defaultdict[int, list[int | None]] = defaultdict(list)
-    for ref, _, width in found:
+def _numbered(found: Sequence[tuple[Ref, Description, int, str]]) -> list[Opened]:
+    """The SAEs with their seeds: the folders' numbers where they tell equal ones apart."""
+    alike: defaultdict[tuple[str, int], list[int | None]] = defaultdict(list)
+    for ref, _, width, kind in found:
         named = SEED.fullmatch(Path(ref.target).name)
-        by_width[width].append(int(named[1]) if named else None)
+        alike[kind, width].append(int(named[1]) if named else None)
     told = {
-        width: None not in seeds and len(set(seeds)) == len(seeds)
-        for width, seeds in by_width.items()
+        key: None not in seeds and len(set(seeds)) == len(seeds) for key, seeds in alike.items()
     }
-    count: Counter[int] = Counter()
+    count: Counter[tuple[str, int]] = Counter()
     opened = []
-    for ref, described, width in found:
-        named_seed = by_width[width][count[width]]
-        seed = named_seed if told[width] and named_seed is not None else count[width]
-        opened.append(Opened(ref, described, width, seed))
-        count[width] += 1
+    for ref, described, width, kind in found:
+        key = kind, width
+        named_seed = alike[key][count[key]]
+        seed = named_seed if told[key] and named_seed is not None else count[key]
+        opened.append(Opened(ref, described, width, kind, seed))
+        count[key] += 1
     return opened
 
 
 def _metrics(
     wanted: str, opened: Sequence[Opened], registry: Registry
-) -> tuple[list[str], list[str]]:
+) -> tuple[list[Metric], list[str]]:
     """The metrics that apply, and a sentence on each that does not; one at least must."""
-    widths = Counter(sae.width for sae in opened)
-    names, left_out = [], []
+    seeds = Counter((sae.kind, sae.width) for sae in opened)
+    widths = Counter(kind for kind, _ in seeds)
+    metrics, left_out = [], []
     for name in dict.fromkeys(each.strip() for each in wanted.split(",")):
         metric = registry.metric(name, where="--metrics")
-        if metric.of == "group" and max(widths.values()) < 2:
-            left_out.append(f"{name} compares SAEs of one width, and there is one of each")
-        elif metric.of == "pair" and len(widths) < 2:
-            left_out.append(f"{name} compares two widths, and there is one")
+        if metric.of == "group" and max(seeds.values()) < 2:
+            left_out.append(
+                f"not measured: {name} compares SAEs that differ in their seed only, "
+                "and there is one of each"
+            )
+        elif metric.of == "pair" and max(widths.values()) < 2:
+            left_out.append(f"not measured: {name} compares two widths of a kind, and there is one")
         else:
-            names.append(name)
-    if not names:
+            metrics.append(metric)
+    if not metrics:
         raise CanonError(
             f"nothing can be measured: {'; '.join(left_out)}", where="--metrics",
             hint="Name more SAEs, or metrics of a single one.",
         )  # fmt: skip
-    return names, left_out
+    return metrics, left_out
 
 
 def _data(
@@ -187,7 +277,12 @@ def _hook(sae: Opened, asked: str | None) -> str:
 def _text(text: str | None) -> str:
     if text is None:
         return TEXT
-    return str(Path(text).absolute()) if Path(text).is_file() else text
+    path = Path(text)
+    if path.is_file():
+        return str(path.absolute())
+    if path.suffix in (".txt", ".jsonl", ".parquet") or text.startswith((".", "/", "~")):
+        raise CanonError(f"there is no file {text}", where="--text")
+    return text
 
 
 def _looks_like_a_path(text: str) -> bool:

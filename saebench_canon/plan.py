@@ -11,6 +11,7 @@ from saebench_canon.case import Case, cases_of
 from saebench_canon.errors import CanonError, placed
 from saebench_canon.identity import Identities, wanted_by
 from saebench_canon.inputs.sources import check_source
+from saebench_canon.memory import check_memory, sae_bytes
 from saebench_canon.plugins import Registry
 from saebench_canon.ref import Ref
 from saebench_canon.specs import Dtype, Suite, TrainSpec
@@ -88,16 +89,18 @@ def make_plan(
     limit: int | None = None,
     dtype: Dtype | None = None,
     called: str | None = None,
+    to_measure: bool = False,
 ) -> Plan:
     """The plan of a suite file; raises CanonError for all that can be known to be wrong.
 
-    `called` is how errors name the file.
+    `called` is how errors name the file; `to_measure` says that this machine must hold the SAEs.
     """
     suite = load_suite(path, registry, settings=settings, called=called)
-    return plan_of(adjusted(suite, limit=limit, dtype=dtype), registry, store)
+    suite = adjusted(suite, limit=limit, dtype=dtype)
+    return plan_of(suite, registry, store, to_measure=to_measure)
 
 
-def plan_of(suite: Suite, registry: Registry, store: Store) -> Plan:
+def plan_of(suite: Suite, registry: Registry, store: Store, *, to_measure: bool = False) -> Plan:
     """The plan of a parsed suite."""
     cases = cases_of(suite, registry)
     for case in cases:
@@ -107,8 +110,33 @@ def plan_of(suite: Suite, registry: Registry, store: Store) -> Plan:
             check_source(data)
     check_files(suite, registry)
     check_references(suite, cases)
+    if to_measure:
+        check_saes_fit(suite, registry)
     identities = Identities(registry, store)
+    for case in cases:
+        _refuse_doubles(case, identities)
     return Plan(suite, cases, [identities.case(case) for case in cases], store)
+
+
+def _refuse_doubles(case: Case, identities: Identities) -> None:
+    """An SAE compared with itself would agree with itself."""
+    seen: dict[str, str] = {}
+    for sae in case.subject:
+        other = seen.setdefault(identities.sae(sae, case.data), sae.name)
+        if other != sae.name:
+            raise CanonError(f"'{other}' and '{sae.name}' are the same SAE", where=sae.where)
+
+
+def check_saes_fit(suite: Suite, registry: Registry) -> None:
+    """Refuse SAEs on disk that are larger than memory, before any of them is read."""
+    for sae in suite.saes:
+        if not isinstance(sae.source, Ref) or not sae.source.local:
+            continue
+        with placed(sae.where):
+            told = registry.adapter(sae.source.scheme).describe(sae.source)
+            if told.d is not None and told.width is not None:
+                needed = sae_bytes(told.d, told.width, sae.dtype, stored=told.dtype or "float32")
+                check_memory(needed, f"an SAE of {told.width} latents", where=sae.source.target)
 
 
 def adjusted(suite: Suite, *, limit: int | None, dtype: Dtype | None) -> Suite:

@@ -86,28 +86,47 @@ class Registry:
         return self._collect("canon_launchers", lambda each: str(each.name))
 
     def claim(self, path: Path) -> str | None:
-        """The ref of a bare path, by whichever plugin knows its format; two are an error."""
-        ref: str | None = self.manager.hook.canon_claim(path=path)
-        if ref is None:
-            return None
+        """The ref of a bare path, by whichever plugin knows its format; two are an error.
+
+        A plugin that fails on the path claims nothing; where nobody else does, that is said.
+        """
         claims: dict[str, str] = {}
+        failed: list[str] = []
         for each in self.manager.hook.canon_claim.get_hookimpls():
-            if not (each.wrapper or each.hookwrapper) and (claim := each.function(path=path)):
-                claims.setdefault(str(claim), each.plugin_name)
+            try:
+                claim = None if each.wrapper else each.function(path=path)
+            except CanonError:
+                raise
+            except Exception as error:  # a plugin's own code on somebody else's files
+                failed.append(f"'{each.plugin_name}' ({type(error).__name__}: {error})")
+                continue
+            if isinstance(claim, str):
+                claims.setdefault(claim, each.plugin_name)
+            elif claim is not None:
+                failed.append(f"'{each.plugin_name}' (claims {claim!r}, which is no ref)")
         if len(claims) > 1:
             owners = " and ".join(f"'{owner}' ({claim})" for claim, owner in claims.items())
             raise CanonError(
                 f"more than one plugin knows the format of '{path}': {owners}",
                 hint=f"Say which one is meant: {' or '.join(claims)}.",
             )
-        return ref
+        if failed and not claims:
+            raise CanonError(
+                f"nobody knows the format of '{path}', and these plugins fail on it: "
+                f"{', '.join(failed)}"
+            )
+        return next(iter(claims), None)
 
     def metric(self, name: str, *, where: str | None = None) -> Metric:
         """The metric of that name, or an error with the nearest."""
         return self._find(self.metrics, "metric", name, where)
 
     def adapter(self, scheme: str, *, where: str | None = None) -> Adapter:
-        """The adapter of that scheme, or an error with the nearest."""
+        """The adapter of that scheme, or an error with the nearest or with what installs it."""
+        from saebench_canon.adapters.known_formats import lacking_scheme
+
+        if scheme not in self.adapters and (hint := lacking_scheme(scheme)):
+            raise CanonError(f"unknown scheme '{scheme}'", where=where, hint=hint)
         return self._find(self.adapters, "scheme", scheme, where)
 
     def trainer(self, name: str, *, where: str | None = None) -> Trainer:
@@ -224,7 +243,8 @@ def _module_of(file: Path) -> ModuleType:
     sys.modules.setdefault(file.stem, module)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's own file: say where it broke
+        _check_nouns(module)
+    except (Exception, SystemExit) as error:  # the user's own file: say where it broke
         raise CanonError(
             f"{file} does not import: {type(error).__name__}: {error}", where="--plugin"
         ) from error

@@ -87,6 +87,12 @@ def _session(config: pytest.Config) -> Session:
         store.prepare()
     session = Session(registry, store, {}, {})
     suites, saes = _told_apart(config.args, registry)
+    for name in ("metrics", "data", "hook", "text"):
+        if getattr(config.option, name) and not saes:
+            hint = "A suite says itself what is measured on what."
+            raise CanonError(
+                "goes with SAEs named instead of a suite", where=f"--{name}", hint=hint
+            )
     if saes:
         suites.append(_one_off(saes, config, registry, store))
     arguments = []
@@ -101,6 +107,7 @@ def _session(config: pytest.Config) -> Session:
                 limit=config.option.limit,
                 dtype=config.option.dtype,
                 called=name,
+                to_measure=not config.option.collectonly,
             )
             session.names[path] = name
         _check_node(session.plans[path], rest)
@@ -138,9 +145,17 @@ def _told_apart(
     saes: list[str] = []
     for argument in arguments:
         head, *rest = argument.split("::")
+        packaged = packaged_suites()
         is_sae = not is_bare_path(head) or (
-            Path(head).exists() and Path(head).suffix != ".toml" and head not in packaged_suites()
+            Path(head).exists() and Path(head).suffix != ".toml" and head not in packaged
         )
+        if not is_sae and "/" in head and Path(head).suffix != ".toml" and not Path(head).exists():
+            beside = Path(head).parent
+            near = [str(each) for each in beside.glob("*")] if beside.is_dir() else []
+            raise CanonError(
+                f"there is no suite, file or folder '{head}'",
+                hint=nearest(head, near) if near else "A hub's SAE goes by SCHEME://OWNER/NAME.",
+            )
         if is_sae:
             saes.append(argument)
         else:
@@ -159,7 +174,7 @@ def _one_off(
     text, left_out = one_off_suite(saes, asked, registry)
     if not hasattr(config, "workerinput"):
         for sentence in left_out:
-            print(f"not measured: {sentence}.")
+            print(f"{sentence}.")
     folder = store.root / "suites"
     folder.mkdir(exist_ok=True, parents=True)
     name = f"run-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.toml"

@@ -38,6 +38,8 @@ class Ref:
         target, at, revision = rest[2:].partition("@")
         if "@" in revision or (at and not revision):
             raise CanonError(f"the ref '{text}' has no revision after its '@'", hint=_HINT)
+        if ".." in (*target.split("/"), *revision.split("/")) or revision.startswith("/"):
+            raise CanonError(f"the ref '{text}' leads out of its repository", hint=_HINT)
         if not target.strip("/"):
             raise CanonError(f"the ref '{text}' names nothing after '{scheme}://'", hint=_HINT)
         return cls(scheme, target.strip("/"), revision or None)

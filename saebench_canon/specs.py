@@ -42,6 +42,11 @@ class DataSpec:
     root: Path = field(default=Path(), compare=False)
 
     @property
+    def calibrates_on(self) -> str:
+        """The input whose activations set thresholds: those not scored, where some are held out."""
+        return "acts" if self.holdout is None else "train_acts"
+
+    @property
     def has_model(self) -> bool:
         """Whether a language model is at hand."""
         return self.model is not None

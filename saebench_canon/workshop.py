@@ -109,7 +109,7 @@ class Workshop:
             return sae
         from saebench_canon.calibration import calibrate
 
-        return calibrate(sae, self.input("acts", data))
+        return calibrate(sae, self.input(data.calibrates_on, data))
 
     def trained(self, spec: SaeSpec, data: DataSpec | None) -> Path:
         """The folder of a trained SAE in SAELens' format; trained now if it is not there."""

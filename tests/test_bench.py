@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import write_acts
+from planted import write_acts
 
 from saebench_canon.bench import Bench
 from saebench_canon.errors import CanonError

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import D, planted_acts, write_acts
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted import D, planted_acts, write_acts
 from torch import Tensor
 
 from saebench_canon.acts import Acts

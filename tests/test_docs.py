@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import D, planted_acts, write_acts, write_sae
+from planted import D, planted_acts, write_acts, write_sae
 
 from saebench_canon import plugins, pytest_plugin, toml_table
 from saebench_canon.bench import Bench

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_sae
+from planted import write_sae
 
 from saebench_canon import commands, estimates
 from saebench_canon.bench import Bench

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import FORMATS, D
-from conftest import planted_acts, write_acts
+from planted import planted_acts, write_acts
 
 from saebench_canon.adapters.known_formats import KNOWN, OPENAI
 
@@ -66,8 +66,8 @@ def test_bare_paths_of_several_formats_are_recognised(
     ran = pytester.run("saebench-canon", "run", *paths, *wish, "--collect-only", "-q", *options)
     assert ran.ret == 0
     ran.stdout.fnmatch_lines([
-        "not measured: stitching compares two widths, and there is one.",
-        *(f"*w10-s{seed}::fidelity" for seed in range(len(forms))),
+        "not measured: stitching compares two widths of a kind, and there is one.",
+        *(f"*::{scheme}-w10::fidelity" for scheme in ("saelens", "gemma-scope", *list(MIXED)[2:])),
     ])  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from brute_force import Made
-from conftest import D, planted_acts, write_acts, write_sae
+from planted import D, planted_acts, write_acts, write_sae
 from safetensors.torch import load_file
 
 from saebench_canon.any_sae import canonical

@@ -43,11 +43,12 @@ def registry() -> Registry:
     return load_registry(modules)
 
 
-def opened(registry: Registry, path: Path) -> None:
+def opened(registry: Registry, path: Path, *, identified: bool = True) -> None:
     """Everything that a run does with a checkpoint before it measures."""
     adapter, ref = registry.adapters["file"], Ref.parse(f"file:{path}")
     told = adapter.describe(ref)
-    adapter.identity(ref)
+    if identified:  # reads every number; without it, what only loading meets is met
+        adapter.identity(ref)
     sae = adapter.load(ref)
     assert (sae.width, sae.d) == (told.width, told.d)
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(sae.width))
@@ -73,7 +74,7 @@ def test_a_mutated_checkpoint_opens_or_is_refused_in_a_sentence(
         path = FORMATS[form](folder)
         done = [mutate(chance, path) for _ in range(chance.choice((1, 1, 1, 2, 4)))]
         try:
-            opened(registry, path)
+            opened(registry, path, identified=case % 2 == 0)
         except CanonError as error:
             refused.append(str(error))
         except Exception as error:
@@ -233,7 +234,7 @@ def member(chance: random.Random, file: Path) -> str:
     elif how == "compress":
         compression = zipfile.ZIP_DEFLATED
     else:
-        held.append((name.replace("enc", "enc2"), data))
+        held.append((chance.choice((name, name.upper(), name.replace("enc", "enc2"))), data[::-1]))
     with zipfile.ZipFile(file, "w", compression) as archive:
         for each, content in held:
             archive.writestr(each, content)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SUITE, planted_acts, write_acts, write_sae
+from planted import SUITE, planted_acts, write_acts, write_sae
 from safetensors.torch import load_file, save_file
 
 from saebench_canon.fingerprint import fingerprint

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SUITE, write_sae
+from planted import SUITE, write_sae
 
 from saebench_canon import cli, toml_table
 from saebench_canon.errors import CanonError

@@ -8,9 +8,9 @@ from typing import get_args
 
 import pytest
 import torch
-from conftest import D, planted_acts, write_acts
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted import D, planted_acts, write_acts
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny
 from torch import Tensor

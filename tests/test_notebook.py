@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import planted_acts
+from planted import planted_acts
 from safetensors.torch import load_file
 
 import saebench_canon

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import D, write_acts, write_sae
+from planted import D, write_acts, write_sae
 
-from saebench_canon.adapters.known_formats import lacking_plugin
+from saebench_canon.adapters.known_formats import install, lacking_plugin
 from saebench_canon.errors import CanonError
 from saebench_canon.one_off import Asked, one_off_suite
 from saebench_canon.plugins import load_registry
@@ -44,9 +44,80 @@ def test_what_does_not_apply_is_said_and_the_rest_is_measured(tmp_path: Path) ->
         [str(sae)], Asked("meta_sae,stitching,seed_matching"), load_registry()
     )
     assert [metric["name"] for metric in tomllib.loads(text)["metric"]] == ["meta_sae"]
-    assert len(left_out) == 2
-    with pytest.raises(CanonError, match="nothing can be measured: stitching compares two widths"):
+    assert [each.partition(": ")[0] for each in left_out] == ["not measured"] * 2
+    with pytest.raises(
+        CanonError, match="stitching compares two widths"
+    ):
         one_off_suite([str(sae)], Asked("stitching"), load_registry())
+
+
+def test_saes_that_differ_in_more_than_their_seed_are_no_seeds(tmp_path: Path) -> None:
+    for at, (hook, k) in enumerate((("a", 2), ("a", 2), ("b", 2), ("b", 3))):
+        folder = write_sae(tmp_path / str(at), 8, seed=at)
+        config = json.loads((folder / "cfg.json").read_text())
+        config |= {"architecture": "topk", "k": k, "metadata": {"hook_name": hook}}
+        (folder / "cfg.json").write_text(json.dumps(config))
+    told = suite_of(tmp_path, metrics="seed_matching")
+    assert [sae["name"] for sae in told["sae"]] == [
+        "a-2-w8-s0",
+        "a-2-w8-s1",
+        "b-2-w8-s0",
+        "b-3-w8-s0",
+    ]
+    hooks = [tmp_path / "0", tmp_path / "2"]
+    with pytest.raises(CanonError, match="differ in their seed only"):
+        suite_of(*hooks, metrics="seed_matching")
+    assert [sae["name"] for sae in suite_of(*hooks)["sae"]] == ["a-w8", "b-w8"]
+
+
+def test_k_may_grow_along_a_ladder(tmp_path: Path) -> None:
+    for width in (8, 16):
+        folder = write_sae(tmp_path / str(width), width)
+        config = json.loads((folder / "cfg.json").read_text())
+        config |= {"architecture": "topk", "k": width // 4}
+        (folder / "cfg.json").write_text(json.dumps(config))
+    told = suite_of(tmp_path, metrics="stitching")
+    assert [sae["name"] for sae in told["sae"]] == ["w8", "w16"]
+
+
+def test_seeds_are_peers_and_pairs_get_their_floor(tmp_path: Path) -> None:
+    for width in (8, 12):
+        for seed in (0, 1, 2):
+            write_sae(tmp_path / f"w{width}" / f"seed{seed}", width, seed=seed)
+    peers = {"peers": "seed"}
+    told = suite_of(tmp_path, metrics="fidelity,stitching")["metric"]
+    assert told == [
+        {"name": "fidelity"},
+        {"name": "stitching", "peers": "seed"},
+        {
+            "name": "stitching",
+            "label": "stitching_floor",
+            "over": "all-pairs:seed",
+            "peers": "seed",
+        },
+    ]
+
+
+def test_what_is_named_twice_and_texts_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    sae = write_sae(tmp_path / "sae", 8)
+    with pytest.raises(CanonError, match="is named twice"):
+        suite_of(sae, tmp_path)
+    with pytest.raises(CanonError, match=r"--text: there is no file nothere\.jsonl"):
+        suite_of(
+            sae, data="packaged:tiny-lm", hook="blocks.0.hook_resid_post", text="nothere.jsonl"
+        )
+
+
+def test_a_claim_that_fails_does_not_take_the_others_down(tmp_path: Path) -> None:
+    sae = write_sae(tmp_path / "sae", 8)
+    (tmp_path / "none").mkdir()
+    for name, body in (("raises", "raise ValueError('oops')"), ("answers", "return 42")):
+        file = tmp_path / f"{name}.py"
+        file.write_text(TWIN.partition("    return")[0] + f"    {body}\n")
+        registry = load_registry([file])
+        assert registry.claim(sae) == f"saelens:{sae}"
+        with pytest.raises(CanonError, match=f"these plugins fail on it: '{name}'"):
+            registry.claim(tmp_path / "none")
 
 
 def test_a_model_is_data_at_the_hook_that_the_saes_name(tmp_path: Path) -> None:
@@ -124,7 +195,9 @@ def test_a_format_whose_plugin_is_lacking_is_named_with_its_install_command(
 def test_an_openai_file_is_known_by_its_keys(tmp_path: Path) -> None:
     state = {"pre_bias": torch.zeros(D), "latent_bias": torch.zeros(8)}
     torch.save(state, tmp_path / "v5_32k_layer_8.pt")
-    assert "saebench-canon-openai" in (lacking_plugin(tmp_path / "v5_32k_layer_8.pt") or "")
+    known = lacking_plugin(tmp_path / "v5_32k_layer_8.pt")
+    assert known is not None
+    assert "saebench-canon-openai" in install(known)
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pt")
     assert lacking_plugin(tmp_path / "other.pt") is None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SUITE, write_acts
+from planted import SUITE, write_acts
 
 from saebench_canon.run import _hermetic, pytest_arguments
 from saebench_canon.store import Store

@@ -11,7 +11,7 @@ import brute_force
 import pandas as pd
 import pytest
 import torch
-from conftest import write_sae
+from planted import write_sae
 from tiny_models import WIDTH, tiny
 
 from saebench_canon.bench import Bench

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SUITE
+from planted import SUITE
 
 from saebench_canon.case import cases_of
 from saebench_canon.errors import CanonError

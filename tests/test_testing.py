@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import FORMATS as ALL_FORMATS
-from conftest import write_sae
+from planted import write_sae
 from test_checkpoint import FORMS, write
 
 from saebench_canon import CanonError, Score, Undefined, metric

@@ -136,7 +136,7 @@ def known(ref: Ref) -> Description:
 @checkpoint("gemma-scope", files=[FIRST], or_files=[SECOND], optional=[CONFIG], known=known)
 def GEMMA_SCOPE(files: Files) -> Parameters:  # noqa: N802  what the decorator makes is a constant
     """Gemma Scope and Gemma Scope 2: JumpReLU, the decoder bias not taken off the input."""
-    place = place_of(Path(files.path).absolute().as_posix())
+    place = place_of(Path(files.path).resolve().as_posix())
     if place.transcoder:
         raise CanonError(TRANSCODER, where=str(files.path))
     if files.find(FIRST) is None:

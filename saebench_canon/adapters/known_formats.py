@@ -13,6 +13,7 @@ from saebench_canon.weights.torch_file import open_torch
 class Known:
     """A format: what makes its checkpoints, the files that they consist of, and its plugin."""
 
+    scheme: str
     name: str
     files: tuple[frozenset[str], ...]  # any of these sets
     distribution: str
@@ -21,33 +22,40 @@ class Known:
 
 KNOWN = (
     Known(
-        "dictionary_learning", (frozenset({"ae.pt", "config.json"}),),
+        "dictionary-learning", "dictionary_learning", (frozenset({"ae.pt", "config.json"}),),
         "saebench-canon-dictionary-learning", "plugins/dictionary-learning",
     ),
     Known(
-        "EleutherAI sparsify", (frozenset({"sae.safetensors", "cfg.json"}),),
+        "sparsify", "EleutherAI sparsify", (frozenset({"sae.safetensors", "cfg.json"}),),
         "saebench-canon-sparsify", "plugins/sparsify",
     ),
     Known(
-        "the BatchTopK repository",
+        "batchtopk", "the BatchTopK repository",
         (frozenset({"sae.pt", "config.json"}), frozenset({"SAE.pt", "Config.json"})),
         "saebench-canon-batchtopk", "plugins/batchtopk",
     ),
 )  # fmt: skip
-OPENAI = Known("OpenAI sparse_autoencoder", (), "saebench-canon-openai", "plugins/openai")
+OPENAI = Known("openai", "OpenAI sparse_autoencoder", (), "saebench-canon-openai", "plugins/openai")
 _OPENAI_KEYS = frozenset({"pre_bias", "latent_bias"})
 
 
-def lacking_plugin(path: Path) -> str | None:
-    """The sentence that names the format of a path nobody claims, and what installs its plugin."""
-    folders = [path.parent] if path.is_file() else [path, *path.glob("*/"), *path.glob("*/*/")]
+def lacking_scheme(scheme: str) -> str | None:
+    """The sentence on what installs the plugin of a scheme."""
+    return next((install(each) for each in (*KNOWN, OPENAI) if each.scheme == scheme), None)
+
+
+def lacking_plugin(path: Path, *, below: bool = True) -> Known | None:
+    """The format of a path that nobody claims, where its plugin comes apart."""
+    folders = [path.parent] if path.is_file() else [path]
+    if below and path.is_dir():
+        folders += [*path.glob("*/"), *path.glob("*/*/")]
     for folder in folders:
         names = {each.name for each in folder.iterdir()} if folder.is_dir() else set()
         for known in KNOWN:
             fitting = [files for files in known.files if files <= names]
             if any(path.is_dir() or path.name in files for files in fitting):
-                return _install(known)
-    return _install(OPENAI) if _is_openai(path) else None
+                return known
+    return OPENAI if _is_openai(path) else None
 
 
 def _is_openai(path: Path) -> bool:
@@ -60,7 +68,8 @@ def _is_openai(path: Path) -> bool:
         return False
 
 
-def _install(known: Known) -> str:
+def install(known: Known) -> str:
+    """The sentence that names the format and what installs its plugin."""
     return (
         f"It looks like a checkpoint of {known.name}: `pip install {known.distribution}` "
         f"(in a clone: `pip install ./{known.folder}`) installs the plugin that reads it."

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saebench_canon.adapter import Adapter, Description
-from saebench_canon.adapters.known_formats import lacking_plugin
+from saebench_canon.adapters.known_formats import install, lacking_plugin
 from saebench_canon.adapters.saelens_format import claim_saelens
 from saebench_canon.errors import CanonError
 from saebench_canon.ref import Ref
@@ -63,16 +63,30 @@ class LocalAdapter:
             kind = "folder" if path.is_dir() else "file"
             raise CanonError(
                 f"the {kind} '{ref.target}' holds no checkpoint of a known format",
-                hint=lacking_plugin(path) or self._within(path),
+                hint=self._hint(path),
             )
         owned = Ref.parse(claimed)
         return self._lookup(owned.scheme), owned
+
+    def _hint(self, path: Path) -> str | None:
+        """What to do about a path that nobody claims."""
+        known = lacking_plugin(path)
+        if known is None or self._has(known.scheme):
+            return self._within(path)
+        return install(known)
+
+    def _has(self, scheme: str) -> bool:
+        try:
+            self._lookup(scheme)
+        except KeyError:
+            return False
+        return True
 
     def _within(self, path: Path) -> str | None:
         """The hint that names checkpoints one folder below."""
         if not path.is_dir():
             return None
         below = sorted(each for each in path.iterdir() if each.is_dir() and self._claim(each))
-        if not below:
-            return "`saebench-canon plugins` lists the formats."
-        return f"Below it there is {', '.join(str(each) for each in below[:3])}."
+        if below:
+            return f"Name one of those in it: {', '.join(str(each) for each in below[:3])}."
+        return "`saebench-canon plugins` lists the formats, and `new adapter` starts another."

@@ -174,27 +174,9 @@ class InMemory:
         flat = self.read(name).cpu().contiguous().reshape(-1)
         yield flat.view(torch.uint8).numpy().tobytes()
 
-
-@dataclass(frozen=True)
-class Exponential:
-    """The exponential of a tensor, taken when it is read."""
-
-    of: Stored
-
-    @property
-    def path(self) -> Path:
-        """The tensor's file."""
-        return self.of.source.path
-
-    def read(self, name: str) -> Tensor:
-        """The exponential, in float32 or wider."""
-        tensor = self.of.tensor()
-        return (tensor if self.of.dtype == "float64" else tensor.float()).exp()
-
-    def blocks(self, name: str) -> Iterator[bytes]:
-        """What it is made of."""
-        yield b"exp"
-        yield from self.of.source.blocks(self.of.name)
+    def packed(self, name: str) -> int:
+        """Nothing: it is in memory already."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -230,6 +212,12 @@ class Finetuned:
         yield from self.rows.source.blocks(self.rows.name)
         yield from self.factor.source.blocks(self.factor.name)
 
+    def packed(self, name: str) -> int:
+        """Bytes that the product takes."""
+        return max(4, self.rows.nbytes // max(1, math.prod(self.rows.shape))) * math.prod(
+            self.rows.shape
+        )
+
 
 def _decoder(config: Config, w: Tensors) -> Stored:
     """The decoder rows, with the factors that versions up to 5.x could add after training."""
@@ -249,7 +237,7 @@ def _threshold(w: Tensors) -> Stored:
         threshold: Stored = w["threshold"]
         return threshold
     log: Stored = w["log_threshold"]
-    return replace(log, source=Exponential(log))
+    return log.exp()
 
 
 def _factor(files: Files) -> float | None:

@@ -176,7 +176,7 @@ def _unfit(
     if isinstance(explained, Undefined):
         yield Mark("unfit", f"explained variance is undefined: {explained.reason}")
     elif _number(explained) < limits["explained_variance"]:
-        low = f"explained variance {_number(explained):.2f}"
+        low = f"explained variance {_number(explained):.3g}"
         yield Mark("unfit", f"{low} is below {limits['explained_variance']:g}")
     if l0.value >= limits["l0"]:
         yield Mark("unfit", f"L0 {l0.value:.1f} is not below {limits['l0']:g}")

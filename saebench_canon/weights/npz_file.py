@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import struct
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
-from saebench_canon.weights.stored import SIZES, Stored, Tensors
-from saebench_canon.weights.zip_member import member_blocks
+from saebench_canon.weights.mapped import mapped
+from saebench_canon.weights.stored import SIZES, Stored, Tensors, plausible
+from saebench_canon.weights.zip_member import data_start, member_blocks
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LOCAL_HEADER = 30  # bytes of a zip member's local header before name and extra field
 BOMB = 100  # no weights of any size compress by so much
 SMALL = 2**26  # bytes below which compression may be what it likes
 
@@ -47,23 +46,27 @@ class NpzFile:
 
     def read(self, name: str) -> Tensor:
         """One of its arrays: mapped from the file, or unpacked where it is compressed."""
-        import numpy as np
         import torch
 
         member = self.members[name]
         shape = member.shape[::-1] if member.fortran else member.shape
-        array: Any
-        if member.nbytes == 0:
-            array = np.empty(shape, member.dtype)
-        elif member.info.compress_type == zipfile.ZIP_STORED:
-            start = self._data_start(member.info) + member.header
-            array = np.memmap(self.path, member.dtype, mode="c", offset=start, shape=shape)
+        if member.info.compress_type == zipfile.ZIP_STORED:
+            start = data_start(self.path, member.info) + member.header
+            flat = mapped(self.path, member.dtype, start, math.prod(shape))
+        elif member.nbytes == 0:
+            flat = torch.empty(0, dtype=getattr(torch, member.dtype))
         else:
-            packed = bytearray()
+            unpacked = bytearray()
             for block in self.blocks(name):
-                packed += block
-            array = np.frombuffer(packed, member.dtype).reshape(shape)
-        return torch.from_numpy(array.T if member.fortran else array)
+                unpacked += block
+            flat = torch.frombuffer(unpacked, dtype=getattr(torch, member.dtype))
+        array = flat.reshape(shape)
+        return array.permute(*reversed(range(array.ndim))) if member.fortran else array
+
+    def packed(self, name: str) -> int:
+        """Bytes of memory beside the file's own pages that reading takes."""
+        member = self.members[name]
+        return 0 if member.info.compress_type == zipfile.ZIP_STORED else member.nbytes
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """The bytes of one of its arrays, in the order of the file."""
@@ -72,22 +75,14 @@ class NpzFile:
             self.path, member.info, start=member.header, size=member.nbytes, name=name
         )
 
-    def _data_start(self, info: zipfile.ZipInfo) -> int:
-        """Where a stored member's bytes begin: its local header may differ from the directory."""
-        with self.path.open("rb") as file:
-            file.seek(info.header_offset)
-            head = file.read(LOCAL_HEADER)
-        if len(head) < LOCAL_HEADER or head[:4] != b"PK\3\4":
-            raise CanonError(f"the member {info.filename} is damaged", where=str(self.path))
-        name, extra = struct.unpack("<HH", head[26:30])
-        return info.header_offset + LOCAL_HEADER + int(name) + int(extra)
-
 
 def open_npz(path: Path) -> Tensors:
     """The arrays of an .npz file, unread; raises CanonError when it is not one."""
     members: dict[str, Member] = {}
     try:
         with zipfile.ZipFile(path) as archive:
+            if len({info.filename for info in archive.infolist()}) < len(archive.infolist()):
+                raise CanonError("it holds two members of one name", where=str(path))
             for info in archive.infolist():
                 name = info.filename.removesuffix(".npy")
                 with archive.open(info) as stream:
@@ -113,6 +108,8 @@ def _member(name: str, info: zipfile.ZipInfo, stream: IO[bytes], path: Path) -> 
     where = str(path)
     if dtype.hasobject:
         raise CanonError(f"{name} holds pickled Python objects, which are not read", where=where)
+    if not plausible(shape):
+        raise CanonError(f"the shape of {name} cannot be read", where=where)
     if dtype.name not in SIZES or dtype.byteorder == ">":
         raise CanonError(f"{name} is of {dtype}, which weights are not", where=where)
     member = Member(info, stream.tell(), dtype.name, tuple(map(int, shape)), bool(fortran))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.weights.stored import BLOCK, SIZES, Stored, Tensors
+from saebench_canon.weights.stored import BLOCK, SIZES, Stored, Tensors, plausible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +50,10 @@ class SafetensorsFile:
         except (SafetensorError, OSError) as error:
             raise CanonError(f"{name} cannot be read ({error})", where=str(self.path)) from error
         return tensor
+
+    def packed(self, name: str) -> int:
+        """Bytes of memory beside the file's own pages that reading takes: none."""
+        return 0
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """The bytes of one of its tensors."""
@@ -103,7 +107,7 @@ def _entry(name: str, entry: Any, first: int, size: int, where: str) -> Entry:
         start, stop = entry["data_offsets"]
         shape = tuple(entry["shape"])
         dtype = DTYPES[entry["dtype"]]
-        whole = all(type(each) is int and each >= 0 for each in (start, stop, *shape))
+        whole = plausible(shape) and plausible((start, stop), many=True)
     except (KeyError, TypeError, ValueError):
         whole = False
     if not whole:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +17,15 @@ SIZES = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2,
     "int8": 1, "uint8": 1, "bool": 1,
 }  # fmt: skip
+DIMENSIONS = 8  # of a tensor, at most
+LARGEST = 2**48  # entries or bytes
 BLOCK = 2**20  # bytes read at once
+
+
+def plausible(numbers: Sequence[Any], *, many: bool = False) -> bool:
+    """Whether these are sizes that a file can have: looked at before they are multiplied."""
+    few = many or len(numbers) <= DIMENSIONS
+    return few and all(type(each) is int and 0 <= each <= LARGEST for each in numbers)
 
 
 class Source(Protocol):
@@ -32,6 +40,9 @@ class Source(Protocol):
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """The bytes of one of its tensors, a bounded number at a time."""
+
+    def packed(self, name: str) -> int:
+        """Bytes of memory beside the file's own pages that reading a tensor takes."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,9 @@ class Stored:
             read = read.T
         if tuple(read.shape) != self.shape:
             raise self.wrong(f"is {list(read.shape)} where its file says {list(self.shape)}")
-        return read.exp() if self.logarithm else read
+        if not self.logarithm:
+            return read
+        return (read if SIZES[self.dtype] >= 4 else read.float()).exp()  # halves lose digits
 
     def number(self) -> float:
         """The one number that the file holds."""

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from saebench_canon.errors import CanonError
 from saebench_canon.weights.stored import BLOCK
+
+LOCAL_HEADER = 30  # bytes of a member's local header before name and extra field
+
+
+def data_start(path: Path, info: zipfile.ZipInfo) -> int:
+    """Where a stored member's bytes begin: its local header may differ from the directory."""
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        head = file.read(LOCAL_HEADER)
+    if len(head) < LOCAL_HEADER or head[:4] != b"PK\3\4":
+        raise CanonError(f"the member {info.filename} is damaged", where=str(path))
+    name, extra = struct.unpack("<HH", head[26:30])
+    return info.header_offset + LOCAL_HEADER + int(name) + int(extra)
 
 
 def member_blocks(

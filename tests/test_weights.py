@@ -1,0 +1,219 @@
+"""Files made to mislead: what is looked at is what is loaded, and neither takes time or memory."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import resource
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from saebench_canon.errors import CanonError
+from saebench_canon.weights.npz_file import open_npz
+from saebench_canon.weights.safetensors_file import open_safetensors
+from saebench_canon.weights.torch_file import open_torch
+
+HEAD = b"\x80\x02"
+
+
+def name(module: str, attribute: str) -> bytes:
+    return b"c" + module.encode() + b"\n" + attribute.encode() + b"\n"
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def tensor(shape: bytes, stride: bytes) -> bytes:
+    storage = (
+        b"("
+        + text("storage")
+        + name("torch", "FloatStorage")
+        + text("0")
+        + text("cpu")
+        + b"K\x01tQ"
+    )
+    rest = b"\x89" + name("collections", "OrderedDict") + b")RtR"
+    return (
+        name("torch._utils", "_rebuild_tensor_v2") + b"(" + storage + b"K\0" + shape + stride + rest
+    )
+
+
+def nested(levels: int) -> bytes:
+    """Each dictionary holds the one before twice."""
+    made = HEAD + b"}q\0"
+    for level in range(levels):
+        old, new = bytes([level]), bytes([level + 1])
+        made += b"}q" + new + b"(" + text("a") + b"h" + old + text("b") + b"h" + old + b"u"
+    return made + b"."
+
+
+def doubled(times: int) -> bytes:
+    """A text that is joined with itself again and again."""
+    made = HEAD + text("x" * 1024) + b"q\0"
+    for turn in range(times):
+        made += name("torch", "device") + b"h" + bytes([turn]) + b"h" + bytes([turn])
+        made += b"\x86Rq" + bytes([turn + 1])
+    return made + b"0}" + text("a") + b"h" + bytes([times]) + b"s."
+
+
+ONE = b"K\x01\x85"
+BIG = b"\x8b" + struct.pack("<i", 3000) + b"\x01" * 3000
+PICKLES = {
+    "holds itself": HEAD + b"}q\0" + text("a") + b"h\0s.",
+    "holds itself twice, forty times": nested(40),
+    "a text of a tebibyte": doubled(30),
+    "an array of a gibibyte": b"\x80\x05\x96" + struct.pack("<Q", 2**30) + b".",
+    "a shape of 7,000 digits": HEAD + b"}" + text("b") + tensor(BIG + b"\x85", ONE) + b"s.",
+    "an attribute on a tensor": HEAD + b"}" + text("b") + tensor(ONE, ONE)
+    + b"}" + text("storage") + b"K\x05sbs.",
+    "an attribute on a stand-in": HEAD + b"}" + text("a") + name("torch", "device")
+    + b"N}" + text("__doc__") + text("x") + b"s\x86bs.",
+    "a shape of letters": HEAD + b"}" + text("b") + tensor(text("ab"), ONE) + b"s.",
+    "one number a million times": HEAD + b"}" + text("b")
+    + tensor(b"J" + struct.pack("<i", 10**6) + b"\x85", b"K\0\x85") + b"s.",
+    "a million dictionaries": HEAD + b"}" * 2**20 + b".",
+    "a call": HEAD + name("os", "system") + text("true") + b"\x85R.",
+}  # fmt: skip
+
+
+def archive(
+    path: Path, data: bytes, *more: tuple[str, bytes], how: int = zipfile.ZIP_STORED
+) -> Path:
+    with zipfile.ZipFile(path, "w", how) as made:
+        made.writestr("archive/data.pkl", data)
+        for member, content in (
+            ("archive/byteorder", b"little"),
+            ("archive/data/0", b"\0" * 4),
+            *more,
+        ):
+            made.writestr(member, content)
+    return path
+
+
+@pytest.fixture
+def little_memory() -> Callable[[Path], str]:
+    """Open a file in a process that may take half a GiB and ten seconds, and give what it says."""
+
+    def opened(path: Path) -> str:
+        code = (
+            "import sys\n"
+            "from saebench_canon.errors import CanonError\n"
+            "from saebench_canon.weights.torch_file import open_torch\n"
+            "try:\n    open_torch(__import__('pathlib').Path(sys.argv[1]))\n    print('opened')\n"
+            "except CanonError as error:\n    print('refused:', error)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)],
+            capture_output=True, text=True, timeout=10, check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (2**29, 2**29)),
+        )  # fmt: skip
+        return done.stdout + done.stderr
+
+    return opened
+
+
+@pytest.mark.parametrize("kind", PICKLES)
+def test_a_pickle_made_to_mislead_is_refused_at_once(
+    tmp_path: Path, kind: str, little_memory: Callable[[Path], str]
+) -> None:
+    said = little_memory(archive(tmp_path / "ae.pt", PICKLES[kind]))
+    harmless = ("a text of a tebibyte", "a million dictionaries")  # nothing is joined, nothing kept
+    assert said.startswith("opened" if kind in harmless else "refused:"), said
+    assert len(said) < 500
+
+
+@pytest.mark.parametrize("member", ["archive/data.pkl", "archive/byteorder"])
+def test_members_that_unpack_to_more_are_not_unpacked(
+    tmp_path: Path, member: str, little_memory: Callable[[Path], str]
+) -> None:
+    path = tmp_path / "ae.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for each in ("archive/data.pkl", "archive/byteorder"):
+            made.writestr(each, b"\0" * (2**28 if each == member else 6))
+    assert "larger than names and shapes need" in little_memory(path)
+
+
+def test_two_members_of_one_name_are_refused_whatever_their_case(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / "ae.pt")
+    with zipfile.ZipFile(tmp_path / "ae.pt") as held:
+        members = [(info.filename, held.read(info)) for info in held.infolist()]
+    for twin in ("data.pkl", "DATA.PKL"):
+        with zipfile.ZipFile(tmp_path / "twice.pt", "w") as made:
+            for member, content in members:
+                made.writestr(member, content)
+            if twin == "DATA.PKL":
+                made.writestr("ae/DATA.PKL", pickle.dumps({"a": 1}))
+            else:
+                with pytest.warns(UserWarning, match="Duplicate name"):
+                    made.writestr("ae/data.pkl", pickle.dumps({"a": 1}))
+        with pytest.raises(CanonError, match="two members of one name"):
+            open_torch(tmp_path / "twice.pt")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16", "int64"])
+def test_what_torch_saves_is_read_as_torch_reads_it(tmp_path: Path, dtype: str) -> None:
+    kind = getattr(torch, dtype)
+    base = (torch.arange(60).reshape(5, 12) - 7).to(kind)
+    saved = {
+        "plain": base.clone(), "turned": base.T, "part": base[1:4, ::2], "one": base[2, 3],
+        "none": base[:0], "inside": {"parameter": torch.nn.Parameter(base.float())},
+        "k": 3, "name": "TopK",
+    }  # fmt: skip
+    torch.save(saved, tmp_path / "ae.pt")
+    held = open_torch(tmp_path / "ae.pt")
+    for key in ("plain", "turned", "part", "one", "none"):
+        read = held[key].tensor()
+        assert read.dtype == kind
+        assert torch.equal(read, saved[key])
+        assert held[key].shape == tuple(saved[key].shape)
+    assert torch.equal(held["inside"]["parameter"].tensor(), base.float())
+    assert (held["k"], held["name"]) == (3, "TopK")
+    assert held["one"].number() == float(base[2, 3])
+    halves = torch.save({"log": torch.tensor([-1.3], dtype=torch.bfloat16)}, tmp_path / "log.pt")
+    assert halves is None
+    log = open_torch(tmp_path / "log.pt")["log"]
+    torch.testing.assert_close(log.exp().tensor(), log.tensor().float().exp())
+
+
+def test_shapes_that_no_file_has_are_refused_before_they_are_multiplied(tmp_path: Path) -> None:
+    shape = "[" + ",".join(["9" * 4000] * 400) + "]"
+    told = f'{{"W": {{"dtype": "F32", "shape": {shape}, "data_offsets": [0, 4]}}}}'
+    data = struct.pack("<Q", len(told)) + told.encode() + b"\0" * 4
+    (tmp_path / "sae.safetensors").write_bytes(data)
+    with pytest.raises(CanonError, match="entry for W cannot be read"):
+        open_safetensors(tmp_path / "sae.safetensors")
+
+
+def test_numbers_beyond_the_end_of_the_file_are_a_sentence(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", W=np.ones((4, 4), np.float32))
+    held = open_npz(tmp_path / "w.npz")
+    data = (tmp_path / "w.npz").read_bytes()
+    (tmp_path / "w.npz").write_bytes(data[:150])
+    with pytest.raises(CanonError, match="ends before its numbers do"):
+        held["W"].tensor()
+
+
+def test_compressed_and_wide_weights_are_counted_in_the_memory_that_they_take() -> None:
+    from saebench_canon.memory import sae_bytes
+
+    assert sae_bytes(10, 100, "float32", stored="float64") == 3 * sae_bytes(10, 100, "float32")
+
+
+def test_a_header_is_json_of_entries(tmp_path: Path) -> None:
+    for told in ("[]", "{}", '{"W": 3}', '{"W": {"dtype": "F32"}}'):
+        data = struct.pack("<Q", len(told)) + told.encode() + b"\0" * 8
+        (tmp_path / "x.safetensors").write_bytes(data)
+        if told == "{}":
+            assert dict(open_safetensors(tmp_path / "x.safetensors")) == json.loads(told)
+            continue
+        with pytest.raises(CanonError):
+            open_safetensors(tmp_path / "x.safetensors")
