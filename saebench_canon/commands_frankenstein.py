@@ -59,7 +59,7 @@ def _plan(
     from saebench_canon.suite import parse_suite
 
     asked = Asked(metrics, options.data, options.hook, options.text)
-    text, left_out = one_off_suite(saes, asked, registry)
+    text, _, left_out = one_off_suite(saes, asked, registry)
     if left_out:
         raise CanonError(left_out[0])
     suite = parse_suite(tomllib.loads(text), registry, file="frankenstein")

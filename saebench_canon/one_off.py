@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from saebench_canon.adapter import Description
 from saebench_canon.adapters.known_formats import install, lacking_plugin
@@ -49,11 +50,20 @@ class Opened:
         return {**kind, "width": self.width, "seed": self.seed}
 
 
-def one_off_suite(saes: Sequence[str], asked: Asked, registry: Registry) -> tuple[str, list[str]]:
-    """TOML text that measures the SAEs, and sentences on what they are called and what is left out.
+class OneOff(NamedTuple):
+    """TOML text that measures SAEs, what they are called in it, and what of the wishes it lacks."""
 
-    Widths are read. SAEs that differ in format, architecture, k, hook or model differ in `kind`;
-    what is left equal counts along `seed`, or by the numbers in the folders' names.
+    text: str
+    called: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def one_off_suite(saes: Sequence[str], asked: Asked, registry: Registry) -> OneOff:
+    """The suite that SAEs stand for.
+
+    Widths are read. SAEs of one width that differ in format, architecture or k, and any that differ
+    in hook or model, differ in `kind`; what is left equal counts along `seed`, or by the numbers in
+    the folders' names.
     """
     if not asked.metrics:
         raise CanonError(
@@ -82,7 +92,7 @@ def one_off_suite(saes: Sequence[str], asked: Asked, registry: Registry) -> tupl
     for metric in metrics:
         lines += _metric(metric, several)
     called = [f"{title} is {_short(ref)}" for title, ref in names.items()] if len(names) > 1 else []
-    return "\n".join(lines), [*called, *passed_over, *left_out]
+    return OneOff("\n".join(lines), tuple(called), (*passed_over, *left_out))
 
 
 def _part(key: str, value: str | int) -> str:
@@ -148,22 +158,21 @@ def _kinds(
     found: Sequence[tuple[Ref, Description, int]], registry: Registry
 ) -> list[tuple[Ref, Description, int, str]]:
     """The SAEs with what tells them apart besides width: only that in which some differ."""
-    facts = [
-        (_format(ref, registry), told.architecture, told.hook, told.model) for ref, told, _ in found
-    ]
-    alike: defaultdict[tuple[object, ...], set[float | None]] = defaultdict(set)
-    for (_, told, width), fact in zip(found, facts, strict=True):
-        alike[(*fact, width)].add(told.k)
-    told_by_k = any(len(each) > 1 for each in alike.values())  # k may grow along a ladder
-    whole = [
-        (*fact, told.k if told_by_k else None)
-        for (_, told, _), fact in zip(found, facts, strict=True)
+    places = [(told.hook, told.model) for _, told, _ in found]
+    makes = [(_format(ref, registry), told.architecture, told.k) for ref, told, _ in found]
+    alike: defaultdict[tuple[object, ...], set[tuple[object, ...]]] = defaultdict(set)
+    for (_, _, width), place, make in zip(found, places, makes, strict=True):
+        alike[(*place, width)].add(make)
+    # a ladder may change its k or its architecture on the way, seeds may not
+    several = any(len(each) > 1 for each in alike.values())
+    whole: list[tuple[object, ...]] = [
+        (*(make if several else ()), *place) for make, place in zip(makes, places, strict=True)
     ]
     chosen: list[int] = []
-    for place in range(5):
-        with_it = {tuple(each[at] for at in (*chosen, place)) for each in whole}
+    for place_at in range(len(whole[0]) if whole else 0):
+        with_it = {tuple(each[at] for at in (*chosen, place_at)) for each in whole}
         if len(with_it) > len({tuple(each[at] for at in chosen) for each in whole}):
-            chosen.append(place)
+            chosen.append(place_at)
     return [
         (ref, told, width, re.sub(r"[^\w.-]+", "_", "-".join(str(each[at]) for at in chosen)))
         for (ref, told, width), each in zip(found, whole, strict=True)

@@ -171,9 +171,9 @@ def _one_off(
 
     option = config.option
     asked = Asked(option.metrics, option.data, option.hook, option.text)
-    text, left_out = one_off_suite(saes, asked, registry)
+    text, called, left_out = one_off_suite(saes, asked, registry)
     if not hasattr(config, "workerinput"):
-        for sentence in left_out:
+        for sentence in (*called, *left_out):
             print(f"{sentence}.")
     folder = store.root / "suites"
     folder.mkdir(exist_ok=True, parents=True)

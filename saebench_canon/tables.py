@@ -31,6 +31,8 @@ from saebench_canon.summary import (
 
 SEED = "seed"
 
+FEW = 4  # scores that a note names one by one
+
 
 def summarise(
     rows: Iterable[Row | Mapping[str, Any]], metrics: Iterable[Metric], *, level: float = LEVEL
@@ -283,9 +285,10 @@ def _notes(rows: Sequence[Row], marks: Mapping[str, Mapping[str, Sequence[str]]]
         yield Note(kind, reason, tuple(names))
     for (status, label, reason), cases in gaps.items():
         scores = list(dict.fromkeys(score for each in cases.values() for score in each))
-        whole = status in ("failed", "missing") or len(scores) > 4
-        what = label if whole else f"{label} {', '.join(scores)}"
-        about = () if whole else tuple((label, score) for score in scores)
+        failed = status in ("failed", "missing")
+        about = () if failed or len(scores) > FEW else tuple((label, score) for score in scores)
+        named = ", ".join(scores) if len(scores) <= FEW else f"{len(scores)} scores"
+        what = label if failed else f"{label} {named}"
         yield Note(status, f"{what}: {reason}" if reason else what, tuple(cases), about)
 
 

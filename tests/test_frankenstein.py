@@ -237,7 +237,9 @@ def test_the_command_adds_what_helps_and_tells_the_measured_error(
     )
     assert 0 < len(helpful) < 48
     registry, store = load_registry(), Store(here / ".canon")
-    text, _ = one_off_suite(["made", "w24", "w48"], Asked("fidelity", "acts.safetensors"), registry)
+    text, *_ = one_off_suite(
+        ["made", "w24", "w48"], Asked("fidelity", "acts.safetensors"), registry
+    )
     (here / "run.toml").write_text(text)
     plan, bench = make_plan(here / "run.toml", registry, store), Bench(registry, store)
     found = [bench.measure(case, again=False).scores["mse"]["value"] for case in plan.cases]
@@ -301,7 +303,7 @@ def test_wrong_usage_of_the_command_is_a_sentence(
         return told.err
 
     assert "w48 is the larger SAE. Name the smaller one first." in said(small="w48", large="w24")
-    assert "two widths" in said(large="w24")
+    assert "is named twice" in said(large="w24")
     assert "--to: w24 is there already" in said(to="w24")
     assert "lowers the MSE" in said("--threshold", "-0.99")
     (here / "both").mkdir()

@@ -18,7 +18,7 @@ from saebench_canon.ref import Ref
 
 
 def suite_of(*saes: Path | str, metrics: str = "fidelity", **asked: str) -> dict:  # type: ignore[type-arg]
-    text, _ = one_off_suite(list(map(str, saes)), Asked(metrics, **asked), load_registry())
+    text, *_ = one_off_suite(list(map(str, saes)), Asked(metrics, **asked), load_registry())
     return tomllib.loads(text)
 
 
@@ -40,14 +40,13 @@ def test_a_folder_of_seeds_opens_as_a_group(tmp_path: Path) -> None:
 
 def test_what_does_not_apply_is_said_and_the_rest_is_measured(tmp_path: Path) -> None:
     sae = write_sae(tmp_path / "sae", 8)
-    text, left_out = one_off_suite(
+    text, called, left_out = one_off_suite(
         [str(sae)], Asked("meta_sae,stitching,seed_matching"), load_registry()
     )
     assert [metric["name"] for metric in tomllib.loads(text)["metric"]] == ["meta_sae"]
+    assert called == ()
     assert [each.partition(": ")[0] for each in left_out] == ["not measured"] * 2
-    with pytest.raises(
-        CanonError, match="stitching compares two widths"
-    ):
+    with pytest.raises(CanonError, match="stitching compares two widths"):
         one_off_suite([str(sae)], Asked("stitching"), load_registry())
 
 
@@ -58,12 +57,8 @@ def test_saes_that_differ_in_more_than_their_seed_are_no_seeds(tmp_path: Path) -
         config |= {"architecture": "topk", "k": k, "metadata": {"hook_name": hook}}
         (folder / "cfg.json").write_text(json.dumps(config))
     told = suite_of(tmp_path, metrics="seed_matching")
-    assert [sae["name"] for sae in told["sae"]] == [
-        "a-2-w8-s0",
-        "a-2-w8-s1",
-        "b-2-w8-s0",
-        "b-3-w8-s0",
-    ]
+    names = [sae["name"] for sae in told["sae"]]
+    assert names == ["2-a-w8-s0", "2-a-w8-s1", "2-b-w8-s0", "3-b-w8-s0"]
     hooks = [tmp_path / "0", tmp_path / "2"]
     with pytest.raises(CanonError, match="differ in their seed only"):
         suite_of(*hooks, metrics="seed_matching")
@@ -84,7 +79,6 @@ def test_seeds_are_peers_and_pairs_get_their_floor(tmp_path: Path) -> None:
     for width in (8, 12):
         for seed in (0, 1, 2):
             write_sae(tmp_path / f"w{width}" / f"seed{seed}", width, seed=seed)
-    peers = {"peers": "seed"}
     told = suite_of(tmp_path, metrics="fidelity,stitching")["metric"]
     assert told == [
         {"name": "fidelity"},

@@ -279,7 +279,8 @@ def test_saes_by_path_are_a_one_off_suite(small: Path, pytester: pytest.Pytester
         "fidelity,stitching,seed_matching", "--data", "acts.safetensors",
     )  # fmt: skip
     assert result.ret == 0
-    result.assert_outcomes(passed=5)
+    result.assert_outcomes(passed=6)  # the pair's floor among them
+    result.stdout.fnmatch_lines(["w24-s1 is saes/w24-s1."])
 
 
 def test_without_data_what_decoders_tell_is_measured(
