@@ -71,6 +71,9 @@ def made(
     elif kind == "topk":
         values, indices = z.topk(3, dim=1)
         codes = torch.zeros_like(z).scatter_(1, indices, values.relu())
+    elif kind == "jumprelu":
+        level = torch.rand(m, generator=generator, dtype=torch.float64)
+        codes = torch.where(z > level, z, 0)
     else:
         least = z.flatten().topk(3 * n).values.min()
         codes = torch.where(z >= least, z, 0).relu()

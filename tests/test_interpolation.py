@@ -13,6 +13,7 @@ from saebench_canon.kernels.greedy import greedy
 from saebench_canon.kernels.interpolation import Graph, graph, paths, steps_of, union
 
 N, D, M0, M1 = 60, 5, 7, 12
+KINDS = ["relu", "topk", "batchtopk", "jumprelu"]
 
 
 def pair(kind: str, seed: int = 0) -> tuple[Tensor, Made, Made]:
@@ -67,14 +68,14 @@ def shuffled(of: Graph, seed: int) -> tuple[list[int], list[int]]:
     return novel, swaps
 
 
-@pytest.mark.parametrize("kind", ["relu", "topk", "batchtopk"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_graph_is_that_of_all_cosines(kind: str, seed: int) -> None:
     _, small, large = pair(kind, seed)
     assert found(small, large) == brute_graph(small, large, 0.7)
 
 
-@pytest.mark.parametrize("kind", ["relu", "topk", "batchtopk"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("block", [1, 50, 10**6])
 def test_every_point_is_the_stitched_sae_computed_anew(kind: str, block: int) -> None:
     x, small, large = pair(kind)
@@ -103,7 +104,7 @@ def test_every_point_is_the_stitched_sae_computed_anew(kind: str, block: int) ->
         assert float(path.mse[-1]) == pytest.approx(mse(x, rebuilt(large)))
 
 
-@pytest.mark.parametrize("kind", ["relu", "topk", "batchtopk"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_greedy_order_takes_the_lowest_error_at_every_step(kind: str) -> None:
     x, small, large = pair(kind)
     of = found(small, large)
@@ -132,3 +133,20 @@ def test_the_greedy_order_takes_the_lowest_error_at_every_step(kind: str) -> Non
         goes, comes = of.components[component]
         kept, added = [i for i in kept if i not in goes], [*added, *comes]
     assert greedy(both, of, limit=10) is None
+
+
+def test_rows_in_bfloat16_are_added_in_float32() -> None:
+    x, small, large = pair("relu")
+    of = found(small, large)
+    steps = [steps_of(of, *shuffled(of, 0))]
+
+    def followed(dtype: torch.dtype) -> Tensor:
+        sides = []
+        for each in (small, large):
+            halves = each.sae.W_dec.bfloat16().to(dtype), each.sae.b_dec.bfloat16().to(dtype)
+            sides.append((each.codes, *halves))
+        return paths(union(x, *sides), steps)[0].mse
+
+    torch.testing.assert_close(
+        followed(torch.bfloat16), followed(torch.float64), rtol=1e-5, atol=1e-7
+    )

@@ -28,7 +28,7 @@ def inserted(x: Tensor, small: Made, large: Made, chosen: Tensor):  # type: igno
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["relu", "topk", "batchtopk"])
+@pytest.mark.parametrize("kind", ["relu", "topk", "batchtopk", "jumprelu"])
 def test_scales_are_those_of_non_negative_least_squares(kind: str) -> None:
     x, small, large = pair(kind)
     chosen = torch.arange(11) % 3 != 1

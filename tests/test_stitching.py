@@ -30,7 +30,7 @@ from saebench_canon.metrics.stitching import NEEDS_DATA, NEEDS_PEERS, stitching
 from saebench_canon.sae import fold
 from saebench_canon.scores import Measurement, Undefined, Value
 
-KINDS = ["relu", "topk", "batchtopk"]
+KINDS = ["relu", "topk", "batchtopk", "jumprelu"]
 
 
 def pair(kind: str, seed: int = 0, n: int = 40, d: int = 6) -> tuple[Acts, Made, Made]:
