@@ -118,9 +118,10 @@ def _open(novel: Estimate, gain: Estimate, more: Estimate, worth: Estimate) -> s
 
 def _not_measurable(line: Line, again: Estimate, margins: Margins) -> str | None:
     if again.lo is not None and again.lo < margins.reproducible:
+        places = places_apart(margins.reproducible, again.lo)
         return (
-            f"{number(again)} of the larger's latents come back with every other seed "
-            f"(limit {short(margins.reproducible)}), so what it has more of is not reliable"
+            f"{number(again, places)} of the larger's latents come back with every other seed "
+            f"(limit {short(margins.reproducible, places)}), so what it has more of is not reliable"
         )
     better = _less_error(line)
     if better is not None and better.value < -margins.worse:
