@@ -111,5 +111,5 @@ def _components(found: Graph, both: Union, width: int) -> Any:
     shape = (len(found.components), width)
     if not entries:
         return csr_matrix(shape)
-    row, column, sign = zip(*entries, strict=True)
+    row, column, sign = (np.array(each) for each in zip(*entries, strict=True))
     return coo_matrix((sign, (row, column)), shape=shape).tocsr()

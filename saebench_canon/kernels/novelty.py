@@ -151,6 +151,6 @@ def _non_negative(gram: Any, target: Any) -> Any:
 
     start = np.clip(goal, 0, None) * alive
     bounds = [(0.0, None if each else 0.0) for each in alive]
-    options = {"maxiter": STEPS, "maxfun": 2 * STEPS, "ftol": 1e-12, "gtol": 1e-9}
+    options: Any = {"maxiter": STEPS, "maxfun": 2 * STEPS, "ftol": 1e-12, "gtol": 1e-9}
     found = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options)
     return found.x / unit
