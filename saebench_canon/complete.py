@@ -41,6 +41,8 @@ def complete(line: Line, *, margins: Margins) -> tuple[Answer, str]:
     for name, cell in (("stable_novel_share", novel), ("stable_gain", gain)):
         if cell is None or cell.estimate is None:
             return "not judged", f"not judged: {why_missing(name, cell)}"
+        if not _told(cell.estimate, margins):
+            return "not judged", f"not judged: {name}: {lacking_seeds(cell.estimate, margins)}."
     assert novel is not None
     assert gain is not None
     return _judged(line, novel, gain, margins)
@@ -49,7 +51,7 @@ def complete(line: Line, *, margins: Margins) -> tuple[Answer, str]:
 def _judged(line: Line, novel: Cell, gain: Cell, margins: Margins) -> tuple[Answer, str]:
     assert novel.estimate is not None
     assert gain.estimate is not None
-    more, worth = _above(novel), _above(gain)
+    more, worth = _above(novel, margins), _above(gain, margins)
     ends = [end for each in (novel.estimate, more) if each for end in (each.lo, each.hi) if end]
     places = places_apart(margins.missing, *ends)
     limit, said = short(margins.missing, places), _said(novel, gain)
@@ -60,7 +62,10 @@ def _judged(line: Line, novel: Cell, gain: Cell, margins: Margins) -> tuple[Answ
         and _above_limit(more, margins.missing)
         and _above_limit(worth, margins.worth)
     ):
-        limits = f"limits {limit} and {short(margins.worth)} above the floor"
+        limits = (
+            f"above the floor {interval(more, places)} and {interval(worth)}, "
+            f"limits {limit} and {short(margins.worth)}"
+        )
         return "no", f"Not complete: {exactly} ({limits}){_of_training(line, margins)}."
     better = _less_error(line)
     if _below(novel.estimate, margins.missing) and _below(gain.estimate, margins.worthless):
@@ -193,9 +198,14 @@ def _numbers(line: Line, margins: Margins) -> str | None:
     return f"{'; '.join(parts)}."
 
 
-def _above(cell: Cell) -> Estimate | None:
-    """The score above its floor at the larger width; None without a floor."""
-    if cell.estimate is None or cell.floor is None:
+def _told(estimate: Estimate, margins: Margins) -> bool:
+    """Whether an estimate rests on as many training seeds as it takes."""
+    return estimate.seeds >= margins.seeds and not estimate.conditional
+
+
+def _above(cell: Cell, margins: Margins) -> Estimate | None:
+    """The score above its floor at the larger width; None without a floor of enough seeds."""
+    if cell.estimate is None or cell.floor is None or not _told(cell.floor, margins):
         return None
     return difference(cell.estimate, cell.floor)
 

@@ -91,7 +91,7 @@ def test_what_comes_back_with_every_seed_and_is_missing_makes_it_incomplete() ->
         "no",
         "Not complete: .25 [.24, .26] of what the larger finds again and again is missing "
         "(floor .01); adding it removes .20 [.19, .21] of the error (floor .01) "
-        "(limits .05 and .01 above the floor).",
+        "(above the floor [.23, .25] and [.18, .20], limits .05 and .01).",
     )
 
 

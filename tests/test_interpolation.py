@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
-from brute_force import Made, cosine, live, made, mse, rebuilt, stitched
+from brute_force import Made, TinySAE, cosine, live, made, mse, rebuilt, stitched
 from torch import Tensor
 
 from saebench_canon.kernels.greedy import greedy
@@ -150,3 +151,42 @@ def test_rows_in_bfloat16_are_added_in_float32() -> None:
     torch.testing.assert_close(
         followed(torch.bfloat16), followed(torch.float64), rtol=1e-5, atol=1e-7
     )
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+@pytest.mark.parametrize("biases", ["both", "small", "large", "neither"])
+def test_a_massive_mean_that_latents_carry_costs_no_digits(
+    monkeypatch: pytest.MonkeyPatch, crowded: bool, biases: str
+) -> None:
+    monkeypatch.setattr("saebench_canon.kernels.interpolation.CROWDED", 0.0 if crowded else 1.0)
+    generator = torch.Generator().manual_seed(4)
+    mean = torch.zeros(16, dtype=torch.float64)
+    mean[3] = 300.0
+    x = torch.randn(200, 16, generator=generator, dtype=torch.float64) + mean
+
+    def carrying(m: int, has: bool) -> Made:
+        each = made(x - mean, m, "relu", generator)
+        rows, dense = each.sae.W_dec.clone(), each.dense.clone()
+        if not has:  # one latent is always on and brings the mean back
+            rows[5] = mean / mean.norm()
+            dense[:, 5] = mean.norm() + 0.1 * dense[:, 5]
+        bias = each.sae.b_dec + (mean if has else 0)
+        return Made(TinySAE(rows.float(), bias.float()), dense.float().double())
+
+    small = carrying(9, biases in ("both", "small"))
+    large = carrying(14, biases in ("both", "large"))
+    sides = [(each.codes, each.sae.W_dec, each.sae.b_dec) for each in (small, large)]
+    sides = [(replace(codes, values=codes.values.float()), *rest) for codes, *rest in sides]
+    of = graph(small.sae.W_dec, large.sae.W_dec, small.codes.live, large.codes.live, 0.7)
+    x = x.float()
+    (path,) = paths(union(x, *sides), [steps_of(of, *shuffled(of, 0))], block=40)
+    wide = [
+        Made(TinySAE(e.sae.W_dec.double(), e.sae.b_dec.double()), e.dense) for e in (small, large)
+    ]
+    kept, added = live(small), []
+    for at in range(len(path.mse)):
+        if at:
+            added = [*added, *path.steps[at - 1].latents_in]
+            kept = [i for i in kept if i not in path.steps[at - 1].latents_out]
+        whole = float(((x.double() - stitched(*wide, kept, added)) ** 2).mean())
+        assert float(path.mse[at]) == pytest.approx(whole, rel=1e-5)

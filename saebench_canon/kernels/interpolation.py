@@ -30,6 +30,9 @@ Phase = Literal["start", "novel", "swap", "orphans"]
 BLOCK = 2**22  # entries of a dense block of W Wᵀ held at once, 32 MiB in float64
 CROWDED = 0.05  # density of the codes from which a dense product is faster
 DENSE = 2**24  # codes held densely at once, 64 MiB
+HEAVY = 64  # latents whose products are taken in float64
+MEAN = 8192  # rows or tokens summed at once
+SLICES = 64  # blocks of K that share one slice of the codes
 EDGES = 2**24  # cosines held at once while edges are looked for
 
 
@@ -119,9 +122,10 @@ def steps_of(found: Graph, novel: Sequence[int], swaps: Sequence[int]) -> tuple[
 class Union:
     """Both SAEs' latents side by side, the small one's first, and what their errors are made of.
 
-    Activations and biases are taken from the small SAE's bias, so that a massive mean does not eat
-    the digits. `codes` [n, m0 + m1]; `rows` [m0 + m1, d]; `inner` Σ f x·w and `mass` Σ f of each
-    latent; `of_bias` Σ f w·(b1 − b0); `square` Σ‖x‖²; `lean` Σ x·(b1 − b0); `gap` ‖b1 − b0‖².
+    Activations are taken from their mean while they are summed, so that a massive one does not eat
+    the digits, and then from the small SAE's bias: x stands for x − b0. `codes` [n, m0 + m1];
+    `rows` [m0 + m1, d]; `inner` Σ f x·w of each latent; `of_bias` Σ f w·(b1 − b0); `square` Σ‖x‖²;
+    `lean` Σ x·(b1 − b0); `gap` ‖b1 − b0‖²; `heavy` the latents of the largest codes, in order.
     """
 
     codes: Any  # scipy.sparse.csr_matrix
@@ -134,6 +138,7 @@ class Union:
     square: float
     lean: float
     gap: float
+    heavy: np.ndarray[Any, Any]
 
 
 def union(
@@ -144,30 +149,49 @@ def union(
     dtype = torch.promote_types(torch.promote_types(rows0.dtype, rows1.dtype), torch.float32)
     rows0, rows1 = rows0.to(dtype), rows1.to(dtype)
     shift = bias1.double() - bias0.double()
+    reference = _mean(x).to(rows0.device).to(dtype)
+    below = bias0.double() - reference.double()  # the small SAE's bias, from the reference
     total = shift.new_zeros(len(shift))
     inner0, inner1 = shift.new_zeros(len(rows0)), shift.new_zeros(len(rows1))
     square = 0.0
     parts = chunks(x, codes0, codes1, what="what latents add", dtype=dtype)
     for _, true, (active0, active1) in parts:
-        true = true - bias0.to(dtype)
+        true = true - reference
         inner0 += row_dots(active0.transposed_matmul(true), rows0)
         inner1 += row_dots(active1.transposed_matmul(true), rows1)
         total += true.sum(dim=0, dtype=torch.float64)
         square += float(torch.linalg.vector_norm(true, dim=1).double().square().sum())
     rows = torch.cat([rows0, rows1])
     mass = torch.cat([codes0.column_sums(1), codes1.column_sums(1)]).to(rows.device)
+    second = torch.cat([codes0.column_sums(2), codes1.column_sums(2)])
+    inner = torch.cat([inner0, inner1]) - mass * _dots(rows, below)
+    heavy = second.topk(min(HEAVY, len(second))).indices.sort().values.cpu()
     return Union(
         codes=_beside(codes0, codes1),
         rows=rows.cpu().numpy(),
         m0=len(rows0),
         d=rows.shape[1],
-        inner=torch.cat([inner0, inner1]).cpu().numpy(),
-        of_bias=(mass * (rows.double() @ shift)).cpu().numpy(),
+        inner=inner.cpu().numpy(),
+        of_bias=(mass * _dots(rows, shift)).cpu().numpy(),
         counts=torch.cat([codes0.counts, codes1.counts]).cpu().numpy(),
-        square=square,
-        lean=float(total @ shift),
+        square=square - 2 * float(below @ total) + len(x) * float(below @ below),
+        lean=float(total @ shift) - len(x) * float(below @ shift),
         gap=float(shift @ shift),
+        heavy=heavy.numpy(),
     )
+
+
+def _mean(x: Tensor) -> Tensor:
+    """The mean activation [d], in float64."""
+    total = torch.zeros(x.shape[1], dtype=torch.float64)
+    for part in torch.split(x, MEAN):
+        total += part.sum(dim=0, dtype=torch.float64).cpu()
+    return total / len(x)
+
+
+def _dots(rows: Tensor, vector: Tensor) -> Tensor:
+    """Inner products of rows [m, d] with a float64 vector [d], some rows at a time; [m] float64."""
+    return torch.cat([part.double() @ vector for part in torch.split(rows, MEAN)])
 
 
 def paths(both: Union, many: Sequence[tuple[Step, ...]], *, block: int = BLOCK) -> list[Path]:
@@ -192,25 +216,49 @@ def shared(both: Union, *, block: int = BLOCK) -> Iterator[tuple[Any, Any, Any]]
 
     FᵀF is a sparse product where few latents are active on a token, and a dense one, a chunk of
     tokens at a time, where a token has more than a twentieth of them: the sparse one grows with the
-    square of their number.
+    square of their number. What the latents of the largest codes share is found in float64: one
+    that carries a massive mean would otherwise eat the digits of all others.
     """
     n, width = both.codes.shape
     crowded = both.codes.nnz > CROWDED * n * width
     turned = both.codes.T.tocsr()
     height = max(1, block // max(1, width))
+    heavy = both.heavy
+    exact = _products(both.rows, heavy)  # [heavy, m]
+    often = (turned[heavy] @ both.codes).toarray() if crowded else None
     starts = range(0, width, height)
     for start in track(starts, "what latents share", len(starts)):
         stop = min(start + height, width)
         if crowded:
-            product = csr_matrix(_dense_product(both.codes, start, stop, both.rows.dtype))
+            dense = _dense_product(both.codes, start, stop, both.rows.dtype)
+            _lay_over(dense, often, heavy, start, stop)
+            product = csr_matrix(dense)
         else:
-            product = (turned[start:stop] @ both.codes[:, start:]).tocsr()
+            if (start // height) % SLICES == 0:
+                rest, cut = both.codes[:, start:], start
+            product = (turned[start:stop] @ rest).tocsr()
         one = np.repeat(np.arange(start, stop), np.diff(product.indptr))
-        other = product.indices.astype(np.int64) + start
+        other = product.indices.astype(np.int64) + (start if crowded else cut)
         upper = other >= one
         one, other = one[upper], other[upper]
-        cosines = both.rows[start:stop] @ both.rows[start:].T
+        cosines = (both.rows[start:stop] @ both.rows[start:].T).astype(np.float64)
+        _lay_over(cosines, exact, heavy, start, stop)
         yield one, other, product.data[upper] * cosines[one - start, other - start]
+
+
+def _products(rows: Any, heavy: Any, height: int = 8192) -> Any:
+    """Inner products of some rows with all, [heavy, m] float64."""
+    few = rows[heavy].astype(np.float64)
+    parts = range(0, len(rows), height)
+    return np.hstack([few @ rows[at : at + height].astype(np.float64).T for at in parts])
+
+
+def _lay_over(table: Any, exact: Any, heavy: Any, start: int, stop: int) -> None:
+    """Put exact entries in place of rows start … stop, columns from start on, where there are."""
+    after = heavy >= start
+    table[:, heavy[after] - start] = exact[after, start:stop].T
+    within = after & (heavy < stop)
+    table[heavy[within] - start] = exact[within, start:]
 
 
 def _dense_product(codes: Any, start: int, stop: int, dtype: Any) -> Any:

@@ -17,8 +17,8 @@ from saebench_canon.kernels.cosine import max_cosine, tied
 from saebench_canon.kernels.reconstruction import chunks
 from saebench_canon.kernels.stitching import row_dots
 
-PAIRS = 2**28  # pairs of active latents that the fit looks at; beyond, it takes fewer tokens
-GATHERED = 2**24  # numbers of rows gathered at once, 64 MiB
+PAIRS = 2**26  # pairs of active latents that the fit looks at; beyond, it takes fewer tokens
+BLOCK = 2**22  # entries of W Wᵀ held at once
 STEPS = 1000  # of the fit, which stops earlier when nothing is gained
 
 
@@ -117,22 +117,15 @@ def _fit(
         ),
         shape=(len(kept), int(chosen.sum())),
     )
-    shared: Any = (matrix.T @ matrix).tocoo()
-    rows = rows1[chosen.to(rows1.device)].float().cpu()
-    cosines = _cosines_at(rows, shared.row, shared.col)
-    gram = csr_matrix((shared.data * cosines, (shared.row, shared.col)), shape=shared.shape)
+    gram: Any = (matrix.T @ matrix).tocsr()
+    rows = rows1[chosen.to(rows1.device)].float().cpu().numpy()
+    height = max(1, BLOCK // len(rows))
+    for start in range(0, len(rows), height):  # K = (FᵀF) ∘ (W Wᵀ), a block of rows at a time
+        stop = min(start + height, len(rows))
+        part = slice(gram.indptr[start], gram.indptr[stop])
+        at = np.repeat(np.arange(stop - start), np.diff(gram.indptr[start : stop + 1]))
+        gram.data[part] *= (rows[start:stop] @ rows.T)[at, gram.indices[part]]
     return torch.from_numpy(_non_negative(gram, target))
-
-
-def _cosines_at(rows: Tensor, one: Any, other: Any) -> Any:
-    """Inner products of pairs of rows, a block of pairs at a time."""
-    block = max(1, GATHERED // rows.shape[1])
-    found = np.empty(len(one))
-    first, second = torch.from_numpy(one).long(), torch.from_numpy(other).long()
-    for start in range(0, len(found), block):
-        part = slice(start, start + block)
-        found[part] = torch.einsum("pd,pd->p", rows[first[part]], rows[second[part]]).numpy()
-    return found
 
 
 def _non_negative(gram: Any, target: Any) -> Any:

@@ -142,10 +142,11 @@ def stitching(
     look = parts.look(pair, threshold, span_atoms)
     again = parts.again(pair, peers, peers_codes, threshold)
     strange = look.novel & (look.residual > span_least)
+    null = parts.null_of(pair, span_atoms, seed)
     scores: dict[str, Number] = {
         **look.scores,
         **parts.stability(again, strange),
-        **parts.random_rows(pair, threshold, span_atoms, seed),
+        **parts.null_scores(null, threshold),
     }
     columns = {**look.columns(pair), "reproducible": again}
     tables: dict[str, pd.DataFrame] = {"components": parts.components(look.graph)}
@@ -161,7 +162,7 @@ def stitching(
         added = data.adding(on, look)
         scores |= added.scores
         scores |= data.gains(on, strange, again, added.factor)
-        scores |= data.controls(on, look, threshold, span_least, span_atoms, seed)
+        scores |= data.controls(on, look, null, threshold, span_least, seed)
         columns |= added.columns
         tables |= data.threshold_study(look, added, threshold, seed)
         followed, left_out = data.follow(on, look, orders, orderings, seed)

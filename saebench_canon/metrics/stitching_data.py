@@ -16,15 +16,13 @@ from saebench_canon.acts import Acts
 from saebench_canon.kernels import stitching as kernel
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.controls import tied_codes
-from saebench_canon.kernels.cosine import max_cosine, tied
 from saebench_canon.kernels.greedy import greedy
 from saebench_canon.kernels.interpolation import Step, Union, paths, random_order, steps_of, union
-from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.novelty import insert_at_best_scales
 from saebench_canon.kernels.resampling import documents, ratio
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.estimates import complement, of_documents
-from saebench_canon.metrics.stitching_parts import Look, Pair, null_rows
+from saebench_canon.metrics.stitching_parts import Look, Null, Pair
 from saebench_canon.scores import Undefined, Value
 
 Number = float | Value | Undefined
@@ -143,7 +141,7 @@ def _scaled(small: tuple[Codes, Tensor, Tensor], factor: float) -> tuple[Codes, 
 
 
 def controls(
-    on: OnData, look: Look, threshold: float, span_least: float, span_atoms: int, seed: int
+    on: OnData, look: Look, null: Null, threshold: float, span_least: float, seed: int
 ) -> dict[str, Number]:
     """The same scores where nothing was learnt, on some of the documents."""
     few = _sampled(on)
@@ -157,19 +155,18 @@ def controls(
     permuted = kernel.stitch(
         few.acts.x, index, count, few.first, (codes1, turned, bias1), on.whole(look.novel)
     )
-    rows = null_rows(on.pair, seed)
+    rows = null.rows
     density = on.codes1.counts[on.pair.live1].double() / len(on.codes1)
     density = density.sort(descending=True).values[: len(rows)]
     codes = tied_codes(few.acts.x, rows, bias1, density)
-    cosine, _ = max_cosine(rows, on.pair.rows0)
-    far = tied(cosine) < threshold
+    far = null.cosine < threshold
     passed = kernel.stitch(few.acts.x, index, count, few.first, (codes, rows, bias1), far)
     shift = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
     delta = kernel.delta_mse(passed, rows, shift)[codes.live]
     if float(passed.small.sum()) == 0:
         names = ("novel_gain_null", "residual_gain_null", "novel_gain_permuted")
         return {**dict.fromkeys(names, EXACT), "helpful_share_null": 0.0}
-    left = pursue(rows, on.pair.rows0, count=span_atoms).residual > span_least
+    left = null.residual > span_least
     small = _scaled(few.first, kernel.best_factor(passed.small_fit))
     inserted = insert_at_best_scales(few.acts.x, index, count, small, (codes, rows), far & left)
     scored = inserted.scored

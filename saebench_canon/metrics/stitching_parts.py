@@ -116,24 +116,35 @@ def stability(again: Tensor | None, strange: Tensor) -> dict[str, Number]:
     return {"reproducible_share": count / len(again), "stable_novel_share": share}
 
 
-def random_rows(pair: Pair, threshold: float, span_atoms: int, seed: int) -> dict[str, Number]:
-    """The scores of decoders on random rows with the large decoder's mean and covariance."""
-    rows = null_rows(pair, seed)
-    cosine, _ = max_cosine(rows, pair.rows0)
-    left = pursue(rows, pair.rows0, count=span_atoms).residual
-    return {
-        "novel_share_null": float((tied(cosine) < threshold).double().mean()),
-        "span_residual_null": float(left.mean()),
-        "span_residual_null_low": float(torch.quantile(left.double(), LOW)),
-    }
+@dataclass(frozen=True, eq=False)
+class Null:
+    """Random unit rows with the large decoder's mean and covariance, no more than 4096 of them.
+
+    `cosine` and `residual` are theirs with the small SAE's live rows.
+    """
+
+    rows: Tensor
+    cosine: Tensor
+    residual: Tensor
 
 
-def null_rows(pair: Pair, seed: int) -> Tensor:
-    """Random unit rows, as many as the large SAE has live ones but no more than 4096."""
+def null_of(pair: Pair, span_atoms: int, seed: int) -> Null:
+    """The random dictionary of a pair."""
     drawn = covariance_matched(
         pair.rows1, generator(seed, "stitching"), count=min(len(pair.rows1), NULL_ROWS)
     )
-    return drawn.to(pair.rows1)
+    rows = drawn.to(pair.rows1)
+    cosine, _ = max_cosine(rows, pair.rows0)
+    return Null(rows, tied(cosine), pursue(rows, pair.rows0, count=span_atoms).residual)
+
+
+def null_scores(null: Null, threshold: float) -> dict[str, Number]:
+    """The scores of decoders on the random dictionary."""
+    return {
+        "novel_share_null": float((null.cosine < threshold).double().mean()),
+        "span_residual_null": float(null.residual.mean()),
+        "span_residual_null_low": float(torch.quantile(null.residual.double(), LOW)),
+    }
 
 
 def components(found: Graph) -> pd.DataFrame:
