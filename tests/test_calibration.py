@@ -319,3 +319,18 @@ def test_other_data_are_another_sae_and_the_same_data_the_same(uncalibrated: Pat
     (uncalibrated / "saes").symlink_to(uncalibrated / "elsewhere")
     moved, _ = planned(uncalibrated, "acts.safetensors")
     assert json.dumps(sorted(moved.ids)) == before  # the content counts, not the place
+
+
+def test_thresholds_come_from_activations_that_are_not_scored(uncalibrated: Path) -> None:
+    planned(uncalibrated, "acts.safetensors")  # writes the suite
+    suite = uncalibrated / "suite.toml"
+    text = suite.read_text().replace('"acts.safetensors"', '"acts.safetensors"\nholdout = 0.25')
+    suite.write_text(text)
+    registry, store = load_registry([uncalibrated / "made_up.py"]), Store(uncalibrated / "store")
+    plan, bench = make_plan(suite, registry, store), Bench(registry, store)
+    case = next(case for case in plan.cases if case.metric.name == "fidelity")
+    (told,) = bench.measure(case).provenance["calibrated"].values()
+    train, scored = (bench.workshop.input(name, case.data) for name in ("train_acts", "acts"))
+    raw = registry.adapters["made-up"].load(case.subject[0].source)  # type: ignore[arg-type]
+    assert told["threshold"] == calibrate(raw, train).calibration.threshold  # type: ignore[union-attr]
+    assert told["threshold"] != calibrate(raw, scored).calibration.threshold  # type: ignore[union-attr]

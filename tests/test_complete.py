@@ -180,3 +180,12 @@ def test_two_seeds_get_numbers_and_what_is_missing() -> None:
     answer, sentence = asked(reproducible_share=cell(0.9, None, seeds=2), **told)
     assert answer == "not judged"
     assert sentence.endswith("2 seeds (.30 and .30) of the 3 it takes.")
+
+
+def test_every_deciding_score_needs_three_seeds_and_so_does_its_floor() -> None:
+    answer, sentence = asked(stable_gain=cell(0.2, floor=0.01, seeds=1))
+    assert answer == "not judged"
+    assert sentence == "not judged: stable_gain: one seed of the 3 it takes."
+    few = cell(0.2, floor=0.01)
+    answer, _ = asked(stable_gain=Cell(few.estimate, "measured", floor=around(0.01, seeds=1)))
+    assert answer == "undecided"

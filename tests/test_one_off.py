@@ -13,8 +13,11 @@ from planted import D, write_acts, write_sae
 from saebench_canon.adapters.known_formats import install, lacking_plugin
 from saebench_canon.errors import CanonError
 from saebench_canon.one_off import Asked, one_off_suite
+from saebench_canon.plan import make_plan
 from saebench_canon.plugins import load_registry
 from saebench_canon.ref import Ref
+from saebench_canon.store import Store
+from saebench_canon.weights.safetensors_file import SafetensorsFile
 
 
 def suite_of(*saes: Path | str, metrics: str = "fidelity", **asked: str) -> dict:  # type: ignore[type-arg]
@@ -205,3 +208,30 @@ def test_each_named_plugin_lies_where_the_command_says() -> None:
     for known in (*KNOWN, OPENAI):
         project = tomllib.loads((root / known.folder / "pyproject.toml").read_text())["project"]
         assert project["name"] == known.distribution
+
+
+@pytest.fixture
+def twins(tmp_path: Path) -> Path:
+    """A suite of two SAEs under two names that are one."""
+    for seed in (0, 1):
+        write_sae(tmp_path / f"s{seed}", 8, seed=0)
+    text = (
+        '[[sae]]\nname = "s{seed}"\nuri = "file:s{seed}"\naxes = { seed = [0, 1] }\n'
+        '[[metric]]\nname = "seed_matching"\n'
+    )
+    (tmp_path / "twins.toml").write_text(text)
+    return tmp_path / "twins.toml"
+
+
+def test_an_sae_is_not_compared_with_itself(twins: Path) -> None:
+    with pytest.raises(CanonError, match="'s0' and 's1' are the same SAE"):
+        make_plan(twins, load_registry(), Store(twins.parent / "store"))
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(
+    twins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 100})())
+    monkeypatch.setattr(SafetensorsFile, "blocks", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(CanonError, match="100 B are free"):
+        make_plan(twins, load_registry(), Store(twins.parent / "store"), to_measure=True)
