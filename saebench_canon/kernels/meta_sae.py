@@ -8,8 +8,8 @@ written by hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -18,10 +18,10 @@ from torch.nn import functional
 
 from saebench_canon.progress import track
 
-BETAS = (0.9, 0.999)  # of Adam
-EPS = 1e-8
+EPS = 1e-8  # of Adam
 EASE = 0.9  # candidates for selection lie above this part of the last step's threshold
 THRESHOLD_BATCHES = 50  # over which the inference threshold is averaged
+CURVE_POINTS = 50  # steps whose loss is kept
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,46 @@ class Training:
     dead_after: int = 100  # steps without a code after which the aux loss revives a latent
     aux_k: int = 512
     aux_weight: float = 1 / 32
+    betas: tuple[float, float] = (0.9, 0.999)  # of Adam
+    unit_norm: bool = True  # decoder rows stay at unit norm; without it they only start there
 
 
 @dataclass(frozen=True, eq=False)
 class MetaSAE:
-    """Trained meta-SAEs of B dictionaries: W_enc, W_dec [B, M, d], b_dec [B, d], threshold [B]."""
+    """Trained meta-SAEs of B dictionaries: W_enc, W_dec [B, M, d], b_dec [B, d], threshold [B].
+
+    The curve tells how training went: at each of `curve_step` [p], from the first to the last, the
+    mean of ‖w − ŵ‖² over that step's batch, `curve_loss` [p, B]; None where nobody kept it.
+    """
 
     W_enc: Tensor
     W_dec: Tensor
     b_dec: Tensor
     threshold: Tensor
+    curve_step: Tensor | None = None
+    curve_loss: Tensor | None = None
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> MetaSAE:
+        """The meta-SAEs that `tensors` gave."""
+        return cls(**tensors)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All there is to it, by name, to be kept on disk."""
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: tensor for name, tensor in given.items() if tensor is not None}
+
+    def one(self, at: int) -> MetaSAE:
+        """The meta-SAE of one of the dictionaries by itself."""
+        own = slice(at, at + 1)
+        return MetaSAE(
+            self.W_enc[own],
+            self.W_dec[own],
+            self.b_dec[own],
+            self.threshold[own],
+            self.curve_step,
+            None if self.curve_loss is None else self.curve_loss[:, own],
+        )
 
     def encode(self, rows: Tensor) -> Tensor:
         """Codes [B, n, M] of rows [B, n, d] at the inference threshold (eq. 8)."""
@@ -109,6 +139,8 @@ def train(rows: Tensor, how: Training, generator: torch.Generator, *, what: str)
     least = [0.0] * B
     scratch = rows.new_empty(B, size, M)
     batches = _batches(n, size, generator)
+    kept = _curve_steps(how.steps)
+    losses: list[Tensor] = []
     for step in track(range(1, how.steps + 1), what, how.steps):
         chosen = next(batches)
         x = rows if chosen is None else rows[:, chosen]
@@ -119,17 +151,22 @@ def train(rows: Tensor, how: Training, generator: torch.Generator, *, what: str)
         grad[:cut] = found.W_enc.view(-1)
         grad[cut : 2 * cut] = found.W_dec.view(-1)
         grad[2 * cut :] = found.b_dec.view(-1)
+        if step in kept:
+            losses.append(found.error.view(B, -1).pow(2).sum(dim=1) / size)
         silent += 1
         silent[found.fired > 0] = 0
         dead = silent >= how.dead_after
         if step > how.dead_after and bool(dead.any()):
             _revive(x, z, found.error, dead, flat, grad, how)
-        along = grad[cut : 2 * cut].view(B * M, d)
-        along -= (along * W_dec).sum(dim=1, keepdim=True) * W_dec
-        _adam(flat, grad, first, second, step, how.lr)
-        W_dec /= W_dec.norm(dim=1, keepdim=True)
+        if how.unit_norm:
+            along = grad[cut : 2 * cut].view(B * M, d)
+            along -= (along * W_dec).sum(dim=1, keepdim=True) * W_dec
+        _adam(flat, grad, first, second, step, how)
+        if how.unit_norm:
+            W_dec /= W_dec.norm(dim=1, keepdim=True)
     parameters = W_enc.view(B, M, d), W_dec.view(B, M, d), b_dec
-    return MetaSAE(*parameters, _threshold(rows, *parameters[::2], how.k, size, generator))
+    threshold = _threshold(rows, *parameters[::2], how.k, size, generator)
+    return MetaSAE(*parameters, threshold, torch.tensor(kept), torch.stack(losses))
 
 
 def select(z: Tensor, k: int, floors: list[float]) -> Selected:
@@ -235,13 +272,21 @@ def _dots(left: Tensor, row: Tensor, right: Tensor, latent: Tensor, *, size: int
     return out
 
 
-def _adam(flat: Tensor, grad: Tensor, first: Tensor, second: Tensor, step: int, lr: float) -> None:
-    one, two = BETAS
+def _adam(
+    flat: Tensor, grad: Tensor, first: Tensor, second: Tensor, step: int, how: Training
+) -> None:
+    one, two = how.betas
     first.lerp_(grad, 1 - one)
     second.mul_(two).addcmul_(grad, grad, value=1 - two)
     scale = (1 - two**step) ** 0.5
     below = second.sqrt().add_(EPS * scale)
-    flat.addcdiv_(first, below, value=-lr * scale / (1 - one**step))
+    flat.addcdiv_(first, below, value=-how.lr * scale / (1 - one**step))
+
+
+def _curve_steps(steps: int) -> list[int]:
+    """Steps evenly spread from the first to the last."""
+    last = max(min(CURVE_POINTS, steps) - 1, 1)
+    return sorted({1 + round((steps - 1) * at / last) for at in range(last + 1)})
 
 
 def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor | None]:

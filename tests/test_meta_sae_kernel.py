@@ -1,0 +1,242 @@
+"""The meta-SAE's gradients are right and its training does what it says."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from saebench_canon.kernels import meta_sae as kernel
+from saebench_canon.kernels.cosine import unit
+from saebench_canon.kernels.meta_sae import (
+    MetaSAE,
+    Training,
+    explained_variance,
+    gradients,
+    select,
+    train,
+)  # fmt: skip
+from saebench_canon.kernels.nulls import isotropic
+from saebench_canon.kernels.seeds import generator
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=generator(seed, "test"), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_gradients_agree_with_autograd(k: int) -> None:
+    B, n, M, d = 2, 7, 5, 4
+    x, W_enc, W_dec, b = (
+        random(B, n, d),
+        random(B, M, d, seed=1),
+        random(B, M, d, seed=2),
+        random(B, d, seed=3),
+    )
+    z = torch.bmm(x - b[:, None], W_enc.transpose(1, 2))
+    found = gradients(x, W_enc.view(-1, d), W_dec.view(-1, d), b, select(z, k, [0.0] * B))
+    leaves = [each.clone().requires_grad_() for each in (W_enc, W_dec, b)]
+    loss = torch.zeros((), dtype=torch.float64)
+    for at in range(B):
+        pre = (x[at] - leaves[2][at]) @ leaves[0][at].T
+        least = pre.detach().relu().flatten().topk(k * n).values.min()
+        codes = torch.where((pre >= least) & (pre > 0), pre, 0)
+        assert int((codes > 0).sum()) == min(k * n, int((pre > 0).sum()))
+        loss = loss + ((codes @ leaves[1][at] + leaves[2][at] - x[at]) ** 2).sum() / n
+    loss.backward()
+    for mine, theirs in zip((found.W_enc, found.W_dec, found.b_dec), leaves, strict=True):
+        assert theirs.grad is not None
+        torch.testing.assert_close(mine.view_as(theirs.grad), theirs.grad)
+
+
+@pytest.mark.parametrize("aux_k", [2, 512])
+def test_the_aux_losss_gradients_agree_with_autograd(aux_k: int) -> None:
+    B, n, M, d = 2, 7, 6, 4
+    how = Training(width=M, k=2, steps=1, batch=n, lr=0.1, aux_k=aux_k)
+    flat = random(B * (2 * M + 1) * d)
+    cut = B * M * d
+    x, error = random(B, n, d, seed=1), random(B * n, d, seed=2)
+    dead = torch.tensor([1, 0, 1, 1, 0, 0] + [0] * 6, dtype=torch.bool)
+    leaf = flat.clone().requires_grad_()
+    enc, dec, b = (
+        leaf[:cut].view(B, M, d),
+        leaf[cut : 2 * cut].view(B, M, d),
+        leaf[2 * cut :].view(B, d),
+    )
+    z = torch.bmm(x - b[:, None], enc.transpose(1, 2))
+    codes = z[0][:, dead[:M]].relu()
+    if aux_k < 3:
+        codes = codes * (codes >= codes.detach().topk(aux_k, dim=1).values[:, -1:])
+    revived = codes @ dec[0, dead[:M]]
+    (how.aux_weight * ((revived + error[:n]) ** 2).sum() / n).backward()
+    grad = torch.zeros_like(flat)
+    kernel._revive(x, z.detach(), error, dead, flat, grad, how)
+    assert leaf.grad is not None
+    torch.testing.assert_close(grad, leaf.grad)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(0, 999), st.integers(1, 8), st.integers(1, 8), st.integers(1, 4), st.floats(0, 3)
+)
+def test_the_largest_positive_codes_are_selected(
+    seed: int, n: int, M: int, k: int, floor: float
+) -> None:
+    z = random(2, n, M, seed=seed)
+    found = select(z, k, [floor, 0.0])
+    for at in range(2):
+        positive = sorted(v for v in z[at].flatten().tolist() if v > 0)
+        mine = (found.row // n) == at
+        assert sorted(found.values[mine].tolist()) == positive[-k * n :]
+        assert found.least[at] == min(positive[-k * n :], default=0.0)
+    assert torch.equal(z.view(2 * n, M)[found.row, found.latent % M], found.values)
+    assert torch.equal(found.row // n, found.latent // M)
+    assert found.row.tolist() == sorted(found.row.tolist())
+
+
+def test_adam_steps_as_torchs_does() -> None:
+    how = Training(width=1, k=1, steps=1, batch=1, lr=0.01, betas=(0.8, 0.97))
+    mine, theirs = random(30), torch.nn.Parameter(random(30))
+    first, second = torch.zeros(30, dtype=torch.float64), torch.zeros(30, dtype=torch.float64)
+    other = torch.optim.Adam([theirs], lr=0.01, betas=(0.8, 0.97))
+    for step in range(1, 6):
+        gradient = random(30, seed=step)
+        kernel._adam(mine, gradient, first, second, step, how)
+        theirs.grad = gradient
+        other.step()
+    torch.testing.assert_close(mine, theirs.data)
+
+
+def test_batches_hold_no_row_twice_and_all_rows_come_by() -> None:
+    batches = kernel._batches(10, 4, generator(0))
+    seen = [next(batches) for _ in range(40)]
+    assert all(each is not None and len(set(each.tolist())) == 4 for each in seen)
+    assert {int(i) for each in seen if each is not None for i in each} == set(range(10))
+    assert next(kernel._batches(10, 10, generator(0))) is None
+
+
+def test_predicting_the_mean_explains_exactly_nothing() -> None:
+    rows = random(2, 9, 4) + 1
+    mean = rows.mean(dim=1, keepdim=True).expand_as(rows)
+    assert explained_variance(rows, mean, centred=True) == [0.0, 0.0]
+    plain = explained_variance(rows, mean, centred=False)
+    expected = 1 - float(((rows - mean)[0] ** 2).sum() / (rows[0] ** 2).sum())
+    assert plain[0] == pytest.approx(expected)
+    flat = torch.ones(1, 5, 3)
+    assert math.isnan(explained_variance(flat, flat, centred=True)[0])
+
+
+def test_the_threshold_lets_k_codes_a_row_pass_on_the_rows_trained_on() -> None:
+    rows = torch.stack([isotropic(64, 16, generator(seed)) for seed in (0, 1)]).float()
+    how = Training(width=16, k=3, steps=60, batch=64, lr=5e-3)
+    model = train(rows, how, generator(0), what="a test")
+    codes = model.encode(rows)
+    assert (codes > 0).sum(dim=(1, 2)).tolist() == [192, 192]
+    torch.testing.assert_close(model.W_dec.norm(dim=2), torch.ones(2, 16))
+    guess = model.decode(codes)
+    torch.testing.assert_close(guess[1], codes[1] @ model.W_dec[1] + model.b_dec[1])
+    largest = model.encode_largest(rows, 3)
+    assert int((largest > 0).sum(dim=2).max()) <= 3
+
+
+def test_small_batches_learn_too() -> None:
+    rows = isotropic(64, 16, generator(0)).float()[None]
+    how = Training(width=16, k=3, steps=1, batch=20, lr=5e-3)
+    before = train(rows, how, generator(0), what="a test")
+    after = train(rows, Training(16, 3, 200, 20, 5e-3), generator(0), what="a test")
+
+    def explained(model: MetaSAE) -> float:
+        return explained_variance(rows, model.decode(model.encode(rows)), centred=True)[0]
+
+    assert explained(after) > explained(before) + 0.1
+    assert 2 < float((after.encode(rows) > 0).double().sum(dim=2).mean()) < 5
+
+
+def test_one_dictionary_learns_the_same_beside_another() -> None:
+    rows = torch.stack([isotropic(40, 8, generator(seed)) for seed in (0, 1)])
+    how = Training(width=10, k=2, steps=30, batch=64, lr=5e-3)
+    both = train(rows, how, generator(5), what="a test")
+    alone = train(rows[1:], how, generator(5), what="a test")
+    torch.testing.assert_close(both.W_dec[1:], alone.W_dec)
+    torch.testing.assert_close(both.threshold[1:], alone.threshold)
+
+
+def test_the_threshold_is_the_mean_over_batches_of_the_least_code_chosen() -> None:
+    rows = isotropic(50, 8, generator(0))[None]
+    enc, b = isotropic(12, 8, generator(1))[None], 0.1 * random(1, 8)
+    found = kernel._threshold(rows, enc, b, 2, 15, generator(2))
+    batches, least = kernel._batches(50, 15, generator(2)), []
+    for _ in range(kernel.THRESHOLD_BATCHES):
+        chosen = next(batches)
+        assert chosen is not None
+        z = (rows[0][chosen] - b[0]) @ enc[0].T
+        kept = sorted(v for v in z.flatten().tolist() if v > 0)[-2 * 15 :]
+        least.append(kept[0])
+    assert max(least) > min(least) + 0.05
+    assert float(found[0]) == pytest.approx(sum(least) / len(least))
+
+
+def test_dead_meta_latents_are_revived() -> None:
+    aside = 2 * isotropic(1, 16, generator(9))  # most latents start out facing away from the rows
+    rows = unit(isotropic(200, 16, generator(0)) + aside).float()[None]
+
+    def dead(dead_after: int) -> int:
+        how = Training(60, 1, 400, 1024, 1e-2, dead_after=dead_after)
+        model = train(rows, how, generator(3), what="a test")
+        return int((model.encode(rows) <= 0).all(dim=1).sum())
+
+    assert dead(400) > dead(20) + 10
+
+
+def test_the_curve_falls_from_the_first_step_to_the_last() -> None:
+    rows = torch.stack([isotropic(64, 16, generator(seed)) for seed in (0, 1)])
+    how = Training(width=16, k=3, steps=120, batch=64, lr=5e-3)
+    model = train(rows, how, generator(0), what="a test")
+    assert model.curve_step is not None
+    assert model.curve_loss is not None
+    assert model.curve_step[[0, -1]].tolist() == [1, 120]
+    assert model.curve_loss.shape == (kernel.CURVE_POINTS, 2)
+    start = torch.randn(16, 16, generator=generator(0), dtype=torch.float64)
+    start /= start.norm(dim=1, keepdim=True)
+    for at in range(2):
+        z = rows[at] @ start.T
+        codes = torch.where(z >= z.flatten().topk(3 * 64).values[-1], z, 0)
+        error = ((rows[at] - codes @ start) ** 2).sum() / 64
+        assert float(model.curve_loss[0, at]) == pytest.approx(float(error))
+    assert (model.curve_loss[-1] < 0.8 * model.curve_loss[0]).all()
+    single = train(rows, Training(16, 3, 1, 64, 5e-3), generator(0), what="a test")
+    assert single.curve_step is not None
+    assert single.curve_step.tolist() == [1]
+
+
+def test_its_tensors_are_all_there_is_to_a_meta_sae() -> None:
+    rows = torch.stack([isotropic(40, 8, generator(seed)) for seed in (0, 1)])
+    model = train(rows, Training(10, 2, 5, 64, 5e-3), generator(5), what="a test")
+    again = MetaSAE.of(model.tensors())
+    for name, tensor in model.tensors().items():
+        assert torch.equal(getattr(again, name), tensor)
+    alone = MetaSAE(model.W_enc, model.W_dec, model.b_dec, model.threshold)
+    assert list(alone.tensors()) == ["W_enc", "W_dec", "b_dec", "threshold"]
+    assert torch.equal(alone.encode(rows), model.encode(rows))
+    other = model.one(1)
+    assert torch.equal(other.encode(rows[1:]), model.encode(rows)[1:])
+    assert other.curve_loss is not None
+    assert model.curve_loss is not None
+    assert torch.equal(other.curve_loss[:, 0], model.curve_loss[:, 1])
+
+
+def test_without_unit_norm_rows_only_start_there() -> None:
+    rows = isotropic(64, 16, generator(0))[None]
+    kept, free = (
+        train(rows, Training(16, 3, 50, 64, 5e-3, unit_norm=on), generator(0), what="a test")
+        for on in (True, False)
+    )
+    torch.testing.assert_close(kept.W_dec.norm(dim=2), torch.ones(1, 16, dtype=torch.float64))
+    assert float((free.W_dec.norm(dim=2) - 1).abs().max()) > 0.01
+    assert kept.curve_loss is not None
+    assert free.curve_loss is not None
+    assert torch.equal(kept.curve_loss[0], free.curve_loss[0])
