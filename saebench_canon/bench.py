@@ -119,6 +119,8 @@ class Bench:
             return case.seed
         if wanted.input == "memo":
             return self.workshop.memo
+        if wanted.input == "keep":
+            return self.workshop.keep
         if not self.identities.available(wanted.input, case.data):
             return None
         saes = (None,) if wanted.saes is None else wanted.saes

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # The roles under which a metric asks for inputs of its SAEs.
 SUBJECTS = {"sae": ("sae",), "pair": ("small", "large"), "group": ("saes",)}
-OF_CASE = ("seed", "memo")
+OF_CASE = ("seed", "memo", "keep")
 # What an input may ask for that says how it is computed and so is no part of what it is.
 EXECUTION = ("device", "batch_size", "folder")
 

@@ -6,7 +6,7 @@
 
 Inputs by subject: of="sae" may ask for `sae` and, of that SAE, `codes`; of="pair" for `small`,
 `large`, `small_codes`, `large_codes`; of="group" for `saes` and `codes` (tuples, one entry an SAE).
-All may ask for `acts`, `tokens`, `lm` (of the data), `seed`, `memo`, `peers`, `peers_codes`.
+All may ask for `acts`, `tokens`, `lm` (of the data), `seed`, `memo`, `keep`, `peers`, `peers_codes`.
 A positional parameter with default None is an input the metric can do without.
 """
 

@@ -18,9 +18,12 @@ from saebench_canon.specs import DataSpec, SaeSpec, TrainSpec
 from saebench_canon.store import Store
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from saebench_canon.sae import CanonicalSAE
 
 HELD_IN_MEMORY = 12
+KEPT = "kept.safetensors"
 TRAINED = "training.json"  # beside a trained SAE: how its training went
 
 
@@ -147,6 +150,20 @@ class Workshop:
         folder = self.store.artefact(fingerprint({"memo": dict(key)}), write, what=what)
         numbers: dict[str, float] = json.loads((folder / "memo.json").read_text(encoding="utf-8"))
         return numbers
+
+    def keep(
+        self, key: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """Tensors that depend on nothing but the key: made once for all cases and runs."""
+        from safetensors.torch import load_file, save_file
+
+        def write(folder: Path) -> None:
+            made = {name: tensor.contiguous() for name, tensor in make().items()}
+            save_file(made, folder / KEPT)
+
+        what = str(key.get("name", "tensors"))
+        kept = fingerprint({"keep": dict(key)})
+        return load_file(self.store.artefact(kept, write, what=what) / KEPT)
 
     def _hold(self, key: str, make: Callable[[], Any], *, where: str | None) -> Any:
         """What memory has under the key, made if need be; what failed once fails untried."""

@@ -1,0 +1,92 @@
+"""Fits of meta-SAEs: on which rows, from which start, and kept where they are wanted again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saebench_canon.kernels.codes import Codes
+from saebench_canon.kernels.cosine import unit
+from saebench_canon.kernels.meta_sae import MetaSAE, Training, train
+from saebench_canon.kernels.seeds import generator
+from saebench_canon.metrics.meta_presets import told
+from saebench_canon.sae import CanonicalSAE
+
+Keep = Callable[[Mapping[str, Any], Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]]
+PARTS = ("W_enc", "W_dec", "b_dec", "threshold")  # the tensors that a fit is
+FIT_VERSION = 1  # of what a kept fit is
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The live decoder rows [m, d] at unit norm, float32, and their latents' numbers [m].
+
+    They stand in lexicographic order, so that a permuted or scaled decoder gives the same rows.
+    """
+
+    rows: Tensor
+    latents: Tensor
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+
+def live_rows(sae: CanonicalSAE, codes: Codes | None) -> Rows:
+    """The rows that count; without codes every latent is live."""
+    latents = torch.arange(sae.width) if codes is None else codes.live.cpu().nonzero()[:, 0]
+    rows = unit(sae.W_dec.cpu()[latents]).float()
+    order = _order(rows)
+    return Rows(rows[order], latents[order])
+
+
+def sorted_rows(rows: Tensor) -> Tensor:
+    """The rows [m, d] at unit norm, float32, in lexicographic order: permuted rows are the same."""
+    table = unit(rows.cpu()).float()
+    return table[_order(table)]
+
+
+def _order(table: Tensor) -> Tensor:
+    return torch.from_numpy(np.lexsort(table.numpy().T[::-1]))
+
+
+def fit(tables: Sequence[Tensor], how: Training, *start: int | str, what: str) -> list[MetaSAE]:
+    """A meta-SAE of each table of rows [n, d]; those of one shape share a pass and a start.
+
+    `start` is the seed and the purpose that initial weights and batches are drawn for.
+    """
+    alike: dict[torch.Size, list[int]] = defaultdict(list)
+    for at, table in enumerate(tables):
+        alike[table.shape].append(at)
+    fits: dict[int, MetaSAE] = {}
+    for shape, places in alike.items():
+        rows = torch.stack([tables[at].float() for at in places])
+        title = f"meta-SAE {how.width} of {shape[0]} {what}"
+        draws = generator(int(start[0]), "meta_sae", *start[1:])
+        trained = train(rows, how, draws, what=title)
+        fits |= {at: _one(trained, place) for place, at in enumerate(places)}
+    return [fits[at] for at in range(len(tables))]
+
+
+def whole(rows: Tensor, how: Training, seed: int, keep: Keep | None) -> MetaSAE:
+    """The meta-SAE of all rows [m, d], kept where there is a store: decompositions come from it."""
+
+    def make() -> Mapping[str, Tensor]:
+        (model,) = fit([rows], how, seed, "whole", what="rows, all of them")
+        return {name: getattr(model, name) for name in PARTS}
+
+    digest = hashlib.blake2b(rows.contiguous().numpy().tobytes(), digest_size=16).hexdigest()
+    key = {"name": "the meta-SAE of all rows", "version": FIT_VERSION, "rows": digest}
+    key |= {"training": told(how), "seed": seed}
+    return MetaSAE(**(make() if keep is None else keep(key, make)))
+
+
+def _one(model: MetaSAE, at: int) -> MetaSAE:
+    """One of several dictionaries' meta-SAEs."""
+    return MetaSAE(**{name: getattr(model, name)[at : at + 1].clone() for name in PARTS})
