@@ -20,7 +20,6 @@ from saebench_canon.metrics.meta_presets import told
 from saebench_canon.sae import CanonicalSAE
 
 Keep = Callable[[Mapping[str, Any], Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]]
-PARTS = ("W_enc", "W_dec", "b_dec", "threshold")  # the tensors that a fit is
 FIT_VERSION = 1  # of what a kept fit is
 
 
@@ -70,7 +69,7 @@ def fit(tables: Sequence[Tensor], how: Training, *start: int | str, what: str) -
         title = f"meta-SAE {how.width} of {shape[0]} {what}"
         draws = generator(int(start[0]), "meta_sae", *start[1:])
         trained = train(rows, how, draws, what=title)
-        fits |= {at: _one(trained, place) for place, at in enumerate(places)}
+        fits |= {at: trained.one(place) for place, at in enumerate(places)}
     return [fits[at] for at in range(len(tables))]
 
 
@@ -78,15 +77,9 @@ def whole(rows: Tensor, how: Training, seed: int, keep: Keep | None) -> MetaSAE:
     """The meta-SAE of all rows [m, d], kept where there is a store: decompositions come from it."""
 
     def make() -> Mapping[str, Tensor]:
-        (model,) = fit([rows], how, seed, "whole", what="rows, all of them")
-        return {name: getattr(model, name) for name in PARTS}
+        return fit([rows], how, seed, "whole", what="rows, all of them")[0].tensors()
 
     digest = hashlib.blake2b(rows.contiguous().numpy().tobytes(), digest_size=16).hexdigest()
     key = {"name": "the meta-SAE of all rows", "version": FIT_VERSION, "rows": digest}
     key |= {"training": told(how), "seed": seed}
-    return MetaSAE(**(make() if keep is None else keep(key, make)))
-
-
-def _one(model: MetaSAE, at: int) -> MetaSAE:
-    """One of several dictionaries' meta-SAEs."""
-    return MetaSAE(**{name: getattr(model, name)[at : at + 1].clone() for name in PARTS})
+    return MetaSAE.of(make() if keep is None else keep(key, make))
