@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saebench_canon.case import Case
 from saebench_canon.errors import CanonError
@@ -21,6 +21,9 @@ from saebench_canon.scores import Mark, Measurement, Undefined
 from saebench_canon.specs import SaeSpec, TrainSpec
 from saebench_canon.store import Store
 from saebench_canon.workshop import Execution, Workshop
+
+if TYPE_CHECKING:
+    from saebench_canon.sae import CanonicalSAE
 
 
 @dataclass
@@ -82,7 +85,7 @@ class Bench:
             wanted = list(wanted_by(case, self.registry))
             arguments = [self._argument(each, case) for each in wanted]
             inputs_ready = time.perf_counter()
-            measured = case.metric.measure(*arguments, **case.settings)
+            measured = case.metric.measure(*arguments, **{**case.settings, **self._opened(case)})
         else:
             inputs_ready = time.perf_counter()
             measured = {score.name: Undefined(lacking) for score in case.metric.scores}
@@ -128,6 +131,11 @@ class Bench:
         if wanted.input == "sae":  # metrics compute on the CPU, where the codes are
             values = tuple(value.to("cpu") for value in values)
         return values if wanted.many else values[0]
+
+    def _opened(self, case: Case) -> dict[str, CanonicalSAE]:
+        """The SAEs that settings name, by setting."""
+        named = ((name, case.settings.get(name)) for name in case.metric.opens)
+        return {name: self.workshop.named(text) for name, text in named if text is not None}
 
     def _lacking(self, case: Case) -> str | None:
         """What the case's metric cannot do without and the suite's data does not give."""

@@ -149,13 +149,30 @@ class Identities:
             {
                 "metric": case.metric.name,
                 "version": case.metric.version,
-                "settings": dict(case.settings),
+                "settings": self._settings(case),
                 "seed": case.seed,
                 "subject": [self.sae(sae, case.data) for sae in case.subject],
                 "peers": sorted(self.sae(sae, case.data) for sae in case.peers),
                 "needs": needs,
             }
         )
+
+    def _settings(self, case: Case) -> dict[str, Any]:
+        """The settings; an SAE that one names is its content, and one that names none is none."""
+        told = dict(case.settings)
+        for name in case.metric.opens:
+            text = told.pop(name, None)
+            if text is not None:
+                told[name] = {"sae": self.named(text)}
+        return told
+
+    def named(self, text: str) -> str:
+        """The identity of an SAE that a setting names."""
+        key = ("named", text)
+        if key not in self._known:
+            ref = Ref.parse(text)
+            self._known[key] = self.registry.adapter(ref.scheme).identity(ref)
+        return str(self._known[key])
 
 
 def needs_threshold(ref: Ref, adapter: Adapter) -> bool:

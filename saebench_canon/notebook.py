@@ -201,6 +201,7 @@ def _suite(
             ),
             ["width", "seed"],
             registry,
+            Path.cwd(),
         )
         for name in metrics
     ]

@@ -6,13 +6,18 @@
 
 Inputs by subject: of="sae" may ask for `sae` and, of that SAE, `codes`; of="pair" for `small`,
 `large`, `small_codes`, `large_codes`; of="group" for `saes` and `codes` (tuples, one entry an SAE).
-All may ask for `acts`, `tokens`, `lm` (of the data), `seed`, `memo`, `keep`, `peers`, `peers_codes`.
+All may ask for `acts`, `tokens`, `lm` (of the data), `seed`, `memo`, `keep`, `peers` and
+`peers_codes`.
 A positional parameter with default None is an input the metric can do without.
+
+A setting annotated `CanonicalSAE | None` is a ref in a suite, such as "file:PATH" beside it or
+"SCHEME://OWNER/NAME", and reaches the function as the SAE: what the SAE is is part of the case.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
 
 Of = Literal["sae", "pair", "group"]
 Better = Literal["higher", "lower"]
+SAE = re.compile(r"\bCanonicalSAE\b")  # in the annotation of a setting that names one
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,11 @@ class Metric:
     help: str
     kinds: Mapping[str, str] = field(default_factory=dict)  # the settings' annotations
 
+    @property
+    def opens(self) -> tuple[str, ...]:
+        """The settings that name an SAE in a suite and reach the function as that SAE."""
+        return tuple(name for name, kind in self.kinds.items() if SAE.search(kind))
+
     def score(self, name: str) -> Score:
         """The declared score of that name."""
         return next(score for score in self.scores if score.name == name)
@@ -109,6 +120,11 @@ def metric(
                     )
                 settings[parameter.name] = parameter.default
                 kinds[parameter.name] = _written(parameter.annotation)
+                if SAE.search(kinds[parameter.name]) and parameter.default is not None:
+                    raise CanonError(
+                        f"metric '{title}': the setting '{parameter.name}' names an SAE",
+                        hint="Its default can only be None.",
+                    )
             elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise CanonError(f"metric '{title}' takes *{parameter.name}; name each input")
             else:

@@ -83,7 +83,9 @@ def parse_suite(
     refuse_twins(saes)
     axes = sorted({axis for sae in saes for axis in sae.axes})
     metrics = [
-        parse_metric(Table(table, f"{file}, [[metric]] '{title(table) or '?'}'"), axes, registry)
+        parse_metric(
+            Table(table, f"{file}, [[metric]] '{title(table) or '?'}'"), axes, registry, root
+        )
         for table in _tables(top, "metric", file)
     ]
     refuse_shared_labels(metrics)

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from saebench_canon.axes import condition
-from saebench_canon.errors import CanonError, nearest
+from saebench_canon.errors import CanonError, nearest, placed
 from saebench_canon.plugins import Registry
+from saebench_canon.scores import Metric
 from saebench_canon.specs import GateSpec, MetricSpec
+from saebench_canon.suite_saes import ref_of
 from saebench_canon.suite_words import checked_name, typed_setting
 from saebench_canon.toml_table import Table
 
 
-def parse_metric(table: Table, axes: Sequence[str], registry: Registry) -> MetricSpec:
-    """The metric that a [[metric]] table describes, for SAEs with these axes."""
+def parse_metric(
+    table: Table, axes: Sequence[str], registry: Registry, root: Path = Path()
+) -> MetricSpec:
+    """The metric that a [[metric]] table describes, for SAEs with these axes.
+
+    Relative paths of SAEs that settings name are taken from `root`.
+    """
     where = table.where
     metric = registry.metric(table.take("name", str), where=where)
     label = checked_name(table.take("label", str, metric.name), where)
@@ -38,13 +47,29 @@ def parse_metric(table: Table, axes: Sequence[str], registry: Registry) -> Metri
         )
     table.finish()
     settings = {
-        key: typed_setting(key, given[key], default, where, kind=metric.kinds.get(key))
-        if key in given
-        else default
+        key: _setting(metric, key, given[key], registry, root, where) if key in given else default
         for key, default in metric.settings.items()
     }
     conditions = {axis: condition(text, where=where) for axis, text in wanted.items()}
     return MetricSpec(metric.name, label, over, peers, conditions, settings, seeds, where)
+
+
+def _setting(
+    metric: Metric, key: str, value: Any, registry: Registry, root: Path, where: str
+) -> Any:
+    """A setting's value; an SAE that it names is looked for, and stays a ref."""
+    if key not in metric.opens:
+        return typed_setting(key, value, metric.settings[key], where, kind=metric.kinds.get(key))
+    if not isinstance(value, str):
+        raise CanonError(
+            f"the setting '{key}' is {value!r}; it names an SAE", where=where,
+            hint="Such as file:PATH, or SCHEME://OWNER/NAME on a hub.",
+        )  # fmt: skip
+    ref = ref_of(value, registry, root, where)
+    if ref.local:
+        with placed(where):
+            registry.adapter(ref.scheme).describe(ref)
+    return str(ref)
 
 
 def _check_over(over: str, of: str, axes: Sequence[str], where: str) -> None:

@@ -38,7 +38,9 @@ def parse_saes(
     for point in multiply(axes, exclude):
         name = checked_name(fill(template, point, key="name", where=where), where)
         if uri is not None:
-            ref = _ref(fill(uri, point, key="uri", where=where), registry, root, where)
+            written = fill(uri, point, key="uri", where=where)
+            text = f"file:{written}" if is_bare_path(written) else written
+            ref = ref_of(text, registry, root, where)
             saes.append(SaeSpec(name, point, source, ref, dtype, where))
             continue
         spec = _train(cast("dict[str, Any]", train), point, registry, where)
@@ -107,10 +109,10 @@ def _exclusion(drop: Any, axes: Mapping[str, Any], where: str) -> dict[str, Axis
     return drop
 
 
-def _ref(text: str, registry: Registry, root: Path, where: str) -> Ref:
-    """The ref of a URI or bare path; relative paths are the suite file's."""
+def ref_of(text: str, registry: Registry, root: Path, where: str) -> Ref:
+    """The ref of a URI; relative paths are the suite file's. Raises CanonError for what is not."""
     try:
-        ref = Ref.parse(f"file:{text}" if is_bare_path(text) else text)
+        ref = Ref.parse(text)
     except CanonError as error:
         raise CanonError(error.what, where=where, hint=error.hint) from None
     registry.adapter(ref.scheme, where=where)

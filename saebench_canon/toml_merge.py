@@ -78,6 +78,16 @@ def anchored(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
                 sae["uri"] = f"{scheme}:{folder / path}"
             elif not colon:
                 sae["uri"] = str(folder / uri)
+    for metric in tables.get("metric", []) if isinstance(tables.get("metric"), list) else []:
+        settings = metric.get("settings") if isinstance(metric, dict) else None
+        if not isinstance(settings, dict):
+            continue
+        for name, value in settings.items():
+            scheme, colon, path = value.partition(":") if isinstance(value, str) else ("", "", "")
+            if (
+                colon and not path.startswith("//") and (folder / path).exists()
+            ):  # an SAE that the setting names
+                settings[name] = f"{scheme}:{folder / path}"
     return tables
 
 

@@ -95,6 +95,15 @@ class Workshop:
         )
         return loaded
 
+    def named(self, text: str) -> CanonicalSAE:
+        """The SAE that a setting names; one that selects over batches has no threshold yet."""
+        ref = Ref.parse(text)
+        adapter = self.registry.adapter(ref.scheme)
+        opened: CanonicalSAE = self._hold(
+            f"named {self.identities.named(text)}", lambda: adapter.load(ref), where=None
+        )
+        return opened
+
     def _load(self, spec: SaeSpec, data: DataSpec | None) -> CanonicalSAE:
         from saebench_canon.any_sae import canonical
 
@@ -163,7 +172,8 @@ class Workshop:
 
         what = str(key.get("name", "tensors"))
         kept = fingerprint({"keep": dict(key)})
-        return load_file(self.store.artefact(kept, write, what=what) / KEPT)
+        tensors: dict[str, Tensor] = load_file(self.store.artefact(kept, write, what=what) / KEPT)
+        return tensors
 
     def _hold(self, key: str, make: Callable[[], Any], *, where: str | None) -> Any:
         """What memory has under the key, made if need be; what failed once fails untried."""

@@ -145,7 +145,11 @@ def settings(it: Measured) -> str:
             json.dumps(default, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise WrongError(f"the default of '{name}' is {default!r}: {error}") from error
-        if default is None and not _typed(it.metric.kinds.get(name, "")):
+        if (
+            default is None
+            and name not in it.metric.opens
+            and not _typed(it.metric.kinds.get(name, ""))
+        ):
             raise WrongError(
                 f"the default of '{name}' is None: annotate it, such as {name}: int | None = None"
             )

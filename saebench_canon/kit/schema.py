@@ -148,7 +148,10 @@ def _list(items: Schema) -> Schema:
 def _settings_of(metric: Metric) -> Schema:
     """The settings that go with a metric's name."""
     settings = {
-        name: _setting(default, metric.kinds.get(name)) for name, default in metric.settings.items()
+        name: {"type": "string"}
+        if name in metric.opens
+        else _setting(default, metric.kinds.get(name))
+        for name, default in metric.settings.items()
     }
     return {
         "if": {"required": ["name"], "properties": {"name": {"const": metric.name}}},
