@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from saebench_canon.bench import Bench
     from saebench_canon.case import Case
     from saebench_canon.input import Input
+    from saebench_canon.labels import Evidence
     from saebench_canon.record import Record
     from saebench_canon.report import Report
     from saebench_canon.scores import Metric
@@ -88,3 +89,11 @@ def canon_claim(path: Path) -> str | None:
 def canon_measure(case: Case, bench: Bench) -> Record:
     """Run the metric on its inputs."""
     return bench.compute(case)
+
+
+@hookimpl(trylast=True)
+def canon_label(evidence: Evidence) -> str | None:
+    """The tokens on which it fires most, or else those that it promotes."""
+    from saebench_canon.labels import token_list
+
+    return token_list(evidence)

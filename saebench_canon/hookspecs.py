@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from saebench_canon.bench import Bench
     from saebench_canon.case import Case
     from saebench_canon.input import Input
+    from saebench_canon.labels import Evidence
     from saebench_canon.launcher import Launcher
     from saebench_canon.record import Record
     from saebench_canon.report import Report
@@ -68,3 +69,8 @@ def canon_measure(case: Case, bench: Bench) -> Record | None:
 @hookspec
 def canon_recorded(record: Record) -> None:
     """Learn of a record that has just been stored."""
+
+
+@hookspec(firstresult=True)
+def canon_label(evidence: Evidence) -> str | None:
+    """What a latent or meta-latent is called on cards; None leaves it to the next plugin."""
