@@ -1,0 +1,140 @@
+"""A meta-SAE with other directions in its decoder, and what its graph shares with cosines.
+
+Leask et al. 2025 compare the meta-SAE of a large SAE's decoder rows with a smaller SAE in this way
+(section 4; Fig. 22 and 23). Meta-SAEs here are those of one dictionary (B = 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from saebench_canon.kernels.codes import Codes
+from saebench_canon.kernels.cosine import tied, unit
+from saebench_canon.kernels.meta_sae import (
+    EASE,
+    THRESHOLD_BATCHES,
+    MetaSAE,
+    Training,
+    gradients,
+    select,
+)
+from saebench_canon.progress import track
+
+BLOCK = 2**23  # codes or cosines held at once, 64 MiB in float64
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well rows are rebuilt: centred explained variance, nan if they do not vary, and MSE."""
+
+    explained_variance: float
+    mse: float
+
+
+def encoded(model: MetaSAE, rows: Tensor, *, block: int = BLOCK) -> Codes:
+    """Sparse codes of rows [m, d] at the inference threshold, a block of rows at a time."""
+    height = max(1, block // model.W_dec.shape[1])
+    parts = torch.split(rows, height)
+    return Codes.concatenate([Codes.from_dense(model.encode(part[None])[0]) for part in parts])
+
+
+def among(model: MetaSAE, kept: Tensor) -> MetaSAE:
+    """The meta-SAE of the latents where the mask [M] is true."""
+    return replace(model, W_enc=model.W_enc[:, kept], W_dec=model.W_dec[:, kept])
+
+
+def turned(model: MetaSAE, directions: Tensor) -> MetaSAE:
+    """The meta-SAE with other directions [M, d], of any norms; its rows keep their lengths."""
+    lengths = torch.linalg.vector_norm(model.W_dec[0].double(), dim=1, keepdim=True)
+    return replace(model, W_dec=(unit(directions) * lengths).to(model.W_dec)[None])
+
+
+def quality(model: MetaSAE, rows: Tensor, codes: Codes, *, block: int = BLOCK) -> Quality:
+    """How well rows [m, d] are rebuilt by a meta-SAE's decoder of these codes, in float64."""
+    mean = rows.double().mean(dim=0)
+    left = total = square = 0.0
+    height = max(1, block // rows.shape[1])
+    for start in range(0, len(rows), height):
+        part = rows[start : start + height].double()
+        rebuilt = codes.rows(start, start + height).decode(model.W_dec[0].double())
+        left += float((part - rebuilt - model.b_dec[0].double()).pow(2).sum())
+        total += float((part - mean).pow(2).sum())
+        square += float(part.pow(2).sum())
+    varies = total > 1e-12 * square
+    return Quality(1 - left / total if varies else torch.nan, left / rows.numel())
+
+
+def refit(
+    model: MetaSAE, rows: Tensor, how: Training, generator: torch.Generator, *, what: str
+) -> MetaSAE:
+    """Train W_enc and b_dec on from where they are, on rows [m, d], the decoder held as it is.
+
+    The loss is the mean of ‖w − ŵ‖² with a batch's selection, by Adam, as in the meta-SAE's own
+    training but for the loss that revives dead latents. The threshold is found anew (eq. 8).
+    """
+    M, d = model.W_dec.shape[1:]
+    W_enc, W_dec, b_dec = model.W_enc[0].clone(), model.W_dec[0], model.b_dec.clone()
+    adam = torch.optim.Adam([W_enc, b_dec], lr=how.lr, betas=how.betas)
+    batches = _batches(rows, how.batch, generator)
+    least = [0.0]
+    for _ in track(range(how.steps), what, how.steps):
+        x = next(batches)[None]
+        z = (x - b_dec[:, None]) @ W_enc.T
+        selected = select(z, how.k, [EASE * least[0]])
+        least = selected.least
+        found = gradients(x, W_enc, W_dec, b_dec, selected)
+        W_enc.grad, b_dec.grad = found.W_enc.view(M, d), found.b_dec.view(1, d)
+        adam.step()
+    count = 1 if len(rows) <= how.batch else THRESHOLD_BATCHES
+    levels = []
+    for _ in range(count):
+        z = (next(batches)[None] - b_dec[:, None]) @ W_enc.T
+        levels += select(z, how.k, [0.0]).least
+    threshold = torch.tensor([sum(levels) / count]).to(b_dec)
+    return MetaSAE(W_enc[None], model.W_dec, b_dec, threshold)
+
+
+def _batches(rows: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Batches without a row twice: all rows, or the whole batches of random permutations."""
+    while len(rows) <= size:
+        yield rows
+    while True:
+        order = torch.randperm(len(rows), generator=generator)
+        for chosen in torch.split(order, size)[: len(rows) // size]:
+            yield rows[chosen]
+
+
+def strongest(rows: Tensor, others: Tensor, count: int, *, block: int = BLOCK) -> Tensor:
+    """The `count` largest cosines of rows [m, d] with others [m2, d], falling, float64.
+
+    Cosines are rounded as for every decision, and all that tie with the last are there too.
+    """
+    right = unit(others)
+    best = right.new_empty(0)
+    least = -torch.inf
+    for part in torch.split(rows, max(1, block // len(others))):
+        found = tied(unit(part) @ right.T).flatten()
+        best = torch.cat([best, found[found >= least]])
+        if len(best) > count:
+            least = float(best.kthvalue(len(best) - count + 1).values)
+            best = best[best >= least]
+    return best.sort(descending=True).values
+
+
+def overlap(edges: Tensor, rows: Tensor, others: Tensor, cosines: Tensor) -> float:
+    """The share of edges that are among as many of the largest cosines.
+
+    `edges` [e, 2] are different pairs (row, other), `cosines` what `strongest` found with a count
+    of e or more. Pairs that tie with the last one to be counted are in it with equal chance.
+    """
+    own = []
+    for part in torch.split(edges, max(1, BLOCK // rows.shape[1])):
+        own.append((unit(rows[part[:, 0]]) * unit(others[part[:, 1]])).sum(dim=1))
+    cosine = tied(torch.cat(own))
+    cut = cosines[len(edges) - 1]
+    room = (len(edges) - int((cosines > cut).sum())) / int((cosines == cut).sum())
+    return (int((cosine > cut).sum()) + room * int((cosine == cut).sum())) / len(edges)

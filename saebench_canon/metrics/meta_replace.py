@@ -1,0 +1,118 @@
+"""Whether the meta-latents of a large SAE are the latents of a smaller one (section 4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from saebench_canon.errors import CanonError
+from saebench_canon.metrics.meta_presets import training_of
+from saebench_canon.scores import Mark, Measurement, Score, metric
+
+if TYPE_CHECKING:
+    from saebench_canon.kernels.codes import Codes
+    from saebench_canon.metrics.meta_fits import Keep
+    from saebench_canon.sae import CanonicalSAE
+
+
+@metric(
+    of="pair",
+    version=1,
+    scores=[
+        Score(
+            "nearest_small",
+            null="nearest_null",
+            help="Best cosine of a meta-latent's direction with a live small row, mean.",
+        ),
+        Score("nearest_null", help="The same of random rows of the directions' covariance."),
+        Score(
+            "explained_variance", help="Centred variance of the rows that the meta-SAE explains."
+        ),
+        Score(
+            "replaced",
+            null="replaced_random",
+            help="The same with each meta-latent's direction replaced by its nearest small row.",
+        ),
+        Score(
+            "replaced_refit",
+            null="replaced_random",
+            help="The same with the encoder trained on for those directions.",
+        ),
+        Score("replaced_random", help="The same with random directions, the encoder as it is."),
+        Score("mse", digits=8, help="MSE of the meta-SAE, over rows and dimensions."),
+        Score("mse_replaced", digits=8, null="mse_replaced_random", help="MSE of `replaced`."),
+        Score(
+            "mse_replaced_refit",
+            digits=8,
+            null="mse_replaced_random",
+            help="MSE of `replaced_refit`.",
+        ),
+        Score("mse_replaced_random", digits=8, help="MSE of `replaced_random`."),
+        Score(
+            "graph_overlap",
+            null="graph_overlap_null",
+            help="Share of the edges from large latents over meta-latents to small ones that are "
+            "among as many of the largest cosines.",
+        ),
+        Score("graph_overlap_null", help="The same with meta-latents assigned to small rows anew."),
+    ],
+)
+def meta_replace(
+    small: CanonicalSAE,
+    large: CanonicalSAE,
+    seed: int,
+    small_codes: Codes | None = None,
+    large_codes: Codes | None = None,
+    keep: Keep | None = None,
+    *,
+    preset: str = "quarter",
+    width: int | None = None,
+    k: int | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    refit_steps: int | None = None,
+    draws: int = 4,
+    meta: CanonicalSAE | None = None,
+) -> Measurement:
+    """Whether the meta-latents of a large SAE are the latents of a smaller one.
+
+    The meta-SAE of all live rows of the larger SAE, that of `meta_sae`'s decomposition where the
+    settings agree, has its directions replaced by their nearest live rows of the smaller SAE.
+    `preset` to `lr` say how it is trained; `meta` names a published one to take in its place.
+    `refit_steps` are the steps of the encoder's training on the new directions, by default as many
+    as the meta-SAE's own; `draws` is the number of random replacements and assignments.
+    """
+    if draws < 1:
+        raise CanonError(f"meta_replace: draws = {draws} is not 1 or more")
+    if refit_steps is not None and refit_steps < 1:
+        raise CanonError(f"meta_replace: refit_steps = {refit_steps} is not 1 or more")
+    from saebench_canon.metrics import meta_replace_parts as parts
+    from saebench_canon.metrics.meta_fits import live_rows, whole
+    from saebench_canon.metrics.meta_published import published
+
+    names = [score.name for score in meta_replace.scores]
+    rows, others = live_rows(large, large_codes), live_rows(small, small_codes)
+    if len(rows) == 0:
+        return Measurement(parts.undefined(names, "no latent of the larger SAE is live"))
+    if meta is not None and width not in (None, meta.width):
+        raise CanonError(
+            f"meta_replace: width = {width}, and the meta-SAE has {meta.width} latents"
+        )
+    how = training_of(
+        len(rows),
+        preset=preset,
+        width=width if meta is None else meta.width,
+        k=k,
+        steps=steps,
+        batch=batch,
+        lr=lr,
+    )
+    model = whole(rows.rows, how, seed, keep) if meta is None else published(meta, rows.rows, k)
+    found = parts.compare(model, rows, others, how, seed, refit_steps or how.steps, draws)
+    without = small_codes is None or large_codes is None
+    note = Mark("note", "no activations: every latent counts as live")
+    return Measurement(
+        scores={**parts.undefined(names, found.reason), **found.scores},
+        tables={"nearest": found.nearest, "within": found.within},
+        marks=(note,) if without else (),
+    )
