@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from saebench_canon.kernels import meta_sae as kernel
+from saebench_canon.kernels import sparse_steps
+from saebench_canon.kernels.adam import Adam
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.meta_sae import (
     MetaSAE,
@@ -22,61 +25,94 @@ from saebench_canon.kernels.meta_sae import (
 )  # fmt: skip
 from saebench_canon.kernels.nulls import isotropic
 from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.sparse_steps import Gradients, dense_gradients, least_selected
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator(seed, "test"), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("k", [1, 3])
-def test_gradients_agree_with_autograd(k: int) -> None:
-    B, n, M, d = 2, 7, 5, 4
-    x, W_enc, W_dec, b = (
-        random(B, n, d),
-        random(B, M, d, seed=1),
-        random(B, M, d, seed=2),
-        random(B, d, seed=3),
-    )
-    z = torch.bmm(x - b[:, None], W_enc.transpose(1, 2))
-    found = gradients(x, W_enc.view(-1, d), W_dec.view(-1, d), b, select(z, k, [0.0] * B))
-    leaves = [each.clone().requires_grad_() for each in (W_enc, W_dec, b)]
-    loss = torch.zeros((), dtype=torch.float64)
+def loss_of(x: Tensor, W_enc: Tensor, W_dec: Tensor, b: Tensor, k: int) -> Tensor:
+    """The loss by its definition: mean over rows of ‖w − ŵ‖², summed over dictionaries."""
+    B, n, _ = x.shape
+    loss = torch.zeros((), dtype=x.dtype)
     for at in range(B):
-        pre = (x[at] - leaves[2][at]) @ leaves[0][at].T
+        pre = (x[at] - b[at]) @ W_enc[at].T
         least = pre.detach().relu().flatten().topk(k * n).values.min()
         codes = torch.where((pre >= least) & (pre > 0), pre, 0)
         assert int((codes > 0).sum()) == min(k * n, int((pre > 0).sum()))
-        loss = loss + ((codes @ leaves[1][at] + leaves[2][at] - x[at]) ** 2).sum() / n
-    loss.backward()
-    for mine, theirs in zip((found.W_enc, found.W_dec, found.b_dec), leaves, strict=True):
-        assert theirs.grad is not None
-        torch.testing.assert_close(mine.view_as(theirs.grad), theirs.grad)
+        loss = loss + ((codes @ W_dec[at] + b[at] - x[at]) ** 2).sum() / n
+    return loss
+
+
+class ByHand(torch.autograd.Function):
+    """The loss with the gradients that training takes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, W_enc: Tensor, W_dec: Tensor, b: Tensor, x: Tensor, k: int, path: str
+    ) -> Tensor:
+        B, M, d = W_enc.shape
+        centred = x - b[:, None]
+        z = centred @ W_enc.transpose(1, 2)
+        enc, dec = W_enc.reshape(B * M, d), W_dec.reshape(B * M, d)
+        if path == "sparse":
+            found = gradients(x, enc, dec, b, select(z, k, [0.0] * B))
+        else:
+            found = dense_gradients(centred, enc, dec, z, least_selected(z, k, [0.0] * B))
+        ctx.found = found
+        return found.error.pow(2).sum() / x.shape[1]
+
+    @staticmethod
+    def backward(ctx: Any, *back: Tensor) -> Any:
+        found, shape = ctx.found, (len(ctx.found.b_dec), -1, ctx.found.b_dec.shape[1])
+        own = found.W_enc.view(shape), found.W_dec.view(shape), found.b_dec
+        return *(each * back[0] for each in own), None, None, None
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("path", ["sparse", "dense"])
+@pytest.mark.parametrize("k", [1, 3])
+def test_gradients_agree_with_autograd(k: int, path: str) -> None:
+    B, n, M, d = 2, 7, 5, 4
+    x, b = random(B, n, d), random(B, d, seed=3)
+    W_enc, W_dec = random(B, M, d, seed=1), random(B, M, d, seed=2)
+    leaves = [each.clone().requires_grad_() for each in (W_enc, W_dec, b)]
+    loss_of(x, *leaves, k=k).backward()
+    mine = [each.clone().requires_grad_() for each in (W_enc, W_dec, b)]
+    value = ByHand.apply(*mine, x, k, path)
+    torch.testing.assert_close(value.detach(), loss_of(x, W_enc, W_dec, b, k))
+    value.backward()
+    for one, other in zip(mine, leaves, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    torch.autograd.gradcheck(lambda *own: ByHand.apply(*own, x, k, path), mine)
 
 
 @pytest.mark.parametrize("aux_k", [2, 512])
 def test_the_aux_losss_gradients_agree_with_autograd(aux_k: int) -> None:
     B, n, M, d = 2, 7, 6, 4
     how = Training(width=M, k=2, steps=1, batch=n, lr=0.1, aux_k=aux_k)
-    flat = random(B * (2 * M + 1) * d)
-    cut = B * M * d
+    enc, dec, b = random(B, M, d), random(B, M, d, seed=4), random(B, d, seed=5)
     x, error = random(B, n, d, seed=1), random(B * n, d, seed=2)
     dead = torch.tensor([1, 0, 1, 1, 0, 0] + [0] * 6, dtype=torch.bool)
-    leaf = flat.clone().requires_grad_()
-    enc, dec, b = (
-        leaf[:cut].view(B, M, d),
-        leaf[cut : 2 * cut].view(B, M, d),
-        leaf[2 * cut :].view(B, d),
-    )
-    z = torch.bmm(x - b[:, None], enc.transpose(1, 2))
+    leaves = [each.clone().requires_grad_() for each in (enc, dec, b)]
+    z = torch.bmm(x - leaves[2][:, None], leaves[0].transpose(1, 2))
     codes = z[0][:, dead[:M]].relu()
     if aux_k < 3:
         codes = codes * (codes >= codes.detach().topk(aux_k, dim=1).values[:, -1:])
-    revived = codes @ dec[0, dead[:M]]
+    revived = codes @ leaves[1][0, dead[:M]]
     (how.aux_weight * ((revived + error[:n]) ** 2).sum() / n).backward()
-    grad = torch.zeros_like(flat)
-    kernel._revive(x, z.detach(), error, dead, flat, grad, how)
-    assert leaf.grad is not None
-    torch.testing.assert_close(grad, leaf.grad)
+    found = Gradients(
+        *(torch.zeros(B * M, d, dtype=x.dtype) for _ in range(2)),
+        torch.zeros(B, d, dtype=x.dtype),
+        error,
+        dead,
+    )
+    centred = x - b[:, None]
+    kernel._revive(centred, z.detach(), enc.view(-1, d), dec.view(-1, d), dead, found, how)
+    for mine, leaf in zip((found.W_enc, found.W_dec, found.b_dec), leaves, strict=True):
+        assert leaf.grad is not None
+        torch.testing.assert_close(mine.view_as(leaf.grad), leaf.grad)
 
 
 @settings(max_examples=50, deadline=None)
@@ -98,17 +134,50 @@ def test_the_largest_positive_codes_are_selected(
     assert found.row.tolist() == sorted(found.row.tolist())
 
 
-def test_adam_steps_as_torchs_does() -> None:
-    how = Training(width=1, k=1, steps=1, batch=1, lr=0.01, betas=(0.8, 0.97))
-    mine, theirs = random(30), torch.nn.Parameter(random(30))
-    first, second = torch.zeros(30, dtype=torch.float64), torch.zeros(30, dtype=torch.float64)
-    other = torch.optim.Adam([theirs], lr=0.01, betas=(0.8, 0.97))
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 999), st.integers(1, 8), st.integers(1, 8), st.integers(1, 4), st.booleans())
+def test_a_sort_on_another_device_selects_the_same(
+    seed: int, n: int, M: int, k: int, ties: bool
+) -> None:
+    z = random(2, n, M, seed=seed)
+    z = z.round() if ties else z
+    here = select(z, k, [0.0, 0.0])
+    entry, values, least = sparse_steps._select_by_topk(z.view(2, -1), k * n)
+    assert torch.equal(values, here.values)
+    assert torch.equal(entry // M, here.row)
+    assert least == here.least == least_selected(z, k, [0.1, 0.0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_adam_steps_as_torchs_does(dtype: torch.dtype) -> None:
+    mine = [random(30).to(dtype), random(4, 5, seed=1).to(dtype)]
+    theirs = [torch.nn.Parameter(each.clone()) for each in mine]
+    other = torch.optim.Adam(theirs, betas=(0.8, 0.97))
+    adam = Adam(mine, (0.8, 0.97))
     for step in range(1, 6):
-        gradient = random(30, seed=step)
-        kernel._adam(mine, gradient, first, second, step, how)
-        theirs.grad = gradient
+        found = [random(*each.shape, seed=step).to(dtype) for each in mine]
+        adam.step(found, 0.1 / step)
+        for parameter, gradient in zip(theirs, found, strict=True):
+            parameter.grad = gradient
+        other.param_groups[0]["lr"] = 0.1 / step
         other.step()
-    torch.testing.assert_close(mine, theirs.data)
+    for one, their in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, their.data)
+
+
+@pytest.mark.parametrize("at", ["cpu", "cuda"])
+def test_sparse_and_dense_steps_train_the_same(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if at == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    rows = torch.stack([isotropic(60, 8, generator(seed)) for seed in (0, 1)])
+    how = Training(width=24, k=2, steps=60, batch=40, lr=5e-3, dead_after=10)
+    models = []
+    for bound, device in ((0, "cpu"), (1000, at)):
+        monkeypatch.setattr(kernel, "DENSE", bound)
+        models.append(train(rows.to(device), how, generator(5), what="a test"))
+    for name, tensor in models[0].tensors().items():
+        torch.testing.assert_close(models[1].tensors()[name].cpu(), tensor)
+    assert models[1].W_dec.device.type == at
 
 
 def test_batches_hold_no_row_twice_and_all_rows_come_by() -> None:

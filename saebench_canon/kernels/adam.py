@@ -1,0 +1,44 @@
+"""Adam in place on a few tensors at once, without an optimiser object's cost for each step.
+
+It calls the operator that `torch.optim.Adam(fused=True)` calls and gives the same numbers; on
+matrices of some thousand entries the object around it costs several times the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+EPS = 1e-8
+
+
+class Adam:
+    """Running moments of the gradients of some parameters, and the steps taken by them."""
+
+    def __init__(self, parameters: Sequence[Tensor], betas: tuple[float, float]) -> None:
+        self._parameters = list(parameters)
+        self._betas = betas
+        self._first = [torch.zeros_like(each) for each in self._parameters]
+        self._second = [torch.zeros_like(each) for each in self._parameters]
+        self._steps = torch.zeros((), dtype=torch.float32, device=self._parameters[0].device)
+
+    def step(self, gradients: Sequence[Tensor], lr: float) -> None:
+        """Move the parameters against their gradients."""
+        self._steps += 1
+        torch.ops.aten._fused_adam_(
+            self._parameters,
+            list(gradients),
+            self._first,
+            self._second,
+            [],
+            [self._steps] * len(self._parameters),
+            lr=lr,
+            beta1=self._betas[0],
+            beta2=self._betas[1],
+            weight_decay=0.0,
+            eps=EPS,
+            amsgrad=False,
+            maximize=False,
+        )
