@@ -1,0 +1,103 @@
+"""How the number of meta-latents per latent grows with the width of the SAE (section 4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from saebench_canon.metrics.meta_presets import training_of
+from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
+
+if TYPE_CHECKING:
+    from saebench_canon.kernels.codes import Codes
+    from saebench_canon.metrics.meta_fits import Keep
+    from saebench_canon.sae import CanonicalSAE
+
+
+@metric(
+    of="group",
+    version=1,
+    scores=[
+        Score(
+            "explained_variance",
+            null="explained_variance_null",
+            help="Centred variance of all SAEs' rows that their common meta-SAE explains.",
+        ),
+        Score("explained_variance_null", help="The same of random rows of each SAE's covariance."),
+        Score(
+            "meta_l0_smallest",
+            null="meta_l0_smallest_null",
+            digits=2,
+            help="Mean number of meta-latents active on a row of the narrowest SAE.",
+        ),
+        Score("meta_l0_smallest_null", digits=2, help="The same of the random rows."),
+        Score(
+            "meta_l0_largest",
+            null="meta_l0_largest_null",
+            digits=2,
+            help="Mean number of meta-latents active on a row of the widest SAE.",
+        ),
+        Score("meta_l0_largest_null", digits=2, help="The same of the random rows."),
+        Score(
+            "shared_share",
+            null="shared_share_null",
+            help="Share of live meta-latents that are active on rows of every SAE.",
+        ),
+        Score("shared_share_null", help="The same of the random rows."),
+        Score(
+            "own_share",
+            null="own_share_null",
+            help="Share of live meta-latents that are active on rows of one SAE alone.",
+        ),
+        Score("own_share_null", help="The same of the random rows."),
+    ],
+)
+def meta_ladder(
+    saes: tuple[CanonicalSAE, ...],
+    seed: int,
+    codes: tuple[Codes, ...] | None = None,
+    keep: Keep | None = None,
+    *,
+    preset: str = "quarter",
+    width: int | None = None,
+    k: int | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+) -> Measurement:
+    """How the number of meta-latents per latent grows with the width of the SAE.
+
+    One meta-SAE is trained on the live decoder rows of all SAEs of the group, a ladder of widths
+    (`over = "group:width"`), so that their rows are written in the same meta-latents; `preset` to
+    `lr` say how, as in `meta_sae`, for the sum of their rows.
+    """
+    from saebench_canon.metrics import meta_ladder_parts as parts
+    from saebench_canon.metrics.meta_fits import live_rows, whole
+
+    without = (None,) * len(saes)
+    tables = [live_rows(sae, own).rows for sae, own in zip(saes, codes or without, strict=True)]
+    if any(len(table) == 0 for table in tables):
+        none = Undefined("an SAE of the group has no live latent")
+        return Measurement({score.name: none for score in meta_ladder.scores})
+    how = training_of(
+        sum(map(len, tables)), preset=preset, width=width, k=k, steps=steps, batch=batch, lr=lr
+    )
+    random = [parts.random(table, seed, member) for member, table in enumerate(tables)]
+    found, null = (
+        parts.look(each, whole(parts.joined(each), how, seed, keep)) for each in (tables, random)
+    )
+    narrow, wide = (pick(range(len(saes)), key=lambda at: saes[at].width) for pick in (min, max))
+    scores: dict[str, float | Value | Undefined] = {}
+    for name, each in (("", found), ("_null", null)):
+        scores |= {
+            f"explained_variance{name}": each.explained,
+            f"meta_l0_smallest{name}": each.meta_l0[narrow],
+            f"meta_l0_largest{name}": each.meta_l0[wide],
+            f"shared_share{name}": each.shared,
+            f"own_share{name}": each.own,
+        }
+    note = Mark("note", "no activations: every latent counts as live")
+    return Measurement(
+        scores=scores,
+        tables={"widths": parts.widths([sae.width for sae in saes], tables, found, null)},
+        marks=() if codes is not None else (note,),
+    )
