@@ -131,24 +131,52 @@ def _pairs(n: int, large: Dictionary) -> float:
 def meta_sae(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]) -> Work:
     """Training on the rows, on their null, and on isotropic rows."""
     (sae,) = saes
-    width, steps, batch = _meta(sae, settings)
-    size = min(batch, sae.width)
-    adam = META_ADAM * 2 * width * sae.d
-    one = Work(size * width * sae.d, META_STEP / 2 + META_SELECT * size * width + adam)
+    width, steps, batch = _meta(sae.width, settings)
     after = Work(2 * sae.width * width * sae.d)
-    return (one.times(3 * steps) + after.times(3) + _null(sae.width, sae.d)).times(
+    fit = _meta_steps(sae.width, sae.d, width, batch).times(steps)
+    return (fit.times(3) + after.times(3) + _null(sae.width, sae.d)).times(
         settings.get("meta_seeds") or 1
     )
 
 
-def _meta(sae: Dictionary, settings: Mapping[str, Any]) -> tuple[int, int, int]:
-    from saebench_canon.metrics.meta_sae import PRESETS
+def meta_replace(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]) -> Work:
+    """Training on the rows, the encoder's training, cosines within and between dictionaries."""
+    small, large = saes
+    width, steps, batch = _meta(large.width, settings)
+    m, d = large.width, large.d
+    published = settings.get("meta") is not None
+    count = (0 if published else steps) + (settings.get("refit_steps") or steps)
+    read = DOUBLE * (settings.get("draws", 4) + 4) * SPARSE * 4 * m * d
+    rows = (m + DOUBLE * small.width) * m * d + 3 * m * width * d
+    fits = _meta_steps(m, d, width, batch).times(count)
+    return fits + Work(rows + read, 0.1) + _null(width, d)
+
+
+def meta_ladder(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]) -> Work:
+    """Training on all rows and on their null."""
+    m, d = sum(sae.width for sae in saes), saes[0].d
+    width, steps, batch = _meta(m, settings)
+    fit = _meta_steps(m, d, width, batch).times(steps) + Work(2 * m * width * d)
+    return sum((_null(sae.width, d) for sae in saes), fit.times(2))
+
+
+def _meta_steps(m: int, d: int, width: int, batch: int) -> Work:
+    """A step of a meta-SAE's training on m rows."""
+    size = min(batch, m)
+    adam = META_ADAM * 2 * width * d
+    return Work(size * width * d, META_STEP / 2 + META_SELECT * size * width + adam)
+
+
+def _meta(m: int, settings: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Width, steps and batch of a meta-SAE of m rows."""
+    from saebench_canon.metrics.meta_presets import PRESETS
 
     preset = PRESETS.get(settings.get("preset", "quarter"), PRESETS["quarter"])
+    batch = settings.get("batch") or preset.batch
     return (
-        settings.get("width") or round(sae.width / preset.rows),
-        settings.get("steps") or preset.steps,
-        settings.get("batch") or preset.batch,
+        settings.get("width") or preset.width_for(m),
+        settings.get("steps") or preset.steps_for(m, batch),
+        batch,
     )
 
 
@@ -172,6 +200,8 @@ METRICS: Mapping[str, Callable[[int, Sequence[Dictionary], Mapping[str, Any]], W
     "stitching": stitching,
     "stitching_loss": stitching_loss,
     "meta_sae": meta_sae,
+    "meta_replace": meta_replace,
+    "meta_ladder": meta_ladder,
     "seed_matching": seed_matching,
 }
 
@@ -188,11 +218,16 @@ def peak(metric: str, n: int, saes: Sequence[Dictionary], settings: Mapping[str,
             fit = 2 * 4 * min(FIT_BLOCK, d * _pairs(n, large))
             return COSINES + 4 * tables + max(fit, 8 * 5 * CHUNK * d if n else 0)
         case "meta_sae":
-            width, _, batch = _meta(large, settings)
+            width, _, batch = _meta(m, settings)
             learning = 4 * 2 * (4 * 2 * width * d + min(batch, m) * width)
             kept = m * (1 - float(settings.get("holdout", 0.2)))
             encoded = 4 * 2 * 2 * kept * width  # dense codes of the rows and of the null's, twice
             return NULL_ROWS * tables + learning + encoded
+        case "meta_replace" | "meta_ladder":
+            rows = m if metric == "meta_replace" else sum(sae.width for sae in saes)
+            width, _, batch = _meta(rows, settings)
+            learning = 4 * (4 * 2 * width * d + 2 * min(batch, rows) * width)
+            return 3 * 8 * rows * d + max(2.0 * COSINES, learning)
         case "seed_matching":
             if m > settings.get("exact_up_to", 8192):
                 return 0
