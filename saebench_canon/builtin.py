@@ -45,6 +45,7 @@ def canon_inputs() -> Iterable[Input]:
 @hookimpl
 def canon_metrics() -> Iterable[Metric]:
     """Fidelity, completeness, atomicity, uniqueness."""
+    from saebench_canon.metrics.composition import composition
     from saebench_canon.metrics.fidelity import fidelity
     from saebench_canon.metrics.meta_ladder import meta_ladder
     from saebench_canon.metrics.meta_replace import meta_replace

@@ -1,0 +1,148 @@
+"""Whether a larger SAE's latents are sums of a smaller one's (Leask et al. 2025, section 4)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from saebench_canon.errors import CanonError
+from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from saebench_canon.kernels.codes import Codes
+    from saebench_canon.kernels.nnomp import Pursuit
+    from saebench_canon.sae import CanonicalSAE
+
+PLANTED = 1024  # sums to be found again, and rows of a null, at most
+FEWEST = 3  # small rows that sums can be planted of
+
+
+@metric(
+    of="pair",
+    version=1,
+    scores=[
+        Score(
+            "composed_share",
+            better="lower",
+            null="composed_null",
+            help="Share of live large latents that are sums of live small ones.",
+        ),
+        Score("composed_null", help="What chance makes of it: the higher of the two below."),
+        Score(
+            "composed_null_parent",
+            help="The share with each row's best atom kept and its rest redrawn.",
+        ),
+        Score("composed_null_covariance", help="The share of random rows of the same covariance."),
+        Score(
+            "composed_excess",
+            better="lower",
+            help="(composed_share − composed_null) / (1 − composed_null).",
+        ),
+        Score(
+            "planted_recall",
+            better="higher",
+            help="Share of planted noisy sums of two or three small rows that are found.",
+        ),
+        Score(
+            "explained_variance",
+            better="lower",
+            null="null_covariance",
+            help="Centred variance of the large rows that up to 4 small ones explain.",
+        ),
+        Score("null_covariance", help="The same of random rows of the same covariance."),
+    ],
+)
+def composition(
+    small: CanonicalSAE,
+    large: CanonicalSAE,
+    small_codes: Codes | None = None,
+    large_codes: Codes | None = None,
+    seed: int = 0,
+    *,
+    atoms: int = 4,
+    least: float = 0.6,
+    gain: float = 0.2,
+) -> Measurement:
+    """Whether a larger SAE's latents are sums of a smaller one's.
+
+    Each live large decoder row is fitted by at most `atoms` live small ones with weights ≥ 0. It
+    is a sum iff they explain at least `least` of it, and by `gain` more than the best one alone.
+    """
+    import pandas as pd
+    import torch
+
+    from saebench_canon.kernels import nulls
+    from saebench_canon.kernels.composition import (
+        Rule,
+        excess,
+        planted_sums,
+        sums_among,
+        variance_explained,
+    )
+    from saebench_canon.kernels.nnomp import pursue
+    from saebench_canon.kernels.seeds import generator
+    from saebench_canon.metrics.meta_fits import live_rows
+
+    check_rule("composition", atoms, least, gain)
+    rule = Rule(atoms, least, gain)
+    below, above = live_rows(small, small_codes), live_rows(large, large_codes)
+    marks: tuple[Mark, ...] = ()
+    if small_codes is None or large_codes is None:
+        marks = (Mark("note", "no activations: every latent counts as live"),)
+    if len(below) == 0 or len(above) == 0:
+        reason = f"no latent of the {'smaller' if len(below) == 0 else 'larger'} SAE is live"
+        return Measurement({s.name: Undefined(reason) for s in composition.scores}, marks=marks)
+
+    draws = [generator(seed, "composition", name) for name in ("parent", "covariance", "planted")]
+    own = sums_among(above.rows, below.rows, rule, draws[0])
+    drawn = nulls.covariance_matched(above.rows, draws[1], count=min(len(above), PLANTED))
+    chance = pursue(drawn.float(), below.rows, count=rule.atoms)
+    share, parent = (float(each.double().mean()) for each in (own.composed, own.null))
+    random = float(rule.holds(chance).double().mean())
+    null = max(parent, random)
+    recall: float | Undefined = Undefined(f"fewer than {FEWEST} small latents are live")
+    if len(below) >= FEWEST:
+        planted = planted_sums(below.rows, PLANTED, draws[2]).float()
+        found = pursue(planted, below.rows, count=rule.atoms)
+        recall = float(rule.holds(found).double().mean())
+
+    def explained(rows: Tensor, found: Pursuit) -> float | Undefined:
+        value = variance_explained(rows, found)
+        return or_undefined(value, "the larger SAE's rows do not vary")
+
+    scores: dict[str, float | Value | Undefined] = {
+        "composed_share": share,
+        "composed_null": null,
+        "composed_null_parent": parent,
+        "composed_null_covariance": random,
+        "composed_excess": or_undefined(excess(share, null), "chance makes sums of all rows"),
+        "planted_recall": recall,
+        "explained_variance": explained(above.rows, own.found),
+        "null_covariance": explained(drawn, chance),
+    }
+    rows, places = torch.nonzero(own.found.atoms >= 0, as_tuple=True)
+    table = pd.DataFrame({
+        "latent": above.latents[rows].numpy(),
+        "atom": below.latents[own.found.atoms[rows, places]].numpy(),
+        "weight": own.found.weights[rows, places].double().numpy(),
+        "explained": own.found.explained[rows, places].double().numpy(),
+        "composed": own.composed[rows].numpy(),
+    })  # fmt: skip
+    table = table.sort_values("latent", kind="stable", ignore_index=True)
+    return Measurement(scores, {"latents": table}, marks)
+
+
+def check_rule(metric: str, atoms: int, least: float, gain: float) -> None:
+    """Refuse settings by which nothing could be told to be a sum."""
+    if atoms < 2:
+        raise CanonError(f"{metric}: atoms = {atoms} is not 2 or more")
+    for name, value in (("least", least), ("gain", gain)):
+        if not 0 < value <= 1:
+            raise CanonError(f"{metric}: {name} = {value} is not a share of a row above 0")
+
+
+def or_undefined(value: float, reason: str) -> float | Undefined:
+    """The number, or the reason where there is none."""
+    return value if math.isfinite(value) else Undefined(reason)
