@@ -41,15 +41,24 @@ class Text:
         return Context(
             before=self._read(ids[first:place]),
             token=token_text(self.tokenizer, ids[place]),
-            after=self._read(ids[place + 1 : place + 1 + AROUND]),
+            after=self._after(ids[place : place + 1 + AROUND]),
             code=code,
             document=self.tokens.names[doc] if self.tokens.names else f"document {doc}",
         )
 
+    def _after(self, ids: list[int]) -> str:
+        """What follows the first token, with the space before it that some tokenizers drop."""
+        own, whole = self._decoded(ids[:1]), self._decoded(ids)
+        if LOST in own or not whole.startswith(own):
+            return self._read(ids[1:])
+        return whole[len(own) :].strip(LOST)
+
     def _read(self, ids: list[int]) -> str:
         """Tokens as text, without the letters that the cut went through."""
-        text = str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)) if ids else ""
-        return text.strip(LOST)
+        return self._decoded(ids).strip(LOST)
+
+    def _decoded(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)) if ids else ""
 
 
 def alike(one: Context, other: Context) -> bool:

@@ -74,8 +74,9 @@ class Observed:
         """The tokens with the largest shares of a latent's summed codes; of several, the mean."""
         if self.codes is None or self.text is None:
             return ()
-        size = int(self.text.ids.max()) + 1
-        share = torch.zeros(size, dtype=torch.float64)
+        base = torch.bincount(self.text.ids).double() / len(self.text.ids)
+        size = len(base)
+        share = torch.zeros_like(base)
         for latent, weight in weights.items():
             tokens, values = self.active(latent)
             if len(tokens):
@@ -84,9 +85,9 @@ class Observed:
         share /= share.sum().clamp(min=torch.finfo(torch.float64).tiny)
         order = torch.sort(share, descending=True, stable=True).indices[:TOKENS]
         return tuple(
-            Token(token_text(self.text.tokenizer, int(token)), float(share[token]))
-            for token in order
-            if share[token] > 0
+            Token(token_text(self.text.tokenizer, int(at)), float(share[at]), float(base[at]))
+            for at in order
+            if share[at] > 0
         )
 
     def contexts(self, weights: Weights) -> tuple[Context, ...]:

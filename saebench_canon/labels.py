@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -13,15 +14,25 @@ if TYPE_CHECKING:
 
 Kind = Literal["latent", "meta-latent"]
 WORDS = 4  # tokens in a label, at most
-LEAST = 0.25  # of the first token's share: what another token needs to stand in the label
+LEAST = 0.25  # of the first token's surplus: what another needs to stand in the label
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token and the share of the latent's summed codes that falls on it."""
+    """A token, the share of the latent's summed codes that falls on it, and its share of the text.
+
+    `surplus` is what it adds to the divergence of the former shares from the latter: common words
+    that stand out no more than in any text have little.
+    """
 
     text: str
     share: float
+    base: float
+
+    @property
+    def surplus(self) -> float:
+        """`share · log(share / base)`, in nats; 0 for what is rarer than in the text."""
+        return self.share * math.log(max(self.share / self.base, 1.0))
 
 
 @dataclass(frozen=True)
@@ -70,17 +81,17 @@ class Evidence:
 
 
 def token_list(evidence: Evidence) -> str | None:
-    """The built-in label: the tokens with most of the codes, or else the promoted ones."""
-    shares: dict[str, float] = {}
+    """The built-in label: tokens with most of the codes that stand out, or else promoted ones."""
+    surplus: dict[str, float] = {}
     for token in evidence.tokens:
         name = named(token.text)
-        shares[name] = shares.get(name, 0.0) + token.share
-    heaviest = sorted(shares, key=lambda name: -shares[name])[:WORDS]
-    kept = [name for name in heaviest if shares[name] >= LEAST * shares[heaviest[0]]]
-    if not kept:
-        names = dict.fromkeys(named(each.text) for each in evidence.promoted)
-        kept = [f"→ {name}" if not at else name for at, name in enumerate([*names][:WORDS])]
-    return " · ".join(kept) or None
+        surplus[name] = surplus.get(name, 0.0) + token.surplus
+    names = sorted(surplus, key=lambda name: -surplus[name])[:WORDS]
+    names = [name for name in names if surplus[name] >= LEAST * surplus[names[0]]]
+    if names:
+        return " · ".join(names)
+    promoted = [*dict.fromkeys(named(each.text) for each in evidence.promoted)]
+    return f"→ {' · '.join(promoted[:WORDS])}" if promoted else None
 
 
 def label_of(evidence: Evidence, registry: Registry) -> str | None:

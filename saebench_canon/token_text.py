@@ -20,6 +20,8 @@ def token_text(tokenizer: Any, token: int) -> str:
         return f" {text}"
     if LOST not in text:
         return text
+    if piece.startswith("<0x"):
+        return str(piece)
     bytes_of = _letters_of_bytes()
     if all(letter in bytes_of for letter in piece):
         return f"<{' '.join(f'{bytes_of[letter]:02X}' for letter in piece)}>"
