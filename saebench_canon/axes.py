@@ -68,11 +68,16 @@ def fill(template: str, axes: Axes, *, key: str, where: str) -> str:
         raise CanonError(f"'{key}' cannot be filled in: {error}", where=where) from None
 
 
-def condition(text: AxisValue, *, where: str) -> Condition:
-    """The test that a `where` value stands for: `"<= 3072"`, `"!= relu"`, or a plain value."""
+def condition(text: AxisValue | list[AxisValue], *, where: str) -> Condition:
+    """The test that a `where` value stands for: `"<= 3072"`, `"!= relu"`, a value, or a list."""
+    if isinstance(text, list) and text and not any(isinstance(each, list) for each in text):
+        any_of = [condition(each, where=where) for each in text]
+        return lambda value: any(keeps(value) for keeps in any_of)
     if isinstance(text, list | dict):
-        raise CanonError(f"{text!r} is no condition", where=where,
-                         hint="It is a value, or a bound such as '<= 3072'.")  # fmt: skip
+        raise CanonError(
+            f"{text!r} is no condition", where=where,
+            hint="It is a value, a list of them, or a bound such as '<= 3072'.",
+        )  # fmt: skip
     if not isinstance(text, str):
         return lambda value: value == text
     match = re.fullmatch(r"\s*(==|!=|<=|>=|<|>)\s*(.+?)\s*", text)

@@ -54,7 +54,8 @@ def test_all_pairs_are_every_two() -> None:
     ("text", "value", "kept"),
     [("<= 3072", 3072, True), ("< 3072", 3072, False), ("!= relu", "topk", True),
      ("== relu", "topk", False), ("relu", "relu", True), (8, 8, True), (8, 16, False),
-     (">= 1_000", 1024, True), ("== 8", 8, True)],
+     (">= 1_000", 1024, True), ("== 8", 8, True), ([8, 16], 16, True), ([8, 16], 12, False),
+     (["relu", "< 3"], 2, True)],
 )  # fmt: skip
 def test_conditions(text: object, value: object, kept: bool) -> None:
     assert condition(text, where="here")(value) is kept  # type: ignore[arg-type]

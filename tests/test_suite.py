@@ -178,7 +178,7 @@ def test_set_replaces_values(suite: Path, registry: Registry) -> None:
             'over = "all-pairs:seed"\nwhere.width = "=> 24"',
             "no condition",
         ),
-        ('over = "all-pairs:seed"', 'over = "all-pairs:seed"\nwhere.width = [24]', "no condition"),
+        ('over = "all-pairs:seed"', 'over = "all-pairs:seed"\nwhere.width = []', "no condition"),
         ("seed = [0, 1] }", 'seed = [0, 1] }\nexclude = [{ width = "24" }]', "does not have"),
         ("seed = [0, 1] }", "seed = [0, 1] }\nexclude = [{ seed = 0 }, { seed = 1 }]", "no SAE"),
         ("[suite]", "[suite", "not valid TOML"),

@@ -42,7 +42,10 @@ def suite_schema(registry: Registry) -> Schema:
     }
     sae["exclude"] = _list({"type": "object", "additionalProperties": VALUE})
     metric["name"] = {"enum": list(registry.metrics)}
-    metric["where"] = {"type": "object", "additionalProperties": VALUE}
+    metric["where"] = {
+        "type": "object",
+        "additionalProperties": {"anyOf": [VALUE, {**_list(VALUE), "minItems": 1}]},
+    }
     metric["seeds"] |= {"minItems": 1, "uniqueItems": True}
     tables["metric"]["allOf"] = [_settings_of(each) for each in registry.metrics.values()]
     tables["reference"]["properties"]["values"] = {
