@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -90,22 +89,22 @@ def _title(card: Card) -> str:
 def _parts(card: Card, width: int) -> Iterator[str]:
     lines = [first_columns(visible(card.label or NO_LABEL), width)]
     if card.firing is not None:
-        lines.append(_wrapped(_fires(card.firing), "", width))
+        lines.append(_wrapped(_fires(card.firing), width))
     yield "\n".join(lines)
-    listed = [
-        _listed("tokens", [(quoted(each.text), each.share) for each in card.evidence.tokens], 2),
-        _listed("promotes", [(quoted(each.text), each.z) for each in card.evidence.promoted], 1),
-    ]
-    if any(listed):
-        yield "\n".join(_wrapped(each, " " * 10, width) for each in listed if each)
-    if card.evidence.contexts:
+    told = card.evidence
+    fired = [(quoted(each.text), number(each.share, 2)) for each in told.tokens]
+    promoted = [(quoted(each.text), number(each.z, 1)) for each in told.promoted]
+    if listed := [(name, of) for name, of in (("tokens", fired), ("promotes", promoted)) if of]:
+        yield "\n".join(_wrapped(_joined(of), width, f"{name:<10}") for name, of in listed)
+    if told.contexts:
+        digits = 2 if told.contexts[0].code >= 1 else 4
         head = f"{'code':>6}  top contexts in {card.source}"
-        lines = [_context(each, width) for each in card.evidence.contexts]
+        lines = [_context(each, digits, width) for each in told.contexts]
         yield "\n".join([first_columns(head, width), *lines])
     for section in card.sections:
         yield "\n".join(_section(section, width))
     if card.notes:
-        yield "\n".join(_wrapped(note, "", width) for note in card.notes)
+        yield "\n".join(_wrapped(note, width) for note in card.notes)
 
 
 def _fires(firing: Firing) -> str:
@@ -117,14 +116,13 @@ def _fires(firing: Firing) -> str:
     )
 
 
-def _listed(title: str, tokens: Sequence[tuple[str, float]], digits: int) -> str:
-    if not tokens:
-        return ""
-    pairs = (f"{token} {number(value, digits)}".replace(" ", JOINED) for token, value in tokens)
-    return f"{title:<10}{f'{JOINED}· '.join(pairs)}"
+def _joined(tokens: Sequence[tuple[str, str]]) -> str:
+    """Tokens with their numbers; a line breaks only after a dot."""
+    pairs = (f"{token} {value}".replace(" ", JOINED) for token, value in tokens)
+    return f"{JOINED}· ".join(pairs)
 
 
-def _context(context: Context, width: int) -> str:
+def _context(context: Context, digits: int, width: int) -> str:
     """One line, the token in the middle; a space before it stands before its mark."""
     token = context.token
     lead = " " if token.startswith(" ") and token.strip() else ""
@@ -132,7 +130,7 @@ def _context(context: Context, width: int) -> str:
     middle = (width - 8) // 2 - 4
     left = last_columns(visible(context.before) + lead, middle)
     place = " " * (middle - columns(left))
-    line = f"{number(context.code, 2):>6}  {place}{left}«{visible(inner)}»"
+    line = f"{number(context.code, digits):>6}  {place}{left}«{visible(inner)}»"
     return (line + first_columns(visible(context.after), width - columns(line))).rstrip()
 
 
@@ -141,7 +139,7 @@ def _section(section: Section, width: int) -> Iterator[str]:
     kind = "meta-latent" if section.kind == "meta_latents" else "latent"
     stages = any(each.explained is not None for each in section.items)
     so_far = "explained  " if stages else ""
-    yield _wrapped(section.title, "", width)
+    yield _wrapped(section.title, width)
     if section.items:
         yield f"{measure:>6}  {kind:>{len(kind)}}  {so_far}label"
     for each in section.items:
@@ -152,11 +150,29 @@ def _section(section: Section, width: int) -> Iterator[str]:
     if section.more:
         yield f"{'':>6}  … and {section.more:,} lighter"
     for sentence in section.said:
-        yield _wrapped(sentence, "", width)
+        yield _wrapped(sentence, width)
 
 
-def _wrapped(sentence: str, indent: str, width: int) -> str:
-    lines = textwrap.wrap(
-        sentence, width, subsequent_indent=indent, break_long_words=True, break_on_hyphens=False
-    )
+def _wrapped(sentence: str, width: int, head: str = "") -> str:
+    """The words after the head on lines that fit, which begin below the first word."""
+    indent = " " * columns(head)
+    lines, first = [head], True
+    for word in sentence.strip().split(" "):
+        for piece in _pieces(word, width - len(indent)):
+            if not first and columns(lines[-1]) + 1 + columns(piece) > width:
+                lines.append(indent)
+                first = True
+            lines[-1] += piece if first else f" {piece}"
+            first = False
     return "\n".join(lines).replace(JOINED, " ")
+
+
+def _pieces(word: str, room: int) -> Iterator[str]:
+    """A word too long for a line in parts that fit."""
+    part = ""
+    for letter in word:
+        if columns(part + letter) > room:
+            yield part
+            part = ""
+        part += letter
+    yield part
