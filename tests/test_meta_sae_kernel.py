@@ -25,7 +25,7 @@ from saebench_canon.kernels.meta_sae import (
 )  # fmt: skip
 from saebench_canon.kernels.nulls import isotropic
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.kernels.sparse_steps import Gradients, dense_gradients, least_selected
+from saebench_canon.kernels.sparse_steps import Gradients, dense_codes, dense_gradients
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -59,9 +59,9 @@ class ByHand(torch.autograd.Function):
         if path == "sparse":
             found = gradients(x, enc, dec, b, select(z, k, [0.0] * B))
         else:
-            found = dense_gradients(centred, enc, dec, z, least_selected(z, k, [0.0] * B))
+            found = dense_gradients(centred, enc, dec, dense_codes(z, k, [0.0] * B)[0])
         ctx.found = found
-        return found.error.pow(2).sum() / x.shape[1]
+        return found.rebuilt.pow(2).sum() * x.shape[1] / 4
 
     @staticmethod
     def backward(ctx: Any, *back: Tensor) -> Any:
@@ -93,7 +93,7 @@ def test_the_aux_losss_gradients_agree_with_autograd(aux_k: int) -> None:
     B, n, M, d = 2, 7, 6, 4
     how = Training(width=M, k=2, steps=1, batch=n, lr=0.1, aux_k=aux_k)
     enc, dec, b = random(B, M, d), random(B, M, d, seed=4), random(B, d, seed=5)
-    x, error = random(B, n, d, seed=1), random(B * n, d, seed=2)
+    x, error = random(B, n, d, seed=1), random(B, n, d, seed=2)
     dead = torch.tensor([1, 0, 1, 1, 0, 0] + [0] * 6, dtype=torch.bool)
     leaves = [each.clone().requires_grad_() for each in (enc, dec, b)]
     z = torch.bmm(x - leaves[2][:, None], leaves[0].transpose(1, 2))
@@ -101,12 +101,13 @@ def test_the_aux_losss_gradients_agree_with_autograd(aux_k: int) -> None:
     if aux_k < 3:
         codes = codes * (codes >= codes.detach().topk(aux_k, dim=1).values[:, -1:])
     revived = codes @ leaves[1][0, dead[:M]]
-    (how.aux_weight * ((revived + error[:n]) ** 2).sum() / n).backward()
+    (how.aux_weight * ((revived + error[0]) ** 2).sum() / n).backward()
     found = Gradients(
-        *(torch.zeros(B * M, d, dtype=x.dtype) for _ in range(2)),
+        torch.zeros(B * M, d, dtype=x.dtype),
+        torch.zeros(B * M, d, dtype=x.dtype),
         torch.zeros(B, d, dtype=x.dtype),
-        error,
-        dead,
+        error * (2 / n),
+        ~dead,
     )
     centred = x - b[:, None]
     kernel._revive(centred, z.detach(), enc.view(-1, d), dec.view(-1, d), dead, found, how)
@@ -145,7 +146,10 @@ def test_a_sort_on_another_device_selects_the_same(
     entry, values, least = sparse_steps._select_by_topk(z.view(2, -1), k * n)
     assert torch.equal(values, here.values)
     assert torch.equal(entry // M, here.row)
-    assert least == here.least == least_selected(z, k, [0.1, 0.0])
+    codes, low = dense_codes(z, k, [0.1, 0.0])
+    assert least == here.least == low
+    assert torch.equal(codes.view(2 * n, M)[here.row, here.latent % M], here.values)
+    assert int((codes > 0).sum()) == len(here.values)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -27,7 +27,7 @@ class Adam:
     def step(self, gradients: Sequence[Tensor], lr: float) -> None:
         """Move the parameters against their gradients."""
         self._steps += 1
-        torch.ops.aten._fused_adam_(
+        torch._fused_adam_(
             self._parameters,
             list(gradients),
             self._first,

@@ -18,14 +18,15 @@ from saebench_canon.kernels.adam import Adam
 from saebench_canon.kernels.sparse_steps import (
     Gradients,
     Selected,
+    dense_codes,
     dense_gradients,
-    least_selected,
+    gradients,
     select,
     sparse_gradients,
 )
 from saebench_canon.progress import track
 
-EASE = 0.9  # candidates for selection lie above this part of the last step's threshold
+EASE = 0.96  # candidates for selection lie above this part of the last step's threshold
 __all__ = [
     "MetaSAE",
     "Selected",
@@ -36,7 +37,7 @@ __all__ = [
     "train",
 ]
 
-DENSE = 10  # latents for each code of a row up to which dense products are faster
+DENSE = 8  # latents for each code of a row up to which dense products are faster
 THRESHOLD_BATCHES = 50  # over which the inference threshold is averaged
 CURVE_POINTS = 50  # steps whose loss is kept
 
@@ -124,9 +125,11 @@ def train(rows: Tensor, how: Training, generator: torch.Generator, *, what: str)
     W_dec, b_dec = W_enc.clone(), rows.new_zeros(B, d)
     adam = Adam((W_enc, W_dec, b_dec), how.betas)
     dense = rows.device.type != "cpu" or how.width <= DENSE * how.k
-    silent = torch.zeros(B * M, dtype=torch.int64, device=rows.device)
+    spoke = torch.zeros(B * M, dtype=torch.int64, device=rows.device)  # the last step it fired
+    oldest = 0
     least = [0.0] * B
     centred, z = rows.new_empty(B, size, d), rows.new_empty(B, size, M)
+    encoder, bias = W_enc.view(B, M, d).transpose(1, 2), b_dec[:, None]
     batches = _batches(n, size, generator)
     kept = _curve_steps(how.steps)
     losses: list[Tensor] = []
@@ -134,21 +137,24 @@ def train(rows: Tensor, how: Training, generator: torch.Generator, *, what: str)
         warnings.filterwarnings("ignore", message="Sparse")  # compressed rows call themselves beta
         for step in track(range(1, how.steps + 1), what, how.steps):
             chosen = next(batches)
-            torch.sub(rows if chosen is None else rows[:, chosen], b_dec[:, None], out=centred)
-            torch.bmm(centred, W_enc.view(B, M, d).transpose(1, 2), out=z)
+            torch.sub(rows if chosen is None else rows[:, chosen], bias, out=centred)
+            torch.bmm(centred, encoder, out=z)
             floors = [EASE * each for each in least]
             if dense:
-                least = least_selected(z, how.k, floors)
-                found = dense_gradients(centred, W_enc, W_dec, z, least)
+                codes, least = dense_codes(z, how.k, floors)
+                found = dense_gradients(centred, W_enc, W_dec, codes)
             else:
                 selected = select(z, how.k, floors)
                 least = selected.least
                 found = sparse_gradients(centred, W_enc, W_dec, selected)
             if step in kept:
-                losses.append(found.error.view(B, -1).pow(2).sum(dim=1) / size)
-            silent.add_(1).masked_fill_(found.fired, 0)
-            if step > how.dead_after and int(silent.max()) >= how.dead_after:
-                _revive(centred, z, W_enc, W_dec, silent >= how.dead_after, found, how)
+                losses.append(found.rebuilt.pow(2).sum(dim=(1, 2)) * (size / 4))
+            spoke.masked_fill_(found.fired, step)
+            if step > how.dead_after and step - oldest >= how.dead_after:
+                oldest = int(spoke.min())
+                if step - oldest >= how.dead_after:
+                    dead = spoke <= step - how.dead_after
+                    _revive(centred, z, W_enc, W_dec, dead, found, how)
             if how.unit_norm:
                 along = (found.W_dec * W_dec).sum(dim=1, keepdim=True)
                 found.W_dec.addcmul_(W_dec, along, value=-1)
@@ -158,16 +164,6 @@ def train(rows: Tensor, how: Training, generator: torch.Generator, *, what: str)
     parameters = W_enc.view(B, M, d), W_dec.view(B, M, d), b_dec
     threshold = _threshold(rows, *parameters[::2], how.k, size, generator)
     return MetaSAE(*parameters, threshold, torch.tensor(kept), torch.stack(losses).cpu())
-
-
-def gradients(
-    x: Tensor, W_enc: Tensor, W_dec: Tensor, b_dec: Tensor, selected: Selected
-) -> Gradients:
-    """Gradients of the mean over n rows of ‖w − ŵ‖², summed over the B dictionaries.
-
-    `x` [B, n, d], `W_enc`, `W_dec` [B·M, d], `b_dec` [B, d]; the selection is held constant.
-    """
-    return sparse_gradients(x - b_dec[:, None], W_enc, W_dec, selected)
 
 
 def _revive(
@@ -191,8 +187,8 @@ def _revive(
         if len(which) > how.aux_k:
             values, indices = codes.topk(how.aux_k, dim=1)
             codes = torch.zeros_like(codes).scatter_(1, indices, values)
-        slope = codes @ dec[at, which] + found.error.view(B, n, d)[at]
-        slope *= 2 * how.aux_weight / n
+        slope = codes @ dec[at, which] * (2 / n) + found.rebuilt[at]
+        slope *= how.aux_weight
         of_codes = torch.where(codes > 0, slope @ dec[at, which].T, 0)
         to_dec[at].index_add_(0, which, codes.T @ slope)
         to_enc[at].index_add_(0, which, of_codes.T @ centred[at])
@@ -233,7 +229,7 @@ def _threshold(
         chosen = next(batches)
         x = rows if chosen is None else rows[:, chosen]
         floors = [EASE * each for each in least[-1]] if least else [0.0] * B
-        least.append(least_selected(_pre_codes(x, W_enc, b_dec), k, floors))
+        least.append(select(_pre_codes(x, W_enc, b_dec), k, floors).least)
     return torch.tensor(least, dtype=rows.dtype, device=rows.device).mean(dim=0)
 
 
