@@ -17,7 +17,7 @@ from saebench_canon.memory import ITEM, sae_bytes, size
 from saebench_canon.plan import Plan
 from saebench_canon.plugins import Registry
 from saebench_canon.ref import Ref
-from saebench_canon.sizes import DataSize, SaeSize, sizes_of
+from saebench_canon.sizes import DataSize, SaeSize, cached_bytes, sizes_of
 from saebench_canon.specs import DataSpec, SaeSpec, TrainSpec
 
 HELD = 4  # SAEs with their codes and losses among the 12 things that a worker keeps in memory
@@ -110,6 +110,8 @@ class _Counted:
             self.work[STARTING] = Work(fixed=costs.START)
         for sae in (*case.subject, *case.peers):
             self._sae(sae, case.data)
+        for name in case.metric.opens:
+            self._named(case.settings.get(name))
         for wanted in wanted_by(case, self.registry):
             for spec in wanted.saes or (None,):
                 self._input(wanted.input, case.data, spec)
@@ -173,6 +175,14 @@ class _Counted:
             batch = settings.get("batch_size", 1024)
             self._peak(f"training {sae.name}", costs.training_bytes(known, batch))
             self._extracted(data)
+
+    def _named(self, text: str | None) -> None:
+        """Count the download of an SAE that a setting names."""
+        if text is None or not self._once("named", text):
+            return
+        ref = Ref.parse(text)
+        if not ref.local and cached_bytes(ref) == 0:
+            self._download(SaeSize(None, None, download=None), f"SAE {text}")
 
     def _download(self, found: SaeSize, what: str) -> None:
         self.downloads += 1

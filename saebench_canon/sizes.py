@@ -106,13 +106,13 @@ def _sae_size(sae: SaeSpec, d: int | None, width: int | None, k: float | None) -
     if not isinstance(sae.source, Ref) or sae.source.local:
         return size
     weights = None if size.entries is None else size.entries * ITEM["float32"]
-    there = _cached_bytes(sae.source)
+    there = cached_bytes(sae.source)
     if there and (weights is None or there >= WHOLE * weights):
         return size
     return SaeSize(d, width, l0, download=weights)
 
 
-def _cached_bytes(ref: Ref) -> int:
+def cached_bytes(ref: Ref) -> int:
     """How many bytes the hub's cache has of an SAE's files."""
     with suppress(CanonError):
         repository, folder = repository_of(ref)

@@ -99,9 +99,18 @@ class Workshop:
         """The SAE that a setting names; one that selects over batches has no threshold yet."""
         ref = Ref.parse(text)
         adapter = self.registry.adapter(ref.scheme)
-        opened: CanonicalSAE = self._hold(
-            f"named {self.identities.named(text)}", lambda: adapter.load(ref), where=None
-        )
+
+        def load() -> CanonicalSAE:
+            sae = adapter.load(ref)
+            reads = adapter.describe(ref).normalize
+            if reads != "none":
+                raise CanonError(
+                    f"'{text}' normalises what it reads ({reads}), and what a setting names reads"
+                    " rows as they are"
+                )
+            return sae
+
+        opened: CanonicalSAE = self._hold(f"named {self.identities.named(text)}", load, where=None)
         return opened
 
     def _load(self, spec: SaeSpec, data: DataSpec | None) -> CanonicalSAE:

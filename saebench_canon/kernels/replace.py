@@ -20,8 +20,8 @@ from saebench_canon.kernels.meta_sae import (
     MetaSAE,
     Training,
     gradients,
-    select,
 )
+from saebench_canon.kernels.sparse_steps import select
 from saebench_canon.progress import track
 
 BLOCK = 2**23  # codes or cosines held at once, 64 MiB in float64
