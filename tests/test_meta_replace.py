@@ -252,6 +252,31 @@ def test_a_trained_meta_sae_of_sums_is_found_in_the_small_rows() -> None:
         assert number(found, f"mse{name}") == pytest.approx((1 - variance) * spread, rel=1e-5)
 
 
+def test_narrower_peers_lend_their_rows() -> None:
+    small, large = planted()
+    halves, wide = (small[:20], small[20:]), isotropic(300, 64, generator(5, "wide")).float()
+    meta = as_meta(small, 2.5)
+    how: dict[str, Any] = {"meta": meta, "refit_steps": 5, "draws": 2}
+    joined = measure(small, large, **how)
+    alone = measure(halves[0], large, **how)
+    peers = tiny(halves[1]), tiny(wide)
+    dead = torch.ones(28)
+    dead[3] = 0
+    codes = tuple(Codes.from_dense(each.repeat(2, 1)) for each in (torch.ones(28), torch.ones(300)))
+    given = tiny(halves[0]), tiny(large), 0, None, None, None, peers
+    found = meta_replace.measure(*given, codes, **how)
+    assert values(found) == pytest.approx(values(joined), abs=1e-6)  # type: ignore[arg-type]
+    assert number(alone, "nearest_small") < number(found, "nearest_small") - 0.2
+    table = found.tables["nearest"]
+    assert table["small_width"].tolist() == [20] * 20 + [28] * 28
+    assert table["small_latent"].tolist() == [*range(20), *range(28)]
+    assert (found.tables["within"]["which"] == "small").sum() == 20
+    codes = (Codes.from_dense(dead.repeat(2, 1)), codes[1])
+    table = meta_replace.measure(*given, codes, **how).tables["nearest"]
+    assert table["small_latent"][23] != 3
+    assert table["cosine"].drop(23).tolist() == pytest.approx([1.0] * 47)
+
+
 def test_meta_latents_far_from_the_small_rows_are_told_so() -> None:
     small, large = planted()
     other = isotropic(48, 64, generator(7, "others")).float()

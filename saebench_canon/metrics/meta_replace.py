@@ -63,6 +63,8 @@ def meta_replace(
     small_codes: Codes | None = None,
     large_codes: Codes | None = None,
     keep: Keep | None = None,
+    peers: tuple[CanonicalSAE, ...] = (),
+    peers_codes: tuple[Codes, ...] | None = None,
     *,
     preset: str = "quarter",
     width: int | None = None,
@@ -79,6 +81,7 @@ def meta_replace(
     The meta-SAE of all live rows of the larger SAE, that of `meta_sae`'s decomposition where the
     settings agree, has its directions replaced by their nearest live rows of the smaller SAE.
     `preset` to `lr` say how it is trained; `meta` names a published one to take in its place.
+    Peers that are narrower than the larger SAE lend their live rows to the smaller one.
     `refit_steps` are the steps of the encoder's training on the new directions, by default as many
     as the meta-SAE's own; `draws` is the number of random replacements and assignments.
     """
@@ -91,7 +94,10 @@ def meta_replace(
     from saebench_canon.metrics.meta_published import published
 
     names = [score.name for score in meta_replace.scores]
-    rows, others = live_rows(large, large_codes), live_rows(small, small_codes)
+    rows = live_rows(large, large_codes)
+    lent = peers_codes or (None,) * len(peers)
+    narrow = [each for each in zip(peers, lent, strict=True) if each[0].width < large.width]
+    others = parts.candidates([(small, small_codes), *narrow])
     if len(rows) == 0:
         return Measurement(parts.undefined(names, "no latent of the larger SAE is live"))
     if meta is not None and width not in (None, meta.width):

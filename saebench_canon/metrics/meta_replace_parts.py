@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -25,11 +25,46 @@ from saebench_canon.kernels.replace import (
     turned,
 )
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.metrics.meta_fits import Rows
+from saebench_canon.metrics.meta_fits import Rows, live_rows
+from saebench_canon.sae import CanonicalSAE
 from saebench_canon.scores import Undefined, Value
 
 Number = float | Value | Undefined
 FLAT = "the decoder rows do not vary"
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Live rows [m0, d] of smaller SAEs, their latents' numbers and those SAEs' widths, both [m0].
+
+    The first `own` are of the pair's smaller SAE; those of others follow.
+    """
+
+    rows: Tensor
+    latents: Tensor
+    widths: Tensor
+    own: int
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+
+def candidates(saes: Sequence[tuple[CanonicalSAE, Codes | None]]) -> Candidates:
+    """The live rows of the smaller SAE and of those after it, by their width."""
+    first, *more = saes
+    ordered = [first, *sorted(more, key=lambda each: each[0].width)]
+    live = [live_rows(sae, codes) for sae, codes in ordered]
+    return Candidates(
+        torch.cat([each.rows for each in live]),
+        torch.cat([each.latents for each in live]),
+        torch.cat(
+            [
+                torch.full((len(each),), sae.width)
+                for each, (sae, _) in zip(live, ordered, strict=True)
+            ]
+        ),
+        len(live[0]),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +83,9 @@ def undefined(names: Iterable[str], reason: str) -> dict[str, Number]:
 
 
 def compare(
-    model: MetaSAE, rows: Rows, others: Rows, how: Training, seed: int, steps: int, draws: int
+    model: MetaSAE, rows: Rows, others: Candidates, how: Training, seed: int, steps: int, draws: int
 ) -> Compared:
-    """The meta-SAE of the large SAE's live rows beside the small SAE's live rows.
+    """The meta-SAE of the large SAE's live rows beside live rows of smaller ones.
 
     Meta-latents that are active on no row are left out.
     """
@@ -75,6 +110,7 @@ def compare(
     table = {
         "meta_latent": torch.arange(len(alive)),
         "small_latent": others.latents[nearest] if len(others) else nearest,
+        "small_width": others.widths[nearest] if len(others) else nearest,
         "cosine": cosine,
         "alive": alive,
     }
@@ -173,12 +209,12 @@ def _edges(codes: Codes, nearest: Tensor, count: int) -> Tensor:
     return torch.stack([places // count, places % count], dim=1)
 
 
-def _within(directions: Tensor, which: Tensor, rows: Rows, others: Rows) -> pd.DataFrame:
+def _within(directions: Tensor, which: Tensor, rows: Rows, others: Candidates) -> pd.DataFrame:
     """Each live latent's best cosine with another of its own dictionary; nan where it is alone."""
     parts = []
     for name, table, latents in (
         ("meta", directions, which),
-        ("small", others.rows, others.latents),
+        ("small", others.rows[: others.own], others.latents[: others.own]),
         ("large", rows.rows, rows.latents),
     ):
         best = torch.full((len(table),), torch.nan, dtype=torch.float64)
