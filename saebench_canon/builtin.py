@@ -55,7 +55,8 @@ def canon_metrics() -> Iterable[Metric]:
     from saebench_canon.metrics.stitching_loss import stitching_loss
 
     return [
-        fidelity, stitching, stitching_loss, meta_sae, meta_replace, meta_ladder, seed_matching
+        fidelity, stitching, stitching_loss, meta_sae, composition, meta_replace, meta_ladder,
+        seed_matching,
     ]  # fmt: skip
 
 

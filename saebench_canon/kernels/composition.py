@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,16 +23,31 @@ ALL = 1 - 1e-9  # a null from which no share can stand out
 
 @dataclass(frozen=True)
 class Rule:
-    """A row is a sum iff `atoms` explain `least` of it, and `gain` more than the first alone."""
+    """A row is a sum iff up to `atoms` explain `least` of it, and `gain` more than one of them.
+
+    Where chance would make sums of more than the share `chance` of rows, `least` is raised until
+    it does so no more (ours).
+    """
 
     atoms: int = 4
     least: float = 0.6
     gain: float = 0.2
+    chance: float = 0.05
 
-    def holds(self, found: Pursuit) -> Tensor:
-        """Which of the b rows are sums, [b] bool; shares that differ by rounding are equal."""
-        first, last = found.explained[:, 0].double(), found.explained[:, -1].double()
+    def holds(self, explained: Tensor) -> Tensor:
+        """Which rows are sums, [b] bool, by the shares that 1, 2 … atoms explain, [b, atoms]."""
+        first, last = explained[:, 0].double(), explained[:, -1].double()
         return (last > self.least - ROUNDING) & (last - first > self.gain - ROUNDING)
+
+    def raised(self, nulls: Iterable[Tensor]) -> Rule:
+        """The rule by which no more than `chance` of any null's rows [n, atoms] are sums."""
+        least = self.least
+        for null in nulls:
+            sums = null[self.holds(null), -1].double().sort(descending=True).values
+            allowed = math.floor(self.chance * len(null) + ROUNDING)
+            if len(sums) > allowed:
+                least = max(least, float(sums[allowed]) + 2 * ROUNDING)
+        return replace(self, least=least)
 
 
 def parent_null(rows: Tensor, atoms: Tensor, found: Pursuit, generator: torch.Generator) -> Tensor:
@@ -121,17 +137,10 @@ def variance_explained(rows: Tensor, found: Pursuit) -> float:
     return math.nan if spread <= SAME * len(rows) else 1 - left / spread
 
 
-@dataclass(frozen=True, eq=False)
-class Sums:
-    """What pursuit found of rows among atoms, and which of them and of their null are sums."""
-
-    found: Pursuit
-    composed: Tensor  # [b] bool
-    null: Tensor  # [b] bool
-
-
-def sums_among(rows: Tensor, atoms: Tensor, rule: Rule, generator: torch.Generator) -> Sums:
-    """Which rows [b, d] are sums of the atoms [a, d], beside their parent null."""
-    found = pursue(unit(rows), atoms, count=rule.atoms)
-    chance = pursue(parent_null(rows, atoms, found, generator), atoms, count=rule.atoms)
-    return Sums(found, rule.holds(found), rule.holds(chance))
+def explained_beside_null(
+    rows: Tensor, atoms: Tensor, count: int, generator: torch.Generator
+) -> tuple[Pursuit, Pursuit]:
+    """What up to `count` atoms [a, d] explain of the rows [b, d], and of their parent null."""
+    found = pursue(unit(rows).to(rows.dtype), atoms, count=count)
+    null = parent_null(rows, atoms, found, generator).to(rows.dtype)
+    return found, pursue(null, atoms, count=count)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from saebench_canon.kernels.codes import Codes
+    from saebench_canon.kernels.composition import Rule
     from saebench_canon.kernels.nnomp import Pursuit
     from saebench_canon.sae import CanonicalSAE
 
@@ -40,6 +41,7 @@ FEWEST = 3  # small rows that sums can be planted of
             better="lower",
             help="(composed_share − composed_null) / (1 − composed_null).",
         ),
+        Score("composed_least", help="Share of a sum that had to be explained; raised by chance."),
         Score(
             "planted_recall",
             better="higher",
@@ -64,11 +66,13 @@ def composition(
     atoms: int = 4,
     least: float = 0.6,
     gain: float = 0.2,
+    chance: float = 0.05,
 ) -> Measurement:
     """Whether a larger SAE's latents are sums of a smaller one's.
 
     Each live large decoder row is fitted by at most `atoms` live small ones with weights ≥ 0. It
-    is a sum iff they explain at least `least` of it, and by `gain` more than the best one alone.
+    is a sum iff they explain at least `least` of it, and by `gain` more than the best one alone;
+    `least` is raised where more than `chance` of a null's rows would be sums.
     """
     import pandas as pd
     import torch
@@ -77,16 +81,16 @@ def composition(
     from saebench_canon.kernels.composition import (
         Rule,
         excess,
+        explained_beside_null,
         planted_sums,
-        sums_among,
         variance_explained,
     )
     from saebench_canon.kernels.nnomp import pursue
     from saebench_canon.kernels.seeds import generator
     from saebench_canon.metrics.meta_fits import live_rows
 
-    check_rule("composition", atoms, least, gain)
-    rule = Rule(atoms, least, gain)
+    rule = Rule(atoms, least, gain, chance)
+    check_rule("composition", rule)
     below, above = live_rows(small, small_codes), live_rows(large, large_codes)
     marks: tuple[Mark, ...] = ()
     if small_codes is None or large_codes is None:
@@ -96,51 +100,57 @@ def composition(
         return Measurement({s.name: Undefined(reason) for s in composition.scores}, marks=marks)
 
     draws = [generator(seed, "composition", name) for name in ("parent", "covariance", "planted")]
-    own = sums_among(above.rows, below.rows, rule, draws[0])
+    own, parent = explained_beside_null(above.rows, below.rows, atoms, draws[0])
     drawn = nulls.covariance_matched(above.rows, draws[1], count=min(len(above), PLANTED))
-    chance = pursue(drawn.float(), below.rows, count=rule.atoms)
-    share, parent = (float(each.double().mean()) for each in (own.composed, own.null))
-    random = float(rule.holds(chance).double().mean())
-    null = max(parent, random)
+    random = pursue(drawn.float(), below.rows, count=atoms)
+    rule = rule.raised([parent.explained, random.explained])
+
+    def share(found: Pursuit) -> float:
+        return float(rule.holds(found.explained).double().mean())
+
+    null = max(share(parent), share(random))
     recall: float | Undefined = Undefined(f"fewer than {FEWEST} small latents are live")
     if len(below) >= FEWEST:
         planted = planted_sums(below.rows, PLANTED, draws[2]).float()
-        found = pursue(planted, below.rows, count=rule.atoms)
-        recall = float(rule.holds(found).double().mean())
+        recall = share(pursue(planted, below.rows, count=atoms))
 
     def explained(rows: Tensor, found: Pursuit) -> float | Undefined:
         value = variance_explained(rows, found)
         return or_undefined(value, "the larger SAE's rows do not vary")
 
     scores: dict[str, float | Value | Undefined] = {
-        "composed_share": share,
+        "composed_share": share(own),
         "composed_null": null,
-        "composed_null_parent": parent,
-        "composed_null_covariance": random,
-        "composed_excess": or_undefined(excess(share, null), "chance makes sums of all rows"),
+        "composed_null_parent": share(parent),
+        "composed_null_covariance": share(random),
+        "composed_excess": or_undefined(excess(share(own), null), "chance makes sums of all rows"),
+        "composed_least": rule.least,
         "planted_recall": recall,
-        "explained_variance": explained(above.rows, own.found),
-        "null_covariance": explained(drawn, chance),
+        "explained_variance": explained(above.rows, own),
+        "null_covariance": explained(drawn, random),
     }
-    rows, places = torch.nonzero(own.found.atoms >= 0, as_tuple=True)
+    rows, places = torch.nonzero(own.atoms >= 0, as_tuple=True)
     table = pd.DataFrame({
         "latent": above.latents[rows].numpy(),
-        "atom": below.latents[own.found.atoms[rows, places]].numpy(),
-        "weight": own.found.weights[rows, places].double().numpy(),
-        "explained": own.found.explained[rows, places].double().numpy(),
-        "composed": own.composed[rows].numpy(),
+        "atom": below.latents[own.atoms[rows, places]].numpy(),
+        "weight": own.weights[rows, places].double().numpy(),
+        "explained": own.explained[rows, places].double().numpy(),
+        "composed": rule.holds(own.explained)[rows].numpy(),
     })  # fmt: skip
     table = table.sort_values("latent", kind="stable", ignore_index=True)
     return Measurement(scores, {"latents": table}, marks)
 
 
-def check_rule(metric: str, atoms: int, least: float, gain: float) -> None:
+def check_rule(metric: str, rule: Rule) -> None:
     """Refuse settings by which nothing could be told to be a sum."""
-    if atoms < 2:
-        raise CanonError(f"{metric}: atoms = {atoms} is not 2 or more")
-    for name, value in (("least", least), ("gain", gain)):
-        if not 0 < value <= 1:
-            raise CanonError(f"{metric}: {name} = {value} is not a share of a row above 0")
+    if rule.atoms < 2:
+        raise CanonError(f"{metric}: atoms = {rule.atoms} is not 2 or more")
+    for name in ("least", "gain"):
+        if not 0 < getattr(rule, name) <= 1:
+            what = f"{metric}: {name} = {getattr(rule, name)}"
+            raise CanonError(f"{what} is not a share of a row above 0")
+    if not 0 <= rule.chance <= 1:
+        raise CanonError(f"{metric}: chance = {rule.chance} is not a share of rows")
 
 
 def or_undefined(value: float, reason: str) -> float | Undefined:

@@ -1,0 +1,273 @@
+"""What meta-SAEs of a decoder and of its nulls explain, and which rows kept out are their sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from saebench_canon.kernels import nulls
+from saebench_canon.kernels.composition import (
+    Rule,
+    excess,
+    explained_beside_null,
+    one_parent,
+    planted_sums,
+)
+from saebench_canon.kernels.cosine import max_cosine
+from saebench_canon.kernels.meta_sae import MetaSAE, Training, explained_variance
+from saebench_canon.kernels.seeds import generator
+from saebench_canon.metrics.composition import or_undefined
+from saebench_canon.metrics.meta_fits import fit
+from saebench_canon.metrics.meta_presets import told
+from saebench_canon.scores import Undefined, Value
+
+Memo = Callable[[Mapping[str, Any], Callable[[], dict[str, float]]], dict[str, float]]
+
+PLANTED = 4  # of so many rows one is a planted sum
+SHARED = 16  # rows for each of the few directions that sums are planted of, and for each parent
+FEWEST = 4  # of those directions, at least
+
+OWN, COVARIANCE, CLUSTERS = "rows", "null_covariance", "null_clusters"
+PARENT, SUMS = "null_parent", "planted"
+NULLS = (PARENT, COVARIANCE, CLUSTERS)
+
+
+@dataclass(frozen=True)
+class Study:
+    """The scores of all runs, and how training went (meta_seed, of, step, loss)."""
+
+    scores: dict[str, Value | Undefined | float]
+    convergence: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which of m rows a run trains on, and which it keeps out, in their order."""
+
+    kept: Tensor
+    held: Tensor
+
+    @classmethod
+    def of(cls, m: int, holdout: float, seed: int, run: int) -> Split:
+        """The split of one meta-seed."""
+        order = torch.randperm(m, generator=generator(seed, "meta_sae", run, "holdout"))
+        cut = round(holdout * m)
+        return cls(order[cut:].sort().values, order[:cut].sort().values)
+
+    def without(self, rows: Tensor, purge: float) -> Tensor:
+        """The rows to train on that are not near one kept out."""
+        cosine, _ = max_cosine(rows[self.kept], rows[self.held])
+        return self.kept[cosine < purge]
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """What meta-latents explain of the rows kept out, [b, atoms] of each world, in one run."""
+
+    explained: Mapping[str, Tensor]
+    purged: float
+
+
+def study(
+    rows: Tensor,
+    how: Training,
+    holdout: float,
+    meta_seeds: int,
+    seed: int,
+    rule: Rule | None,
+    purge: float,
+    memo: Memo | None,
+) -> Study:
+    """Train on the rows [m, d] and on their nulls alike, once for each meta-seed."""
+    m, d = rows.shape
+    runs: list[dict[str, float]] = []
+    tests: list[Tested | str] = []
+    curves: list[pd.DataFrame] = []
+    for run in range(meta_seeds):
+        split = Split.of(m, holdout, seed, run)
+        null = nulls.covariance_matched(rows, generator(seed, "meta_sae", run, "covariance"))
+        tables = {OWN: rows, COVARIANCE: null.float()}
+        models = _fits({name: each[split.kept] for name, each in tables.items()}, how, seed, run)
+        own, chance = (_explained(models[name], tables[name], split, how.k) for name in tables)
+        found = own | {f"null {name}": value for name, value in chance.items()}
+        found["above_null"] = own["explained_variance"] - chance["explained_variance"]
+        runs.append(found)
+        curves.extend(_curve(model, run, name) for name, model in models.items())
+        if rule is not None and len(split.held):
+            tests.append(_test(tables, split, how, seed, run, rule, purge))
+
+    def isotropic() -> dict[str, float]:
+        explained = {}
+        for run in range(meta_seeds):
+            split = Split.of(m, holdout, seed, run)
+            null = nulls.isotropic(m, d, generator(seed, "meta_sae", run, "isotropic")).float()
+            model = _fits({"isotropic": null[split.kept]}, how, seed, run)["isotropic"]
+            explained[str(run)] = _explained(model, null, split, how.k)["explained_variance"]
+        return explained
+
+    key = {"name": "meta_sae isotropic", "version": 2, "m": m, "d": d, "seed": seed}
+    key |= {"training": told(how), "holdout": holdout, "meta_seeds": meta_seeds}
+    random = isotropic() if memo is None else memo(key, isotropic)
+    held = "no row is held out" if round(holdout * m) == 0 else "the rows held out do not vary"
+    flat = "the decoder rows do not vary"
+
+    def mean(name: str, reason: str = flat) -> Value | Undefined:
+        return over_runs([run[name] for run in runs], reason)
+
+    scores: dict[str, Value | Undefined | float] = {
+        "explained_variance": mean("explained_variance"),
+        "explained_variance_uncentred": mean("explained_variance_uncentred"),
+        "mse": mean("mse"),
+        "heldout_explained_variance": mean("heldout_explained_variance", held),
+        "heldout_null": mean("null heldout_explained_variance", held),
+        "null_isotropic": over_runs(list(random.values()), "the random rows do not vary"),
+        "null_covariance": mean("null explained_variance"),
+        "above_null": mean("above_null"),
+        "meta_l0": mean("meta_l0"),
+        "meta_dead_share": mean("meta_dead_share"),
+        **_composition(tests, rule, held),
+    }
+    return Study(scores, pd.concat(curves, ignore_index=True))
+
+
+def _fits(tables: Mapping[str, Tensor], how: Training, seed: int, run: int) -> dict[str, MetaSAE]:
+    title = "rows and their nulls" if len(tables) > 1 else "random rows"
+    fits = fit(list(tables.values()), how, seed, run, "training", what=title)
+    return dict(zip(tables, fits, strict=True))
+
+
+def _explained(model: MetaSAE, rows: Tensor, split: Split, k: int) -> dict[str, float]:
+    """What the meta-SAE makes of the rows that it was trained on and of those kept out."""
+    seen, unseen = rows[None, split.kept], rows[None, split.held]
+    codes = model.encode(seen)
+    rebuilt = model.decode(codes)
+    heldout = math.nan
+    if len(split.held):
+        guessed = model.decode(model.encode_largest(unseen, k))
+        (heldout,) = explained_variance(unseen, guessed, centred=True)
+    active = codes[0] > 0
+    return {
+        "explained_variance": explained_variance(seen, rebuilt, centred=True)[0],
+        "explained_variance_uncentred": explained_variance(seen, rebuilt, centred=False)[0],
+        "mse": float((seen.double() - rebuilt.double()).square().mean()),
+        "heldout_explained_variance": heldout,
+        "meta_l0": float(active.sum()) / len(active),
+        "meta_dead_share": float((~active.any(dim=0)).double().mean()),
+    }
+
+
+def _test(
+    tables: Mapping[str, Tensor],
+    split: Split,
+    how: Training,
+    seed: int,
+    run: int,
+    rule: Rule,
+    purge: float,
+) -> Tested | str:
+    """Which rows kept out are sums of meta-latents, in the decoder and in its nulls; or why not.
+
+    Rows near one kept out are not trained on, lest it be recognised rather than composed; all are
+    then trained on as many rows as there are where most are left out.
+    """
+    rows = tables[OWN]
+    m = len(rows)
+
+    def draws(purpose: str) -> torch.Generator:
+        return generator(seed, "meta_sae", run, purpose)
+
+    few = max(FEWEST, m // SHARED)
+    shared = nulls.covariance_matched(rows, draws("shared directions"), count=few)
+    planted = rows.clone()
+    places = torch.randperm(m, generator=draws("planted places"))[: m // PLANTED]
+    planted[places] = planted_sums(shared, len(places), draws("planted")).float()
+    parents = one_parent(rows, max(1, m // SHARED), draws("parents")).float()
+    worlds = {**tables, CLUSTERS: parents, SUMS: planted}
+    left = {name: split.without(each, purge) for name, each in worlds.items()}
+    count = min(len(each) for each in left.values())
+    purged = 1 - len(left[OWN]) / len(split.kept)
+    if count < 2 * how.k:
+        return f"{count} rows are left to train on besides those near rows kept out"
+    chosen = {
+        name: each[torch.randperm(len(each), generator=draws(f"left {name}"))[:count].sort().values]
+        for name, each in left.items()
+    }
+    models = _fits({name: worlds[name][at] for name, at in chosen.items()}, how, seed, run)
+    explained = {}
+    for name, model in models.items():
+        about = (worlds[name][split.held].double() - model.b_dec[0].double()).float()
+        if name == SUMS:
+            about = about[torch.isin(split.held, places)]
+        own, parent = explained_beside_null(about, model.W_dec[0], rule.atoms, draws("parent null"))
+        explained[name] = own.explained
+        if name == OWN:
+            explained[PARENT] = parent.explained
+    return Tested(explained, purged)
+
+
+def _composition(
+    tests: Sequence[Tested | str], rule: Rule | None, held: str
+) -> dict[str, Value | Undefined | float]:
+    names = (
+        "composed_share", "composed_null", *(f"composed_{each}" for each in NULLS),
+        "composed_excess", "composed_least", "purged_share", "planted_recall",
+    )  # fmt: skip
+    if not tests or rule is None:
+        none = Undefined("composition = false" if rule is None else held)
+        return dict.fromkeys(names, none)
+    lost = next((each for each in tests if isinstance(each, str)), None)
+    if lost is not None:
+        return dict.fromkeys(names, Undefined(lost))
+    done = [each for each in tests if isinstance(each, Tested)]
+    raised = rule.raised([torch.cat([each.explained[name] for each in done]) for name in NULLS])
+
+    def share(of: str) -> Value | Undefined:
+        shares = [float(raised.holds(each.explained[of]).double().mean()) for each in done]
+        return over_runs(shares, "no planted sum was kept out")
+
+    own, chance = share(OWN), {f"composed_{name}": share(name) for name in NULLS}
+    null = max((each for each in chance.values() if isinstance(each, Value)), key=_value)
+    assert isinstance(own, Value)
+    beyond = or_undefined(excess(own.value, null.value), "chance makes sums of all rows")
+    return {
+        "composed_share": own,
+        "composed_null": null,
+        **chance,
+        "composed_excess": beyond,
+        "composed_least": raised.least,
+        "purged_share": over_runs([each.purged for each in done], "no run"),
+        "planted_recall": share(SUMS),
+    }
+
+
+def _value(found: Value) -> float:
+    return found.value
+
+
+def over_runs(values: list[float], reason: str) -> Value | Undefined:
+    """The mean over meta-seeds; undefined when any of them is."""
+    if not all(math.isfinite(value) for value in values):
+        return Undefined(reason)
+    count, middle = len(values), math.fsum(values) / len(values)
+    if count == 1:
+        return Value(middle, None, 1, "meta-seed")
+    spread = math.fsum((value - middle) ** 2 for value in values) / (count - 1)
+    return Value(middle, math.sqrt(spread / count), count, "meta-seed")
+
+
+def _curve(model: MetaSAE, run: int, of: str) -> pd.DataFrame:
+    """How the loss fell: the mean of ‖w − ŵ‖² over the batches of some steps."""
+    if model.curve_step is None or model.curve_loss is None:
+        return pd.DataFrame({"meta_seed": [], "of": [], "step": [], "loss": []})
+    return pd.DataFrame({
+        "meta_seed": run,
+        "of": of,
+        "step": model.curve_step.numpy(),
+        "loss": model.curve_loss[:, 0].double().numpy(),
+    })  # fmt: skip
