@@ -62,8 +62,8 @@ class Cards:
             for each in evidence.parts
         )
         title = (
-            f"stands in {len(weights):,} of {len(meta.latents):,} latents (beside each, what all "
-            "of its meta-latents explain of its row)"
+            f"stands in {len(weights):,} of {len(meta.latents):,} latents "
+            "(explained: of each row, by all its meta-latents)"
         )
         more, said = len(weights) - len(items), chance(meta.record.scores)
         return self._card(sae, evidence, (Section("latents", title, items, more, said=said),))
@@ -161,8 +161,7 @@ class Cards:
             for atom, weight, explained in found.atoms
         )
         explained = items[-1].explained if items else 0.0
-        title = (
-            f"as a sum of latents of {smaller.name} (beside each, what it and those above explain)"
-        )
+        title = f"as a sum of latents of {smaller.name}"
+        title += " (explained: by it and those above)" if items else ": none has a part in it"
         said = sums(found.record.scores, f"{sae.name}'s latents", f"{smaller.name}'s")
         return Section("sum", title, items, explained=explained, said=said)
