@@ -97,18 +97,39 @@ def _explaining(scores: Scores) -> Iterator[str]:
         yield f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def sums(scores: Scores, what: str, atoms: str) -> tuple[str, ...]:
-    """A sentence on how many are sums at all, beside how many random ones are, if measured."""
+def sums(scores: Scores, what: str, atoms: str, floor: float | None = None) -> tuple[str, ...]:
+    """A sentence on how many are sums at all, beside how many random ones are, if measured.
+
+    `floor` is the share that are sums of another seed's latents, where that was measured.
+    """
     found = _beside(scores, "composed_share", "composed_null")
     if found is None:
         return ()
     excess = scores.get("composed_excess", {}).get("value")
-    none = not found.more or (excess is not None and excess <= 0)
-    beyond = "" if excess is None else f", excess {number(excess, 2)}"
-    return (
-        f"{'No sign of composition: ' if none else ''}{number(found.value, 2)} of {what} are sums "
-        f"of {atoms} ({number(found.null, 2)} by chance{beyond}).",
+    none = (
+        not found.more
+        or (excess is not None and excess <= 0)
+        or (floor is not None and found.value <= floor)
     )
+    beside = f"{number(found.null, 2)} by chance"
+    beside += "" if excess is None else f", excess {number(excess, 2)}"
+    beside += "" if floor is None else f"; {number(floor, 2)} of another seed's"
+    head = "No sign of composition: " if none else ""
+    return (f"{head}{number(found.value, 2)} of {what} are sums of {atoms} ({beside}).",)
+
+
+def floor_of(sae: str, cases: Cases, store: Store) -> float | None:
+    """The mean share of the SAE's latents that are sums of another seed's, if it was measured."""
+    own = (
+        store.measured(each["id"])
+        for each in cases
+        if each["metric"] == "composition"
+        and each["over"].endswith(":seed")
+        and sae in each["subject"]
+    )
+    shares = [record.scores["composed_share"]["value"] for record in own if record is not None]
+    known = [share for share in shares if share is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def _beside(scores: Scores, name: str, null: str) -> _Beside | None:

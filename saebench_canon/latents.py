@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from saebench_canon.card import Card, Related, Section
-from saebench_canon.decomposition import MetaSae, chance, meta_sae_of, sum_of, sums
+from saebench_canon.decomposition import MetaSae, chance, floor_of, meta_sae_of, sum_of, sums
 from saebench_canon.errors import CanonError
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.labels import Evidence, Part, label_of
@@ -163,5 +163,6 @@ class Cards:
         explained = items[-1].explained if items else 0.0
         title = f"as a sum of latents of {smaller.name}"
         title += " (explained: by it and those above)" if items else ": none has a part in it"
-        said = sums(found.record.scores, f"{sae.name}'s latents", f"{smaller.name}'s")
+        floor = floor_of(sae.name, self.run.run["cases"], self.run.store)
+        said = sums(found.record.scores, f"{sae.name}'s latents", f"{smaller.name}'s", floor)
         return Section("sum", title, items, explained=explained, said=said)

@@ -139,6 +139,14 @@ def test_what_is_no_more_than_chance_is_called_so() -> None:
     )
 
 
+def test_sums_that_another_seed_gives_too_are_no_sign_of_composition() -> None:
+    said = {floor: sums(META, "these", "those", floor)[0] for floor in (None, 0.09, 0.31)}
+    assert said[None] == ".31 of these are sums of those (.08 by chance, excess .25)."
+    assert said[0.09].endswith("(.08 by chance, excess .25; .09 of another seed's).")
+    assert said[0.09].startswith(".31")
+    assert said[0.31].startswith("No sign of composition: .31")
+
+
 def test_a_difference_within_two_standard_errors_is_no_more_than_chance() -> None:
     noisy = META | {"heldout_explained_variance": {"value": 0.16, "stderr": 0.06}}
     assert chance(noisy)[0].startswith("Meta-latents explain")
