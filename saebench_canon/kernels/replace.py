@@ -93,7 +93,8 @@ def refit(
     levels = []
     for _ in range(count):
         z = (next(batches)[None] - b_dec[:, None]) @ W_enc.T
-        levels += select(z, how.k, [0.0]).least
+        least = select(z, how.k, [EASE * least[0]]).least
+        levels += least
     threshold = torch.tensor([sum(levels) / count]).to(b_dec)
     return MetaSAE(W_enc[None], model.W_dec, b_dec, threshold)
 
@@ -131,9 +132,11 @@ def overlap(edges: Tensor, rows: Tensor, others: Tensor, cosines: Tensor) -> flo
     `edges` [e, 2] are different pairs (row, other), `cosines` what `strongest` found with a count
     of e or more. Pairs that tie with the last one to be counted are in it with equal chance.
     """
+    lengths, widths = (torch.linalg.vector_norm(each.double(), dim=1) for each in (rows, others))
     own = []
-    for part in torch.split(edges, max(1, BLOCK // rows.shape[1])):
-        own.append((unit(rows[part[:, 0]]) * unit(others[part[:, 1]])).sum(dim=1))
+    for row, other in (part.T for part in torch.split(edges, max(1, BLOCK // rows.shape[1]))):
+        dots = (rows[row].double() * others[other].double()).sum(dim=1)
+        own.append(dots / (lengths[row] * widths[other]))
     cosine = tied(torch.cat(own))
     cut = cosines[len(edges) - 1]
     room = (len(edges) - int((cosines > cut).sum())) / int((cosines == cut).sum())
