@@ -154,7 +154,7 @@ def test_a_sort_on_another_device_selects_the_same(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_adam_steps_as_torchs_does(dtype: torch.dtype) -> None:
-    mine = [random(30).to(dtype), random(4, 5, seed=1).to(dtype)]
+    mine = [random(30).to(dtype), random(4, 5, seed=1).to(dtype).T]
     theirs = [torch.nn.Parameter(each.clone()) for each in mine]
     other = torch.optim.Adam(theirs, betas=(0.8, 0.97))
     adam = Adam(mine, (0.8, 0.97))

@@ -215,7 +215,7 @@ def test_gradients_in_closed_form_are_those_of_saelens(
     width, k, widths = 24, 5, (6, 12, 24)
     config, select = {
         "relu": lambda: (lens.StandardTrainingSAEConfig(D, width), None),
-        "topk": lambda: (lens.TopKTrainingSAEConfig(D, width, k=k), gradients.largest_of_each(k)),
+        "topk": lambda: (lens.TopKTrainingSAEConfig(D, width, k=k), gradients.LargestOfEach(k)),
         "batchtopk": lambda: (
             lens.BatchTopKTrainingSAEConfig(D, width, k=k),
             gradients.LargestOfBatch(k),
@@ -263,8 +263,33 @@ def test_selections_keep_the_largest(width: int) -> None:
     batch = gradients.LargestOfBatch(3)
     for size in (1.0, 0.1, 30.0):
         z = size * torch.randn(50, width, generator=g)
-        assert ((z >= gradients.largest_of_each(3)(z)).sum(dim=1) == 3).all()
+        assert ((z >= gradients.LargestOfEach(3)(z)).sum(dim=1) == 3).all()
         assert (z >= batch(z)).sum() == 150
+
+
+@pytest.mark.parametrize("width", [16, 600])
+def test_places_are_where_selected_codes_are(width: int) -> None:
+    from saebench_canon.trainers import gradients
+
+    z = torch.randn(50, width, generator=torch.Generator().manual_seed(0))
+    for select in (gradients.LargestOfEach(3), gradients.LargestOfBatch(3)):
+        kept = (z >= select(z)) & (z > 0)
+        assert select.places(z).tolist() == kept.view(-1).nonzero()[:, 0].tolist()
+
+
+def test_gradients_are_clipped_as_torch_clips_them() -> None:
+    from saebench_canon.trainers import loop
+
+    g = torch.Generator().manual_seed(0)
+    for size in (0.01, 10.0):
+        mine = [size * torch.randn(4, 3, generator=g), size * torch.randn(5, generator=g)]
+        theirs = [torch.nn.Parameter(torch.zeros_like(each)) for each in mine]
+        for parameter, gradient in zip(theirs, mine, strict=True):
+            parameter.grad = gradient.clone()
+        torch.nn.utils.clip_grad_norm_(theirs, 1.0)
+        loop.clip(mine, 1.0)
+        for gradient, parameter in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(gradient, parameter.grad)
 
 
 def test_progress_is_told(lens: Any, tmp_path: Path) -> None:

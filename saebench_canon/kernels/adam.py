@@ -27,9 +27,10 @@ class Adam:
     def step(self, gradients: Sequence[Tensor], lr: float) -> None:
         """Move the parameters against their gradients."""
         self._steps += 1
+        pairs = zip(gradients, self._parameters, strict=True)
         torch._fused_adam_(
             self._parameters,
-            list(gradients),
+            [_laid_out(gradient, parameter) for gradient, parameter in pairs],
             self._first,
             self._second,
             [],
@@ -42,3 +43,10 @@ class Adam:
             amsgrad=False,
             maximize=False,
         )
+
+
+def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient in the parameter's memory format: the operator does not look at strides."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)

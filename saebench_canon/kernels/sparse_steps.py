@@ -11,18 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Ids = NDArray[np.int64]
-
-SORTS_FAST = 2**16  # numbers below it sort in linear time
-PARTITIONED = 2048  # codes up to which one partition of all is fastest
-CHUNK = 2**18  # codes compared at once, so that the answers stay in the cache
+from saebench_canon.kernels import largest
+from saebench_canon.kernels.sparse_rows import dots, order_of, pointers, sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +57,7 @@ def select(z: Tensor, k: int, floors: Sequence[float]) -> Selected:
         return Selected(row, entry - row * M + (row // n) * M, chosen, least)
     rows, latents, values, least = [], [], [], []
     for at, floor in enumerate(floors):
-        place, value, low = _candidates(flat[at].numpy(), k * n, floor)
+        place, value, low = largest.candidates(flat[at].numpy(), k * n, floor)
         kept = np.flatnonzero(value >= low)
         place = place.take(kept)
         number = place // M
@@ -81,7 +76,7 @@ def dense_codes(z: Tensor, k: int, floors: Sequence[float]) -> tuple[Tensor, lis
     B, n, M = z.shape
     flat = z.view(B, n * M)
     if z.device.type == "cpu":
-        least = [_least(flat[at].numpy(), k * n, low) for at, low in enumerate(floors)]
+        least = [largest.least(flat[at].numpy(), k * n, low) for at, low in enumerate(floors)]
     else:
         least = _least_by_topk(flat, k * n)
     kind = np.float64 if z.dtype == torch.float64 else np.float32
@@ -90,37 +85,6 @@ def dense_codes(z: Tensor, k: int, floors: Sequence[float]) -> tuple[Tensor, lis
         below = max(float(np.nextafter(kind(low), kind(-1))), 0.0)
         torch.threshold(z[at], below, 0.0, out=codes[at])
     return codes, least
-
-
-def _least(flat: NDArray[Any], wanted: int, floor: float) -> float:
-    """The least of the largest codes that are wanted; 0 where none is positive."""
-    if wanted < len(flat) <= PARTITIONED:
-        at = len(flat) - wanted
-        low = float(np.partition(flat, at)[at])
-        if low > 0:
-            return low
-    return _candidates(flat, wanted, floor)[2]
-
-
-def _candidates(flat: NDArray[Any], wanted: int, floor: float) -> tuple[Ids, NDArray[Any], float]:
-    """Where the largest codes may be, what they are, and the least of those wanted."""
-    place = _where(flat, np.greater_equal, floor) if floor > 0 else np.empty(0, dtype=np.int64)
-    if len(place) < min(wanted, len(flat)):
-        place = _where(flat, np.greater, 0.0)
-    value = flat.take(place)
-    if len(value) == 0:
-        return place, value, 0.0
-    at = max(len(value) - wanted, 0)
-    return place, value, float(np.partition(value, at)[at])
-
-
-def _where(flat: NDArray[Any], holds: np.ufunc, bound: float) -> Ids:
-    """Where the numbers are above, or not below, the bound."""
-    if len(flat) <= CHUNK:
-        return np.flatnonzero(holds(flat, bound))
-    starts = range(0, len(flat), CHUNK)
-    parts = [np.flatnonzero(holds(flat[start : start + CHUNK], bound)) + start for start in starts]
-    return np.concatenate(parts)
 
 
 def _select_by_topk(flat: Tensor, wanted: int) -> tuple[Tensor, Tensor, list[float]]:
@@ -161,22 +125,18 @@ def sparse_gradients(
     B, n, d = centred.shape
     M = len(W_dec) // B
     flat, scale = centred.view(B * n, d), 2 / n
-    latent, values = selected.latent.numpy(), selected.values.numpy()
-    rows, _ = _pointers(selected.row.numpy(), B * n)
-    rebuilt = _sums(selected.latent, W_dec, rows, selected.values * scale)
-    rebuilt.sub_(flat, alpha=scale)
-    pattern = torch.sparse_csr_tensor(
-        rows, selected.latent, selected.values, (B * n, B * M), check_invariants=False
-    )
-    sampled: Tensor = torch.sparse.sampled_addmm(pattern, rebuilt, W_dec.T, beta=0.0)
-    codes = sampled.values()
-    # sixteen bits sort in linear time
-    key = latent.astype(np.uint16) if B * M <= SORTS_FAST else latent
-    order = np.argsort(key, kind="stable")
-    latents, fired = _pointers(latent, B * M)
+    latent, values = selected.latent.numpy(), selected.values
+    starts, _ = pointers(selected.row.numpy(), B * n)
+    rebuilt = sums(selected.latent, W_dec, starts, values * scale).sub_(flat, alpha=scale)
+    codes = dots(rebuilt, W_dec, starts, selected.latent, values)
+    order = order_of(latent, B * M)
+    starts, fired = pointers(latent, B * M)
     sources = torch.from_numpy(selected.row.numpy().take(order))
-    to_decoder = _sums(sources, rebuilt, latents, torch.from_numpy(values.take(order)))
-    to_encoder = _sums(sources, flat, latents, torch.from_numpy(codes.numpy().take(order)))
+    sorted_values, sorted_codes = (
+        torch.from_numpy(each.numpy().take(order)) for each in (values, codes)
+    )
+    to_decoder = sums(sources, rebuilt, starts, sorted_values)
+    to_encoder = sums(sources, flat, starts, sorted_codes)
     pulls = flat.new_zeros(B * M).index_add_(0, selected.latent, codes)
     rebuilt = rebuilt.view(B, n, d)
     return Gradients(to_encoder, to_decoder, _to_bias(rebuilt, pulls, W_enc), rebuilt, fired)
@@ -203,17 +163,3 @@ def _to_bias(rebuilt: Tensor, pulls: Tensor, W_enc: Tensor) -> Tensor:
     B, _, d = rebuilt.shape
     through = torch.bmm(pulls.view(B, 1, -1), W_enc.view(B, -1, d))[:, 0]
     return rebuilt.sum(dim=1).sub_(through)
-
-
-def _sums(sources: Tensor, table: Tensor, pointers: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums of the table's rows, one for each run of sources between two pointers."""
-    sums: Tensor = torch.embedding_bag(table, sources, pointers[:-1], False, 0, False, weights)[0]
-    return sums
-
-
-def _pointers(groups: Ids, count: int) -> tuple[Tensor, Tensor]:
-    """Where each of `count` groups starts once entries are sorted by group, and which have any."""
-    sizes = np.bincount(groups, minlength=count)
-    pointers = np.zeros(count + 1, dtype=np.int64)
-    np.cumsum(sizes, out=pointers[1:])
-    return torch.from_numpy(pointers), torch.from_numpy(sizes > 0)

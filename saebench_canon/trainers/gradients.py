@@ -6,20 +6,35 @@ before it selects cancel from codes times rows, so they only choose the support.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-Select = Callable[[Tensor], Tensor]  # pre-activations times norms [n, m] -> least that is kept
+from saebench_canon.kernels import largest, sparse_rows
+from saebench_canon.kernels.largest import Ids
 
-SMALL_ROW = 512  # latents up to which a partition beats torch.topk on a row
+BOUND = 0.9  # part of a batch's least kept code from which the next batch's are sought
 SPARSE = 0.08  # share of kept codes below which compressed rows beat dense products on a CPU
+
+
+class Select(Protocol):
+    """Which codes of a batch are kept, from pre-activations times norms z [n, m]."""
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """The least that is kept, of each token [n, 1] or of all."""
+        ...
+
+    def places(self, z: Tensor) -> Ids:
+        """Where in z, as one row, kept codes are, on a CPU; those not positive are left out."""
+        ...
+
+    def share(self, width: int) -> float:
+        """The share of codes that is kept at most, ties aside."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -39,16 +54,26 @@ class Step:
     fired: Tensor
 
 
-def largest_of_each(k: int) -> Select:
-    """Keeps the k largest of each token: the least of them, [n, 1]."""
+class LargestOfEach:
+    """Keeps the k largest of each token."""
 
-    def select(z: Tensor) -> Tensor:
-        if z.device.type == "cpu" and z.shape[1] <= SMALL_ROW:
-            at = z.shape[1] - k
+    def __init__(self, k: int) -> None:
+        self._k = k
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """The least that is kept of each token, [n, 1]."""
+        if z.device.type == "cpu":
+            at = z.shape[1] - self._k
             return torch.from_numpy(np.partition(z.numpy(), at, axis=1)[:, at : at + 1])
-        return z.topk(k, dim=1).values[:, -1:]
+        return z.topk(self._k, dim=1).values[:, -1:]
 
-    return select
+    def places(self, z: Tensor) -> Ids:
+        """Where kept codes are."""
+        return largest.of_rows(z.numpy(), self._k)
+
+    def share(self, width: int) -> float:
+        """The share of codes that is kept."""
+        return self._k / width
 
 
 class LargestOfBatch:
@@ -59,17 +84,26 @@ class LargestOfBatch:
         self._bound = 0.0
 
     def __call__(self, z: Tensor) -> Tensor:
-        count = min(round(self._k * len(z)), z.numel())
+        """The least that is kept; 0 where nothing is positive."""
         if z.device.type != "cpu":
-            return z.flatten().topk(count).values[-1]
-        values = z.numpy()
-        likely = values[values > self._bound]
-        if len(likely) < count:
-            likely = values.ravel()
-        at = len(likely) - count
-        least = float(np.partition(likely, at)[at])
-        self._bound = 0.8 * max(least, 0.0)
-        return torch.tensor(least, dtype=z.dtype)
+            return z.flatten().topk(self._count(z)).values[-1]
+        low = largest.candidates(z.numpy().reshape(-1), self._count(z), self._bound)[2]
+        self._bound = BOUND * low
+        return torch.tensor(low, dtype=z.dtype)
+
+    def places(self, z: Tensor) -> Ids:
+        """Where kept codes are."""
+        flat = z.numpy().reshape(-1)
+        place, value, low = largest.candidates(flat, self._count(z), self._bound)
+        self._bound = BOUND * low
+        return place.take(np.flatnonzero(value >= low))
+
+    def share(self, width: int) -> float:
+        """The share of codes that is kept."""
+        return self._k / width
+
+    def _count(self, z: Tensor) -> int:
+        return min(round(self._k * len(z)), z.numel())
 
 
 @dataclass
@@ -79,9 +113,10 @@ class _Parts:
     loss: Tensor
     error: Tensor  # x̂ − x, [n, d]
     pull: Tensor  # gradient by x̂, [n, d]
-    W_enc: Tensor
+    W_enc: Tensor  # [m, d], as the sums come
     b_enc: Tensor
     W_dec: Tensor
+    sums: Tensor  # of codes, [m]
     fired: Tensor  # [m] bool
 
 
@@ -102,129 +137,123 @@ def set_gradients(
     latents learn by `revival`. The SAE subtracts b_dec from its input.
     """
     W_enc, W_dec, b = sae.W_enc.data, sae.W_dec.data, sae.b_dec.data
-    norms = W_dec.norm(dim=1)
+    norms = torch.linalg.vector_norm(W_dec, dim=1)
     centred = x - b
     p = torch.addmm(sae.b_enc.data, centred, W_enc)
-    least = torch.tensor(torch.finfo(p.dtype).tiny, device=p.device)
-    if select is None:
-        kept = p >= least
+    penalty = norms * l1 if l1 else None
+    places = None if len(widths) > 1 else _places(p, norms, select)
+    if places is not None:
+        parts = _sparse(centred, p, places, W_dec, penalty)
     else:
-        z = p * norms
-        kept = z >= torch.maximum(select(z), least)
-    if len(widths) < 2 and _is_sparse(kept):
-        parts = _sparse(x, centred, p, kept, W_dec, b, norms * l1)
-    else:
-        # half of all codes on at random makes `where` four times slower than `relu`
-        codes = p.relu() if select is None else torch.where(kept, p, 0)
-        parts = _dense(x, centred, codes, W_dec, b, norms * l1, widths)
+        codes = p.relu()
+        if select is not None:
+            z = p * norms
+            codes *= z.ge_(select(z))  # in place: half of all codes on at random slows `where`
+        parts = _dense(centred, codes, W_dec, penalty, widths)
     if revival is not None and dead is not None and dead.any():
         _revive(parts, centred, p, W_dec, norms, revival, dead)
-    sae.W_enc.grad = parts.W_enc.contiguous()
+    sae.W_enc.grad = parts.W_enc.T
     sae.b_enc.grad = parts.b_enc
     sae.W_dec.grad = parts.W_dec
     sae.b_dec.grad = parts.pull.sum(dim=0) - W_enc @ parts.b_enc
     return Step(parts.loss, parts.fired)
 
 
-def _is_sparse(kept: Tensor) -> bool:
-    if kept.device.type != "cpu":
-        return False
-    return 0 < int(np.count_nonzero(kept.numpy())) < SPARSE * kept.numel()
+def _places(p: Tensor, norms: Tensor, select: Select | None) -> Ids | None:
+    """Where the kept codes are; None where products of dense matrices are faster."""
+    if p.device.type != "cpu":
+        return None
+    if select is not None:
+        return select.places(p * norms) if select.share(p.shape[1]) < SPARSE else None
+    on = p.numpy().reshape(-1) > 0
+    return np.flatnonzero(on) if 0 < np.count_nonzero(on) < SPARSE * len(on) else None
 
 
 def _dense(
-    x: Tensor,
     centred: Tensor,
     codes: Tensor,
     W_dec: Tensor,
-    b: Tensor,
-    penalty: Tensor,
+    penalty: Tensor | None,
     widths: tuple[int, ...],
 ) -> _Parts:
     """By products of dense matrices, block by block of the widths."""
-    scale = 2 / len(x)
-    sums = codes.sum(dim=0)
+    n = len(centred)
     blocks = list(pairwise((0, *widths[:-1], len(W_dec))))
     errors: list[Tensor] = []
-    error = b - x
+    error = -centred
     for low, high in blocks:
         error = torch.addmm(error, codes[:, low:high], W_dec[low:high])
         errors.append(error)
-    loss = torch.stack([each.pow(2).sum() for each in errors]).sum() / len(x)
     rows_grad = torch.empty_like(W_dec)
     columns: list[Tensor] = []
-    pull = torch.zeros_like(x)
+    pull = torch.zeros_like(centred)
     for (low, high), each in zip(reversed(blocks), reversed(errors), strict=True):
-        pull = torch.add(pull, each, alpha=scale)
+        pull = torch.add(pull, each, alpha=2 / n)
         torch.mm(codes[:, low:high].T, pull, out=rows_grad[low:high])
         columns.insert(0, pull @ W_dec[low:high].T)
     codes_grad = columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
-    if penalty.any():
-        codes_grad += penalty / len(x)
+    if penalty is not None:
+        codes_grad += penalty / n
     codes_grad = torch.ops.aten.threshold_backward(codes_grad, codes, 0)
-    return _Parts(
-        loss + sums @ penalty / len(x),
+    parts = _Parts(
+        torch.stack([_squared(each) for each in errors]).sum() / n,
         error,
         pull,
-        centred.T @ codes_grad,
+        codes_grad.T @ centred,
         codes_grad.sum(dim=0),
-        rows_grad + _norm_grad(W_dec, sums, penalty, len(x)),
+        rows_grad,
+        sums := codes.sum(dim=0),
         sums > 0,
     )
+    return parts if penalty is None else _penalised(parts, W_dec, penalty, n)
 
 
 def _sparse(
-    x: Tensor,
-    centred: Tensor,
-    p: Tensor,
-    kept: Tensor,
-    W_dec: Tensor,
-    b: Tensor,
-    penalty: Tensor,
+    centred: Tensor, p: Tensor, places: Ids, W_dec: Tensor, penalty: Tensor | None
 ) -> _Parts:
     """The same from the few codes that are kept, in compressed rows and columns."""
     n, m = p.shape
-    flat = torch.from_numpy(np.flatnonzero(kept.numpy()))
-    tokens = torch.div(flat, m, rounding_mode="floor")
-    latents = flat - tokens * m
-    values = p.view(-1)[flat]
-    rows = _pointers(tokens, n)
-    error = functional.embedding_bag(
-        latents, W_dec, rows[:-1], mode="sum", per_sample_weights=values
-    )
-    error += b
-    error -= x
+    tokens = places // m
+    latents = places - tokens * m
+    columns = torch.from_numpy(latents)
+    values = torch.from_numpy(p.numpy().reshape(-1).take(places))
+    starts, _ = sparse_rows.pointers(tokens, n)
+    error = sparse_rows.sums(columns, W_dec, starts, values)
+    error -= centred
     pull = error * (2 / n)
-    where = torch.sparse_csr_tensor(
-        rows, latents, torch.zeros_like(values), (n, m), check_invariants=False
+    grads = sparse_rows.dots(pull, W_dec, starts, columns, values)
+    if penalty is not None:
+        grads += penalty[columns] / n
+    order = sparse_rows.order_of(latents, m)
+    starts, fired = sparse_rows.pointers(latents, m)
+    by_latent = torch.from_numpy(tokens.take(order))
+    sorted_values, sorted_grads = (
+        torch.from_numpy(each.numpy().take(order)) for each in (values, grads)
     )
-    grads = torch.sparse.sampled_addmm(where, pull, W_dec.T).values()
-    grads = grads + penalty[latents] / n
-    # sixteen bits sort in linear time
-    key = latents.numpy().astype(np.uint16 if m <= 2**16 else np.int64)
-    order = torch.from_numpy(np.argsort(key, kind="stable"))
-    columns, by_latent = _pointers(latents, m), tokens[order]
-
-    def summed(weights: Tensor, of: Tensor) -> Tensor:  # [m, d]
-        return functional.embedding_bag(
-            by_latent, of, columns[:-1], mode="sum", per_sample_weights=weights[order]
-        )
-
-    sums = torch.bincount(latents, weights=values, minlength=m).to(p.dtype)
-    return _Parts(
-        error.pow(2).sum() / n + sums @ penalty / n,
+    parts = _Parts(
+        _squared(error) / n,
         error,
         pull,
-        summed(grads, centred).T,
-        torch.bincount(latents, weights=grads, minlength=m).to(p.dtype),
-        summed(values, pull) + _norm_grad(W_dec, sums, penalty, n),
-        sums > 0,
+        sparse_rows.sums(by_latent, centred, starts, sorted_grads),
+        torch.zeros_like(W_dec[:, 0]).index_add_(0, columns, grads),
+        sparse_rows.sums(by_latent, pull, starts, sorted_values),
+        torch.zeros_like(W_dec[:, 0]).index_add_(0, columns, values),
+        fired,
     )
+    return parts if penalty is None else _penalised(parts, W_dec, penalty, n)
 
 
-def _norm_grad(W_dec: Tensor, sums: Tensor, penalty: Tensor, n: int) -> Tensor:
-    """The gradient of the penalty by way of the rows' norms: d‖w‖/dw = w/‖w‖."""
-    return W_dec * (sums * penalty / W_dec.pow(2).sum(dim=1) / n)[:, None]
+def _penalised(parts: _Parts, W_dec: Tensor, penalty: Tensor, n: int) -> _Parts:
+    """Add the penalty to the loss, and its gradient by way of the rows' norms: d‖w‖/dw = w/‖w‖."""
+    parts.loss = parts.loss + parts.sums @ penalty / n
+    share = parts.sums * penalty / W_dec.pow(2).sum(dim=1) / n
+    parts.W_dec.addcmul_(W_dec, share[:, None])
+    return parts
+
+
+def _squared(error: Tensor) -> Tensor:
+    flat = error.view(-1)
+    return flat.dot(flat)
 
 
 def _revive(
@@ -247,12 +276,5 @@ def _revive(
     rest *= revival.coefficient * 2 / n
     grads = (rest @ W_dec[dead].T) * (codes > 0)
     parts.W_dec[dead] += codes.T @ rest
-    parts.W_enc[:, dead] += centred.T @ grads
+    parts.W_enc[dead] += grads.T @ centred
     parts.b_enc[dead] += grads.sum(dim=0)
-
-
-def _pointers(ids: Tensor, size: int) -> Tensor:
-    """Where each id's run starts once the ids are sorted, [size + 1]."""
-    pointers = torch.zeros(size + 1, dtype=torch.int64)
-    torch.cumsum(torch.bincount(ids, minlength=size), dim=0, out=pointers[1:])
-    return pointers

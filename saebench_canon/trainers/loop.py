@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor
 from saebench_canon import progress
 from saebench_canon.acts import Acts
 from saebench_canon.errors import CanonError
+from saebench_canon.kernels.adam import Adam
 from saebench_canon.trainers.gradients import Revival, Select, set_gradients
 from saebench_canon.training import Trained
 
@@ -116,7 +117,9 @@ class Batches:
         while True:
             order = tokens[torch.randperm(len(tokens), generator=self._generator)]
             for start in range(0, len(order) - size + 1, size):
-                yield self._x[order[start : start + size]] * self.factor
+                batch = self._x.index_select(0, order[start : start + size])
+                batch *= self.factor
+                yield batch
 
 
 class ClosedForm:
@@ -150,8 +153,7 @@ class ClosedForm:
             revival=self._revival,
             dead=dead,
         )
-        self._silent += len(x)
-        self._silent[done.fired] = 0
+        self._silent.add_(len(x)).masked_fill_(done.fired, 0)
         return done.loss
 
 
@@ -188,17 +190,25 @@ def train(
     what: str,
 ) -> float:
     """Take the schedule's Adam steps on the SAE in place; returns the last loss."""
-    optimiser = torch.optim.Adam(sae.parameters(), lr=schedule.lr, betas=BETAS, fused=True)
+    parameters = list(sae.parameters())
+    adam = Adam([each.data for each in parameters], BETAS)
     loss = torch.zeros(())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse")  # compressed rows call themselves beta
         for step in progress.track(range(schedule.steps), what, schedule.steps):
-            for group in optimiser.param_groups:
-                group["lr"] = schedule.rate(step)
             loss = gradients(sae, next(batches), step)
-            torch.nn.utils.clip_grad_norm_(sae.parameters(), CLIP)
-            optimiser.step()
+            found = [each.grad for each in parameters if each.grad is not None]
+            clip(found, CLIP)
+            adam.step(found, schedule.rate(step))
     return float(loss)
+
+
+def clip(gradients: Sequence[Tensor], largest: float) -> None:
+    """Scale gradients in place so that their joint norm is at most the largest allowed."""
+    norm = torch.stack([torch.linalg.vector_norm(each) for each in gradients]).norm()
+    if not float(norm) <= largest:
+        for each in gradients:
+            each *= largest / norm
 
 
 @torch.no_grad()
@@ -231,6 +241,8 @@ def run(
         torch.manual_seed(seed)
         sae = TrainingSAE.from_dict(config.to_dict()).to(acts.x.device)
     sae.b_dec.data.copy_(batches.mean * batches.factor)
+    # a latent's weights side by side, as its gradient comes
+    sae.W_enc.data = sae.W_enc.data.T.contiguous().T
     architecture = OUR_NAMES.get(config.architecture(), config.architecture())
     loss = train(
         sae,
@@ -245,6 +257,7 @@ def run(
         )
     if hasattr(sae, "topk_threshold"):
         sae.topk_threshold.fill_(threshold(sae, batches.held_out()))
+    sae.W_enc.data = sae.W_enc.data.contiguous()
     sae.fold_activation_norm_scaling_factor(batches.factor)
     seen = schedule.steps * schedule.batch_size
     trained = Trained(tokens=seen, epochs=seen / batches.tokens, steps=schedule.steps, loss=loss)

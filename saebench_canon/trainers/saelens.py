@@ -91,7 +91,7 @@ def topk(
         loop.Schedule(tokens, batch_size, lr, warm_up, decay),
         seed=seed,
         gradients=loop.ClosedForm(
-            select=gradients.largest_of_each(k),
+            select=gradients.LargestOfEach(k),
             revival=gradients.Revival(aux_coefficient, aux_k, dead_after),
         ),
     )
