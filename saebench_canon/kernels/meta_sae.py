@@ -117,19 +117,9 @@ def train(rows: Tensor, how: Training, generator: torch.Generator, *, what: str)
     A batch holds no row twice: with n ≤ `how.batch` every step sees all rows; otherwise batches are
     cut from random permutations, whose rest is dropped when it is shorter than a batch.
     """
-    B, n, d = rows.shape
-    M, size = how.width, min(how.batch, n)
-    start = torch.randn(M, d, generator=generator, dtype=torch.float64)
-    start /= start.norm(dim=1, keepdim=True)
-    W_enc = start.to(rows).repeat(B, 1)
-    W_dec, b_dec = W_enc.clone(), rows.new_zeros(B, d)
-    adam = Adam((W_enc, W_dec, b_dec), how.betas)
-    dense = rows.device.type != "cpu" or how.width <= DENSE * how.k
-    spoke = torch.zeros(B * M, dtype=torch.int64, device=rows.device)  # the last step it fired
-    oldest = 0
-    least = [0.0] * B
-    centred, z = rows.new_empty(B, size, d), rows.new_empty(B, size, M)
-    encoder, bias = W_enc.view(B, M, d).transpose(1, 2), b_dec[:, None]
+    B, n, _ = rows.shape
+    size = min(how.batch, n)
+    fit = Fit(rows, how, generator)
     batches = _batches(n, size, generator)
     kept = _curve_steps(how.steps)
     losses: list[Tensor] = []
@@ -137,33 +127,67 @@ def train(rows: Tensor, how: Training, generator: torch.Generator, *, what: str)
         warnings.filterwarnings("ignore", message="Sparse")  # compressed rows call themselves beta
         for step in track(range(1, how.steps + 1), what, how.steps):
             chosen = next(batches)
-            torch.sub(rows if chosen is None else rows[:, chosen], bias, out=centred)
-            torch.bmm(centred, encoder, out=z)
-            floors = [EASE * each for each in least]
-            if dense:
-                codes, least = dense_codes(z, how.k, floors)
-                found = dense_gradients(centred, W_enc, W_dec, codes)
-            else:
-                selected = select(z, how.k, floors)
-                least = selected.least
-                found = sparse_gradients(centred, W_enc, W_dec, selected)
+            rebuilt = fit.step(rows if chosen is None else rows[:, chosen])
             if step in kept:
-                losses.append(found.rebuilt.pow(2).sum(dim=(1, 2)) * (size / 4))
-            spoke.masked_fill_(found.fired, step)
-            if step > how.dead_after and step - oldest >= how.dead_after:
-                oldest = int(spoke.min())
-                if step - oldest >= how.dead_after:
-                    dead = spoke <= step - how.dead_after
-                    _revive(centred, z, W_enc, W_dec, dead, found, how)
-            if how.unit_norm:
-                along = (found.W_dec * W_dec).sum(dim=1, keepdim=True)
-                found.W_dec.addcmul_(W_dec, along, value=-1)
-            adam.step((found.W_enc, found.W_dec, found.b_dec), how.lr)
-            if how.unit_norm:
-                W_dec /= torch.linalg.vector_norm(W_dec, dim=1, keepdim=True)
-    parameters = W_enc.view(B, M, d), W_dec.view(B, M, d), b_dec
-    threshold = _threshold(rows, *parameters[::2], how.k, size, generator)
-    return MetaSAE(*parameters, threshold, torch.tensor(kept), torch.stack(losses).cpu())
+                losses.append(rebuilt.pow(2).sum(dim=(1, 2)) * (size / 4))
+    W_enc, W_dec = (each.view(B, how.width, -1) for each in (fit.W_enc, fit.W_dec))
+    threshold = _threshold(rows, W_enc, fit.b_dec, how.k, size, generator)
+    curve = torch.tensor(kept), torch.stack(losses).cpu()
+    return MetaSAE(W_enc, W_dec, fit.b_dec, threshold, *curve)
+
+
+class Fit:
+    """B meta-SAEs in training: their weights, `W_enc` and `W_dec` [B·M, d], `b_dec` [B, d]."""
+
+    def __init__(self, rows: Tensor, how: Training, generator: torch.Generator) -> None:
+        B, _, d = rows.shape
+        start = torch.randn(how.width, d, generator=generator, dtype=torch.float64)
+        start /= start.norm(dim=1, keepdim=True)
+        self.W_enc = start.to(rows).repeat(B, 1)
+        self.W_dec, self.b_dec = self.W_enc.clone(), rows.new_zeros(B, d)
+        self._how = how
+        self._adam = Adam((self.W_enc, self.W_dec, self.b_dec), how.betas)
+        self._dense = rows.device.type != "cpu" or how.width <= DENSE * how.k
+        self._steps = 0
+        self._fired = torch.zeros(B * how.width, dtype=torch.int64, device=rows.device)  # last at
+        self._oldest = 0  # of these, when last looked
+        self._least = [0.0] * B
+        self._z = rows.new_empty(0)  # taken again each step: its pages cost as much as selection
+
+    def step(self, x: Tensor) -> Tensor:
+        """Learn from a batch [B, n, d]; the gradient by ŵ there, 2 (ŵ − w) / n."""
+        how, W_dec = self._how, self.W_dec
+        self._steps += 1
+        centred = x - self.b_dec[:, None]
+        encoder = self.W_enc.view(len(x), how.width, -1).transpose(1, 2)
+        z = torch.bmm(centred, encoder, out=self._z)
+        floors = [EASE * each for each in self._least]
+        if self._dense:
+            codes, self._least = dense_codes(z, how.k, floors)
+            found = dense_gradients(centred, self.W_enc, W_dec, codes)
+        else:
+            selected = select(z, how.k, floors)
+            self._least = selected.least
+            found = sparse_gradients(centred, self.W_enc, W_dec, selected)
+        self._fired.masked_fill_(found.fired, self._steps)
+        if self._anyone_dead():
+            dead = self._fired <= self._steps - how.dead_after
+            _revive(centred, z, self.W_enc, W_dec, dead, found, how)
+        if how.unit_norm:
+            along = (found.W_dec * W_dec).sum(dim=1, keepdim=True)
+            found.W_dec.addcmul_(W_dec, along, value=-1)
+        self._adam.step((found.W_enc, found.W_dec, found.b_dec), how.lr)
+        if how.unit_norm:
+            W_dec /= torch.linalg.vector_norm(W_dec, dim=1, keepdim=True)
+        return found.rebuilt
+
+    def _anyone_dead(self) -> bool:
+        """Whether a latent is silent for too long; looks only when one can be."""
+        after = self._how.dead_after
+        if self._steps <= after or self._steps - self._oldest < after:
+            return False
+        self._oldest = int(self._fired.min())
+        return self._steps - self._oldest >= after
 
 
 def _revive(
