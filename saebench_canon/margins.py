@@ -22,3 +22,7 @@ class Margins:
     missing: float = 0.05  # stable novel share, above its floor: more is incomplete, less is not
     worth: float = 0.01  # stable gain above its floor from which what is missing matters
     worthless: float = 0.02  # stable gain below which nothing that matters is missing
+    composed: float = 0.1  # share of sums beyond chance, and above its floor, from which not atomic
+    atomic: float = 0.05  # share of sums beyond chance below which none is found
+    recall: float = 0.7  # planted sums that a test must find for its silence to count
+    purged: float = 0.5  # rows near a row kept out from which meta-latents cannot be told from them

@@ -14,9 +14,12 @@ from saebench_canon.stats import LEVEL, Estimate
 HEADLINES: Mapping[str, tuple[str, ...]] = {
     "fidelity": ("explained_variance", "l0", "dead_share", "loss_recovered"),
     "stitching": ("stable_novel_share", "stable_gain", "novel_share", "novel_gain"),
-    "meta_sae": ("explained_variance", "above_null", "heldout_explained_variance"),
+    "meta_sae": (
+        "explained_variance", "above_null", "heldout_explained_variance", "composed_excess"
+    ),
+    "composition": ("composed_share", "composed_excess", "planted_recall"),
     "seed_matching": ("mcc", "shared_share"),
-}
+}  # fmt: skip
 NULLS = {  # a score to stand beside another where the metric itself declares none
     ("fidelity", "explained_variance"): "pca_explained_variance",
     ("meta_sae", "explained_variance"): "null_covariance",

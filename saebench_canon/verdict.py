@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from saebench_canon.atomic import atomic
 from saebench_canon.complete import complete
 from saebench_canon.margins import Answer, Margins
 from saebench_canon.sentences import (
     counted,
     interval,
     lacking_seeds,
-    negated,
     number,
     places_apart,
     short,
@@ -43,7 +43,7 @@ def verdicts(block: Block, *, margins: Margins | None = None) -> tuple[Verdict, 
     margins = margins or Margins()
     return (
         *_each(block, "complete?", "stitching", margins, steps=True),
-        *_each(block, "atomic?", "meta_sae", margins),
+        *_atomicity(block, margins),
         *_each(block, "unique?", "seed_matching", margins),
     )
 
@@ -97,35 +97,50 @@ def _judge(block: Block, question: Question, at: str, line: Line, margins: Margi
     training = _training(block, line) if question == "unique?" else ()
     beside = (*block.reasons("caveat", line), *_fitness(block, line), *training)
     if line.unfit:
-        first, *more = block.reasons("unfit", line)
-        rest = f", and {len(more)} more (†)" if more else ""
-        return Verdict(question, at, "not judged", f"not judged: {first}{rest}.", beside)
+        return Verdict(question, at, "not judged", _unfit(block, line), beside)
     if question == "unique?":
         answer, sentence = unique(line, margins=margins)
         return Verdict(question, at, answer, sentence, beside)
-    if question == "complete?":
-        answer, sentence = complete(line, margins=margins)
-        return Verdict(question, at, answer, sentence, beside)
-    return Verdict(question, at, "not judged", _atomicity(line, margins), beside)
+    answer, sentence = complete(line, margins=margins)
+    return Verdict(question, at, answer, sentence, beside)
 
 
-def _atomicity(line: Line, margins: Margins) -> str:
-    cell = line.cells.get("explained_variance")
-    if cell is None or cell.estimate is None:
-        return f"not judged: {why_missing('explained_variance', cell)}"
-    above, held = line.cells.get("above_null"), line.cells.get("heldout_explained_variance")
-    parts = [f"a meta-SAE explains {number(cell.estimate)} of the decoder rows"]
-    if above is not None and above.estimate is not None:
-        excess = above.estimate
-        more = "more" if excess.value >= 0 else "less"
-        excess = excess if excess.value >= 0 else negated(excess)
-        parts[0] += f", {number(excess)} {more} than of random rows with their covariance"
-    if held is not None and held.estimate is not None:
-        null = "" if held.null is None else f" (null {short(held.null.value)})"
-        parts.append(f"of rows held out {number(held.estimate)}{null}")
-    if cell.estimate.seeds < margins.seeds:
-        parts.append(lacking_seeds(cell.estimate, margins))
-    return f"not judged yet: {'; '.join(parts)}."
+def _atomicity(block: Block, margins: Margins) -> Iterator[Verdict]:
+    """Each size by its meta-SAE and by the next smaller SAE: one sentence from both tests."""
+    tables = list(block.of("meta_sae"))
+    pairs = {
+        line.key[-1]: line
+        for table in block.of("composition")
+        for line in table.lines
+        if len(line.key) > 1
+    }
+    lines = [(table, line) for table in tables for line in table.lines]
+    met = {line.key[-1] for _, line in lines}
+    alone = [line for size, line in pairs.items() if size not in met]
+    if not lines and not alone:
+        lost = "neither meta_sae nor composition was measured"
+        yield Verdict("atomic?", "", "not judged", f"not judged: {lost}.")
+    for table, line in lines:
+        at = line.title if len(tables) == 1 else f"{line.title} ({table.label})"
+        yield _atom(block, at, line, line, pairs.get(line.key[-1]), margins)
+    for line in alone:
+        yield _atom(block, str(line.key[-1]), line, None, line, margins)
+
+
+def _atom(
+    block: Block, at: str, line: Line, meta: Line | None, pair: Line | None, margins: Margins
+) -> Verdict:
+    beside = (*block.reasons("caveat", line), *_fitness(block, line))
+    if line.unfit:
+        return Verdict("atomic?", at, "not judged", _unfit(block, line), beside)
+    answer, sentence = atomic(meta, pair, margins=margins)
+    return Verdict("atomic?", at, answer, sentence, beside)
+
+
+def _unfit(block: Block, line: Line) -> str:
+    first, *more = block.reasons("unfit", line)
+    rest = f", and {len(more)} more (†)" if more else ""
+    return f"not judged: {first}{rest}."
 
 
 def _fitness(block: Block, line: Line) -> Iterator[str]:

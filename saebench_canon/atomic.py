@@ -1,0 +1,149 @@
+"""Atomic? Whether latents are sums of smaller ones, or of directions that they share (ours)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saebench_canon.margins import Answer, Margins
+from saebench_canon.sentences import (
+    interval,
+    lacking_seeds,
+    number,
+    places_apart,
+    short,
+    why_missing,
+)
+from saebench_canon.stats import Estimate, difference
+from saebench_canon.summary import Cell, Line
+
+
+@dataclass(frozen=True)
+class Test:
+    """What one of the two tests says: of what the latents may be sums, by which numbers."""
+
+    of: str  # what they may be sums of
+    excess: Estimate  # share of sums beyond chance
+    beyond: Estimate | None  # the same above its floor, where there is one; None: floor missing
+    floor: Estimate | None
+    recall: Cell | None
+
+    def told(self) -> str:
+        """The share of sums beyond chance, with its floor."""
+        at = "" if self.floor is None else f" (floor {short(self.floor.value)})"
+        return f"{number(self.excess)} sums of {self.of}{at}"
+
+
+def atomic(meta: Line | None, pair: Line | None, *, margins: Margins) -> tuple[Answer, str]:
+    """The answer at one dictionary size, and the sentence that carries its numbers.
+
+    `meta` is its line of `meta_sae`, `pair` that of `composition` with the next smaller SAE. Either
+    finds composition by itself; that there is none takes both.
+    """
+    looked = (_of_pair(pair, margins), _of_meta(meta, margins))
+    tests = [each for each in looked if isinstance(each, Test)]
+    lacks = [each for each in looked if isinstance(each, str)]
+    if not tests:
+        return "not judged", f"not judged: {'; '.join(dict.fromkeys(lacks))}."
+    found = [each for each in tests if _above(each.beyond, margins.composed)]
+    if found:
+        return "no", f"Not atomic: {'; '.join(_sentence(each, margins) for each in found)}."
+    if all(_clear(each, margins) for each in tests) and len(tests) == 2:
+        said = " and ".join(each.of for each in tests)
+        shares = " and ".join(number(each.excess) for each in tests)
+        recalls = " and ".join(number(_recall(each)) for each in tests)
+        limits = f"limits {short(margins.atomic)} and {short(margins.recall)}"
+        return "yes", (
+            f"No composition found, in {said}: {shares} of the latents beyond chance; planted sums "
+            f"are found by {recalls} ({limits})."
+        )
+    return _open(tests, lacks, meta, margins)
+
+
+def _of_pair(line: Line | None, margins: Margins) -> Test | str:
+    if line is None:
+        return "no smaller SAE was compared"
+    if line.unfit:
+        return "the smaller SAE is not fit to be compared"
+    excess = line.cells.get("composed_excess")
+    if excess is None or excess.estimate is None:
+        return f"of sums of smaller latents, {why_missing('composed_excess', excess).rstrip('.')}"
+    if excess.estimate.seeds < margins.seeds or excess.estimate.lo is None:
+        told = f"{number(excess.estimate)} of the latents are sums of smaller ones"
+        return f"{told}; {lacking_seeds(excess.estimate, margins)}"
+    floor = excess.floor
+    if floor is not None and (floor.seeds < margins.seeds or floor.lo is None):
+        floor = None
+    beyond = None if floor is None else difference(excess.estimate, floor)
+    of = f"{line.key[0]} smaller latents"
+    return Test(of, excess.estimate, beyond, floor, line.cells.get("planted_recall"))
+
+
+def _of_meta(line: Line | None, margins: Margins) -> Test | str:
+    if line is None:
+        return "no meta-SAE was trained"
+    excess, purged = line.cells.get("composed_excess"), line.cells.get("purged_share")
+    if excess is None or excess.estimate is None:
+        return f"of sums of meta-latents, {why_missing('composed_excess', excess).rstrip('.')}"
+    if purged is not None and purged.estimate is not None and (
+        purged.estimate.value > margins.purged
+    ):  # fmt: skip
+        limit = f"limit {short(margins.purged)}"
+        return f"{short(purged.estimate.value)} of the rows are near rows kept out ({limit})"
+    if excess.estimate.seeds < margins.seeds or excess.estimate.lo is None:
+        told = f"{number(excess.estimate)} of the latents are sums of shared meta-latents"
+        return f"{told}; {lacking_seeds(excess.estimate, margins)}"
+    recall = line.cells.get("planted_recall")
+    return Test("shared meta-latents", excess.estimate, excess.estimate, None, recall)
+
+
+def _sentence(test: Test, margins: Margins) -> str:
+    """That a test finds composition, and by what."""
+    assert test.beyond is not None
+    assert test.beyond.lo is not None
+    places = places_apart(margins.composed, test.beyond.lo)
+    limit = f"limit {short(margins.composed, places)}"
+    said = f"{number(test.excess, places)} of the latents are sums of {test.of}, beyond chance"
+    if test.floor is None:
+        return f"{said} ({limit})"
+    floor = f"floor between seeds {short(test.floor.value)}"
+    return f"{said} ({floor}, above it {interval(test.beyond, places)}, {limit})"
+
+
+def _clear(test: Test, margins: Margins) -> bool:
+    """Whether a test that finds planted sums finds none of the dictionary's own."""
+    recall = _recall(test)
+    return (
+        test.excess.hi is not None
+        and test.excess.hi < margins.atomic
+        and recall.lo is not None
+        and recall.lo >= margins.recall
+    )
+
+
+def _recall(test: Test) -> Estimate:
+    """The share of planted sums that the test finds; none of them where nobody looked."""
+    if test.recall is None or test.recall.estimate is None:
+        return Estimate(0.0, None, None, "seeds", "point", ())
+    return test.recall.estimate
+
+
+def _open(
+    tests: list[Test], lacks: list[str], meta: Line | None, margins: Margins
+) -> tuple[Answer, str]:
+    """What keeps the question open."""
+    near = [each for each in lacks if "near rows kept out" in each]
+    if near and len(lacks) == 2:
+        return "not measurable", f"not measurable here: {near[0]}."
+    parts = [each.told() for each in tests]
+    for each in tests:
+        if each.beyond is None and _above(each.excess, margins.atomic):
+            parts.append(f"no floor for sums of {each.of}")
+        recall = _recall(each)
+        if recall.lo is None or recall.lo < margins.recall:
+            told = f"planted sums of {each.of} are found by {number(recall)}"
+            parts.append(f"{told} (limit {short(margins.recall)})")
+    return "undecided", f"undecided: {'; '.join([*parts, *lacks])}."
+
+
+def _above(estimate: Estimate | None, limit: float) -> bool:
+    return estimate is not None and estimate.lo is not None and estimate.lo > limit

@@ -1,0 +1,318 @@
+"""Planted decoders whose composition is known, and what `atomic?` may say of them.
+
+A world gives the rows of a smaller and of a larger SAE for each training seed; what is true is the
+same with every seed, and each finds it with some noise. `judged` measures a world as a suite would.
+`python tests/atomic_worlds.py` prints the tables of docs/decisions/verdict-atomic.md.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from saebench_canon.bench import Bench
+from saebench_canon.kernels.cosine import unit
+from saebench_canon.kernels.nulls import isotropic
+from saebench_canon.notebook import InMemory
+from saebench_canon.plan import plan_of
+from saebench_canon.plugins import load_registry
+from saebench_canon.results import rows_of
+from saebench_canon.sae import CanonicalSAE, LinearEncoder
+from saebench_canon.specs import SaeSpec, Suite
+from saebench_canon.store import Store
+from saebench_canon.suite_metrics import parse_metric
+from saebench_canon.summary import Cell
+from saebench_canon.tables import summarise
+from saebench_canon.toml_table import Table
+from saebench_canon.verdict import Verdict, verdicts
+
+NO, YES, OPEN, BLIND = "no", "yes", "undecided", "not measurable"
+TOLD = (OPEN, BLIND)  # that it cannot be told
+ATOMIC = (YES, *TOLD)
+COMPOSED = (NO, *TOLD)
+
+Draw = torch.Generator
+Rows = Callable[[Draw], Tensor]  # of a world's own randomness, the same for every seed
+
+
+@dataclass(frozen=True)
+class World:
+    """Both decoders as they truly are, how well a training finds them, and what may be said."""
+
+    large: Rows
+    small: Rows | None
+    right: tuple[str, ...]
+    cosine: float = 0.97  # of a row found to the true one
+    seeds: int = 3
+    own: bool = False  # every seed draws a dictionary of its own
+
+    def made(self, seed: int) -> dict[tuple[int, int], Tensor]:
+        """Unit rows by width and training seed."""
+        found = {}
+        for training in range(self.seeds):
+            truth = draw(seed, training if self.own else 0)
+            chance = draw(seed, 100 + training)
+            for make in (self.large, self.small):
+                if make is not None:
+                    rows = near(make(truth), self.cosine, chance)
+                    rows = rows[torch.randperm(len(rows), generator=chance)]
+                    found[len(rows), training] = rows
+        return found
+
+
+def draw(*parts: int) -> Draw:
+    """A generator for a world's seed and purpose."""
+    number = 7919
+    for part in parts:
+        number = number * 1_000_003 + part
+    return torch.Generator().manual_seed(number % 2**62)
+
+
+def near(rows: Tensor, cosine: float, chance: Draw) -> Tensor:
+    """The rows as a training finds them: each at this cosine, turned away at random."""
+    rows = unit(rows)
+    aside = torch.randn(rows.shape, generator=chance, dtype=torch.float64)
+    aside = unit(aside - (aside * rows).sum(dim=1, keepdim=True) * rows)
+    return cosine * rows + math.sqrt(1 - cosine**2) * aside
+
+
+def sums(atoms: Tensor, count: int, g: Draw, parts: tuple[int, ...] = (2, 3)) -> Tensor:
+    """Sums of so many of the atoms each, weights from .75 to 1.25."""
+    rows = []
+    for _ in range(count):
+        size = parts[int(torch.randint(len(parts), (1,), generator=g))]
+        chosen = torch.randperm(len(atoms), generator=g)[:size]
+        weights = 0.75 + 0.5 * torch.rand(size, generator=g, dtype=torch.float64)
+        rows.append(weights @ atoms[chosen])
+    return unit(torch.stack(rows)) if rows else atoms[:0]
+
+
+def about(centres: Tensor, each: int, cosine: float, g: Draw) -> Tensor:
+    """Rows at this cosine to a centre, so many each, with directions of their own."""
+    return near(centres.repeat_interleave(each, 0), cosine, g)
+
+
+def anisotropic(m: int, d: int, g: Draw, power: float = 1.0) -> Tensor:
+    """Random rows whose variance falls off like 1/i^power along the axes."""
+    scale = torch.arange(1, d + 1, dtype=torch.float64) ** (-power / 2)
+    return unit(torch.randn(m, d, generator=g, dtype=torch.float64) * scale)
+
+
+def planted(d: int, m: int, rate: float, *, atoms: int | None = None, with_atoms: bool) -> World:
+    """A share of the large rows are sums of a few atoms; the small SAE has them, or others."""
+    few = atoms or m // 16
+
+    def large(g: Draw) -> Tensor:
+        table = isotropic(few, d, g)
+        count = round(rate * m)
+        return torch.cat([isotropic(m - count, d, g), sums(table, count, g)])
+
+    def small(g: Draw) -> Tensor:
+        table = isotropic(few, d, draw(int(g.initial_seed()) % 2**31))
+        return torch.cat([table, isotropic(max(m // 2 - few, 1), d, g)])
+
+    def shared(g: Draw) -> Tensor:  # the atoms that `large` drew first, from the same generator
+        again = torch.Generator().manual_seed(g.initial_seed())
+        return torch.cat([isotropic(few, d, again), isotropic(m // 2 - few, d, g)])
+
+    return World(large, shared if with_atoms else small, COMPOSED if rate else ATOMIC)
+
+
+def clusters(d: int, m: int, each: int, cosine: float, *, centres_below: bool = True) -> World:
+    """Rows about centres, whose mutual cosine is given; the small SAE has the centres."""
+
+    def large(g: Draw) -> Tensor:
+        return about(isotropic(m // each, d, g), each, math.sqrt(cosine), g)
+
+    def small(g: Draw) -> Tensor:
+        again = torch.Generator().manual_seed(g.initial_seed())
+        centres = isotropic(m // each, d, again if centres_below else g)
+        return torch.cat([centres, isotropic(m // 4, d, g)])
+
+    return World(large, small, ATOMIC)
+
+
+def splits(d: int, m: int, cosine: float, each: int = 4) -> World:
+    """Children of one parent each, at this cosine to it, beside other features; small has both."""
+
+    def large(g: Draw) -> Tensor:
+        return torch.cat([about(isotropic(m // 2 // each, d, g), each, cosine, g),
+                          isotropic(m // 2, d, draw(5, d))])  # fmt: skip
+
+    def small(g: Draw) -> Tensor:
+        again = torch.Generator().manual_seed(g.initial_seed())
+        return torch.cat([isotropic(m // 2 // each, d, again), isotropic(m // 2, d, draw(5, d))])
+
+    return World(large, small, ATOMIC)
+
+
+def grid(d: int, side: int, *, with_factors: bool) -> World:
+    """Every sum of one of the colours and one of the shapes; the small SAE has them, or others."""
+
+    def large(g: Draw) -> Tensor:
+        colours, shapes = isotropic(side, d, g), isotropic(side, d, g)
+        return unit((colours[:, None] + shapes[None]).reshape(-1, d))
+
+    def small(g: Draw) -> Tensor:
+        again = torch.Generator().manual_seed(g.initial_seed() + (0 if with_factors else 1))
+        return torch.cat([isotropic(side, d, again), isotropic(side, d, again),
+                          isotropic(side * side // 4, d, g)])  # fmt: skip
+
+    return World(large, small, COMPOSED)
+
+
+def plain(large: Rows, small: Rows, right: tuple[str, ...] = ATOMIC, **more: object) -> World:
+    """Any two decoders."""
+    return replace(World(large, small, right), **more)  # type: ignore[arg-type]
+
+
+def independent(d: int, m: int, **more: object) -> World:
+    """Random features; the small SAE has half of them."""
+    return plain(
+        lambda g: isotropic(m, d, g),
+        lambda g: isotropic(m, d, torch.Generator().manual_seed(g.initial_seed()))[: m // 2],
+        **more,
+    )
+
+
+def worlds_of(d: int, m: int) -> dict[str, World]:
+    """The worlds of one size."""
+    side = math.isqrt(m)
+    found: dict[str, World] = {}
+    for rate in (0.0, 0.25, 0.5, 1.0):
+        found[f"sums {rate:.0%}"] = planted(d, m, rate, with_atoms=True)
+        found[f"sums {rate:.0%}, atoms not below"] = planted(d, m, rate, with_atoms=False)
+    found |= {
+        "sums 50% of m/8 atoms, not below": planted(d, m, 0.5, atoms=m // 8, with_atoms=False),
+        "sums 100% of m/4 atoms, not below": planted(d, m, 1.0, atoms=m // 4, with_atoms=False),
+        "sums 100% of m/2 atoms": planted(d, m, 1.0, atoms=m // 2, with_atoms=True),
+        "grid of sums": grid(d, side, with_factors=True),
+        "grid of sums, factors not below": grid(d, side, with_factors=False),
+        **{f"split at {cosine}": splits(d, m, cosine) for cosine in (0.6, 0.7, 0.8, 0.9)},
+        "split at 0.8 in sixteen": splits(d, m, 0.8, 16),
+        **{f"clusters of 16 at {c}": clusters(d, m, 16, c) for c in (0.45, 0.55, 0.67, 0.9)},
+        **{f"clusters of 8 at {c}": clusters(d, m, 8, c) for c in (0.45, 0.55)},
+        **{f"clusters of 32 at {c}": clusters(d, m, 32, c) for c in (0.35, 0.5)},
+        "clusters of 16 at 0.5, centres not below": clusters(d, m, 16, 0.5, centres_below=False),
+        "duplicates": plain(
+            lambda g: isotropic(m // 2, d, g).repeat(2, 1), lambda g: isotropic(m // 4, d, g)
+        ),
+        "independent": independent(d, m),
+        "independent, five seeds": independent(d, m, seeds=5),
+        "anisotropic": plain(
+            lambda g: anisotropic(m, d, g), lambda g: anisotropic(m // 2, d, g)
+        ),
+        "very anisotropic": plain(
+            lambda g: anisotropic(m, d, g, 2.0), lambda g: anisotropic(m // 2, d, g, 2.0)
+        ),
+        "seeds that share nothing": independent(d, m, own=True),
+        "seeds that share nothing, anisotropic": plain(
+            lambda g: anisotropic(m, d, g), lambda g: anisotropic(m // 2, d, g), own=True
+        ),
+        "two seeds, sums 50%": replace(
+            planted(d, m, 0.5, with_atoms=True), seeds=2, right=("not judged", *TOLD)
+        ),
+    }  # fmt: skip
+    return found
+
+
+SIZES: Mapping[str, tuple[int, int]] = {"d 64": (64, 256), "d 128": (128, 512)}
+LARGE: Mapping[str, tuple[int, int]] = {"d 256": (256, 768), "d 768": (768, 1024)}
+WORLDS: Mapping[str, World] = {
+    f"{name}, {size}": world
+    for size, (d, m) in {**SIZES, **LARGE}.items()
+    for name, world in worlds_of(d, m).items()
+}
+
+
+def judged(
+    saes: Mapping[tuple[int, int], Tensor | CanonicalSAE], **settings: object
+) -> tuple[Verdict, dict[str, Cell]]:
+    """The verdict on the larger size, and the cells of both tests, as a suite gives them."""
+    registry = load_registry()
+    seeds = {seed for _, seed in saes}
+    tables: list[dict[str, object]] = [{"name": "meta_sae", "settings": settings}]
+    widths = {width for width, _ in saes}
+    if len(widths) > 1:
+        tables.append({"name": "composition"})
+        if len(seeds) > 1:
+            tables.append({"name": "composition", "label": "floor", "over": "all-pairs:seed"})
+    for table in tables:
+        if table["name"] == "meta_sae":
+            table["where"] = {"width": f">= {max(widths)}"}
+    with TemporaryDirectory() as folder:
+        specs = [
+            SaeSpec(f"w{width}-s{seed}", {"width": width, "seed": seed}, None,
+                    InMemory(_as_sae(each), f"w{width}-s{seed}"), "float32", "world")
+            for (width, seed), each in saes.items()
+        ]  # fmt: skip
+        parsed = [parse_metric(Table(each, "world"), ["width", "seed"], registry)
+                  for each in tables]  # fmt: skip
+        store = Store(Path(folder) / "store")
+        suite = Suite("world", 1, None, {}, specs, parsed, ())
+        plan = plan_of(suite, registry, store)
+        bench = Bench(registry, store)
+        for case in plan.cases:
+            bench.measure(case)
+        rows = rows_of(plan.listed(), store, registry.metrics)
+    (block,) = summarise(rows, registry.metrics.values()).blocks
+    cells = {
+        f"{table.metric}.{name}": cell
+        for table in block.tables
+        for line in table.lines
+        for name, cell in line.cells.items()
+        if not table.is_floor and line.key[-1] == max(widths)
+    }
+    found = [each for each in verdicts(block) if each.question == "atomic?"]
+    return next(each for each in found if each.at == str(max(widths))), cells
+
+
+def _as_sae(rows: Tensor | CanonicalSAE) -> CanonicalSAE:
+    if isinstance(rows, CanonicalSAE):
+        return rows
+    table = unit(rows).float()
+    zeros = torch.zeros(len(table))
+    return CanonicalSAE(
+        table, torch.zeros(table.shape[1]), LinearEncoder(table.T.contiguous(), zeros, "relu")
+    )
+
+
+def _table(names: list[str], repeats: int) -> None:
+    print("| world | answers | meta-latents: excess | least | planted | purged "
+          "| smaller latents: excess (floor) | least | planted |")  # fmt: skip
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|")
+    for name in names:
+        answers: Counter[str] = Counter()
+        first: dict[str, Cell] = {}
+        for seed in range(repeats):
+            verdict, cells = judged(WORLDS[name].made(seed))
+            wrong = "" if verdict.answer in WORLDS[name].right else " (WRONG)"
+            answers[f"{verdict.answer}{wrong}"] += 1
+            first = first or cells
+        told = ", ".join(f"{each} {count}" for each, count in answers.most_common())
+        columns = ["meta_sae.composed_excess", "meta_sae.composed_least",
+                   "meta_sae.planted_recall", "meta_sae.purged_share",
+                   "composition.composed_excess", "composition.composed_least",
+                   "composition.planted_recall"]  # fmt: skip
+        print(f"| {name} | {told} | {' | '.join(_said(first.get(each)) for each in columns)} |",
+              flush=True)  # fmt: skip
+
+
+def _said(cell: Cell | None) -> str:
+    if cell is None or cell.estimate is None:
+        return "–"
+    floor = "" if cell.floor is None else f" ({cell.floor.value:.2f})"
+    return f"{cell.estimate.value:.2f}{floor}"
+
+
+if __name__ == "__main__":
+    which = sys.argv[2] if len(sys.argv) > 2 else ""
+    _table([name for name in WORLDS if which in name], int(sys.argv[1]) if sys.argv[1:] else 1)
