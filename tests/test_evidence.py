@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import letter_tokenizer
+from tiny_models import WIDTH as TINY_WIDTH
+from tiny_models import letter_tokenizer, tiny
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from saebench_canon.contexts import Text
 from saebench_canon.evidence import APART, CONTEXTS, TOKENS, Observed
 from saebench_canon.inputs.extraction import Tokens
+from saebench_canon.inputs.hooks import resolve_hook
 from saebench_canon.kernels.codes import Codes
+from saebench_canon.unembedding import logits_along
 
 LINES = ("the cat sat on the mat and the dog did not", "a dog and a cat and a mat", "cats")
 WIDTH = 7
@@ -161,3 +164,19 @@ def test_without_text_or_codes_there_is_no_evidence(dense: torch.Tensor) -> None
     assert without_text.tokens({0: 1.0}) == without_text.contexts({0: 1.0}) == ()
     assert without_text.promoted({0: 1.0}) == ()
     assert without_text.firing(5) is not None
+
+
+def test_a_meta_latent_promotes_what_its_rows_do_beyond_their_mean(dense: torch.Tensor) -> None:
+    lm = tiny("llama")
+    hook = resolve_hook(lm.model, "blocks.1.hook_resid_pre")
+    rows = torch.randn(WIDTH, TINY_WIDTH, generator=torch.Generator().manual_seed(2))
+    observed = Observed(rows, Codes.from_dense(dense), model=(lm, hook))
+    (one,) = logits_along(lm, hook, rows[2:3].double())
+    best = [float(each) for each in one.sort(descending=True).values[:TOKENS]]
+    assert [each.z for each in observed.promoted({2: 0.4})] == pytest.approx(best, abs=1e-4)
+    beyond = rows - rows[:6].mean(dim=0)  # of those that are live
+    (several,) = logits_along(lm, hook, (0.4 * beyond[2] + 0.3 * beyond[4])[None])
+    best = [float(each) for each in several.sort(descending=True).values[:TOKENS]]
+    found = observed.promoted({2: 0.4, 4: 0.3})
+    assert [each.z for each in found] == pytest.approx(best, abs=1e-4)
+    assert found[0].text == lm.tokenizer.decode([int(several.argmax())])

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from planted import SUITE, write_acts, write_sae
+from safetensors.torch import load_file, save_file
 
 from saebench_canon.bench import Bench
 from saebench_canon.cli import main
@@ -340,8 +341,6 @@ def test_a_suite_that_changed_since_its_run_is_not_mixed_with_it(
 def of_a_file(suite: Path) -> Path:
     """A measured suite on a file of activations; latent 3 of each SAE is dead."""
     for folder in Path("saes").iterdir():
-        from safetensors.torch import load_file, save_file
-
         tensors = load_file(folder / "sae_weights.safetensors")
         tensors["b_enc"][3] = -1e6
         save_file(tensors, folder / "sae_weights.safetensors")
@@ -372,6 +371,21 @@ def test_a_dead_latent_is_a_sentence_with_live_ones_near_it(
     )
 
 
+def test_dead_latents_are_nobodys_nearest(of_a_file: Path, shown: Callable[..., str]) -> None:
+    """The dead latent 3 of the smaller SAE has the very row of the larger one's latent 5."""
+    (small, tensors), (_, other) = (
+        (path, load_file(path))
+        for path in (Path(f"saes/w{width}-s0/sae_weights.safetensors") for width in (24, 48))
+    )
+    tensors["W_dec"][3] = other["W_dec"][5]
+    save_file(tensors, small)
+    shutil.rmtree(".canon")
+    measure(of_a_file)
+    items = json.loads(shown("--latent", "5", "--json", suite="small"))["nearest"]["items"]
+    assert len(items) == 3
+    assert all(each["number"] != 3 and each["weight"] < 0.99 for each in items)
+
+
 def test_data_that_changed_since_the_run_is_told(
     of_a_file: Path, shown: Callable[..., str]
 ) -> None:
@@ -385,10 +399,10 @@ def test_an_sae_without_data_has_its_neighbours_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: Callable[..., str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for width in (24, 48):
+    for width in (12, 24, 48):
         write_sae(tmp_path / f"w{width}", width)
     Path("bare.toml").write_text(
-        '[[sae]]\nname = "w{width}"\nuri = "file:w{width}"\naxes = { width = [24, 48] }\n'
+        '[[sae]]\nname = "w{width}"\nuri = "file:w{width}"\naxes = { width = [12, 24, 48] }\n'
         '[[metric]]\nname = "fidelity"\n'
     )
     measure(Path("bare.toml"))

@@ -1,0 +1,177 @@
+"""What records say a latent is made of, from records written by hand; a past run's plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from planted import SUITE
+
+from saebench_canon.cli import main
+from saebench_canon.decomposition import floor_of, meta_sae_of, sum_of
+from saebench_canon.errors import CanonError
+from saebench_canon.past import plan_of_run
+from saebench_canon.plan import make_plan
+from saebench_canon.plugins import load_registry
+from saebench_canon.record import Record
+from saebench_canon.results import keep_run, last_run
+from saebench_canon.store import Store
+
+EMPTY = Record(id="", metric="", version=2, settings={}, subject=(), peers=(), seed=0, scores={},
+               tables={}, marks=(), provenance={})  # fmt: skip
+
+
+def keep(
+    store: Store,
+    case: Mapping[str, Any],
+    tables: Mapping[str, pd.DataFrame] | None = None,
+    **scores: float | None,
+) -> None:
+    """Keep a record of a case with these tables and scores."""
+    kept = {
+        name: store.keep_table(case["id"], name, lambda path, of=table: of.to_parquet(path))  # type: ignore[misc]
+        for name, table in (tables or {}).items()
+    }
+    told = {name: {"value": value, "stderr": None} for name, value in scores.items()}
+    store.keep_record(
+        replace(EMPTY, id=case["id"], metric=case["metric"], tables=kept, scores=told)
+    )
+
+
+def case(number: int, metric: str, *subject: str, over: str = "each") -> dict[str, Any]:
+    return {"id": f"{number:032}", "metric": metric, "label": metric, "subject": [*subject],
+            "over": over}  # fmt: skip
+
+
+def decomposed(latents: int = 20) -> dict[str, pd.DataFrame]:
+    """Latent n has meta-latent 0 with weight 1 − n/100, and latent 2 has meta-latent 1 as well."""
+    number = [*range(latents), 2]
+    weight = [1 - each / 100 for each in range(latents)] + [0.99]
+    meta = [0] * latents + [1]
+    return {
+        "decomposition": pd.DataFrame({"latent": number, "meta_latent": meta, "weight": weight}),
+        "latents": pd.DataFrame({"latent": range(latents), "explained": 0.5}),
+        "meta_latents": pd.DataFrame({"meta_latent": range(3), "latents": [latents, 1, 0]}),
+    }
+
+
+def test_a_latent_and_a_meta_latent_list_each_other_heaviest_first(tmp_path: Path) -> None:
+    store, cases = Store(tmp_path), [case(1, "meta_sae", "it")]
+    keep(store, cases[0], decomposed())
+    meta = meta_sae_of("it", cases, store)
+    assert list(meta.of_latent(2).items()) == [(1, 0.99), (0, 0.98)]
+    assert [*meta.of_meta_latent(0)] == [*range(20)]
+    assert (meta.explained(2), meta.explained(77)) == (0.5, None)
+    assert meta.of_latent(77) == {}
+
+
+def test_the_first_measured_case_of_a_metric_counts(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    cases = [case(1, "meta_sae", "it"), case(2, "meta_sae", "it") | {"label": "other"}]
+    keep(store, cases[1], decomposed())
+    assert meta_sae_of("it", cases, store).label == "other"
+    keep(store, cases[0], decomposed())
+    assert meta_sae_of("it", cases, store).label == "meta_sae"
+
+
+def test_a_sum_is_of_the_pair_and_the_latent_that_are_asked_for(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    cases = [case(1, "composition", "s", "m"), case(2, "composition", "m", "l")]
+    table = {"latent": [4, 4, 5], "atom": [7, 9, 8], "weight": [0.5, 0.25, 1.0]}
+    keep(store, cases[1], {"latents": pd.DataFrame({**table, "explained": [0.5, 0.75, 1.0]})})
+    assert sum_of("m", "l", 4, cases, store).atoms == ((7, 0.5, 0.5), (9, 0.25, 0.75))
+    assert sum_of("m", "l", 6, cases, store).atoms == ()
+    with pytest.raises(CanonError, match="composition of s and m is not measured"):
+        sum_of("s", "m", 4, cases, store)
+    with pytest.raises(CanonError, match="the suite has no composition of s and l"):
+        sum_of("s", "l", 4, cases, store)
+
+
+def test_the_floor_is_the_mean_over_the_saes_own_pairs_of_seeds(tmp_path: Path) -> None:
+    store, seeds = Store(tmp_path), "all-pairs:seed"
+    cases = [
+        case(1, "composition", "s0", "l0", over="pairs:width"),
+        case(2, "composition", "l0", "l1", over=seeds),
+        case(3, "composition", "l2", "l0", over=seeds),
+        case(4, "composition", "l1", "l2", over=seeds),
+        case(5, "composition", "l0", "l3", over=seeds),
+        case(6, "stitching", "l0", "l1", over=seeds),
+        case(7, "composition", "l0", "l4", over=seeds),
+    ]
+    for number, share in ((0, 0.9), (1, 0.1), (2, 0.2), (3, 0.8), (6, None)):
+        keep(store, cases[number], composed_share=share)
+    keep(store, cases[5], novel_share=0.7)
+    assert floor_of("l0", cases, store) == pytest.approx(0.15)
+    assert floor_of("s0", cases, store) is None
+
+
+@pytest.fixture
+def planned(suite: Path) -> Store:
+    """A store with a run of the small suite of which only the meta-SAE of w48-s0 was measured."""
+    suite.write_text(SUITE)
+    registry, store = load_registry(), Store(Path(".canon"))
+    keep_run(make_plan(suite, registry, store), name="small.toml", flags={})
+    for each in last_run(store, "small")["cases"]:
+        if each["metric"] == "meta_sae" and each["subject"] == ["relu-w48-s0"]:
+            keep(store, each, decomposed(), explained_variance=0.6, null_covariance=0.61)
+            path = store.root / "records" / f"{each['id']}.json"
+            digest = "0" * 32
+            told = json.loads(path.read_text())
+            told["subject"] = [{"ref": "file:saes/w48-s0", "digest": digest}]
+            path.write_text(json.dumps(told))
+    return store
+
+
+def test_a_record_of_another_sae_under_the_same_name_is_refused(
+    planned: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", "small", "--latent", "relu-w48-s0:2"]) == 4
+    assert "'relu-w48-s0' or its data is no longer what it was" in capsys.readouterr().err
+
+
+def test_a_meta_latent_lists_its_heaviest_and_counts_the_others(
+    planned: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from saebench_canon.identity import Identities
+
+    registry = load_registry()
+    plan = plan_of_run(last_run(planned, "small"), registry, planned)
+    (sae,) = (each for each in plan.suite.saes if each.name == "relu-w48-s0")
+    digest = Identities(registry, planned).sae(sae, plan.cases[0].data)
+    (path,) = (planned.root / "records").glob("*.json")
+    path.write_text(path.read_text().replace("0" * 32, digest))
+    assert main(["show", "small", "--meta-latent", "relu-w48-s0:0"]) == 0
+    page = capsys.readouterr().out
+    assert "stands in 20 of 20 latents" in page
+    assert [line.split()[:3] for line in page.splitlines() if line.endswith("  –")] == [
+        [f"{1 - each / 100:.2f}".lstrip("0"), str(each), ".50"] for each in range(12)
+    ]
+    assert "… and 8 lighter" in page
+    assert "No more than chance: meta-latents explain .60" in page
+    assert main(["show", "small", "--meta-latent", "relu-w48-s0:2"]) == 4
+    assert "meta-latent 2 of relu-w48-s0 is dead: no latent has it" in capsys.readouterr().err
+
+
+def test_the_plan_of_a_run_has_the_settings_it_ran_with(suite: Path) -> None:
+    registry, store = load_registry(), Store(Path(".canon"))
+    settings = ["sae.axes.seed=[0]"]
+    told = {"settings": settings, "limit": 100, "dtype": "float64"}
+    plan = make_plan(suite, registry, store, settings=settings, limit=100, dtype="float64")
+    keep_run(plan, name="small.toml", flags=told)
+    again = plan_of_run(last_run(store, None), registry, store)
+    assert again.ids == plan.ids
+    assert again.ids != make_plan(suite, registry, store).ids
+    assert [data.tokens for data in again.suite.data.values()] == [100]
+    assert {sae.dtype for sae in again.suite.saes} == {"float64"}
+    assert {sae.axes["seed"] for sae in again.suite.saes} == {0}
+
+
+def test_a_packaged_suite_is_found_where_the_package_is_now() -> None:
+    registry, store = load_registry(), Store(Path("nowhere"))
+    run = {"called": "quickstart", "path": "/gone/quickstart.toml", "flags": {}}
+    assert plan_of_run(run, registry, store).suite.name == "quickstart"
