@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from made_up_hub import GPT2_SAES, GPT2_WIDTHS, cached
@@ -297,6 +298,33 @@ def test_a_notebook_names_it_too(here: Path, monkeypatch: pytest.MonkeyPatch) ->
     rows = load_file(here / "saes/w96/sae_weights.safetensors")["W_dec"]
     found = table.set_index("score")["value"]["explained_variance"]
     assert found == pytest.approx(by_hand(rows, meta_state())[0], abs=1e-5)
+
+
+def test_metrics_that_agree_in_settings_train_one_meta_sae(here: Path, registry: Registry) -> None:
+    write_sae(here / "saes" / "w48", 48)
+    text = SUITE.partition("[[metric]]")[0].replace("[24, 96]", "[24, 48, 96]")
+    for name in ("meta_sae", "meta_replace", "meta_ladder"):
+        over = 'over = "group:width"' if name == "meta_ladder" else ""
+        text += f'[[metric]]\nname = "{name}"\n{over}\nsettings = {{ steps = 3, k = 2 }}\n'
+    plan = planned(here, registry, text)
+    bench = Bench(registry, plan.store)
+    cases = [case for case in plan.cases if case.metric.name in ("meta_sae", "meta_replace")]
+    assert len(cases) == 5
+    for case in cases:
+        bench.measure(case)
+    fits = [load_file(path) for path in plan.store.root.glob("artefacts/*/kept.safetensors")]
+    whole = [fit["W_dec"].shape[1] for fit in fits if "W_dec" in fit]
+    assert sorted(whole) == [24 // 4, 48 // 4, 96 // 4]
+    (ladder,) = [case for case in plan.cases if case.metric.name == "meta_ladder"]
+    assert [sae.name for sae in ladder.subject] == ["w24", "w48", "w96"]
+    assert bench.measure(ladder).scores["meta_l0_largest"]["value"] > 0
+    docs = (PLUGIN.parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for case in (cases[-1], ladder):
+        section = docs.split(f"\n## {case.metric.name}\n")[1].split("\n## ")[0]
+        for name, path in bench.measure(case).tables.items():
+            told = section.split(f"Table `{name}`", 1)[1]
+            for column in pd.read_parquet(plan.store.root / path).columns:
+                assert f"`{column}`" in told, f"{case.metric.name}, table {name}, {column}"
 
 
 def test_schemas_take_a_ref_there(registry: Registry) -> None:
