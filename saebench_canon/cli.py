@@ -83,8 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--errors", action="store_true", help="why cases failed, with tracebacks")
     show.add_argument("--all", action="store_true", help="every score, not only the main ones")
     one = show.add_mutually_exclusive_group()
-    one.add_argument("--latent", metavar="[SAE:]N", help="the card of one latent instead")
-    one.add_argument("--meta-latent", metavar="[SAE:]N", help="of a meta-latent of the SAE")
+    one.add_argument("--latent", metavar="[SAE:]N", help="the card of one latent of an SAE")
+    one.add_argument("--meta-latent", metavar="[SAE:]N", help="the card of one meta-latent of it")
     show.add_argument("--to", metavar="FILE",
                       help="write tables (.md, .html, .txt, .csv, .parquet)"
                       " or the stitching paths as a figure (.png, .svg, .pdf)")  # fmt: skip

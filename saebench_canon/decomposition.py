@@ -150,6 +150,10 @@ def _measured(metric: str, subject: list[str], cases: Cases, store: Store) -> tu
         record = store.measured(case["id"])
         if record is not None:
             return str(case["label"]), record
+    if any(store.error(case["id"]) is not None for case in own):
+        raise CanonError(
+            f"{metric} of {' and '.join(subject)} failed", hint="`show --errors` tells why."
+        )
     raise CanonError(f"{metric} of {' and '.join(subject)} is not measured")
 
 
