@@ -57,7 +57,8 @@ def test_the_scores_are_those_of_one_meta_sae_of_all_rows() -> None:
     own = [live_rows(tiny(each), None).rows for each in tables]
     rows = torch.cat(own)
     it = whole(rows, training_of(90, preset="quarter", width=12, k=2, steps=30), 0, None)
-    z = (rows - it.b_dec[0]) @ it.W_enc[0].T
+    assert it.b_enc is not None
+    z = (rows - it.b_dec[0]) @ it.W_enc[0].T + it.b_enc[0]
     codes = torch.where(z >= it.threshold[0], z, 0)
     guess = codes @ it.W_dec[0] + it.b_dec[0]
     explained = 1 - ((rows - guess) ** 2).sum() / ((rows - rows.mean(dim=0)) ** 2).sum()

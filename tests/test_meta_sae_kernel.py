@@ -107,6 +107,7 @@ def test_the_aux_losss_gradients_agree_with_autograd(aux_k: int) -> None:
         torch.zeros(B * M, d, dtype=x.dtype),
         torch.zeros(B, d, dtype=x.dtype),
         error * (2 / n),
+        torch.zeros(B * M, dtype=x.dtype),
         ~dead,
     )
     centred = x - b[:, None]
@@ -241,7 +242,7 @@ def test_one_dictionary_learns_the_same_beside_another() -> None:
 def test_the_threshold_is_the_mean_over_batches_of_the_least_code_chosen() -> None:
     rows = isotropic(50, 8, generator(0))[None]
     enc, b = isotropic(12, 8, generator(1))[None], 0.1 * random(1, 8)
-    found = kernel._threshold(rows, enc, b, 2, 15, generator(2))
+    found = kernel._threshold(rows, enc, b, None, 2, 15, generator(2))
     batches, least = kernel._batches(50, 15, generator(2)), []
     for _ in range(kernel.THRESHOLD_BATCHES):
         chosen = next(batches)
@@ -313,3 +314,87 @@ def test_without_unit_norm_rows_only_start_there() -> None:
     assert kept.curve_loss is not None
     assert free.curve_loss is not None
     assert torch.equal(kept.curve_loss[0], free.curve_loss[0])
+
+
+def test_rescaled_gradients_agree_with_autograd() -> None:
+    """The codes scale with the decoder rows' norms, rows count by their weights."""
+    n, M, d, k, B = 9, 7, 5, 2, 2
+    x = random(B, n, d)
+    weights = torch.tensor([0.0, 1, 2, 1, 0, 3, 1, 1, 0], dtype=torch.float64)
+    how = Training(width=M, k=k, steps=1, batch=n, lr=1.0, rescaled=True, aux_weight=0.0)
+    for dense in (True, False):
+        fit = kernel.Rescaled(x, how, generator(0))
+        fit._dense = dense
+        fit.W_enc, fit.W_dec = random(B * M, d, seed=1), 0.3 * random(B * M, d, seed=2)
+        fit.b_dec, fit._bias = 0.1 * random(B, d, seed=3), 0.2 * random(B * M, seed=4)
+        leaves = [t.clone().requires_grad_() for t in (fit.W_enc, fit.W_dec, fit.b_dec, fit._bias)]
+        taken: list[Tensor] = []
+
+        class Catch:
+            def step(
+                self, gradients: tuple[Tensor, ...], lr: float, to: list[Tensor] = taken
+            ) -> None:
+                to.extend(gradients)
+
+        fit._adam = Catch()  # type: ignore[assignment]
+        rebuilt = fit.step(x, weights)
+        loss = torch.zeros((), dtype=torch.float64)
+        each = []
+        for at in range(B):
+            own = slice(at * M, at * M + M)
+            E, D, b, c = leaves[0][own], leaves[1][own], leaves[2][at], leaves[3][own]
+            r = D.norm(dim=1)
+            z = r * ((x[at] - b) @ E.T + c)
+            ordered = sorted(
+                ((float(z[i, j].detach()), float(weights[i])) for i in range(n) for j in range(M)),
+                reverse=True,
+            )
+            weight, least = 0.0, 0.0
+            for value, count in ordered:
+                if weight >= k * n or value <= 0:
+                    break
+                if count:
+                    weight, least = weight + count, value
+            codes = torch.where(z >= least, z, 0)
+            error = ((codes @ (D / r[:, None]) + b - x[at]) ** 2).sum(dim=1)
+            each.append(float((weights * error).sum() / n))
+            loss = loss + (weights * error).sum() / n
+        loss.backward()
+        for mine, theirs in zip(taken, leaves, strict=True):
+            assert theirs.grad is not None
+            torch.testing.assert_close(mine.view_as(theirs), theirs.grad)
+        found = kernel._loss(rebuilt, weights)
+        torch.testing.assert_close(found, torch.tensor(each, dtype=torch.float64))
+
+
+def test_rows_drawn_with_replacement_count_as_often_as_they_come() -> None:
+    """A weighted batch and one that holds its rows several times teach the same."""
+    rows = isotropic(30, 8, generator(0))[None]
+    how = Training(
+        8, 2, 6, 50, 5e-3, aux_weight=0.0, unit_norm=False, start_norm=0.1, rescaled=True,
+        replacement=True,
+    )  # fmt: skip
+    found = train(rows, how, generator(5), what="a test")
+    draws = generator(5)
+    fit = kernel.Rescaled(rows, how, draws)
+    for _ in range(6):
+        fit.step(rows[:, torch.randint(0, 30, (50,), generator=draws)])
+    W_enc, W_dec, b_enc = fit.weights()
+    torch.testing.assert_close(found.W_enc[0], W_enc, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.W_dec[0], W_dec, rtol=1e-4, atol=1e-6)
+    assert found.b_enc is not None
+    assert float(found.b_enc.abs().max()) > 1e-4
+    torch.testing.assert_close(found.b_enc[0], b_enc, rtol=1e-4, atol=1e-6)
+    z = (rows - found.b_dec[:, None]) @ found.W_enc.transpose(1, 2) + found.b_enc[:, None]
+    torch.testing.assert_close(found.encode(rows), torch.where(z >= found.threshold, z, 0))
+
+
+def test_a_large_dictionarys_batches_hold_each_row_once_with_its_weight() -> None:
+    chosen, weights = next(kernel._with_replacement(1000, 50, generator(1)))
+    assert chosen is not None
+    assert weights is not None
+    drawn = torch.randint(0, 1000, (50,), generator=generator(1))
+    assert chosen.tolist() == sorted(set(drawn.tolist()))
+    counts = [drawn.tolist().count(row) for row in chosen.tolist()]
+    torch.testing.assert_close(weights, torch.tensor(counts) * (len(counts) / 50))
+    assert float(weights.mean()) == pytest.approx(1.0)

@@ -44,7 +44,8 @@ def encoded(model: MetaSAE, rows: Tensor, *, block: int = BLOCK) -> Codes:
 
 def among(model: MetaSAE, kept: Tensor) -> MetaSAE:
     """The meta-SAE of the latents where the mask [M] is true."""
-    return replace(model, W_enc=model.W_enc[:, kept], W_dec=model.W_dec[:, kept])
+    b_enc = None if model.b_enc is None else model.b_enc[:, kept]
+    return replace(model, W_enc=model.W_enc[:, kept], W_dec=model.W_dec[:, kept], b_enc=b_enc)
 
 
 def turned(model: MetaSAE, directions: Tensor) -> MetaSAE:
@@ -71,32 +72,36 @@ def quality(model: MetaSAE, rows: Tensor, codes: Codes, *, block: int = BLOCK) -
 def refit(
     model: MetaSAE, rows: Tensor, how: Training, generator: torch.Generator, *, what: str
 ) -> MetaSAE:
-    """Train W_enc and b_dec on from where they are, on rows [m, d], the decoder held as it is.
+    """Train the encoder and b_dec on from where they are, on rows [m, d], the decoder held.
 
     The loss is the mean of ‖w − ŵ‖² with a batch's selection, by Adam, as in the meta-SAE's own
     training but for the loss that revives dead latents. The threshold is found anew (eq. 8).
     """
     M, d = model.W_dec.shape[1:]
     W_enc, W_dec, b_dec = model.W_enc[0].clone(), model.W_dec[0], model.b_dec.clone()
-    adam = torch.optim.Adam([W_enc, b_dec], lr=how.lr, betas=how.betas)
+    b_enc = b_dec.new_zeros(M) if model.b_enc is None else model.b_enc[0].clone()
+    learnt = [W_enc, b_dec] if model.b_enc is None else [W_enc, b_dec, b_enc]
+    adam = torch.optim.Adam(learnt, lr=how.lr, betas=how.betas)
     batches = _batches(rows, how.batch, generator)
     least = [0.0]
     for _ in track(range(how.steps), what, how.steps):
         x = next(batches)[None]
-        z = (x - b_dec[:, None]) @ W_enc.T
+        z = (x - b_dec[:, None]) @ W_enc.T + b_enc
         selected = select(z, how.k, [EASE * least[0]])
         least = selected.least
         found = gradients(x, W_enc, W_dec, b_dec, selected)
         W_enc.grad, b_dec.grad = found.W_enc.view(M, d), found.b_dec.view(1, d)
+        b_enc.grad = found.pulls.view(M)
         adam.step()
     count = 1 if len(rows) <= how.batch else THRESHOLD_BATCHES
     levels = []
     for _ in range(count):
-        z = (next(batches)[None] - b_dec[:, None]) @ W_enc.T
+        z = (next(batches)[None] - b_dec[:, None]) @ W_enc.T + b_enc
         least = select(z, how.k, [EASE * least[0]]).least
         levels += least
     threshold = torch.tensor([sum(levels) / count]).to(b_dec)
-    return MetaSAE(W_enc[None], model.W_dec, b_dec, threshold)
+    found_bias = None if model.b_enc is None else b_enc[None]
+    return MetaSAE(W_enc[None], model.W_dec, b_dec, threshold, b_enc=found_bias)
 
 
 def _batches(rows: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -19,6 +19,8 @@ from torch import Tensor
 from saebench_canon.kernels import largest
 from saebench_canon.kernels.sparse_rows import dots, order_of, pointers, sums
 
+ROUNDING = 1e-9  # by which sums of weights may be off
+
 
 @dataclass(frozen=True, eq=False)
 class Selected:
@@ -41,15 +43,19 @@ class Gradients:
     W_dec: Tensor  # [B·M, d]
     b_dec: Tensor  # [B, d]
     rebuilt: Tensor  # [B, n, d]
+    pulls: Tensor  # [B·M] by the codes, summed over rows
     fired: Tensor  # [B·M] whether each latent was chosen
 
 
-def select(z: Tensor, k: int, floors: Sequence[float]) -> Selected:
+def select(z: Tensor, k: int, floors: Sequence[float], weights: Tensor | None = None) -> Selected:
     """The k·n largest positive codes of each of B batches z [B, n, M]; ties with the least stay in.
 
-    `floors` are guesses from below at the least code chosen; a guess too high costs only time.
+    `floors` are guesses from below at the least code chosen; a guess too high costs only time. With
+    `weights` [n], of mean 1, a row's codes count so often, those of weight 0 not at all.
     """
     B, n, M = z.shape
+    if weights is not None:
+        return _select_weighted(z, k, floors, weights)
     flat = z.view(B, n * M)
     if z.device.type != "cpu":
         entry, chosen, least = _select_by_topk(flat, k * n)
@@ -71,11 +77,16 @@ def select(z: Tensor, k: int, floors: Sequence[float]) -> Selected:
     return Selected(row, latent, chosen, least)
 
 
-def dense_codes(z: Tensor, k: int, floors: Sequence[float]) -> tuple[Tensor, list[float]]:
+def dense_codes(
+    z: Tensor, k: int, floors: Sequence[float], weights: Tensor | None = None
+) -> tuple[Tensor, list[float]]:
     """The codes that `select` chooses, all others 0 [B, n, M], and each dictionary's least."""
     B, n, M = z.shape
     flat = z.view(B, n * M)
-    if z.device.type == "cpu":
+    if weights is not None:
+        least = [_weighted_least(each, k, floor, weights)
+                 for each, floor in zip(z, floors, strict=True)]  # fmt: skip
+    elif z.device.type == "cpu":
         least = [largest.least(flat[at].numpy(), k * n, low) for at, low in enumerate(floors)]
     else:
         least = _least_by_topk(flat, k * n)
@@ -85,6 +96,40 @@ def dense_codes(z: Tensor, k: int, floors: Sequence[float]) -> tuple[Tensor, lis
         below = max(float(np.nextafter(kind(low), kind(-1))), 0.0)
         torch.threshold(z[at], below, 0.0, out=codes[at])
     return codes, least
+
+
+def _select_weighted(z: Tensor, k: int, floors: Sequence[float], weights: Tensor) -> Selected:
+    """The same where rows count by their weights."""
+    _, n, M = z.shape
+    least = [_weighted_least(each, k, low, weights) for each, low in zip(z, floors, strict=True)]
+    bound = torch.tensor(least, dtype=z.dtype, device=z.device)[:, None, None]
+    chosen = (z >= bound) & (z > 0) & (weights > 0)[:, None]
+    if z.device.type == "cpu":
+        entry = torch.from_numpy(np.flatnonzero(chosen.numpy()))
+    else:
+        entry = chosen.view(-1).nonzero()[:, 0]
+    row = entry // M
+    return Selected(row, entry - row * M + (row // n) * M, z.reshape(-1)[entry], least)
+
+
+def _weighted_least(z: Tensor, k: int, floor: float, weights: Tensor) -> float:
+    """The least positive code of z [n, M] at which those not below it weigh k·n; 0 without any."""
+    n, M = z.shape
+    flat, weight = z.reshape(-1).cpu().numpy(), weights.cpu().numpy().astype(np.float64)
+    for bound in (floor, float(np.finfo(flat.dtype).smallest_subnormal)):
+        if bound <= 0:
+            continue
+        place = largest.where(flat, bound)
+        own = weight.take(place // M)
+        place, own = place.take(np.flatnonzero(own)), own[own > 0]
+        if own.sum() >= k * n * (1 - ROUNDING):
+            break
+    if len(place) == 0:
+        return 0.0
+    value = flat.take(place)
+    order = np.argsort(-value)
+    reached = np.searchsorted(own.take(order).cumsum(), k * n * (1 - ROUNDING))
+    return float(value[order[min(int(reached), len(order) - 1)]])
 
 
 def _select_by_topk(flat: Tensor, wanted: int) -> tuple[Tensor, Tensor, list[float]]:
@@ -119,15 +164,24 @@ def gradients(
 
 
 def sparse_gradients(
-    centred: Tensor, W_enc: Tensor, W_dec: Tensor, selected: Selected
+    centred: Tensor,
+    W_enc: Tensor,
+    W_dec: Tensor,
+    selected: Selected,
+    weights: Tensor | None = None,
 ) -> Gradients:
-    """The same on a CPU from the selected entries alone; `centred` [B, n, d] is rows less bias."""
+    """The same on a CPU from the selected entries alone; `centred` [B, n, d] is rows less bias.
+
+    With `weights` [n] the mean over rows is a weighted one.
+    """
     B, n, d = centred.shape
     M = len(W_dec) // B
     flat, scale = centred.view(B * n, d), 2 / n
     latent, values = selected.latent.numpy(), selected.values
     starts, _ = pointers(selected.row.numpy(), B * n)
     rebuilt = sums(selected.latent, W_dec, starts, values * scale).sub_(flat, alpha=scale)
+    if weights is not None:
+        rebuilt.view(B, n, d).mul_(weights[:, None])
     codes = dots(rebuilt, W_dec, starts, selected.latent, values)
     order = order_of(latent, B * M)
     starts, fired = pointers(latent, B * M)
@@ -139,21 +193,28 @@ def sparse_gradients(
     to_encoder = sums(sources, flat, starts, sorted_codes)
     pulls = flat.new_zeros(B * M).index_add_(0, selected.latent, codes)
     rebuilt = rebuilt.view(B, n, d)
-    return Gradients(to_encoder, to_decoder, _to_bias(rebuilt, pulls, W_enc), rebuilt, fired)
+    to_bias = _to_bias(rebuilt, pulls, W_enc)
+    return Gradients(to_encoder, to_decoder, to_bias, rebuilt, pulls, fired)
 
 
-def dense_gradients(centred: Tensor, W_enc: Tensor, W_dec: Tensor, codes: Tensor) -> Gradients:
+def dense_gradients(
+    centred: Tensor, W_enc: Tensor, W_dec: Tensor, codes: Tensor, weights: Tensor | None = None
+) -> Gradients:
     """The same from all codes [B, n, M], by products of dense matrices."""
     B, n, d = centred.shape
     decoder = W_dec.view(B, -1, d)
     rebuilt = torch.baddbmm(centred, codes, decoder, beta=-2 / n, alpha=2 / n)
-    pulls = torch.bmm(rebuilt, decoder.transpose(1, 2))
-    pulls = torch.ops.aten.threshold_backward(pulls, codes, 0)
+    if weights is not None:
+        rebuilt *= weights[:, None]
+    by_code = torch.bmm(rebuilt, decoder.transpose(1, 2))
+    by_code = torch.ops.aten.threshold_backward(by_code, codes, 0)
+    pulls = by_code.sum(dim=1)
     return Gradients(
-        torch.bmm(pulls.transpose(1, 2), centred).view(-1, d),
+        torch.bmm(by_code.transpose(1, 2), centred).view(-1, d),
         torch.bmm(codes.transpose(1, 2), rebuilt).view(-1, d),
-        _to_bias(rebuilt, pulls.sum(dim=1), W_enc),
+        _to_bias(rebuilt, pulls, W_enc),
         rebuilt,
+        pulls.view(-1),
         codes.sum(dim=1).view(-1) > 0,
     )
 

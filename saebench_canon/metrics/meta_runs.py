@@ -24,7 +24,7 @@ from saebench_canon.kernels.meta_sae import MetaSAE, Training, explained_varianc
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.composition import or_undefined
 from saebench_canon.metrics.meta_fits import fit
-from saebench_canon.metrics.meta_presets import told
+from saebench_canon.metrics.meta_presets import alive, told
 from saebench_canon.scores import Undefined, Value
 
 Memo = Callable[[Mapping[str, Any], Callable[[], dict[str, float]]], dict[str, float]]
@@ -198,7 +198,8 @@ def _test(
         name: each[torch.randperm(len(each), generator=draws(f"left {name}"))[:count].sort().values]
         for name, each in left.items()
     }
-    models = _fits({name: worlds[name][at] for name, at in chosen.items()}, how, seed, run)
+    kept = {name: worlds[name][at] for name, at in chosen.items()}
+    models = _fits(kept, alive(how), seed, run)
     explained = {}
     for name, model in models.items():
         about = (worlds[name][split.held].double() - model.b_dec[0].double()).float()
