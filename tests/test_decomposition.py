@@ -89,7 +89,7 @@ def test_a_sum_is_of_the_pair_and_the_latent_that_are_asked_for(tmp_path: Path) 
     with pytest.raises(CanonError, match="composition of s and m is not measured"):
         sum_of("s", "m", 4, cases, store)
     store.keep_error(cases[0]["id"], {"case": "", "error": "a code is not finite"})
-    with pytest.raises(CanonError, match="composition of s and m failed. `show --errors` tells"):
+    with pytest.raises(CanonError, match=r"composition of s and m failed\. `show --errors` tells"):
         sum_of("s", "m", 4, cases, store)
     with pytest.raises(CanonError, match="the suite has no composition of s and l"):
         sum_of("s", "l", 4, cases, store)
