@@ -18,6 +18,9 @@ HEADLINES: Mapping[str, tuple[str, ...]] = {
         "explained_variance", "above_null", "heldout_explained_variance", "composed_excess"
     ),
     "composition": ("composed_share", "composed_excess", "planted_recall"),
+    "meta_replace": (
+        "nearest_small", "explained_variance", "replaced", "replaced_refit", "graph_overlap"
+    ),
     "seed_matching": ("mcc", "shared_share"),
 }  # fmt: skip
 NULLS = {  # a score to stand beside another where the metric itself declares none
