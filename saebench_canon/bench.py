@@ -114,6 +114,7 @@ class Bench:
                 "data": self._told_data(case),
                 "trained": self._trainings(case),
                 "calibrated": calibrated,
+                **self._named(case),
             },
         )
 
@@ -136,6 +137,16 @@ class Bench:
         """The SAEs that settings name, by setting."""
         named = ((name, case.settings.get(name)) for name in case.metric.opens)
         return {name: self.workshop.named(text) for name, text in named if text is not None}
+
+    def _named(self, case: Case) -> dict[str, Any]:
+        """What the SAEs hold that settings name: a ref alone may come to mean another one."""
+        named = {name: case.settings.get(name) for name in case.metric.opens}
+        told = {
+            name: {"ref": text, "digest": self.identities.named(text)}
+            for name, text in named.items()
+            if text is not None
+        }
+        return {"named": told} if told else {}
 
     def _lacking(self, case: Case) -> str | None:
         """What the case's metric cannot do without and the suite's data does not give."""

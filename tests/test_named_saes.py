@@ -143,6 +143,9 @@ def test_a_local_meta_sae_is_read_and_evaluated(here: Path, registry: Registry) 
     assert scores["replaced"] == pytest.approx(explained, abs=1e-5)
     assert scores["mse_replaced"] == pytest.approx(mse, rel=1e-5)
     assert str(record.settings["meta"]).endswith("published")
+    told = record.provenance["named"]["meta"]
+    assert told["ref"] == record.settings["meta"]
+    assert told["digest"].startswith("batchtopk-sha256:")
 
 
 @pytest.fixture
