@@ -18,7 +18,7 @@ from saebench_canon.kernels import largest, sparse_rows
 from saebench_canon.kernels.largest import Ids
 
 BOUND = 0.9  # part of a batch's least kept code from which the next batch's are sought
-SPARSE = 0.08  # share of kept codes below which compressed rows beat dense products on a CPU
+SPARSE = 0.14  # share of kept codes below which compressed rows beat dense products on a CPU
 
 
 class Select(Protocol):
