@@ -1,30 +1,20 @@
-"""What a run's records say a latent is made of, and whether that is more than chance."""
+"""What a run's records say a latent is made of."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError
 from saebench_canon.record import Record
-from saebench_canon.render import number
 from saebench_canon.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Cases = Sequence[Mapping[str, Any]]
-Scores = Mapping[str, Mapping[str, Any]]
-
-
-class _Beside(NamedTuple):
-    """A score, its null, and whether it lies above it by more than two standard errors."""
-
-    value: float
-    null: float
-    more: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,49 +65,6 @@ def sum_of(small: str, large: str, latent: int, cases: Cases, store: Store) -> S
     return Sum(record, tuple((int(atom), float(w), float(e)) for atom, w, e in atoms))
 
 
-def chance(scores: Scores) -> tuple[str, ...]:
-    """Sentences on whether meta-latents are more than those of random rows would be."""
-    return tuple(_explaining(scores)) + sums(scores, "rows kept out", "meta-latents")
-
-
-def _explaining(scores: Scores) -> Iterator[str]:
-    seen = _beside(scores, "explained_variance", "null_covariance")
-    held = _beside(scores, "heldout_explained_variance", "heldout_null")
-    if seen is None:
-        return
-    sentence = (
-        f"meta-latents explain {number(seen.value, 2)} of the rows they were trained on "
-        f"({number(seen.null, 2)} of random rows with the same covariance)"
-    )
-    if held is not None:
-        sentence += f" and {number(held.value, 2)} of rows kept out ({number(held.null, 2)})"
-    if not (held or seen).more:
-        yield f"No more than chance: {sentence}."
-    else:
-        yield f"{sentence[0].upper()}{sentence[1:]}."
-
-
-def sums(scores: Scores, what: str, atoms: str, floor: float | None = None) -> tuple[str, ...]:
-    """A sentence on how many are sums at all, beside how many random ones are, if measured.
-
-    `floor` is the share that are sums of another seed's latents, where that was measured.
-    """
-    found = _beside(scores, "composed_share", "composed_null")
-    if found is None:
-        return ()
-    excess = scores.get("composed_excess", {}).get("value")
-    none = (
-        not found.more
-        or (excess is not None and excess <= 0)
-        or (floor is not None and found.value <= floor)
-    )
-    beside = f"{number(found.null, 2)} by chance"
-    beside += "" if excess is None else f", excess {number(excess, 2)}"
-    beside += "" if floor is None else f"; {number(floor, 2)} of another seed's"
-    head = "No sign of composition: " if none else ""
-    return (f"{head}{number(found.value, 2)} of {what} are sums of {atoms} ({beside}).",)
-
-
 def floor_of(sae: str, cases: Cases, store: Store) -> float | None:
     """The mean share of the SAE's latents that are sums of another seed's, if it was measured."""
     own = (
@@ -130,15 +77,6 @@ def floor_of(sae: str, cases: Cases, store: Store) -> float | None:
     shares = [record.scores["composed_share"]["value"] for record in own if record is not None]
     known = [share for share in shares if share is not None]
     return math.fsum(known) / len(known) if known else None
-
-
-def _beside(scores: Scores, name: str, null: str) -> _Beside | None:
-    pair = [scores.get(each, {}) for each in (name, null)]
-    value, beside = (each.get("value") for each in pair)
-    if value is None or beside is None:
-        return None
-    noise = math.hypot(*(each.get("stderr") or 0.0 for each in pair))
-    return _Beside(value, beside, value - beside > 2 * noise)
 
 
 def _measured(metric: str, subject: list[str], cases: Cases, store: Store) -> tuple[str, Record]:

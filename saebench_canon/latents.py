@@ -9,7 +9,8 @@ from typing import TypeVar
 import torch
 
 from saebench_canon.card import Card, Related, Section
-from saebench_canon.decomposition import MetaSae, chance, floor_of, meta_sae_of, sum_of, sums
+from saebench_canon.chance import chance, sums
+from saebench_canon.decomposition import MetaSae, floor_of, meta_sae_of, sum_of
 from saebench_canon.errors import CanonError
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.labels import Evidence, Part, label_of

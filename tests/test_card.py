@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from saebench_canon.card import Card, Related, Section, markdown, text
-from saebench_canon.decomposition import chance, sums
+from saebench_canon.chance import chance, sums
 from saebench_canon.evidence import Firing
 from saebench_canon.labels import Context, Evidence, Part, Promoted, Token
 from saebench_canon.token_text import columns
