@@ -72,14 +72,15 @@ def planted(d: int = 64, atoms: int = 48, m: int = 300) -> tuple[Tensor, Tensor]
     return small.float(), torch.stack([small[each].sum(dim=0) for each in picks]).float()
 
 
-def model(m: int = 30, d: int = 6, M: int = 10, *, seed: int = 0, norms: bool = True) -> MetaSAE:
+def model(d: int = 6, M: int = 10, *, seed: int = 0, biased: bool = False) -> MetaSAE:
     """Some meta-SAE, its decoder rows of different lengths."""
     rows = unit(random(M, d, seed=seed))
-    lengths = 0.5 + random(M, 1, seed=seed + 1).abs() if norms else torch.ones(M, 1)
+    lengths = 0.5 + random(M, 1, seed=seed + 1).abs()
     W_enc = rows + 0.2 * random(M, d, seed=seed + 2)
     bias = 0.1 * random(1, d, seed=seed + 3)
     level = torch.tensor([0.4], dtype=torch.float64)
-    return MetaSAE(W_enc[None], (rows * lengths)[None], bias, level)
+    b_enc = 0.2 * random(1, M, seed=seed + 4) if biased else None
+    return MetaSAE(W_enc[None], (rows * lengths)[None], bias, level, b_enc=b_enc)
 
 
 def rebuilt(model: MetaSAE, rows: Tensor, W_dec: Tensor | None = None) -> Tensor:
@@ -89,6 +90,7 @@ def rebuilt(model: MetaSAE, rows: Tensor, W_dec: Tensor | None = None) -> Tensor
         guess = model.b_dec[0].clone()
         for j in range(model.W_dec.shape[1]):
             z = float((row - model.b_dec[0]) @ model.W_enc[0, j])
+            z += 0.0 if model.b_enc is None else float(model.b_enc[0, j])
             if z >= float(model.threshold[0]):
                 guess = guess + z * (model.W_dec[0] if W_dec is None else W_dec)[j]
         out.append(guess)
@@ -101,8 +103,9 @@ def errors(rows: Tensor, guess: Tensor) -> tuple[float, float]:
     return 1 - left / total, left / rows.numel()
 
 
-def test_quality_is_what_each_row_s_codes_rebuild_whatever_the_blocks() -> None:
-    it, rows = model(), unit(random(30, 6, seed=9))
+@pytest.mark.parametrize("biased", [False, True])
+def test_quality_is_what_each_row_s_codes_rebuild_whatever_the_blocks(biased: bool) -> None:
+    it, rows = model(biased=biased), unit(random(30, 6, seed=9))
     wanted = errors(rows, rebuilt(it, rows))
     for block in (1, 25, 2**20):
         codes = encoded(it, rows, block=block)
@@ -120,13 +123,18 @@ def test_other_directions_keep_the_lengths_of_the_rows_in_whose_place_they_are()
     assert same.mse == pytest.approx(quality(it, rows, encoded(it, rows)).mse, abs=1e-12)
 
 
+@pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("batch", [30, 12])
-def test_refit_is_training_with_a_frozen_decoder(batch: int) -> None:
-    it, rows = model(), unit(random(30, 6, seed=9))
+def test_refit_is_training_with_a_frozen_decoder(batch: int, biased: bool) -> None:
+    it, rows = model(biased=biased), unit(random(30, 6, seed=9))
     how = Training(width=10, k=2, steps=7, batch=batch, lr=0.01, betas=(0.8, 0.95))
     found = refit(it, rows, how, generator(1, "refit"), what="a test")
     W_enc, b_dec = (each.clone().requires_grad_() for each in (it.W_enc[0], it.b_dec[0]))
-    adam = torch.optim.Adam([W_enc, b_dec], lr=how.lr, betas=how.betas)
+    b_enc = torch.zeros(10, dtype=torch.float64)
+    if it.b_enc is not None:
+        b_enc = it.b_enc[0].clone().requires_grad_()
+    learnt = [W_enc, b_dec, b_enc] if biased else [W_enc, b_dec]
+    adam = torch.optim.Adam(learnt, lr=how.lr, betas=how.betas)
     draws = generator(1, "refit")
     left: list[Tensor] = []
     for _ in range(how.steps):
@@ -134,7 +142,7 @@ def test_refit_is_training_with_a_frozen_decoder(batch: int) -> None:
             whole_order = torch.randperm(30, generator=draws)
             left = [whole_order[at : at + batch] for at in range(0, 30 - batch + 1, batch)]
         x = rows if batch == 30 else rows[left.pop(0)]
-        z = (x - b_dec) @ W_enc.T
+        z = (x - b_dec) @ W_enc.T + b_enc
         least = z.detach().flatten().sort(descending=True).values[how.k * len(x) - 1]
         codes = z * ((z > 0) & (z >= least))
         loss = ((codes @ it.W_dec[0] + b_dec - x) ** 2).sum(dim=1).mean()
@@ -144,8 +152,11 @@ def test_refit_is_training_with_a_frozen_decoder(batch: int) -> None:
     assert torch.equal(found.W_dec, it.W_dec)
     assert torch.allclose(found.W_enc[0], W_enc, atol=1e-9)
     assert torch.allclose(found.b_dec[0], b_dec, atol=1e-9)
+    if found.b_enc is not None:
+        assert torch.allclose(found.b_enc[0], b_enc, atol=1e-9)
+    assert (found.b_enc is None) == (not biased)
     if batch == 30:
-        z = ((rows - b_dec) @ W_enc.T).detach().flatten()
+        z = ((rows - b_dec) @ W_enc.T + b_enc).detach().flatten()
         assert float(found.threshold) == pytest.approx(float(z.sort().values[-how.k * 30]))
 
 
@@ -178,12 +189,13 @@ def test_the_metric_is_what_its_parts_are_by_hand() -> None:
     rows, others = live_rows(tiny(large), None).rows, live_rows(tiny(small), None).rows
     how = training_of(40, preset="quarter", width=12, k=2, steps=20)
     it = whole(rows, how, 0, None)
-    it = MetaSAE(*(each.double() for each in (it.W_enc, it.W_dec, it.b_dec, it.threshold)))
+    it = MetaSAE.of({name: each.double() for name, each in it.tensors().items()})
+    assert it.b_enc is not None
     wide = rows.double()
     explained, mse = errors(wide, rebuilt(it, wide))
     assert number(found, "explained_variance") == pytest.approx(explained, abs=1e-5)
     assert number(found, "mse") == pytest.approx(mse, rel=1e-4)
-    active = (wide - it.b_dec[0]) @ it.W_enc[0].T >= it.threshold[0]
+    active = (wide - it.b_dec[0]) @ it.W_enc[0].T + it.b_enc[0] >= it.threshold[0]
     live = [j for j in range(12) if bool(active[:, j].any())]
     best, which = max_cosines(it.W_dec[0], others.double())
     mean = sum(best[j] for j in live) / len(live)
@@ -236,7 +248,7 @@ def test_meta_latents_that_are_small_latents_lose_nothing_when_replaced() -> Non
 
 def test_a_trained_meta_sae_of_sums_is_found_in_the_small_rows() -> None:
     small, large = planted(m=900)
-    found = measure(small, large, width=48, k=3, steps=600, lr=5e-3)
+    found = measure(small, large, preset="paper", width=48, k=3, steps=600, lr=5e-3)
     explained = number(found, "explained_variance")
     assert explained > 0.9
     assert number(found, "nearest_small") > 0.9
