@@ -11,15 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from saebench_canon.kernels import largest
 from saebench_canon.kernels.sparse_rows import dots, order_of, pointers, sums
 
-ROUNDING = 1e-9  # by which sums of weights may be off
+ROUNDING = 1e-6  # by which sums of weights may be off
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +86,7 @@ def dense_codes(
     B, n, M = z.shape
     flat = z.view(B, n * M)
     if weights is not None:
-        least = [_weighted_least(each, k, floor, weights)
-                 for each, floor in zip(z, floors, strict=True)]  # fmt: skip
+        least = [_weighted(each, k, low, weights)[2] for each, low in zip(z, floors, strict=True)]
     elif z.device.type == "cpu":
         least = [largest.least(flat[at].numpy(), k * n, low) for at, low in enumerate(floors)]
     else:
@@ -101,35 +102,49 @@ def dense_codes(
 def _select_weighted(z: Tensor, k: int, floors: Sequence[float], weights: Tensor) -> Selected:
     """The same where rows count by their weights."""
     _, n, M = z.shape
-    least = [_weighted_least(each, k, low, weights) for each, low in zip(z, floors, strict=True)]
-    bound = torch.tensor(least, dtype=z.dtype, device=z.device)[:, None, None]
-    chosen = (z >= bound) & (z > 0) & (weights > 0)[:, None]
-    if z.device.type == "cpu":
-        entry = torch.from_numpy(np.flatnonzero(chosen.numpy()))
-    else:
-        entry = chosen.view(-1).nonzero()[:, 0]
-    row = entry // M
-    return Selected(row, entry - row * M + (row // n) * M, z.reshape(-1)[entry], least)
+    rows, latents, values, least = [], [], [], []
+    for at, floor in enumerate(floors):
+        place, value, low = _weighted(z[at], k, floor, weights)
+        kept = np.flatnonzero(value >= low)
+        place = place.take(kept)
+        number = place // M
+        rows.append(number + at * n)
+        latents.append(place - (number - at) * M)
+        values.append(value.take(kept))
+        least.append(low)
+    row, latent, chosen = (
+        torch.from_numpy(np.concatenate(each)).to(z.device) for each in (rows, latents, values)
+    )
+    return Selected(row, latent, chosen, least)
 
 
-def _weighted_least(z: Tensor, k: int, floor: float, weights: Tensor) -> float:
-    """The least positive code of z [n, M] at which those not below it weigh k·n; 0 without any."""
+def _weighted(
+    z: Tensor, k: int, floor: float, weights: Tensor
+) -> tuple[largest.Ids, NDArray[Any], float]:
+    """Where the largest positive codes of z [n, M] may be, what they are, and the least of them.
+
+    That is the one at which those not below it weigh k·n; rows without a weight have no codes.
+    """
     n, M = z.shape
-    flat, weight = z.reshape(-1).cpu().numpy(), weights.cpu().numpy().astype(np.float64)
+    flat, weight = z.reshape(-1).cpu().numpy(), weights.cpu().numpy()
+    wanted = k * n * (1 - ROUNDING)
+    place: largest.Ids = np.empty(0, dtype=np.int64)
+    own = weight[:0]
     for bound in (floor, float(np.finfo(flat.dtype).smallest_subnormal)):
         if bound <= 0:
             continue
         place = largest.where(flat, bound)
         own = weight.take(place // M)
-        place, own = place.take(np.flatnonzero(own)), own[own > 0]
-        if own.sum() >= k * n * (1 - ROUNDING):
+        if own.sum(dtype=np.float64) >= wanted:
             break
-    if len(place) == 0:
-        return 0.0
+    here = np.flatnonzero(own)
+    place, own = place.take(here), own.take(here)
     value = flat.take(place)
-    order = np.argsort(-value)
-    reached = np.searchsorted(own.take(order).cumsum(), k * n * (1 - ROUNDING))
-    return float(value[order[min(int(reached), len(order) - 1)]])
+    if len(value) == 0:
+        return place, value, 0.0
+    order = np.argsort(value)[::-1]
+    reached = int(np.searchsorted(own.take(order).cumsum(dtype=np.float64), wanted))
+    return place, value, float(value[order[min(reached, len(order) - 1)]])
 
 
 def _select_by_topk(flat: Tensor, wanted: int) -> tuple[Tensor, Tensor, list[float]]:
