@@ -25,6 +25,10 @@ TRAIN_FACTOR = 2.7  # multiply-adds of a step over batch x d x width
 META_STEP = 0.45e-3  # seconds of a meta-SAE's step besides what grows with its size
 META_SELECT = 2e-9  # seconds a code that the selection looks at
 META_ADAM = 8e-9  # seconds a parameter of Adam's update
+META_FITS = 3  # the rows, their covariance's null and isotropic rows
+TESTED_FITS = 4  # the rows, two nulls and planted sums, less what is near rows kept out
+CLUSTER_TURNS = 25  # of k-means
+PLANTED = 1024  # sums, and rows of a null, that are looked for among small rows
 ASSIGN = 1.7e-9  # seconds x rows^2.5 of an assignment, of random unit rows (512 to 2048)
 PATH_PAIR = 5e-8  # seconds a pair of latents active on one token, in the path
 FIT_PAIR = 4e-9  # seconds x d a pair of latents, in the fit of best scales
@@ -129,14 +133,25 @@ def _pairs(n: int, large: Dictionary) -> float:
 
 
 def meta_sae(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]) -> Work:
-    """Training on the rows, on their null, and on isotropic rows."""
+    """Training on the rows, all and some, on their nulls, and on rows with planted sums."""
     (sae,) = saes
     width, steps, batch = _meta(sae.width, settings)
     after = Work(2 * sae.width * width * sae.d)
-    fit = _meta_steps(sae.width, sae.d, width, batch).times(steps)
-    return (fit.times(3) + after.times(3) + _null(sae.width, sae.d)).times(
-        settings.get("meta_seeds") or 1
-    )
+    if settings.get("meta") is not None:
+        return after
+    fit = _meta_steps(sae.width, sae.d, width, batch).times(steps) + after
+    tested = settings.get("composition", True) and settings.get("holdout", 0.2) > 0
+    runs = fit.times(META_FITS + (TESTED_FITS if tested else 0)) + _null(sae.width, sae.d)
+    clusters = Work(DOUBLE * CLUSTER_TURNS * sae.width * width * sae.d)
+    return runs.times(settings.get("meta_seeds") or 1) + fit + clusters
+
+
+def composition(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]) -> Work:
+    """Pursuit of the large rows and of their nulls among the small ones."""
+    small, large = saes
+    steps, d = settings.get("atoms", 4), large.d
+    rows = 2 * large.width + 2 * min(large.width, PLANTED)
+    return Work(rows * steps * small.width * d, 0.05) + _null(large.width, d)
 
 
 def meta_replace(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]) -> Work:
@@ -145,11 +160,11 @@ def meta_replace(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]
     width, steps, batch = _meta(large.width, settings)
     m, d = large.width, large.d
     published = settings.get("meta") is not None
-    count = (0 if published else steps) + (settings.get("refit_steps") or steps)
+    count = (0 if published else steps) + 2 * (settings.get("refit_steps") or steps)
     read = DOUBLE * (settings.get("draws", 4) + 4) * SPARSE * 4 * m * d
     rows = (m + DOUBLE * small.width) * m * d + 3 * m * width * d
     fits = _meta_steps(m, d, width, batch).times(count)
-    return fits + Work(rows + read, 0.1) + _null(width, d)
+    return fits + Work(rows + read, 0.1) + _null(width, d) + _null(small.width, d)
 
 
 def meta_ladder(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]) -> Work:
@@ -200,6 +215,7 @@ METRICS: Mapping[str, Callable[[int, Sequence[Dictionary], Mapping[str, Any]], W
     "stitching": stitching,
     "stitching_loss": stitching_loss,
     "meta_sae": meta_sae,
+    "composition": composition,
     "meta_replace": meta_replace,
     "meta_ladder": meta_ladder,
     "seed_matching": seed_matching,
@@ -219,10 +235,8 @@ def peak(metric: str, n: int, saes: Sequence[Dictionary], settings: Mapping[str,
             return COSINES + 4 * tables + max(fit, 8 * 5 * CHUNK * d if n else 0)
         case "meta_sae":
             width, _, batch = _meta(m, settings)
-            learning = 4 * 2 * (4 * 2 * width * d + min(batch, m) * width)
-            kept = m * (1 - float(settings.get("holdout", 0.2)))
-            encoded = 4 * 2 * 2 * kept * width  # dense codes of the rows and of the null's, twice
-            return NULL_ROWS * tables + learning + encoded
+            learning = 4 * TESTED_FITS * (4 * 2 * width * d + 2 * min(batch, m) * width)
+            return (NULL_ROWS + TESTED_FITS) * tables + learning
         case "meta_replace" | "meta_ladder":
             rows = m if metric == "meta_replace" else sum(sae.width for sae in saes)
             width, _, batch = _meta(rows, settings)

@@ -17,7 +17,7 @@ from saebench_canon.errors import CanonError
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.meta_sae import MetaSAE, Training
-from saebench_canon.kernels.nulls import isotropic
+from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.replace import encoded, overlap, quality, refit, strongest, turned
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.meta_fits import live_rows, whole
@@ -204,6 +204,10 @@ def test_the_metric_is_what_its_parts_are_by_hand() -> None:
     explained, mse = errors(wide, rebuilt(it, wide, swapped))
     assert number(found, "replaced") == pytest.approx(explained, abs=1e-5)
     assert number(found, "mse_replaced") == pytest.approx(mse, rel=1e-4)
+    chance = covariance_matched(others, generator(0, "meta_replace", "rows"))
+    _, at = max_cosines(it.W_dec[0], chance)
+    explained, _ = errors(wide, rebuilt(it, wide, chance[at]))
+    assert number(found, "replaced_null") == pytest.approx(explained, abs=1e-5)
     edges = {(i, which[j]) for i in range(40) for j in live if bool(active[i, j])}
     graph = {(i, s): cosine(wide[i], others[s].double()) for i in range(40) for s in range(9)}
     top = sorted(graph, key=lambda pair: -graph[pair])[: len(edges)]
@@ -242,6 +246,9 @@ def test_meta_latents_that_are_small_latents_lose_nothing_when_replaced() -> Non
     assert number(found, "replaced") == pytest.approx(explained, abs=1e-6)
     assert number(found, "replaced_refit") > explained - 0.01
     assert number(found, "replaced_random") < explained - 1
+    assert number(found, "replaced_null") < explained - 0.5
+    assert number(found, "replaced_null") < number(found, "replaced_refit_null")
+    assert number(found, "replaced_refit_null") < explained - 0.3
     assert number(found, "graph_overlap") > 0.97
     assert number(found, "graph_overlap_null") < 0.15
 
@@ -256,6 +263,7 @@ def test_a_trained_meta_sae_of_sums_is_found_in_the_small_rows() -> None:
     assert 0.4 < number(found, "replaced") < number(found, "replaced_refit")
     assert abs(number(found, "replaced_refit") - explained) < 0.05
     assert number(found, "replaced_random") < -1
+    assert number(found, "replaced_refit_null") < number(found, "replaced_refit") - 0.3
     assert number(found, "graph_overlap") > 0.7
     assert number(found, "graph_overlap_null") < 0.15
     for name in ("", "_replaced", "_replaced_refit", "_replaced_random"):
@@ -296,6 +304,7 @@ def test_meta_latents_far_from_the_small_rows_are_told_so() -> None:
     assert abs(number(found, "nearest_small") - number(found, "nearest_null")) < 0.02
     assert number(found, "replaced") < number(found, "replaced_refit")
     assert number(found, "replaced") < number(found, "explained_variance") - 0.3
+    assert abs(number(found, "replaced_refit") - number(found, "replaced_refit_null")) < 0.1
 
 
 @settings(max_examples=8, deadline=None)

@@ -29,15 +29,19 @@ if TYPE_CHECKING:
         ),
         Score(
             "replaced",
-            null="replaced_random",
+            null="replaced_null",
             help="The same with each meta-latent's direction replaced by its nearest small row.",
         ),
+        Score("replaced_null", help="The same by random rows of the small rows' covariance."),
         Score(
             "replaced_refit",
-            null="replaced_random",
-            help="The same with the encoder trained on for those directions.",
+            null="replaced_refit_null",
+            help="`replaced` with the encoder trained on for those directions.",
         ),
-        Score("replaced_random", help="The same with random directions, the encoder as it is."),
+        Score("replaced_refit_null", help="The same by those random rows."),
+        Score(
+            "replaced_random", help="`replaced` by uniform random directions, the encoder as it is."
+        ),
         Score("mse", digits=8, help="MSE of the meta-SAE, over rows and dimensions."),
         Score("mse_replaced", digits=8, null="mse_replaced_random", help="MSE of `replaced`."),
         Score(

@@ -104,8 +104,9 @@ def compare(
         scores |= _random(live, rows.rows, codes, seed, draws)
         if len(others):
             scores |= _beside(live, others.rows, cosine[alive], seed)
-            swapped = turned(live, others.rows[nearest[alive]])
-            scores |= _replaced(swapped, rows.rows, codes, replace(how, steps=steps), seed)
+            small, again = others.rows[nearest[alive]], replace(how, steps=steps)
+            scores |= _replaced(live, small, rows.rows, codes, again, seed)
+            scores |= _by_chance(live, others.rows, rows.rows, codes, again, seed)
             scores |= _graphs(codes, nearest[alive], rows.rows, others.rows, seed, draws)
     table = {
         "meta_latent": torch.arange(len(alive)),
@@ -165,15 +166,26 @@ def _random(live: MetaSAE, rows: Tensor, codes: Codes, seed: int, draws: int) ->
 
 
 def _replaced(
-    swapped: MetaSAE, rows: Tensor, codes: Codes, how: Training, seed: int
+    live: MetaSAE, directions: Tensor, rows: Tensor, codes: Codes, how: Training, seed: int
 ) -> dict[str, Number]:
     """What other directions rebuild, with the encoder as it is and trained on for them."""
-    what = f"encoder of a meta-SAE {swapped.W_dec.shape[1]} for small rows"
+    swapped = turned(live, directions)
+    what = f"encoder of a meta-SAE {len(directions)} for other directions"
     fitted = refit(swapped, rows, how, _draws(seed, "refit"), what=what)
     return {
         **_named("replaced", [quality(swapped, rows, codes)]),
         **_named("replaced_refit", [quality(fitted, rows, encoded(fitted, rows))]),
     }
+
+
+def _by_chance(
+    live: MetaSAE, others: Tensor, rows: Tensor, codes: Codes, how: Training, seed: int
+) -> dict[str, Number]:
+    """The same by the nearest of as many random rows, of the small rows' mean and covariance."""
+    chance = covariance_matched(others, _draws(seed, "rows")).to(others)
+    _, nearest = max_cosine(live.W_dec[0], chance)
+    found = _replaced(live, chance[nearest], rows, codes, how, seed)
+    return {f"{name}_null": found[name] for name in ("replaced", "replaced_refit")}
 
 
 def _beside(live: MetaSAE, others: Tensor, cosine: Tensor, seed: int) -> dict[str, Number]:
