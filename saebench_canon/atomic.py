@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from saebench_canon.margins import Answer, Margins
@@ -138,11 +139,22 @@ def _open(
     for each in tests:
         if each.beyond is None and _above(each.excess, margins.atomic):
             parts.append(f"no floor for sums of {each.of}")
-        recall = _recall(each)
-        if recall.lo is None or recall.lo < margins.recall:
-            told = f"planted sums of {each.of} are found by {number(recall)}"
-            parts.append(f"{told} (limit {short(margins.recall)})")
+        parts.extend(_unproven(each, margins))
     return "undecided", f"undecided: {'; '.join([*parts, *lacks])}."
+
+
+def _unproven(test: Test, margins: Margins) -> Iterator[str]:
+    """That a test's silence counts for nothing, where nobody knows that it finds planted sums."""
+    if test.recall is None or test.recall.estimate is None:
+        lost = why_missing("planted_recall", test.recall).rstrip(".")
+        yield f"of sums of {test.of}, {lost}"
+        return
+    found = test.recall.estimate
+    told = f"planted sums of {test.of} are found by {number(found)}"
+    if found.lo is None:
+        yield f"{told}; {lacking_seeds(found, margins)}"
+    elif found.lo < margins.recall:
+        yield f"{told} (limit {short(margins.recall)})"
 
 
 def _above(estimate: Estimate | None, limit: float) -> bool:
