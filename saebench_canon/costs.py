@@ -29,6 +29,8 @@ META_FITS = 3  # the rows, their covariance's null and isotropic rows
 TESTED_FITS = 4  # the rows, two nulls and planted sums, less what is near rows kept out
 CLUSTER_TURNS = 25  # of k-means
 PLANTED = 1024  # sums, and rows of a null, that are looked for among small rows
+META_LEVELS = 50  # batches over which a meta-SAE's threshold is averaged
+NEAREST = 1.5e-8  # seconds a cosine, besides its product, where the largest is looked for
 ASSIGN = 1.7e-9  # seconds x rows^2.5 of an assignment, of random unit rows (512 to 2048)
 PATH_PAIR = 5e-8  # seconds a pair of latents active on one token, in the path
 FIT_PAIR = 4e-9  # seconds x d a pair of latents, in the fit of best scales
@@ -164,7 +166,9 @@ def meta_replace(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]
     read = DOUBLE * (settings.get("draws", 4) + 4) * SPARSE * 4 * m * d
     rows = (m + DOUBLE * small.width) * m * d + 3 * m * width * d
     fits = _meta_steps(m, d, width, batch).times(count)
-    return fits + Work(rows + read, 0.1) + _null(width, d) + _null(small.width, d)
+    levels = Work(2 * META_LEVELS * batch * width * d if m > batch else 0)
+    seen = NEAREST * m * (m + small.width)
+    return fits + levels + Work(rows + read, 0.1 + seen) + _null(width, d) + _null(small.width, d)
 
 
 def meta_ladder(n: int, saes: Sequence[Dictionary], settings: Mapping[str, Any]) -> Work:
