@@ -180,7 +180,6 @@ def test_the_packaged_suite_reads_the_published_meta_sae_from_the_hub(
     found = {
         case.label: {name: each["value"] for name, each in bench.measure(case).scores.items()}
         for case in plan.cases
-        if case.metric.name == "meta_replace"
     }
     rows, state = decoder(hub, 49152), meta_state()
     assert len(rows) == GPT2_WIDTHS[49152]
@@ -191,7 +190,13 @@ def test_the_packaged_suite_reads_the_published_meta_sae_from_the_hub(
         assert found[label]["mse"] == pytest.approx(mse, rel=1e-5)
         _, mse = by_hand(rows, state, nearest(state, others))
         assert found[label]["mse_replaced"] == pytest.approx(mse, rel=1e-5)
+    explained, mse = by_hand(rows, state)
+    assert found["meta_sae"]["explained_variance"] == pytest.approx(explained, abs=1e-5)
+    assert found["meta_sae"]["mse"] == pytest.approx(mse, rel=1e-5)
+    assert found["meta_sae"]["composed_share"] is None
     listed = {case["label"]: case.get("references", {}) for case in plan.listed()}
+    assert listed["meta_sae"]["explained_variance"]["value"] == 0.5547
+    assert listed["meta_sae"]["mse"]["value"] == 0.00057942
     assert listed["meta_replace"]["explained_variance"]["value"] == 0.5547
     assert listed["meta_replace"]["mse"]["value"] == 0.00057942
     assert listed["beside_3072"]["graph_overlap"]["value"] == 0.2892

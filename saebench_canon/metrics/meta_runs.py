@@ -25,6 +25,7 @@ from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.composition import or_undefined
 from saebench_canon.metrics.meta_fits import fit
 from saebench_canon.metrics.meta_presets import alive, told
+from saebench_canon.metrics.meta_tables import HEIGHT
 from saebench_canon.scores import Undefined, Value
 
 Memo = Callable[[Mapping[str, Any], Callable[[], dict[str, float]]], dict[str, float]]
@@ -144,21 +145,36 @@ def _fits(tables: Mapping[str, Tensor], how: Training, seed: int, run: int) -> d
 
 def _explained(model: MetaSAE, rows: Tensor, split: Split, k: int) -> dict[str, float]:
     """What the meta-SAE makes of the rows that it was trained on and of those kept out."""
-    seen, unseen = rows[None, split.kept], rows[None, split.held]
-    codes = model.encode(seen)
-    rebuilt = model.decode(codes)
     heldout = math.nan
     if len(split.held):
+        unseen = rows[None, split.held]
         guessed = model.decode(model.encode_largest(unseen, k))
         (heldout,) = explained_variance(unseen, guessed, centred=True)
-    active = codes[0] > 0
+    return {**_read(model, rows[split.kept]), "heldout_explained_variance": heldout}
+
+
+def evaluated(model: MetaSAE, rows: Tensor) -> dict[str, Value | Undefined]:
+    """What a meta-SAE that was trained elsewhere makes of all rows [m, d]."""
+    flat = "the decoder rows do not vary"
+    return {name: over_runs([value], flat) for name, value in _read(model, rows).items()}
+
+
+def _read(model: MetaSAE, rows: Tensor) -> dict[str, float]:
+    """What the meta-SAE makes of rows [n, d] at its threshold, some of them at a time."""
+    rebuilt, active = [], torch.zeros(model.W_dec.shape[1], dtype=torch.bool)
+    count = 0
+    for part in torch.split(rows, HEIGHT):
+        codes = model.encode(part[None])
+        rebuilt.append(model.decode(codes)[0])
+        count += int((codes > 0).sum())
+        active |= (codes[0] > 0).any(dim=0)
+    seen, guess = rows[None], torch.cat(rebuilt)[None]
     return {
-        "explained_variance": explained_variance(seen, rebuilt, centred=True)[0],
-        "explained_variance_uncentred": explained_variance(seen, rebuilt, centred=False)[0],
-        "mse": float((seen.double() - rebuilt.double()).square().mean()),
-        "heldout_explained_variance": heldout,
-        "meta_l0": float(active.sum()) / len(active),
-        "meta_dead_share": float((~active.any(dim=0)).double().mean()),
+        "explained_variance": explained_variance(seen, guess, centred=True)[0],
+        "explained_variance_uncentred": explained_variance(seen, guess, centred=False)[0],
+        "mse": float((seen.double() - guess.double()).square().mean()),
+        "meta_l0": count / len(rows),
+        "meta_dead_share": float((~active).double().mean()),
     }
 
 

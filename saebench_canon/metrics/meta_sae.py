@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from saebench_canon.metrics.meta_runs import Memo
     from saebench_canon.sae import CanonicalSAE
 
+NO_DATA = "no activations: every latent counts as live"
+READ = "a published meta-SAE is evaluated, none is trained"
+
 
 @metric(
     of="sae",
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
             help="Centred variance of the rows trained on that the meta-SAE explains.",
         ),
         Score("explained_variance_uncentred", help="The same about 0 instead of the mean row."),
-        Score("mse", digits=6, help="Squared error of unit rows trained on, per dimension."),
+        Score("mse", digits=8, help="Squared error of unit rows trained on, per dimension."),
         Score(
             "heldout_explained_variance",
             better="lower",
@@ -95,6 +98,7 @@ def meta_sae(
     least: float = 0.6,
     gain: float = 0.2,
     chance: float = 0.05,
+    meta: CanonicalSAE | None = None,
 ) -> Measurement:
     """How far the decoder rows decompose into a few shared directions.
 
@@ -104,7 +108,8 @@ def meta_sae(
     `composition`, rows kept out are tested for being sums of meta-latents: for these fits rows
     with a cosine of `purge` or more to a row kept out are not trained on, and a row is a sum iff
     at most `atoms` meta-latents explain at least `least` of it, and by `gain` more than one;
-    `least` is raised where more than `chance` of a null's rows would be sums.
+    `least` is raised where more than `chance` of a null's rows would be sums. With `meta`, the
+    name of a published meta-SAE, that one is evaluated on all rows and none is trained.
     """
     from saebench_canon.kernels.composition import Rule
     from saebench_canon.metrics import meta_runs as runs
@@ -123,6 +128,14 @@ def meta_sae(
     m = len(live)
     if m == 0:
         return Measurement({each.name: Undefined("no latent is live") for each in meta_sae.scores})
+    marks = () if codes is not None else (Mark("note", NO_DATA),)
+    if meta is not None:
+        from saebench_canon.metrics.meta_published import published
+
+        model = published(meta, live.rows, k)
+        read = runs.evaluated(model, live.rows)
+        found = {each.name: read.get(each.name, Undefined(READ)) for each in meta_sae.scores}
+        return Measurement(found, decomposition(live, model), marks)
     how = training_of(m, preset=preset, width=width, k=k, steps=steps, batch=batch, lr=lr)
     out = round(holdout * m)
     if out == 1 or m - out < 2:
@@ -133,13 +146,7 @@ def meta_sae(
         )
     tried = rule if composition else None
     study = runs.study(live.rows, how, holdout, meta_seeds, seed, tried, purge, memo)
+    tables = decomposition(live, whole(live.rows, how, seed, keep))
+    tables["convergence"] = study.convergence
     scores = {**study.scores, **baselines(live.rows, how, seed)}
-    tables = {
-        "convergence": study.convergence,
-        **decomposition(live, whole(live.rows, how, seed, keep)),
-    }
-    marks = () if codes is not None else (Mark("note", NO_DATA),)
     return Measurement(scores, tables, marks)
-
-
-NO_DATA = "no activations: every latent counts as live"

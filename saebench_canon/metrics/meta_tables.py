@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pandas as pd
 import torch
 from torch import Tensor
@@ -21,7 +19,7 @@ HEIGHT = 4096  # rows whose dense codes are held at once
 ALIKE = 1e-12  # part of their square that rows may vary by and be all alike
 
 
-def decomposition(live: Rows, model: MetaSAE) -> Mapping[str, pd.DataFrame]:
+def decomposition(live: Rows, model: MetaSAE) -> dict[str, pd.DataFrame]:
     """Each latent's meta-latents with their weights, and how often and how strongly each is used.
 
     The table `latents` gives what of each row, about the mean of all, its meta-latents explain.
