@@ -30,8 +30,10 @@ class Test:
 
     def told(self) -> str:
         """The share of sums beyond chance, with its floor."""
-        at = "" if self.floor is None else f" (floor {short(self.floor.value)})"
-        return f"{number(self.excess)} sums of {self.of}{at}"
+        said = f"{number(self.excess)} sums of {self.of}"
+        if self.floor is None or self.beyond is None:
+            return said
+        return f"{said} (floor {short(self.floor.value)}, above it {interval(self.beyond)})"
 
 
 def atomic(meta: Line | None, pair: Line | None, *, margins: Margins) -> tuple[Answer, str]:
@@ -69,7 +71,7 @@ def _of_pair(line: Line | None, margins: Margins) -> Test | str:
     if excess is None or excess.estimate is None:
         return f"of sums of smaller latents, {why_missing('composed_excess', excess).rstrip('.')}"
     if excess.estimate.seeds < margins.seeds or excess.estimate.lo is None:
-        told = f"{number(excess.estimate)} of the latents are sums of smaller ones"
+        told = f"{number(excess.estimate)} of the latents are sums of smaller ones, beyond chance"
         return f"{told}; {lacking_seeds(excess.estimate, margins)}"
     floor = excess.floor
     if floor is not None and (floor.seeds < margins.seeds or floor.lo is None):
@@ -91,7 +93,7 @@ def _of_meta(line: Line | None, margins: Margins) -> Test | str:
         limit = f"limit {short(margins.purged)}"
         return f"{short(purged.estimate.value)} of the rows are near rows kept out ({limit})"
     if excess.estimate.seeds < margins.seeds or excess.estimate.lo is None:
-        told = f"{number(excess.estimate)} of the latents are sums of shared meta-latents"
+        told = f"{number(excess.estimate)} of the latents are sums of meta-latents, beyond chance"
         return f"{told}; {lacking_seeds(excess.estimate, margins)}"
     recall = line.cells.get("planted_recall")
     return Test("shared meta-latents", excess.estimate, excess.estimate, None, recall)
@@ -135,7 +137,8 @@ def _open(
     near = [each for each in lacks if "near rows kept out" in each]
     if near and len(lacks) == 2:
         return "not measurable", f"not measurable here: {near[0]}."
-    parts = [each.told() for each in tests]
+    limits = f"limits {short(margins.atomic)} and {short(margins.composed)}"
+    parts = [f"{'; '.join(each.told() for each in tests)} ({limits})"]
     for each in tests:
         if each.beyond is None and _above(each.excess, margins.atomic):
             parts.append(f"no floor for sums of {each.of}")

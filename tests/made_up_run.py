@@ -17,7 +17,7 @@ NEEDS_PEERS = ("stable_novel_share", "stable_gain", "reproducible_share")
 
 
 def declared() -> list[Metric]:
-    """The four metrics as their authors declare them."""
+    """The five metrics as their authors declare them."""
 
     def of(name: str, subject: Any, about: str, *scores: Score) -> Metric:
         return Metric(name, subject, 1, scores, dict, (), frozenset(), {}, about)
@@ -62,6 +62,20 @@ def declared() -> list[Metric]:
             Score("above_null", better="lower"),
             Score("heldout_explained_variance", better="lower", null="heldout_null"),
             Score("heldout_null"),
+            Score("composed_share", better="lower", null="composed_null"),
+            Score("composed_null"),
+            Score("composed_excess", better="lower"),
+            Score("planted_recall", better="higher"),
+            Score("purged_share"),
+        ),
+        of(
+            "composition",
+            "pair",
+            "Whether a larger SAE's latents are sums of a smaller one's.",
+            Score("composed_share", better="lower", null="composed_null"),
+            Score("composed_null"),
+            Score("composed_excess", better="lower"),
+            Score("planted_recall", better="higher"),
         ),
         of(
             "seed_matching",
@@ -108,6 +122,9 @@ def rows(
                 "above_null": meta - 0.36,
                 "heldout_explained_variance": 0.27 + wobble(w + 1, s),
                 "heldout_null": 0.22,
+                **sums(0.03 + wobble(w, s + 7), 0.04),
+                "planted_recall": 0.86 - 0.05 * step + wobble(s, w + 3),
+                "purged_share": 0.02 + abs(wobble(w + 2, s)),
             }
             found += case("meta_sae", "meta_sae", "sae", "each", [member], scores)
         for small, large in pairwise(widths):
@@ -117,6 +134,8 @@ def rows(
                 if len(seeds) == 1:
                     scores = {n: v for n, v in scores.items() if n not in NEEDS_PEERS}
                 found += case("ladder", "stitching", "pair", "pairs:width", pair, scores)
+                below = decomposed(small, s, at)
+                found += case("composition", "composition", "pair", "pairs:width", pair, below)
         for w in widths:
             for s, t in combinations(seeds, 2):
                 pair = [members[w, s], members[w, t]]
@@ -126,6 +145,8 @@ def rows(
                     for n, v in scores.items()
                 }
                 found += case("noise", "stitching", "pair", "all-pairs:seed", pair, scores)
+                other = decomposed(w, s + 2 * t, at) | sums(0.07 + wobble(w, s + 3 * t), 0.03)
+                found += case("mixing", "composition", "pair", "all-pairs:seed", pair, other)
             if len(seeds) > 1:
                 group = [members[w, s] for s in seeds]
                 shared = 0.96 - 0.09 * at - 0.05 * math.log2(w / 128)
@@ -156,6 +177,22 @@ def stitched(width: int, seed: int, at: int) -> dict[str, float]:
         "novel_gain_null": -0.41,
         "helpful_share_null": 0.02,
         "span_residual_null": 0.66,
+    }
+
+
+def decomposed(small: int, seed: int, at: int) -> dict[str, float]:
+    """The scores of one case of composition: ReLU has no sums, TopK many, BatchTopK some."""
+    share = (0.06, 0.38, 0.17)[at % 3] - 0.01 * math.log2(small / 128)
+    recall = {"planted_recall": 0.99 + wobble(seed, small) / 3}
+    return {**sums(share + wobble(small, seed + 1), 0.03), **recall}
+
+
+def sums(share: float, null: float) -> dict[str, float]:
+    """A share of sums with what it is beyond chance."""
+    return {
+        "composed_share": share,
+        "composed_null": null,
+        "composed_excess": (share - null) / (1 - null),
     }
 
 

@@ -165,8 +165,10 @@ def test_the_whole_interval_must_be_above_the_limit() -> None:
 def test_what_other_seeds_have_too_is_no_composition() -> None:
     answer, sentence = said(meta(), pair(cell(0.46, 0.03, floor=0.4)))
     assert answer == "undecided"
-    assert sentence == "undecided: .46 [.43, .49] sums of 128 smaller latents (floor .40); " \
-        ".01 [.00, .02] sums of shared meta-latents."  # fmt: skip
+    assert sentence == (
+        "undecided: .46 [.43, .49] sums of 128 smaller latents (floor .40, above it [.03, .09]); "
+        ".01 [.00, .02] sums of shared meta-latents (limits .05 and .10)."
+    )
     assert said(meta(), pair(cell(0.46, 0.03, floor=around(0.3, 0.2))))[0] == "undecided"
 
 
@@ -196,7 +198,7 @@ def test_it_takes_no_floor_to_find_nothing() -> None:
 @pytest.mark.parametrize(
     ("line", "other", "because"),
     [
-        (meta(cell(0.045)), pair(), ".04 [.03, .06] sums of shared meta-latents."),
+        (meta(cell(0.045)), pair(), ".04 [.03, .06] sums of shared meta-latents (limits .05 and"),
         (meta(), pair(cell(0.045, floor=0.04)), ".04 [.03, .06] sums of 128 smaller latents"),
         (
             meta(recall=cell(0.705)),
@@ -243,7 +245,7 @@ def test_without_a_floor_sums_of_smaller_latents_stay_open(floor: Estimate | Non
     assert answer == "undecided"
     assert sentence == (
         "undecided: .46 [.43, .49] sums of 128 smaller latents; .01 [.00, .02] sums of shared "
-        "meta-latents; no floor for sums of 128 smaller latents."
+        "meta-latents (limits .05 and .10); no floor for sums of 128 smaller latents."
     )
 
 
@@ -269,9 +271,9 @@ def test_two_seeds_get_numbers_and_what_is_missing() -> None:
     few = cell(0.46, None, seeds=2)
     assert said(meta(cell(0.2, None, seeds=2)), pair(few)) == (
         "not judged",
-        "not judged: .46 of the latents are sums of smaller ones; 2 seeds (.46 and .46) of the 3 "
-        "it takes; .20 of the latents are sums of shared meta-latents; 2 seeds (.20 and .20) of "
-        "the 3 it takes.",
+        "not judged: .46 of the latents are sums of smaller ones, beyond chance; 2 seeds (.46 and "
+        ".46) of the 3 it takes; .20 of the latents are sums of meta-latents, beyond chance; 2 "
+        "seeds (.20 and .20) of the 3 it takes.",
     )
     assert said(meta(cell(0.2, 0.01, seeds=2)), pair(cell(0.46, 0.01, seeds=2)))[0] == "not judged"
     assert said(meta(), pair(few))[0] == "undecided"
@@ -282,7 +284,7 @@ def test_two_seeds_get_numbers_and_what_is_missing() -> None:
 def test_three_seeds_without_an_error_are_no_interval() -> None:
     answer, sentence = said(None, pair(cell(0.46, None)))
     assert answer == "not judged"
-    assert ".46 of the latents are sums of smaller ones; no interval" in sentence
+    assert ".46 of the latents are sums of smaller ones, beyond chance; no interval" in sentence
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_what_was_not_measured_yet_is_named_and_takes_no_table() -> None:
     assert "── topk" not in page
     assert "Not measured yet: topk." in page
     assert "meta_sae v1" not in page
-    assert "not judged: explained_variance was not measured." in page
+    assert "of sums of meta-latents, composed_excess was not measured." in " ".join(page.split())
     assert "* missing: meta_sae (relu-w128-s0 and 8 more)" in page
 
 
@@ -98,7 +98,7 @@ def test_the_long_form_keeps_every_score_at_full_precision(tmp_path: Path) -> No
     found = summary()
     write(found, tmp_path / "run.csv")
     read = pd.read_csv(tmp_path / "run.csv")
-    assert len(read) == len(long(found)) == 3 * (3 * 6 + 2 * 14 + 3 * 14 + 3 * 5 + 3 * 4)
+    assert len(read) == len(long(found)) == 3 * (3 * 6 + 5 * 14 + 3 * 10 + 5 * 4 + 3 * 4)
     step = read[(read.arch == "relu") & (read.line == "128 → 256") & (read.score == "novel_share")]
     (cell,) = [
         line.cells["novel_share"]

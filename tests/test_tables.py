@@ -56,7 +56,7 @@ def test_a_block_is_an_architecture_and_a_line_a_size_or_a_step() -> None:
     assert [block.title for block in found.blocks] == ["relu", "topk", "batchtopk"]
     block = found.blocks[0]
     assert [table.label for table in block.tables] == [
-        "fidelity", "ladder", "noise", "meta_sae", "seed_matching",
+        "fidelity", "ladder", "noise", "meta_sae", "composition", "mixing", "seed_matching",
     ]  # fmt: skip
     assert [line.title for line in table(block, "fidelity").lines] == ["128", "256", "512"]
     assert [line.title for line in table(block, "ladder").lines] == ["128 → 256", "256 → 512"]
@@ -129,7 +129,8 @@ def test_an_unfit_sae_marks_every_line_it_is_part_of() -> None:
     unfit = {(t.label, line.title) for t in block.tables for line in t.lines if line.unfit}
     assert unfit == {
         ("fidelity", "256"), ("meta_sae", "256"), ("seed_matching", "256"), ("noise", "256"),
-        ("ladder", "128 → 256"), ("ladder", "256 → 512"),
+        ("ladder", "128 → 256"), ("ladder", "256 → 512"), ("mixing", "256"),
+        ("composition", "128 → 256"), ("composition", "256 → 512"),
     }  # fmt: skip
     assert [note.on for note in block.notes if note.kind == "unfit"] == [("relu-w256-s1",)]
 

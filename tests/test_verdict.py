@@ -123,7 +123,8 @@ def without_peers() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("question", ["complete?", "atomic?"])
 def test_what_has_no_deciding_score_is_not_judged(question: str) -> None:
-    (block,) = summarise(without_peers(), run.declared()).blocks
+    rows = [row for row in without_peers() if row["score"] != "composed_excess"]
+    (block,) = summarise(rows, run.declared()).blocks
     found = [verdict for verdict in verdicts(block) if verdict.question == question]
     assert {verdict.answer for verdict in found} == {"not judged"}
     assert all(verdict.sentence.startswith("not judged") for verdict in found)
@@ -182,6 +183,57 @@ def test_without_fidelity_every_sentence_has_unknown_fitness_beside_it() -> None
     (block,) = summarise(kept, run.declared()).blocks
     lost = {(v.question, v.at) for v in verdicts(block) if "fitness unknown" in str(v.beside)}
     assert lost == {("complete?", "256 → 512"), ("atomic?", "512"), ("unique?", "512")}
+
+
+def atomicity(rows: list[dict[str, Any]]) -> dict[str, Verdict]:
+    """What is said of atomicity in a run of one architecture, by dictionary size."""
+    (block,) = summarise(rows, run.declared()).blocks
+    return {each.at: each for each in verdicts(block) if each.question == "atomic?"}
+
+
+def test_each_size_is_judged_by_its_meta_sae_and_by_the_next_smaller_sae() -> None:
+    found = atomicity([row for row in run.rows() if row["axes"]["arch"] == "topk"])
+    assert {at: each.answer for at, each in found.items()} == {
+        "128": "undecided", "256": "no", "512": "no",
+    }  # fmt: skip
+    assert "no smaller SAE was compared" in found["128"].sentence
+    for small, large in ((128, 256), (256, 512)):
+        said = found[str(large)].sentence
+        assert f"of the latents are sums of {small} smaller latents, beyond chance (floor" in said
+
+
+def test_latents_are_judged_by_a_smaller_sae_where_no_meta_sae_was_trained() -> None:
+    rows = run.rows(archs=["relu"])
+    alone = [row for row in rows if row["metric"] != "meta_sae"]
+    found = atomicity(alone)
+    assert list(found) == ["256", "512"]
+    for each in found.values():
+        assert each.sentence.endswith("(limits .05 and .10); no meta-SAE was trained.")
+    only = atomicity([row for row in rows if row["metric"] != "composition"])
+    assert list(only) == ["128", "256", "512"]
+    assert all("no smaller SAE was compared" in each.sentence for each in only.values())
+    floors = atomicity([row for row in alone if row["label"] != "composition"])
+    assert {at: each.sentence for at, each in floors.items()} == {
+        "": "not judged: neither meta_sae nor composition was measured."
+    }
+
+
+def test_a_smaller_sae_that_is_unfit_leaves_a_size_to_its_meta_sae() -> None:
+    rows = run.rows(archs=["relu"])
+    for row in run.where(rows, label="fidelity", subject=["relu-w256-s0"]):
+        row["marks"].append({"kind": "unfit", "reason": "L0 is above d/4"})  # type: ignore[index]
+    found = atomicity(rows)
+    assert found["256"].sentence == "not judged: L0 is above d/4 (relu-w256-s0)."
+    assert found["512"].answer == "undecided"
+    assert found["512"].sentence.endswith("; the smaller SAE is not fit to be compared.")
+
+
+def test_margins_of_atomicity_are_settings() -> None:
+    (block,) = summarise(run.rows(archs=["relu"]), run.declared()).blocks
+    found = verdicts(block, margins=Margins(recall=0.9))
+    (said,) = (each for each in found if each.question == "atomic?" and each.at == "256")
+    assert said.answer == "undecided"
+    assert said.sentence.endswith("meta-latents are found by .80 [.79, .82] (limit .90).")
 
 
 @pytest.mark.parametrize(
