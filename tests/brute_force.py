@@ -156,6 +156,43 @@ def pursuit(row: Tensor, atoms: Tensor, count: int) -> list[float]:
     return explained
 
 
+def is_sum(explained: Sequence[float], least: float, gain: float) -> bool:
+    """The rule for a composed row, with what rounding may take."""
+    return explained[-1] > least - 1e-6 and explained[-1] - explained[0] > gain - 1e-6
+
+
+def least_raised(
+    least: float, gain: float, chance: float, nulls: Sequence[Sequence[Sequence[float]]]
+) -> float:
+    """The least of all thresholds by which no null has more sums than chance may have."""
+
+    def few(limit: float) -> bool:
+        for null in nulls:
+            count = sum(e[-1] >= limit and e[-1] - e[0] >= gain for e in null)
+            if count > chance * len(null):
+                return False
+        return True
+
+    seen = sorted({e[-1] for null in nulls for e in null if e[-1] >= least})
+    return next(limit for limit in [least, *(value + 1e-9 for value in seen)] if few(limit))
+
+
+def k_means(rows: Tensor, start: Tensor, turns: int = 25) -> tuple[Tensor, list[int]]:
+    """Lloyd's turns on unit rows, until no row changes its direction."""
+    centres, own = [row.clone() for row in start], [-1] * len(rows)
+    for _ in range(turns):
+        before = own
+        own = [max(range(len(centres)), key=lambda c: float(row @ centres[c])) for row in rows]
+        if own == before:
+            break
+        for at in range(len(centres)):
+            total = torch.zeros(rows.shape[1], dtype=torch.float64)
+            for row, c in zip(rows, own, strict=True):
+                total = total + row if c == at else total
+            centres[at] = total / total.norm() if float(total.norm()) > 0 else centres[at]
+    return torch.stack(centres), own
+
+
 def assignment(similarity: Tensor) -> dict[int, int]:
     rows, columns = linear_sum_assignment(similarity.numpy(), maximize=True)
     return {int(i): int(j) for i, j in zip(rows, columns, strict=True)}

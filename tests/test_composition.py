@@ -67,21 +67,6 @@ def test_a_row_is_a_sum_iff_enough_is_explained_and_not_by_one_atom(
     assert Rule().holds(told).tolist() == [holds]
 
 
-def raised(rule: Rule, nulls: list[list[list[float]]]) -> float:
-    """The least of all thresholds by which no null has more sums than chance may have."""
-
-    def few(least: float) -> bool:
-        for null in nulls:
-            count = sum(e[-1] >= least and e[-1] - e[0] >= rule.gain for e in null)
-            if count > rule.chance * len(null):
-                return False
-        return True
-
-    seen = sorted({e[-1] for null in nulls for e in null if e[-1] >= rule.least})
-    steps = [rule.least, *(value + 1e-9 for value in seen)]
-    return next(least for least in steps if few(least))
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
@@ -97,7 +82,8 @@ def test_the_rule_is_raised_to_the_least_that_chance_does_not_reach(
     rule = Rule(chance=chance, gain=0.17)
     tables = [torch.tensor(null, dtype=torch.float64) for null in nulls]
     found = rule.raised(iter(tables))
-    assert found.least == pytest.approx(raised(rule, nulls), abs=1e-5)
+    least = plain.least_raised(rule.least, rule.gain, chance, nulls)
+    assert found.least == pytest.approx(least, abs=1e-5)
     assert (found.atoms, found.gain, found.chance) == (rule.atoms, rule.gain, rule.chance)
     for table in tables:
         assert float(found.holds(table).double().mean()) <= chance + 1e-9
@@ -170,29 +156,14 @@ def test_beside_its_null_a_row_is_fitted_as_pursuit_fits_it() -> None:
         assert explained.tolist() == pytest.approx(pursued(row, atoms, 3), abs=1e-5)
 
 
-def k_means_by_hand(rows: Tensor, start: Tensor) -> tuple[list[Tensor], list[int]]:
-    """Lloyd's turns with loops, until no row changes its direction."""
-    centres, own = [row.clone() for row in start], [-1] * len(rows)
-    for _ in range(25):
-        before = own
-        own = [max(range(len(centres)), key=lambda c: float(row @ centres[c])) for row in rows]
-        if own == before:
-            break
-        for at in range(len(centres)):
-            total = sum((row for row, c in zip(rows, own, strict=True) if c == at),
-                        torch.zeros(rows.shape[1], dtype=torch.float64))  # fmt: skip
-            centres[at] = total / total.norm() if float(total.norm()) > 0 else centres[at]
-    return centres, own
-
-
 @pytest.mark.parametrize(("m", "count", "seed"), [(40, 5, 0), (40, 5, 1), (60, 12, 2), (9, 9, 3)])
 def test_k_means_agrees_with_plain_loops(m: int, count: int, seed: int) -> None:
     rows = unit(random(m, 4, seed=seed))
     centres, own = k_means(rows * 5, count, generator(seed))
     start = rows[torch.randperm(m, generator=generator(seed))[:count]]
-    expected, nearest = k_means_by_hand(rows, start)
+    expected, nearest = plain.k_means(rows, start)
     assert own.tolist() == nearest
-    torch.testing.assert_close(centres, torch.stack(expected))
+    torch.testing.assert_close(centres, expected)
 
 
 def test_tight_clusters_are_found_exactly() -> None:
@@ -431,16 +402,15 @@ def test_scores_are_those_of_a_plain_pursuit() -> None:
         ordered, small, pursue(ordered, small), generator(5, "composition", "parent")
     )
     nulls = [[pursued(row, small) for row in each] for each in (parent, random_rows(ordered, 5))]
-    rule = Rule(gain=0.25, chance=0.2)
-    least = raised(rule, nulls)
+    least = number(found, "composed_least")
+    assert least == pytest.approx(plain.least_raised(0.6, 0.25, 0.2, nulls), abs=1e-5)
     assert least > 0.61  # it had to be raised
-    assert number(found, "composed_least") == pytest.approx(least, abs=1e-5)
 
     def share(of: list[list[float]]) -> float:
-        return sum(e[-1] > least - 1e-6 and e[-1] - e[0] > 0.25 - 1e-6 for e in of) / len(of)
+        return sum(plain.is_sum(each, least, 0.25) for each in of) / len(of)
 
     assert number(found, "composed_share") == pytest.approx(share(explained))
-    by_parent, by_covariance = (share([[*e[:-1], e[-1] - 2e-6] for e in null]) for null in nulls)
+    by_parent, by_covariance = (share(null) for null in nulls)
     assert number(found, "composed_null_parent") == pytest.approx(by_parent)
     assert number(found, "composed_null_covariance") == pytest.approx(by_covariance)
     null = max(by_parent, by_covariance)
@@ -479,8 +449,7 @@ def test_the_table_names_atoms_and_weights_as_non_negative_least_squares_does() 
         assert 1 - left == pytest.approx(explained[-1], abs=1e-5)
         assert (lines.weight >= 0).all()
         full = pursued(row, small)
-        composed = full[-1] > told - 1e-6 and full[-1] - full[0] > 0.2 - 1e-6
-        assert lines.composed.tolist() == [composed] * len(lines)
+        assert lines.composed.tolist() == [plain.is_sum(full, told, 0.2)] * len(lines)
     assert set(table.latent) == set(range(30))
     share = table.groupby("latent").composed.first().mean()
     assert number(found, "composed_share") == pytest.approx(share)
