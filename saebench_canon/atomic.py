@@ -17,6 +17,8 @@ from saebench_canon.sentences import (
 from saebench_canon.stats import Estimate, difference
 from saebench_canon.summary import Cell, Line
 
+NEAR = "of the rows are near rows kept out"
+
 
 @dataclass(frozen=True)
 class Test:
@@ -45,6 +47,9 @@ def atomic(meta: Line | None, pair: Line | None, *, margins: Margins) -> tuple[A
     looked = (_of_pair(pair, margins), _of_meta(meta, margins))
     tests = [each for each in looked if isinstance(each, Test)]
     lacks = [each for each in looked if isinstance(each, str)]
+    near = [each for each in lacks if NEAR in each]
+    if not tests and near:
+        return "not measurable", f"not measurable here: {near[0]}."
     if not tests:
         return "not judged", f"not judged: {'; '.join(dict.fromkeys(lacks))}."
     found = [each for each in tests if _above(each.beyond, margins.composed)]
@@ -59,7 +64,7 @@ def atomic(meta: Line | None, pair: Line | None, *, margins: Margins) -> tuple[A
             f"No composition found, in {said}: {shares} of the latents beyond chance; planted sums "
             f"are found by {recalls} ({limits})."
         )
-    return _open(tests, lacks, meta, margins)
+    return _open(tests, lacks, margins)
 
 
 def _of_pair(line: Line | None, margins: Margins) -> Test | str:
@@ -91,7 +96,7 @@ def _of_meta(line: Line | None, margins: Margins) -> Test | str:
         purged.estimate.value > margins.purged
     ):  # fmt: skip
         limit = f"limit {short(margins.purged)}"
-        return f"{short(purged.estimate.value)} of the rows are near rows kept out ({limit})"
+        return f"{short(purged.estimate.value)} {NEAR} ({limit})"
     if excess.estimate.seeds < margins.seeds or excess.estimate.lo is None:
         told = f"{number(excess.estimate)} of the latents are sums of meta-latents, beyond chance"
         return f"{told}; {lacking_seeds(excess.estimate, margins)}"
@@ -130,13 +135,8 @@ def _recall(test: Test) -> Estimate:
     return test.recall.estimate
 
 
-def _open(
-    tests: list[Test], lacks: list[str], meta: Line | None, margins: Margins
-) -> tuple[Answer, str]:
+def _open(tests: list[Test], lacks: list[str], margins: Margins) -> tuple[Answer, str]:
     """What keeps the question open."""
-    near = [each for each in lacks if "near rows kept out" in each]
-    if near and len(lacks) == 2:
-        return "not measurable", f"not measurable here: {near[0]}."
     limits = f"limits {short(margins.atomic)} and {short(margins.composed)}"
     parts = [f"{'; '.join(each.told() for each in tests)} ({limits})"]
     for each in tests:

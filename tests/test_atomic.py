@@ -317,7 +317,6 @@ def test_without_either_test_nothing_is_judged(
     assert said(line, other) == ("not judged", sentence)
 
 
-@pytest.mark.xfail(strict=True, reason="said only beside a test that was possible")
 @pytest.mark.parametrize(
     "other", [None, pair(unfit=True), pair(undefined())], ids=["no smaller", "unfit", "undefined"]
 )
