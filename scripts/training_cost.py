@@ -132,6 +132,11 @@ class Lens:
         self._adam = torch.optim.Adam(sae.parameters(), lr=lr, **adam)
         self._silent = torch.zeros(sae.cfg.d_sae)
 
+    def at(self, lr: float) -> None:
+        """Take steps at this learning rate from now on."""
+        for group in self._adam.param_groups:
+            group["lr"] = lr
+
     def __call__(self, x: Tensor) -> object:
         self._adam.zero_grad()
         dead = self._silent >= self._dead_after
@@ -193,12 +198,17 @@ class OurSae:
         )
         self._parameters = list(sae.parameters())
         self._adam = Adam([each.data for each in self._parameters], loop.BETAS)
+        self._lr = SAE_LR
+
+    def at(self, lr: float) -> None:
+        """Take steps at this learning rate from now on."""
+        self._lr = lr
 
     def __call__(self, x: Tensor) -> object:
         loss = self._gradients(self.sae, x, 0)
         found = [each.grad for each in self._parameters if each.grad is not None]
         loop.clip(found, loop.CLIP)
-        self._adam.step(found, SAE_LR)
+        self._adam.step(found, self._lr)
         return loss
 
     weights = Lens.weights
@@ -209,7 +219,7 @@ def sae_of(kind: str, d: int, width: int, k: int) -> TrainingSAE[Any]:
     of = {"topk": TopKTrainingSAEConfig, "batchtopk": BatchTopKTrainingSAEConfig}[kind]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = of(d_in=d, d_sae=width, k=k, decoder_init_norm=0.1)
+        config = of(d_in=d, d_sae=width, k=k, decoder_init_norm=0.1, aux_loss_coefficient=1 / 32)
         return TrainingSAE.from_dict(config.to_dict())
 
 
@@ -233,11 +243,13 @@ def meta_contenders(rows: Tensor) -> dict[str, Any]:
     }
 
 
-def sae_contenders(kind: str, width: int) -> dict[str, Any]:
+def sae_contenders(kind: str, width: int, tokens: Tensor) -> dict[str, Any]:
     """Ours first, then what it is measured against."""
 
     def start() -> TrainingSAE[Any]:
-        return sae_of(kind, SAE_D, width, SAE_K)
+        sae = sae_of(kind, SAE_D, width, SAE_K)
+        sae.b_dec.data.copy_(tokens.mean(dim=0))
+        return sae
 
     own = {"lr": SAE_LR, "dead_after": DEAD_AFTER}
     return {
@@ -307,7 +319,7 @@ def main() -> None:
         for kind in ("topk", "batchtopk"):
             for width in WIDTHS:
                 title, flat = f"{kind}, d {SAE_D}, {width} latents, k {SAE_K}", kind == "batchtopk"
-                found = sae_contenders(kind, width)
+                found = sae_contenders(kind, width, tokens)
                 settings.append((title, found, tokens, SAE_BATCH, SAE_K, flat, 1000))
     for title, contenders, data, size, k, of_batch, steps in settings:
         if not given.explained:
@@ -317,8 +329,11 @@ def main() -> None:
             continue
         print(f"{title}: explained variance after {given.steps or steps} steps")
         for name in ("ours", "dense, fused Adam", "SAELens, fused Adam"):
-            draw = batches(data, size)
-            for _ in range(given.steps or steps):
+            draw, total = batches(data, size), given.steps or steps
+            schedule = loop.Schedule(total * size, size, SAE_LR, warm_up=0.02, decay=0.9)
+            for step in range(total):
+                if k == SAE_K:
+                    contenders[name].at(schedule.rate(step))
                 contenders[name](next(draw))
             score = explained(contenders[name].weights(), data, k, of_batch=of_batch)
             print(f"    {name:24s}{score:10.4f}", flush=True)
