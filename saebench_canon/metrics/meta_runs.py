@@ -147,9 +147,10 @@ def _explained(model: MetaSAE, rows: Tensor, split: Split, k: int) -> dict[str, 
     """What the meta-SAE makes of the rows that it was trained on and of those kept out."""
     heldout = math.nan
     if len(split.held):
-        unseen = rows[None, split.held]
-        guessed = model.decode(model.encode_largest(unseen, k))
-        (heldout,) = explained_variance(unseen, guessed, centred=True)
+        unseen = rows[split.held]
+        parts = [each[None] for each in torch.split(unseen, HEIGHT)]
+        guessed = torch.cat([model.decode(model.encode_largest(each, k)) for each in parts], dim=1)
+        (heldout,) = explained_variance(unseen[None], guessed, centred=True)
     return {**_read(model, rows[split.kept]), "heldout_explained_variance": heldout}
 
 
