@@ -67,6 +67,7 @@ def test_a_meta_saes_step(benchmark: Any, rows: Tensor, name: str) -> None:
 @pytest.mark.parametrize("width", cost.WIDTHS)
 @pytest.mark.parametrize("kind", ["topk", "batchtopk"])
 def test_an_saes_step(benchmark: Any, tokens: Tensor, kind: str, width: int, name: str) -> None:
+    torch.set_num_threads(1)  # as each worker of a run has
     benchmark.group = f"a step: {kind} SAE, d {cost.SAE_D}, {width} latents, k {cost.SAE_K}"
     contender = cost.sae_contenders(kind, width, tokens)[name]
     steps(benchmark, contender, tokens, cost.SAE_BATCH, rounds=60)
