@@ -32,6 +32,7 @@ from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.composition import composition
+from saebench_canon.metrics.meta_fits import sorted_rows
 from saebench_canon.scores import Mark, Measurement, Undefined, Value
 
 
@@ -98,6 +99,13 @@ def test_rows_above_the_raised_threshold_still_count() -> None:
     assert Rule().raised([chance[3:]]) == Rule()
 
 
+def test_a_chance_that_is_no_exact_number_still_counts_rows() -> None:
+    """.29 · 100 is a little less than 29 in binary."""
+    null = torch.tensor([[0.2, 0.8]] * 29 + [[0.1, 0.2]] * 71)
+    assert Rule(chance=0.29).raised([null]).least == 0.6
+    assert Rule(chance=0.28).raised([null]).least > 0.8
+
+
 # --- what chance makes of rows ----------------------------------------------------------------
 
 
@@ -142,7 +150,8 @@ def test_a_row_that_no_atom_is_near_keeps_nothing() -> None:
     assert found.atoms[:, 0].tolist() == [-1] * 30 + [0]
     null = parent_null(rows, atoms, found, generator(0))
     torch.testing.assert_close(null.norm(dim=1), torch.ones(31, dtype=torch.float64))
-    assert float((null[:30] * rows[:30]).sum(dim=1).abs().min()) < 0.5
+    for atom in atoms:
+        assert abs(float(((null[:30] - rows[:30]) @ atom).abs().mean())) > 0.2
     torch.testing.assert_close(null[30], atoms[0])
 
 
@@ -248,7 +257,7 @@ def test_variance_explained_is_that_of_a_plain_pursuit() -> None:
 
 
 def test_rows_that_are_all_alike_have_no_variance_to_explain() -> None:
-    rows = random(1, 8).repeat(5, 1)
+    rows = random(1, 8).repeat(5, 1) + 1e-9 * random(5, 8, seed=2)
     assert math.isnan(variance_explained(rows, pursue(rows, random(3, 8, seed=1))))
 
 
@@ -391,8 +400,9 @@ def test_any_scale_changes_no_more_than_rounding_does() -> None:
         assert number(after, name) == pytest.approx(number(before, name), abs=1e-5), name
 
 
-def test_scores_are_those_of_a_plain_pursuit() -> None:
-    g = generator(3, "scores")
+@pytest.mark.parametrize(("seed", "higher"), [(3, "covariance"), (0, "parent")])
+def test_scores_are_those_of_a_plain_pursuit(seed: int, higher: str) -> None:
+    g = generator(seed, "scores")
     small, large = isotropic(20, 8, g).float(), isotropic(48, 8, g).float()
     large[:12] = sums(small.double(), 12, g).float()
     found = measure(small, large, seed=5, gain=0.25, chance=0.2)
@@ -415,6 +425,8 @@ def test_scores_are_those_of_a_plain_pursuit() -> None:
     assert number(found, "composed_null_covariance") == pytest.approx(by_covariance)
     null = max(by_parent, by_covariance)
     assert by_parent != by_covariance
+    limits = [plain.least_raised(0.6, 0.25, 0.2, [null]) for null in nulls]
+    assert (limits[0] > limits[1]) == (higher == "parent")
     assert number(found, "composed_null") == null
     assert number(found, "composed_excess") == pytest.approx((share(explained) - null) / (1 - null))
     table = unit(large)
@@ -429,6 +441,18 @@ def test_scores_are_those_of_a_plain_pursuit() -> None:
 
 def random_rows(ordered: Tensor, seed: int) -> Tensor:
     return covariance_matched(ordered, generator(seed, "composition", "covariance"))
+
+
+def test_at_most_1024_random_rows_are_fitted() -> None:
+    g = generator(0, "many")
+    small, large = isotropic(5, 4, g).float(), isotropic(1100, 4, g).float() + 0.2
+    found = measure(small, large)
+    drawn = covariance_matched(
+        sorted_rows(large), generator(0, "composition", "covariance"), count=1024
+    )
+    left = sum(1 - pursued(row, small)[-1] for row in drawn.float())
+    spread = float(((drawn - drawn.mean(dim=0)) ** 2).sum())
+    assert number(found, "null_covariance") == pytest.approx(1 - left / spread, abs=1e-5)
 
 
 def test_the_table_names_atoms_and_weights_as_non_negative_least_squares_does() -> None:
