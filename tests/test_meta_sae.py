@@ -320,8 +320,12 @@ def test_too_few_rows_left_beside_those_near_rows_kept_out_leave_composition_und
     reason = "0 rows are left to train on besides those near rows kept out"
     assert {found[name] for name in COMPOSED} == {reason}
     assert isinstance(found["heldout_explained_variance"], float)
-    one_left = values(measure(torch.eye(16), holdout=0.5, purge=0.0, **QUICK))
-    assert all(str(one_left[name]).endswith("near rows kept out") for name in COMPOSED)
+    rows = isotropic(8, 16, generator(0)).float()
+    assert isinstance(
+        values(measure(rows, holdout=0.5, purge=1.0, **QUICK))["composed_share"], float
+    )
+    three = values(measure(rows, holdout=0.6, purge=1.0, **QUICK))
+    assert str(three["composed_share"]).startswith("3 rows are left to train on")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -505,19 +509,19 @@ def test_rows_that_are_all_alike_leave_the_scores_undefined() -> None:
 
 def test_planted_sums_are_explained_far_beyond_the_null() -> None:
     found = measure(composed(200, 48, 48), composition=False)
-    assert number(found, "above_null") > 0.1
+    assert number(found, "above_null") > 0.12
     held = number(found, "heldout_explained_variance")
-    assert held > number(found, "heldout_null") + 0.2
-    assert 3.5 < number(found, "meta_l0") < 4.5
+    assert held > number(found, "heldout_null") + 0.3
+    assert 3.9 < number(found, "meta_l0") < 4.1
     assert set(found.scores) == {score.name for score in meta_sae.scores}
 
 
 def test_random_rows_are_no_better_than_the_null() -> None:
     found = measure(isotropic(200, 48, generator(3, "rows")).float(), composition=False)
-    assert abs(number(found, "above_null")) < 0.04
-    assert abs(number(found, "explained_variance") - number(found, "null_isotropic")) < 0.06
+    assert abs(number(found, "above_null")) < 0.025
+    assert abs(number(found, "explained_variance") - number(found, "null_isotropic")) < 0.04
     held = number(found, "heldout_explained_variance")
-    assert abs(held - number(found, "heldout_null")) < 0.15
+    assert abs(held - number(found, "heldout_null")) < 0.1
 
 
 TRAINED: dict[str, Any] = {"lr": 1e-3, "holdout": 0.3}
