@@ -672,6 +672,15 @@ def test_meta_seeds_are_averaged_and_keep_other_rows_out() -> None:
     assert single.stderr is None
 
 
+def test_what_one_meta_seed_cannot_tell_all_cannot() -> None:
+    assert meta_runs.over_runs([0.5, math.nan], "why") == Undefined("why")
+    found = meta_runs.over_runs([0.5, 0.3, 0.4], "why")
+    assert isinstance(found, Value)
+    assert found.value == pytest.approx(0.4)
+    assert found.stderr == pytest.approx(0.1 / 3**0.5)
+    assert meta_runs.over_runs([0.5], "why") == Value(0.5, None, 1, "meta-seed")
+
+
 def test_an_sae_without_a_live_latent_leaves_every_score_undefined() -> None:
     codes = Codes.from_dense(torch.zeros(5, 20))
     found = measure(random(20, 6).float(), codes)
