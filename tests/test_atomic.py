@@ -249,6 +249,12 @@ def test_without_a_floor_sums_of_smaller_latents_stay_open(floor: Estimate | Non
     )
 
 
+def test_a_floor_is_missed_only_where_it_would_matter() -> None:
+    answer, sentence = said(meta(recall=cell(0.5)), pair(cell(0.02)))
+    assert answer == "undecided"
+    assert "floor" not in sentence
+
+
 @pytest.mark.parametrize("lost", ["nobody looked", "undefined"])
 def test_a_recall_that_nobody_measured_is_named(lost: str) -> None:
     line = meta(recall=undefined()) if lost == "undefined" else without(meta(), "planted_recall")
