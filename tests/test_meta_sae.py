@@ -30,7 +30,7 @@ from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics import meta_fits, meta_runs
 from saebench_canon.metrics.meta_fits import live_rows, sorted_rows
-from saebench_canon.metrics.meta_presets import PRESETS, alive
+from saebench_canon.metrics.meta_presets import PRESETS, alive, training_of
 from saebench_canon.metrics.meta_sae import meta_sae
 from saebench_canon.scores import Mark, Measurement, Undefined, Value
 
@@ -415,6 +415,10 @@ def test_the_meta_sae_of_all_rows_is_kept_under_what_it_depends_on() -> None:
         return dict(store["key"])
 
     first, order = key(), torch.randperm(40, generator=generator(1))
+    shared: dict[str, Any] = {}  # with other metrics: those that ask for it themselves
+    how = training_of(40, preset="quarter", **QUICK)
+    meta_fits.whole(sorted_rows(rows), how, 0, kept_in(shared))
+    assert first == shared["key"]
     same = [
         key(rows[order] * 4),
         key(torch.cat([rows, rows[:2]]), Codes.from_dense(torch.ones(1, 42).index_fill_(
