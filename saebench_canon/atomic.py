@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from saebench_canon.margins import Answer, Margins
 from saebench_canon.sentences import (
@@ -81,22 +81,27 @@ def _of_pair(line: Line | None, margins: Margins) -> Test | str:
     floor = excess.floor
     if floor is not None and (floor.seeds < margins.seeds or floor.lo is None):
         floor = None
-    beyond = None if floor is None else difference(excess.estimate, floor)
+    beyond = None if floor is None else difference(excess.estimate, _at_least_none(floor))
     of = f"{line.key[0]} smaller latents"
     return Test(of, excess.estimate, beyond, floor, line.cells.get("planted_recall"))
+
+
+def _at_least_none(floor: Estimate) -> Estimate:
+    """A floor that chance alone has put below 0 is none: it must not lift what stands above it."""
+    return replace(floor, value=max(floor.value, 0.0))
 
 
 def _of_meta(line: Line | None, margins: Margins) -> Test | str:
     if line is None:
         return "no meta-SAE was trained"
     excess, purged = line.cells.get("composed_excess"), line.cells.get("purged_share")
-    if excess is None or excess.estimate is None:
-        return f"of sums of meta-latents, {why_missing('composed_excess', excess).rstrip('.')}"
     if purged is not None and purged.estimate is not None and (
         purged.estimate.value > margins.purged
     ):  # fmt: skip
         limit = f"limit {short(margins.purged)}"
         return f"{short(purged.estimate.value)} {NEAR} ({limit})"
+    if excess is None or excess.estimate is None:
+        return f"of sums of meta-latents, {why_missing('composed_excess', excess).rstrip('.')}"
     if excess.estimate.seeds < margins.seeds or excess.estimate.lo is None:
         told = f"{number(excess.estimate)} of the latents are sums of meta-latents, beyond chance"
         return f"{told}; {lacking_seeds(excess.estimate, margins)}"

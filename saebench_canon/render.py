@@ -84,9 +84,6 @@ def legend(summary: Summary, *, all_scores: bool = False) -> str:
         said.append("null: the same score of random directions")
     if "pca" in beside:
         said.append("pca: as many principal components as the L0")
-    asked = {each.sentence for block in summary.begun for each in verdicts(block)}
-    if any(sentence.startswith("not judged yet") for sentence in asked):
-        said.append("not judged yet: the scores that decide it are still to come")
     if any(cell.lost and cell.estimate for _, _, cell in columns):
         said.append("*: fewer cases than planned")
     return f"{'; '.join(said)}."

@@ -12,6 +12,7 @@ from typing import Literal
 from saebench_canon.atomic import atomic
 from saebench_canon.complete import complete
 from saebench_canon.margins import Answer, Margins
+from saebench_canon.rows import Axis
 from saebench_canon.sentences import (
     counted,
     interval,
@@ -108,12 +109,11 @@ def _judge(block: Block, question: Question, at: str, line: Line, margins: Margi
 def _atomicity(block: Block, margins: Margins) -> Iterator[Verdict]:
     """Each size by its meta-SAE and by the next smaller SAE: one sentence from both tests."""
     tables = list(block.of("meta_sae"))
-    pairs = {
-        line.key[-1]: line
-        for table in block.of("composition")
-        for line in table.lines
-        if len(line.key) > 1
-    }
+    pairs: dict[Axis, Line] = {}
+    for table in block.of("composition"):
+        for line in table.lines:  # smaller ones first: the next smaller SAE is the last
+            if len(line.key) > 1:
+                pairs[line.key[-1]] = line
     lines = [(table, line) for table in tables for line in table.lines]
     met = {line.key[-1] for _, line in lines}
     alone = [line for size, line in pairs.items() if size not in met]

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
+from worlds import Turn, directions
 
 from saebench_canon.bench import Bench
 from saebench_canon.kernels.cosine import unit
@@ -233,6 +234,23 @@ WORLDS: Mapping[str, World] = {
 }
 
 
+def taught(widths: tuple[int, int], seed: int) -> dict[tuple[int, int], CanonicalSAE]:
+    """TopK SAEs really trained, on sums of 160 independent features in 64 dimensions."""
+    found = {}
+    for training in range(3):
+        for size, width in enumerate(widths):
+            turn = Turn(directions(160, 64, 7919 * seed + 3), draw(seed, training, size))
+            found[width, training] = turn.taught("topk", width, 1_000_000, k=4, lr=3e-3, decay=0.5)
+    return found
+
+
+# fewer latents than features, so that each can be one of them
+TAUGHT: Mapping[str, tuple[int, int]] = {
+    "trained on independent features, 48 → 96": (48, 96),
+    "trained on independent features, 64 → 128": (64, 128),
+}
+
+
 def judged(
     saes: Mapping[tuple[int, int], Tensor | CanonicalSAE], **settings: object
 ) -> tuple[Verdict, dict[str, Cell]]:
@@ -290,11 +308,13 @@ def _table(names: list[str], repeats: int) -> None:
           "| smaller latents: excess (floor) | least | planted |")  # fmt: skip
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|")
     for name in names:
+        right = ATOMIC if name in TAUGHT else WORLDS[name].right
         answers: Counter[str] = Counter()
         first: dict[str, Cell] = {}
         for seed in range(repeats):
-            verdict, cells = judged(WORLDS[name].made(seed))
-            wrong = "" if verdict.answer in WORLDS[name].right else " (WRONG)"
+            saes = taught(TAUGHT[name], seed) if name in TAUGHT else WORLDS[name].made(seed)
+            verdict, cells = judged(saes)
+            wrong = "" if verdict.answer in right else " (WRONG)"
             answers[f"{verdict.answer}{wrong}"] += 1
             first = first or cells
         told = ", ".join(f"{each} {count}" for each, count in answers.most_common())
@@ -314,5 +334,7 @@ def _said(cell: Cell | None) -> str:
 
 
 if __name__ == "__main__":
-    which = sys.argv[2] if len(sys.argv) > 2 else ""
-    _table([name for name in WORLDS if which in name], int(sys.argv[1]) if sys.argv[1:] else 1)
+    which = sys.argv[2:] or [""]
+    every = [*WORLDS, *TAUGHT]
+    wanted = [name for name in every if any(each in name for each in which)]
+    _table(wanted, int(sys.argv[1]) if sys.argv[1:] else 1)

@@ -172,7 +172,6 @@ def test_what_other_seeds_have_too_is_no_composition() -> None:
     assert said(meta(), pair(cell(0.46, 0.03, floor=around(0.3, 0.2))))[0] == "undecided"
 
 
-@pytest.mark.xfail(strict=True, reason="a floor below 0 is subtracted as it stands")
 def test_a_floor_below_chance_adds_nothing_to_what_stands_above_it() -> None:
     """Between seeds that share nothing the excess is −null/(1 − null), down to −.05."""
     answer, sentence = said(meta(), pair(cell(0.07, 0.005, floor=around(-0.05, 0.005))))

@@ -69,10 +69,14 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Tested:
-    """What meta-latents explain of the rows kept out, [b, atoms] of each world, in one run."""
+    """What meta-latents explain of the rows kept out, [b, atoms] of each world, in one run.
+
+    `lost` says why nothing was tested, where purging left too few rows.
+    """
 
     explained: Mapping[str, Tensor]
     purged: float
+    lost: str = ""
 
 
 def study(
@@ -88,7 +92,7 @@ def study(
     """Train on the rows [m, d] and on their nulls alike, once for each meta-seed."""
     m, d = rows.shape
     runs: list[dict[str, float]] = []
-    tests: list[Tested | str] = []
+    tests: list[Tested] = []
     curves: list[pd.DataFrame] = []
     for run in range(meta_seeds):
         split = Split.of(m, holdout, seed, run)
@@ -187,8 +191,8 @@ def _test(
     run: int,
     rule: Rule,
     purge: float,
-) -> Tested | str:
-    """Which rows kept out are sums of meta-latents, in the decoder and in its nulls; or why not.
+) -> Tested:
+    """Which rows kept out are sums of meta-latents, in the decoder and in its nulls.
 
     Rows near one kept out are not trained on, lest it be recognised rather than composed; all are
     then trained on as many rows as there are where most are left out.
@@ -210,7 +214,8 @@ def _test(
     count = min(len(each) for each in left.values())
     purged = 1 - len(left[OWN]) / len(split.kept)
     if count < 2 * how.k:
-        return f"{count} rows are left to train on besides those near rows kept out"
+        lost = f"{count} rows are left to train on besides those near rows kept out"
+        return Tested({}, purged, lost)
     chosen = {
         name: each[torch.randperm(len(each), generator=draws(f"left {name}"))[:count].sort().values]
         for name, each in left.items()
@@ -230,7 +235,7 @@ def _test(
 
 
 def _composition(
-    tests: Sequence[Tested | str], rule: Rule | None, held: str
+    tests: Sequence[Tested], rule: Rule | None, held: str
 ) -> dict[str, Value | Undefined | float]:
     names = (
         "composed_share", "composed_null", *(f"composed_{each}" for each in NULLS),
@@ -239,15 +244,16 @@ def _composition(
     if not tests or rule is None:
         none = Undefined("composition = false" if rule is None else held)
         return dict.fromkeys(names, none)
-    lost = next((each for each in tests if isinstance(each, str)), None)
-    if lost is not None:
-        return dict.fromkeys(names, Undefined(lost))
-    done = [each for each in tests if isinstance(each, Tested)]
-    raised = rule.raised([torch.cat([each.explained[name] for each in done]) for name in NULLS])
+    purged = over_runs([each.purged for each in tests], "no run")
+    lost = next((each.lost for each in tests if each.lost), "")
+    if lost:
+        return {**dict.fromkeys(names, Undefined(lost)), "purged_share": purged}
+    raised = rule.raised([torch.cat([each.explained[name] for each in tests]) for name in NULLS])
 
     def share(of: str) -> Value | Undefined:
-        shares = [float(raised.holds(each.explained[of]).double().mean()) for each in done]
-        return over_runs(shares, "no planted sum was kept out")
+        found = [raised.holds(each.explained[of]).double() for each in tests]
+        shares = [float(each.mean()) for each in found if len(each)]
+        return over_runs(shares or [math.nan], "no planted sum was kept out")
 
     own, chance = share(OWN), {f"composed_{name}": share(name) for name in NULLS}
     null = max((each for each in chance.values() if isinstance(each, Value)), key=_value)
@@ -259,7 +265,7 @@ def _composition(
         **chance,
         "composed_excess": beyond,
         "composed_least": raised.least,
-        "purged_share": over_runs([each.purged for each in done], "no run"),
+        "purged_share": purged,
         "planted_recall": share(SUMS),
     }
 
