@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import saebench_canon
 from saebench_canon import Acts, CanonError, evaluate
-from saebench_canon.commands import show
+from saebench_canon.cli import main
 from saebench_canon.run import run as run_suite
 
 DOC = torch.arange(600) * 20 // 600
@@ -43,7 +43,7 @@ def test_it_gives_the_scores_of_a_suite(suite: Path, capsys: pytest.CaptureFixtu
     by_ref = evaluate({name: str(path) for name, path in folders.items()}, acts, metrics)
     assert run_suite([str(suite), "-q", "-k", "fidelity or stitching or seed_matching"]) == 0
     capsys.readouterr()
-    show(SimpleNamespace(store=".canon", suite=None, json=True, errors=False, plugin=[]))
+    assert main(["show", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     wanted = {
         (row["label"], "+".join(row["subject"]), row["score"]): row["value"]
