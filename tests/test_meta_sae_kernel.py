@@ -357,7 +357,7 @@ def test_rescaled_gradients_agree_with_autograd() -> None:
                     weight, least = weight + count, value
             codes = torch.where(z >= least, z, 0)
             error = ((codes @ (D / r[:, None]) + b - x[at]) ** 2).sum(dim=1)
-            each.append(float((weights * error).sum() / n))
+            each.append(float((weights * error.detach()).sum() / n))
             loss = loss + (weights * error).sum() / n
         loss.backward()
         for mine, theirs in zip(taken, leaves, strict=True):
