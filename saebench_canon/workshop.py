@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from saebench_canon.errors import CanonError, placed
 from saebench_canon.fingerprint import fingerprint
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from saebench_canon.sae import CanonicalSAE
 
+T = TypeVar("T")
 HELD_IN_MEMORY = 12
 KEPT = "kept.safetensors"
 TRAINED = "training.json"  # beside a trained SAE: how its training went
@@ -77,13 +78,7 @@ class Workshop:
                 return make()
             save = made.save
             what = f"{name} of {sae.name if sae is not None else data.name if data else 'no data'}"
-            for _ in range(2):
-                folder = self.store.artefact(key, lambda draft: save(make(draft), draft), what=what)
-                try:
-                    return made.load(folder)
-                except Exception:  # damaged on disk, in whatever way its format fails: make it anew
-                    self.store.drop_artefact(key)
-            raise CanonError(f"the {what} cannot be read back from {self.store.root}")
+            return self._artefact(key, lambda draft: save(make(draft), draft), made.load, what)
 
         return self._hold(key, kept, where=None if data is None else data.where)
 
@@ -164,10 +159,13 @@ class Workshop:
         def write(folder: Path) -> None:
             (folder / "memo.json").write_text(json.dumps(make()), encoding="utf-8")
 
+        def read(folder: Path) -> dict[str, float]:
+            numbers: dict[str, float]
+            numbers = json.loads((folder / "memo.json").read_text(encoding="utf-8"))
+            return numbers
+
         what = f"the null {key.get('name', '')}".strip()
-        folder = self.store.artefact(fingerprint({"memo": dict(key)}), write, what=what)
-        numbers: dict[str, float] = json.loads((folder / "memo.json").read_text(encoding="utf-8"))
-        return numbers
+        return self._artefact(fingerprint({"memo": dict(key)}), write, read, what)
 
     def keep(
         self, key: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]
@@ -179,10 +177,24 @@ class Workshop:
             made = {name: tensor.contiguous() for name, tensor in make().items()}
             save_file(made, folder / KEPT)
 
+        def read(folder: Path) -> Mapping[str, Tensor]:
+            tensors: dict[str, Tensor] = load_file(folder / KEPT)
+            return tensors
+
         what = str(key.get("name", "tensors"))
-        kept = fingerprint({"keep": dict(key)})
-        tensors: dict[str, Tensor] = load_file(self.store.artefact(kept, write, what=what) / KEPT)
-        return tensors
+        return self._artefact(fingerprint({"keep": dict(key)}), write, read, what)
+
+    def _artefact(
+        self, key: str, make: Callable[[Path], None], load: Callable[[Path], T], what: str
+    ) -> T:
+        """What is read from an artefact, made if need be, and anew where it is damaged on disk."""
+        for _ in range(2):
+            folder = self.store.artefact(key, make, what=what)
+            try:
+                return load(folder)
+            except Exception:  # in whatever way its format fails
+                self.store.drop_artefact(key)
+        raise CanonError(f"the {what} cannot be read back from {self.store.root}")
 
     def _hold(self, key: str, make: Callable[[], Any], *, where: str | None) -> Any:
         """What memory has under the key, made if need be; what failed once fails untried."""

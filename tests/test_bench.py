@@ -179,6 +179,28 @@ def test_a_damaged_artefact_is_made_anew(suite: Path) -> None:
     }
 
 
+def test_damaged_memos_and_kept_tensors_are_made_anew(suite: Path) -> None:
+    _, bench = planned(suite, "store")
+    calls: list[str] = []
+
+    def numbers() -> dict[str, float]:
+        calls.append("memo")
+        return {"mean": 0.25}
+
+    def tensors() -> dict[str, torch.Tensor]:
+        calls.append("keep")
+        return {"rows": torch.arange(6.0)}
+
+    shop = bench.workshop
+    for _ in range(3):  # made, damaged and made anew, read back
+        assert shop.memo({"name": "it"}, numbers) == {"mean": 0.25}
+        assert torch.equal(shop.keep({"name": "it"}, tensors)["rows"], torch.arange(6.0))
+        if len(calls) == 2:
+            for path in (bench.store.root / "artefacts").glob("*/*"):
+                path.write_bytes(path.read_bytes()[:9])
+    assert calls == ["memo", "keep"] * 2
+
+
 def test_a_record_without_its_tables_counts_as_not_measured(suite: Path) -> None:
     plan, bench = planned(suite, "store")
     record = bench.measure(plan.cases[0])
