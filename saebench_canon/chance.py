@@ -8,15 +8,20 @@ from typing import Any, NamedTuple
 
 from saebench_canon.render import number
 
+SURPLUS = 0.05  # over a null without a standard error on either side: what chance may well give
 Scores = Mapping[str, Mapping[str, Any]]  # of a record, by name
 
 
 class _Beside(NamedTuple):
-    """A score, its null, and whether it lies above it by more than two standard errors."""
+    """A score, its null, and whether it lies above it by more than two standard errors.
+
+    `measured` is whether one of them has a standard error.
+    """
 
     value: float
     null: float
     more: bool
+    measured: bool
 
 
 def chance(scores: Scores) -> tuple[str, ...]:
@@ -35,7 +40,9 @@ def _explaining(scores: Scores) -> Iterator[str]:
     )
     if held is not None:
         sentence += f" and {number(held.value, 2)} of rows kept out ({number(held.null, 2)})"
-    if not (held or seen).more:
+    told = held or seen
+    small = not told.measured and told.value - told.null <= SURPLUS
+    if not told.more or small or (held is not None and held.value < 0):
         yield f"No more than chance: {sentence}."
     else:
         yield f"{sentence[0].upper()}{sentence[1:]}."
@@ -67,5 +74,5 @@ def _beside(scores: Scores, name: str, null: str) -> _Beside | None:
     value, beside = (each.get("value") for each in pair)
     if value is None or beside is None:
         return None
-    noise = math.hypot(*(each.get("stderr") or 0.0 for each in pair))
-    return _Beside(value, beside, value - beside > 2 * noise)
+    errors = [each["stderr"] for each in pair if each.get("stderr") is not None]
+    return _Beside(value, beside, value - beside > 2 * math.hypot(*errors), bool(errors))

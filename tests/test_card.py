@@ -154,6 +154,24 @@ def test_a_difference_within_two_standard_errors_is_no_more_than_chance() -> Non
     assert chance(noisy)[0].startswith("No more than chance")
 
 
+@pytest.mark.parametrize(
+    ("held", "null", "stderr", "none"),
+    [
+        (-0.02, -0.30, None, True),  # worse than the mean row, however far above its null
+        (-0.02, -0.30, 0.01, True),
+        (0.07, 0.03, None, True),
+        (0.09, 0.03, None, False),
+        (0.07, 0.03, 0.01, False),
+    ],
+)
+def test_a_negative_or_a_small_surplus_is_no_more_than_chance(
+    held: float, null: float, stderr: float | None, none: bool
+) -> None:
+    found = META | scores(heldout_null=null)
+    found["heldout_explained_variance"] = {"value": held, "stderr": stderr}
+    assert chance(found)[0].startswith("No more than chance") is none
+
+
 def test_scores_that_were_not_measured_are_not_spoken_of() -> None:
     assert chance({}) == ()
     assert chance(scores(explained_variance=None, null_covariance=0.5)) == ()
