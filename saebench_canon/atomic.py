@@ -17,6 +17,7 @@ from saebench_canon.sentences import (
 from saebench_canon.stats import Estimate, difference
 from saebench_canon.summary import Cell, Line
 
+BLIND = "Sums of directions that few latents share would not be seen."
 NEAR = "of the rows are near rows kept out"
 
 
@@ -48,7 +49,7 @@ def atomic(meta: Line | None, pair: Line | None, *, margins: Margins) -> tuple[A
     tests = [each for each in looked if isinstance(each, Test)]
     lacks = [each for each in looked if isinstance(each, str)]
     near = [each for each in lacks if NEAR in each]
-    if not tests and near:
+    if not tests and near and not _has_seeds(pair):
         return "not measurable", f"not measurable here: {near[0]}."
     if not tests:
         return "not judged", f"not judged: {'; '.join(dict.fromkeys(lacks))}."
@@ -62,7 +63,7 @@ def atomic(meta: Line | None, pair: Line | None, *, margins: Margins) -> tuple[A
         limits = f"limits {short(margins.atomic)} and {short(margins.recall)}"
         return "yes", (
             f"No composition found, in {said}: {shares} of the latents beyond chance; planted sums "
-            f"are found by {recalls} ({limits})."
+            f"are found by {recalls} ({limits}). {BLIND}"
         )
     return _open(tests, lacks, margins)
 
@@ -79,9 +80,11 @@ def _of_pair(line: Line | None, margins: Margins) -> Test | str:
         told = f"{number(excess.estimate)} of the latents are sums of smaller ones, beyond chance"
         return f"{told}; {lacking_seeds(excess.estimate, margins)}"
     floor = excess.floor
-    if floor is not None and (floor.seeds < margins.seeds or floor.lo is None):
-        floor = None
-    beyond = None if floor is None else difference(excess.estimate, _at_least_none(floor))
+    if floor is None or floor.seeds < margins.seeds or floor.lo is None:
+        floor = beyond = None
+    else:
+        floor = _at_least_none(floor)
+        beyond = difference(excess.estimate, floor)
     of = f"{line.key[0]} smaller latents"
     return Test(of, excess.estimate, beyond, floor, line.cells.get("planted_recall"))
 
@@ -89,6 +92,12 @@ def _of_pair(line: Line | None, margins: Margins) -> Test | str:
 def _at_least_none(floor: Estimate) -> Estimate:
     """A floor that chance alone has put below 0 is none: it must not lift what stands above it."""
     return replace(floor, value=max(floor.value, 0.0))
+
+
+def _has_seeds(pair: Line | None) -> bool:
+    """Whether sums of smaller latents were looked for, if not with as many seeds as it takes."""
+    found = None if pair is None or pair.unfit else pair.cells.get("composed_excess")
+    return found is not None and found.estimate is not None
 
 
 def _of_meta(line: Line | None, margins: Margins) -> Test | str:

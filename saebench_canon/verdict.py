@@ -5,8 +5,9 @@ Every sentence carries its numbers, their intervals and the margins it was decid
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, product
 from typing import Literal
 
 from saebench_canon.atomic import atomic
@@ -107,34 +108,53 @@ def _judge(block: Block, question: Question, at: str, line: Line, margins: Margi
 
 
 def _atomicity(block: Block, margins: Margins) -> Iterator[Verdict]:
-    """Each size by its meta-SAE and by the next smaller SAE: one sentence from both tests."""
-    tables = list(block.of("meta_sae"))
-    pairs: dict[Axis, Line] = {}
-    for table in block.of("composition"):
-        for line in table.lines:  # smaller ones first: the next smaller SAE is the last
-            if len(line.key) > 1:
-                pairs[line.key[-1]] = line
-    lines = [(table, line) for table in tables for line in table.lines]
-    met = {line.key[-1] for _, line in lines}
-    alone = [line for size, line in pairs.items() if size not in met]
-    if not lines and not alone:
+    """Each size by its meta-SAE and by smaller SAEs: one sentence from both tests.
+
+    Tables of other settings have sentences of their own. Of several smaller SAEs that one speaks
+    which finds composition, or else the next smaller.
+    """
+    metas, tables = list(block.of("meta_sae")), list(block.of("composition"))
+    of_pairs = {id(each): [line for line in each.lines if len(line.key) > 1] for each in tables}
+    lines = (*chain.from_iterable(each.lines for each in metas), *chain(*of_pairs.values()))
+    sizes = dict.fromkeys(_size(line) for line in lines)
+    told = False
+    for meta, table in product(metas or (None,), tables or (None,)):
+        labels = [each.label for each, beside in ((meta, metas), (table, tables))
+                  if each is not None and len(beside) > 1]  # fmt: skip
+        for size in sizes:
+            own = [line for line in (meta.lines if meta else ()) if _size(line) == size]
+            below = of_pairs[id(table)] if table else []
+            pairs = [line for line in below if _size(line) == size]
+            if own or pairs:
+                told = True
+                at = f"{size} ({', '.join(labels)})" if labels else str(size)
+                yield _atom(block, at, own[0] if own else None, pairs, margins)
+    if not told:
         lost = "neither meta_sae nor composition was measured"
         yield Verdict("atomic?", "", "not judged", f"not judged: {lost}.")
-    for table, line in lines:
-        at = line.title if len(tables) == 1 else f"{line.title} ({table.label})"
-        yield _atom(block, at, line, line, pairs.get(line.key[-1]), margins)
-    for line in alone:
-        yield _atom(block, str(line.key[-1]), line, None, line, margins)
+
+
+def _size(line: Line) -> Axis:
+    """The size, or the name, of a line's larger SAE."""
+    return line.key[-1] if line.key else line.title
 
 
 def _atom(
-    block: Block, at: str, line: Line, meta: Line | None, pair: Line | None, margins: Margins
+    block: Block, at: str, meta: Line | None, pairs: Sequence[Line], margins: Margins
 ) -> Verdict:
-    beside = (*block.reasons("caveat", line), *_fitness(block, line))
-    if line.unfit:
-        return Verdict("atomic?", at, "not judged", _unfit(block, line), beside)
-    answer, sentence = atomic(meta, pair, margins=margins)
-    return Verdict("atomic?", at, answer, sentence, beside)
+    """The verdict by the meta-SAE and by the smaller SAEs, the next smaller one last."""
+    smaller: Sequence[Line | None] = pairs or (None,)
+    judged = [(pair, *atomic(meta, pair, margins=margins)) for pair in smaller]
+    found = [each for each in judged if each[1] == "no"]
+    pair, answer, sentence = found[-1] if found else judged[-1]
+    lines = [line for line in (meta, pair) if line is not None]
+    beside = dict.fromkeys(
+        said for line in lines for said in (*block.reasons("caveat", line), *_fitness(block, line))
+    )
+    own = meta or pair
+    if own is not None and own.unfit:
+        return Verdict("atomic?", at, "not judged", _unfit(block, own), tuple(beside))
+    return Verdict("atomic?", at, answer, sentence, tuple(beside))
 
 
 def _unfit(block: Block, line: Line) -> str:

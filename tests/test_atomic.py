@@ -43,7 +43,7 @@ def test_sums_of_smaller_latents_are_called_so_with_their_share(name: str, share
     assert verdict.answer == "no", verdict.sentence
     excess = cells["composition.composed_excess"].estimate
     assert excess is not None
-    assert excess.value == pytest.approx(share, abs=0.05)
+    assert excess.value == pytest.approx(share, abs=0.08)  # of 16 atoms some sums look like chance
 
 
 @pytest.mark.parametrize("name", APART)
@@ -193,7 +193,8 @@ def test_silence_of_two_tests_that_find_planted_sums_is_atomic() -> None:
         "yes",
         "No composition found, in 128 smaller latents and shared meta-latents: .02 [.01, .03] and "
         ".01 [.00, .02] of the latents beyond chance; planted sums are found by .99 [.98, 1.00] "
-        "and .90 [.89, .91] (limits .05 and .70).",
+        "and .90 [.89, .91] (limits .05 and .70). Sums of directions that few latents share "
+        "would not be seen.",
     )
 
 

@@ -407,11 +407,15 @@ def test_scores_are_those_of_a_plain_pursuit(seed: int, higher: str) -> None:
     large[:12] = sums(small.double(), 12, g).float()
     found = measure(small, large, seed=5, gain=0.25, chance=0.2)
     explained = [pursued(row, small) for row in large]
-    ordered = torch.tensor(sorted(unit(large).float().tolist()))
+    ordered = sorted_rows(large)
     parent = parent_null(
         ordered, small, pursue(ordered, small), generator(5, "composition", "parent")
     )
-    nulls = [[pursued(row, small) for row in each] for each in (parent, random_rows(ordered, 5))]
+    draws = generator(5, "composition", "clusters")
+    some = torch.randperm(48, generator=draws)
+    clusters = [one_parent(ordered, count, draws)[some] for count in (3, 6)]
+    worlds = (parent, random_rows(ordered, 5), *clusters)
+    nulls = [[pursued(row, small) for row in each] for each in worlds]
     least = number(found, "composed_least")
     assert least == pytest.approx(plain.least_raised(0.6, 0.25, 0.2, nulls), abs=1e-5)
     assert least > 0.61  # it had to be raised
@@ -420,10 +424,11 @@ def test_scores_are_those_of_a_plain_pursuit(seed: int, higher: str) -> None:
         return sum(plain.is_sum(each, least, 0.25) for each in of) / len(of)
 
     assert number(found, "composed_share") == pytest.approx(share(explained))
-    by_parent, by_covariance = (share(null) for null in nulls)
+    by_parent, by_covariance, *by_clusters = (share(null) for null in nulls)
     assert number(found, "composed_null_parent") == pytest.approx(by_parent)
     assert number(found, "composed_null_covariance") == pytest.approx(by_covariance)
-    null = max(by_parent, by_covariance)
+    assert number(found, "composed_null_clusters") == pytest.approx(max(by_clusters))
+    null = max(by_parent, by_covariance, *by_clusters)
     assert by_parent != by_covariance
     limits = [plain.least_raised(0.6, 0.25, 0.2, [null]) for null in nulls]
     assert (limits[0] > limits[1]) == (higher == "parent")
@@ -549,7 +554,7 @@ def test_where_chance_makes_sums_of_all_rows_there_is_no_excess() -> None:
     found = values(measure(torch.eye(2), large, gain=0.05, chance=1.0))
     assert (found["composed_share"], found["composed_null"]) == (1, 1)
     assert found["composed_least"] == 0.6
-    assert found["composed_excess"] == "chance makes sums of all rows"
+    assert found["composed_excess"] == "chance explains rows whole"
 
 
 @pytest.mark.parametrize("given_codes", list(itertools.product([False, True], repeat=2)))
@@ -595,3 +600,23 @@ def test_settings_do_what_they_say() -> None:
     assert composed(atoms=2, least=0.9) == set(range(20))
     assert composed(gain=0.5) == set(range(20, 40))
     assert composed(gain=0.7) == set()
+
+
+def test_siblings_of_loose_clusters_are_no_sums_of_each_other() -> None:
+    """Four siblings average to their centre; the null of clusters does so too."""
+    g = generator(3, "siblings")
+    centres = isotropic(16, 64, g).repeat_interleave(48, 0)
+    aside = isotropic(768, 64, g)
+    aside = unit(aside - (aside * centres).sum(dim=1, keepdim=True) * centres)
+    rows = (0.6**0.5 * centres + 0.4**0.5 * aside)[torch.randperm(768, generator=g)].float()
+    found = measure(rows[:256], rows[256:])
+    assert number(found, "composed_null_parent") < 0.05
+    assert number(found, "composed_null_clusters") > 0.03
+    assert abs(number(found, "composed_excess")) < 0.06
+
+
+def test_in_too_few_dimensions_nothing_is_told_to_be_a_sum() -> None:
+    found = values(measure(random(8, 4).float(), random(60, 4, seed=1).float()))
+    assert found["composed_share"] == "chance explains rows whole"
+    assert found["planted_recall"] == "chance explains rows whole"
+    assert isinstance(found["composed_least"], float)

@@ -18,6 +18,7 @@ NOISE = 0.3  # of a planted sum, in parts of its length
 TURNS = 25  # of k-means at most
 ROUNDING = 1e-6  # by which a share explained may be off
 SAME = 1e-12  # of their squares that rows may vary by and be alike
+NEARLY = 0.99  # share of rows from which chance explains them whole
 ALL = 1 - 1e-9  # a null from which no share can stand out
 
 
@@ -38,6 +39,11 @@ class Rule:
         """Which rows are sums, [b] bool, by the shares that 1, 2 … atoms explain, [b, atoms]."""
         first, last = explained[:, 0].double(), explained[:, -1].double()
         return (last > self.least - ROUNDING) & (last - first > self.gain - ROUNDING)
+
+    @property
+    def possible(self) -> bool:
+        """Whether a row can be a sum: not where chance explains rows whole, in few dimensions."""
+        return self.least < NEARLY
 
     def raised(self, nulls: Iterable[Tensor]) -> Rule:
         """The rule by which no more than `chance` of any null's rows [n, atoms] are sums."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from saebench_canon.sae import CanonicalSAE
 
 PLANTED = 1024  # sums to be found again, and rows of a null, at most
+PURPOSES = ("parent", "covariance", "planted", "clusters")
+CLUSTERED = 4096  # rows of a dictionary of clusters that are looked at, at most
+PARENTS = (16, 8)  # rows for each parent of the dictionaries of clusters
+WHOLE = "chance explains rows whole"
 FEWEST = 3  # small rows that sums can be planted of
 
 
@@ -30,12 +35,13 @@ FEWEST = 3  # small rows that sums can be planted of
             null="composed_null",
             help="Share of live large latents that are sums of live small ones.",
         ),
-        Score("composed_null", help="What chance makes of it: the higher of the two below."),
+        Score("composed_null", help="What chance makes of it: the highest of the three below."),
         Score(
             "composed_null_parent",
             help="The share with each row's best atom kept and its rest redrawn.",
         ),
         Score("composed_null_covariance", help="The share of random rows of the same covariance."),
+        Score("composed_null_clusters", help="The share of rows that each vary one parent."),
         Score(
             "composed_excess",
             better="lower",
@@ -80,8 +86,8 @@ def composition(
     from saebench_canon.kernels import nulls
     from saebench_canon.kernels.composition import (
         Rule,
-        excess,
         explained_beside_null,
+        one_parent,
         planted_sums,
         variance_explained,
     )
@@ -99,16 +105,21 @@ def composition(
         reason = f"no latent of the {'smaller' if len(below) == 0 else 'larger'} SAE is live"
         return Measurement({s.name: Undefined(reason) for s in composition.scores}, marks=marks)
 
-    draws = [generator(seed, "composition", name) for name in ("parent", "covariance", "planted")]
+    draws = [generator(seed, "composition", name) for name in PURPOSES]
     own, parent = explained_beside_null(above.rows, below.rows, atoms, draws[0])
     drawn = nulls.covariance_matched(above.rows, draws[1], count=min(len(above), PLANTED))
     random = pursue(drawn.float(), below.rows, count=atoms)
-    rule = rule.raised([parent.explained, random.explained])
+    some = torch.randperm(len(above), generator=draws[3])[:CLUSTERED]
+    parents = [len(above) // each for each in PARENTS if len(above) >= each]
+    varied = [one_parent(above.rows, count, draws[3])[some].float() for count in parents]
+    clustered = [pursue(rows, below.rows, count=atoms) for rows in varied]
+    rule = rule.raised(each.explained for each in (parent, random, *clustered))
 
-    def share(found: Pursuit) -> float:
+    def share(found: Pursuit) -> float | Undefined:
+        if not rule.possible:
+            return Undefined(WHOLE)
         return float(rule.holds(found.explained).double().mean())
 
-    null = max(share(parent), share(random))
     recall: float | Undefined = Undefined(f"fewer than {FEWEST} small latents are live")
     if len(below) >= FEWEST:
         planted = planted_sums(below.rows, PLANTED, draws[2]).float()
@@ -118,12 +129,17 @@ def composition(
         value = variance_explained(rows, found)
         return or_undefined(value, "the larger SAE's rows do not vary")
 
+    chance_makes = {
+        "parent": share(parent),
+        "covariance": share(random),
+        "clusters": largest([share(each) for each in clustered], "fewer large latents are live"),
+    }
+    null = largest(list(chance_makes.values()), WHOLE)
     scores: dict[str, float | Value | Undefined] = {
         "composed_share": share(own),
         "composed_null": null,
-        "composed_null_parent": share(parent),
-        "composed_null_covariance": share(random),
-        "composed_excess": or_undefined(excess(share(own), null), "chance makes sums of all rows"),
+        **{f"composed_null_{name}": each for name, each in chance_makes.items()},
+        "composed_excess": beyond(share(own), null),
         "composed_least": rule.least,
         "planted_recall": recall,
         "explained_variance": explained(above.rows, own),
@@ -151,6 +167,21 @@ def check_rule(metric: str, rule: Rule) -> None:
             raise CanonError(f"{what} is not a share of a row above 0")
     if not 0 <= rule.chance <= 1:
         raise CanonError(f"{metric}: chance = {rule.chance} is not a share of rows")
+
+
+def largest(shares: Sequence[float | Undefined], reason: str) -> float | Undefined:
+    """The largest of the shares that are defined."""
+    known = [each for each in shares if isinstance(each, float)]
+    return max(known) if known else Undefined(reason)
+
+
+def beyond(share: float | Undefined, null: float | Undefined) -> float | Undefined:
+    """The share of sums beyond chance."""
+    from saebench_canon.kernels.composition import excess
+
+    if isinstance(share, Undefined) or isinstance(null, Undefined):
+        return Undefined(WHOLE)
+    return or_undefined(excess(share, null), WHOLE)
 
 
 def or_undefined(value: float, reason: str) -> float | Undefined:

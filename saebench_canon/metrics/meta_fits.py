@@ -20,14 +20,16 @@ from saebench_canon.metrics.meta_presets import told
 from saebench_canon.sae import CanonicalSAE
 
 Keep = Callable[[Mapping[str, Any], Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]]
-FIT_VERSION = 1  # of what a kept fit is
+DECIMALS = 6  # of unit rows; float32 carries a little more than these
+FIT_VERSION = 2  # of what a kept fit is
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
     """The live decoder rows [m, d] at unit norm, float32, and their latents' numbers [m].
 
-    They stand in lexicographic order, so that a permuted or scaled decoder gives the same rows.
+    They are rounded and stand in lexicographic order, so that a permuted or scaled decoder gives
+    the same rows to the last bit: training would make much of a difference of rounding.
     """
 
     rows: Tensor
@@ -40,15 +42,20 @@ class Rows:
 def live_rows(sae: CanonicalSAE, codes: Codes | None) -> Rows:
     """The rows that count; without codes every latent is live."""
     latents = torch.arange(sae.width) if codes is None else codes.live.cpu().nonzero()[:, 0]
-    rows = unit(sae.W_dec.cpu()[latents]).float()
+    rows = _rounded(sae.W_dec.cpu()[latents])
     order = _order(rows)
     return Rows(rows[order], latents[order])
 
 
 def sorted_rows(rows: Tensor) -> Tensor:
     """The rows [m, d] at unit norm, float32, in lexicographic order: permuted rows are the same."""
-    table = unit(rows.cpu()).float()
+    table = _rounded(rows.cpu())
     return table[_order(table)]
+
+
+def _rounded(rows: Tensor) -> Tensor:
+    """The rows at unit norm, float32, without the digits that scaling them would change."""
+    return (unit(rows).round(decimals=DECIMALS) + 0.0).float()  # + 0.0: there is one zero
 
 
 def _order(table: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from torch import Tensor
 from saebench_canon.kernels import nulls
 from saebench_canon.kernels.composition import (
     Rule,
-    excess,
     explained_beside_null,
     one_parent,
     planted_sums,
@@ -22,7 +21,7 @@ from saebench_canon.kernels.composition import (
 from saebench_canon.kernels.cosine import max_cosine
 from saebench_canon.kernels.meta_sae import MetaSAE, Training, explained_variance
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.metrics.composition import or_undefined
+from saebench_canon.metrics.composition import WHOLE, beyond
 from saebench_canon.metrics.meta_fits import fit
 from saebench_canon.metrics.meta_presets import alive, told
 from saebench_canon.metrics.meta_tables import HEIGHT
@@ -250,6 +249,10 @@ def _composition(
         return {**dict.fromkeys(names, Undefined(lost)), "purged_share": purged}
     raised = rule.raised([torch.cat([each.explained[name] for each in tests]) for name in NULLS])
 
+    if not raised.possible:
+        whole = dict.fromkeys(names, Undefined(WHOLE))
+        return {**whole, "composed_least": raised.least, "purged_share": purged}
+
     def share(of: str) -> Value | Undefined:
         found = [raised.holds(each.explained[of]).double() for each in tests]
         shares = [float(each.mean()) for each in found if len(each)]
@@ -258,12 +261,11 @@ def _composition(
     own, chance = share(OWN), {f"composed_{name}": share(name) for name in NULLS}
     null = max((each for each in chance.values() if isinstance(each, Value)), key=_value)
     assert isinstance(own, Value)
-    beyond = or_undefined(excess(own.value, null.value), "chance makes sums of all rows")
     return {
         "composed_share": own,
         "composed_null": null,
         **chance,
-        "composed_excess": beyond,
+        "composed_excess": beyond(own.value, null.value),
         "composed_least": raised.least,
         "purged_share": purged,
         "planted_recall": share(SUMS),
