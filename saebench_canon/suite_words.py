@@ -6,7 +6,10 @@ import math
 import re
 from typing import Any
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, nearest
+
+WORD = r"""(?:"[^"\\]*"|'[^'\\]*')"""
+LITERAL = re.compile(rf"\bLiteral\[\s*({WORD}(?:\s*,\s*{WORD})*)\s*,?\s*\]")
 
 
 def checked_name(name: str, where: str) -> str:
@@ -25,6 +28,11 @@ def typed_setting(
     """A setting's value, of the kind that its default has or, if that is None, its annotation."""
     if type(value) is float and not math.isfinite(value):
         raise CanonError(f"the setting '{key}' is {value}; it must be finite", where=where)
+    words = words_of(kind)
+    if words and value not in words:
+        raise CanonError(
+            f"the setting '{key}' is {value!r}", where=where, hint=nearest(str(value), words)
+        )
     wanted = _kinds(kind) if default is None else (type(default),)
     if float in wanted and type(value) is int and int not in wanted:
         return float(value)
@@ -35,6 +43,12 @@ def typed_setting(
             f"the setting '{key}' is {value!r}; its default is {default!r}", where=where
         )
     return value
+
+
+def words_of(annotation: str | None) -> tuple[str, ...]:
+    """The strings that an annotation such as `Literal["a", "b"] | None` allows, if it names any."""
+    found = LITERAL.search(annotation or "")
+    return tuple(word[1:-1] for word in re.findall(WORD, found[1])) if found else ()
 
 
 def _kinds(annotation: str | None) -> tuple[type, ...]:

@@ -10,9 +10,11 @@ from planted import SUITE
 
 from saebench_canon.case import cases_of
 from saebench_canon.errors import CanonError
+from saebench_canon.metrics.meta_presets import PRESETS
 from saebench_canon.plugins import Registry, load_registry
 from saebench_canon.specs import TrainSpec
 from saebench_canon.suite import load_suite, packaged_suites
+from saebench_canon.suite_words import words_of
 
 TRAINED = """
 [data.planted]
@@ -135,6 +137,27 @@ def test_set_changes_one_gate_and_hides_no_mistake(suite: Path, registry: Regist
     suite.write_text(SUITE.replace('label = "floor"', 'label = "stitching"'))
     with pytest.raises(CanonError, match="are called 'stitching'"):
         load_suite(suite, registry, settings=["metric.stitching.seeds=[1]"])
+
+
+@pytest.mark.parametrize("metric", ["meta_sae", "meta_replace", "meta_ladder"])
+def test_a_setting_of_fixed_words_takes_no_other(
+    suite: Path, registry: Registry, metric: str
+) -> None:
+    over = 'over = "group:width"\n' if metric == "meta_ladder" else ""
+    table = f'[[metric]]\nname = "{metric}"\nlabel = "it"\n{over}settings.preset = '
+    suite.write_text(SUITE + table + '"paper"\n')
+    specs = {spec.label: spec for spec in load_suite(suite, registry).metrics}
+    assert specs["it"].settings["preset"] == "paper"
+    suite.write_text(SUITE + table + '"quater"\n')
+    with pytest.raises(CanonError, match=r"'preset' is 'quater'.*Did you mean 'quarter'"):
+        load_suite(suite, registry)
+    assert words_of(registry.metrics[metric].kinds["preset"]) == tuple(PRESETS)
+
+
+def test_words_that_an_annotation_allows() -> None:
+    assert words_of("Literal['a', 'b'] | None") == ("a", "b")
+    assert words_of("int | None") == words_of(None) == ()
+    assert words_of("Literal[1, 'a']") == words_of("Literal[Colour.RED]") == ()
 
 
 def test_set_replaces_values(suite: Path, registry: Registry) -> None:

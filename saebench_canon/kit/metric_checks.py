@@ -25,6 +25,7 @@ from saebench_canon.plugins import Registry
 from saebench_canon.record import Record
 from saebench_canon.scores import Metric
 from saebench_canon.store import Store
+from saebench_canon.suite_words import words_of
 
 CLOSE = 1e-4  # how far a score may move when latents change places, relative or absolute
 SEED = 0
@@ -160,7 +161,8 @@ def settings(it: Measured) -> str:
 
 
 def _typed(annotation: str) -> bool:
-    return bool({each.strip() for each in annotation.split("|")} & {"int", "float", "str", "bool"})
+    plain = {each.strip() for each in annotation.split("|")} & {"int", "float", "str", "bool"}
+    return bool(plain or words_of(annotation))
 
 
 @check("its inputs are known")

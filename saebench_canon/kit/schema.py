@@ -15,6 +15,7 @@ from saebench_canon import __version__
 from saebench_canon.plugins import Registry
 from saebench_canon.scores import Metric
 from saebench_canon.suite import parse_suite
+from saebench_canon.suite_words import words_of
 from saebench_canon.toml_table import MISSING, noting
 
 Schema = dict[str, Any]
@@ -187,8 +188,10 @@ def _train(registry: Registry) -> Schema:
 
 def _setting(default: Any, annotation: str | None = None) -> Schema:
     """The schema of a setting: of its default's type or, where that is None, its annotation's."""
+    if words := words_of(annotation):
+        return {"enum": list(words), **({} if default is None else {"default": default})}
     if default is not None:
         told = list(default) if isinstance(default, tuple) else default
         return {"type": TYPES[type(default)], "default": told}
-    words = [WORDS[each.strip()] for each in (annotation or "").split("|") if each.strip() in WORDS]
-    return {"type": words} if words else {}
+    types = [WORDS[each.strip()] for each in (annotation or "").split("|") if each.strip() in WORDS]
+    return {"type": types} if types else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from saebench_canon.errors import CanonError
 from saebench_canon.metrics.composition import check_rule
@@ -84,7 +84,7 @@ def meta_sae(
     memo: Memo | None = None,
     keep: Keep | None = None,
     *,
-    preset: str = "quarter",
+    preset: Literal["quarter", "paper", "artifact"] = "quarter",
     width: int | None = None,
     k: int | None = None,
     steps: int | None = None,
