@@ -104,7 +104,7 @@ def test_dictionaries_of_apart_directions_share_no_meta_latent() -> None:
     halves = [isotropic(80, d // 2, g) for _ in range(2)]
     zero = torch.zeros(80, d // 2, dtype=torch.float64)
     apart = [torch.cat([halves[0], zero], dim=1), torch.cat([zero, halves[1]], dim=1)]
-    found = measure(*(each.float() for each in apart), width=40, k=1, steps=800, lr=3e-3)
+    found = measure(apart[0].float(), apart[1].float()[:79], width=40, k=1, steps=800, lr=3e-3)
     same = measure(apart[0].float(), apart[0].float()[:70], width=40, k=1, steps=800, lr=3e-3)
     assert found.scores["own_share"] > 0.9
     assert found.scores["shared_share"] < 0.1
@@ -127,6 +127,41 @@ def test_order_scale_and_dead_latents_change_nothing(seed: int) -> None:
     assert after.scores == pytest.approx(before.scores, abs=1e-9)
     assert not after.marks
     assert before.marks
+
+
+def live_last(m: int, dead: int) -> Codes:
+    """Codes of m live latents that follow dead ones."""
+    return Codes.from_dense((torch.arange(m + dead) >= dead).float().repeat(2, 1))
+
+
+def test_sizes_are_live_latents_and_the_members_may_come_in_any_order() -> None:
+    tables = random(20, 5), random(40, 5, seed=1), random(20, 5, seed=2)
+    wanted = measure(*tables, **QUICK)
+    padded = torch.cat([random(50, 5, seed=3), tables[0]]), tables[1], tables[2]
+    codes = live_last(20, 50), live_last(40, 0), live_last(20, 0)
+    for order in ([0, 1, 2], [1, 2, 0], [2, 1, 0]):
+        own = tuple(codes[at] for at in order)
+        found = measure(*(padded[at] for at in order), codes=own, **QUICK)
+        assert found.scores == wanted.scores
+        table = found.tables["widths"]
+        assert table["latents"].tolist() == [20, 20, 40]
+        assert [order[at] for at in table["member"]][2] == 1
+        assert table["width"].tolist() == [len(padded[order[at]]) for at in table["member"]]
+    assert wanted.scores["meta_l0_largest"] == wanted.tables["widths"]["meta_l0"][2]
+
+
+def test_a_group_of_one_width_is_refused() -> None:
+    with pytest.raises(CanonError, match=r'compares sizes.* has width 20.*over = "group:width"'):
+        measure(random(20, 5), random(20, 5, seed=1), **QUICK)
+
+
+def test_with_as_many_live_latents_there_is_no_smallest() -> None:
+    codes = live_last(20, 0), live_last(20, 5)
+    found = measure(random(20, 5), random(25, 5, seed=1), codes=codes, **QUICK)
+    names = [name for name in found.scores if name.startswith("meta_l0")]
+    assert len(names) == 4
+    for name, score in found.scores.items():
+        assert isinstance(score, Undefined) == (name in names)
 
 
 def test_an_sae_without_a_live_latent_leaves_every_score_undefined() -> None:

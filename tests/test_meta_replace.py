@@ -297,6 +297,26 @@ def test_narrower_peers_lend_their_rows() -> None:
     assert table["cosine"].drop(23).tolist() == pytest.approx([1.0] * 47)
 
 
+def test_which_peers_lend_is_told_by_live_latents_and_not_by_width() -> None:
+    small, large, near, wide = (random(m, 6, seed=m) for m in (15, 40, 30, 40))
+    g = generator(0, "appended")
+
+    def found(dead: int, order: tuple[int, int]) -> Measurement:
+        tables = [torch.cat([each, torch.randn(dead, 6, generator=g)]) for each in (near, wide)]
+        codes = [Codes.from_dense((torch.arange(m + dead) < m).float()[None]) for m in (30, 40)]
+        peers, own = (tuple(pair[at] for at in order) for pair in ([*map(tiny, tables)], codes))
+        given = tiny(small), tiny(large), 0, None, None, None, peers, own
+        return meta_replace.measure(*given, **QUICK)  # type: ignore[return-value]
+
+    wanted = found(0, (0, 1))
+    for dead, order in ((20, (0, 1)), (0, (1, 0)), (20, (1, 0))):
+        again = found(dead, order)
+        assert values(again) == values(wanted)
+        lent = again.tables["nearest"]["small_width"]
+        assert set(lent) <= {15, 30 + dead}
+        assert 30 + dead in set(lent)
+
+
 def test_meta_latents_far_from_the_small_rows_are_told_so() -> None:
     small, large = planted()
     other = isotropic(48, 64, generator(7, "others")).float()

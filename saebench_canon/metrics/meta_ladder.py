@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from saebench_canon.errors import CanonError
 from saebench_canon.metrics.meta_presets import training_of
 from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
 
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
             "meta_l0_smallest",
             null="meta_l0_smallest_null",
             digits=2,
-            help="Mean number of meta-latents active on a row of the narrowest SAE.",
+            help="Mean number of meta-latents active on a row of the smallest SAE.",
         ),
         Score("meta_l0_smallest_null", digits=2, help="The same of the random rows."),
         Score(
             "meta_l0_largest",
             null="meta_l0_largest_null",
             digits=2,
-            help="Mean number of meta-latents active on a row of the widest SAE.",
+            help="Mean number of meta-latents active on a row of the largest SAE.",
         ),
         Score("meta_l0_largest_null", digits=2, help="The same of the random rows."),
         Score(
@@ -57,7 +58,7 @@ def meta_ladder(
     codes: tuple[Codes, ...] | None = None,
     keep: Keep | None = None,
     *,
-    preset: str = "quarter",
+    preset: Literal["quarter", "paper", "artifact"] = "quarter",
     width: int | None = None,
     k: int | None = None,
     steps: int | None = None,
@@ -68,13 +69,22 @@ def meta_ladder(
 
     One meta-SAE is trained on the live decoder rows of all SAEs of the group, a ladder of widths
     (`over = "group:width"`), so that their rows are written in the same meta-latents; `preset` to
-    `lr` say how, as in `meta_sae`, for the sum of their rows.
+    `lr` say how, as in `meta_sae`, for the sum of their rows. An SAE is as large as it has live
+    latents.
     """
     from saebench_canon.metrics import meta_ladder_parts as parts
     from saebench_canon.metrics.meta_fits import live_rows, whole
+    from saebench_canon.metrics.meta_sizes import by_size
 
+    if len({sae.width for sae in saes}) == 1:
+        raise CanonError(
+            f"meta_ladder compares sizes, and every SAE of the group has width {saes[0].width}",
+            hint='Set over = "group:width".',
+        )
     without = (None,) * len(saes)
-    tables = [live_rows(sae, own).rows for sae, own in zip(saes, codes or without, strict=True)]
+    given = [live_rows(sae, own).rows for sae, own in zip(saes, codes or without, strict=True)]
+    order = sorted(range(len(saes)), key=lambda at: by_size(given[at]))
+    tables = [given[at] for at in order]
     if any(len(table) == 0 for table in tables):
         none = Undefined("an SAE of the group has no live latent")
         return Measurement({score.name: none for score in meta_ladder.scores})
@@ -85,19 +95,22 @@ def meta_ladder(
     found, null = (
         parts.look(each, whole(parts.joined(each), how, seed, keep)) for each in (tables, random)
     )
-    narrow, wide = (pick(range(len(saes)), key=lambda at: saes[at].width) for pick in (min, max))
+    alike = None
+    if len(tables[0]) == len(tables[-1]):
+        alike = Undefined("every SAE of the group has as many live latents as the others")
     scores: dict[str, float | Value | Undefined] = {}
     for name, each in (("", found), ("_null", null)):
         scores |= {
             f"explained_variance{name}": each.explained,
-            f"meta_l0_smallest{name}": each.meta_l0[narrow],
-            f"meta_l0_largest{name}": each.meta_l0[wide],
+            f"meta_l0_smallest{name}": alike or each.meta_l0[0],
+            f"meta_l0_largest{name}": alike or each.meta_l0[-1],
             f"shared_share{name}": each.shared,
             f"own_share{name}": each.own,
         }
     note = Mark("note", "no activations: every latent counts as live")
+    sizes = [saes[at].width for at in order]
     return Measurement(
         scores=scores,
-        tables={"widths": parts.widths([sae.width for sae in saes], tables, found, null)},
+        tables={"widths": parts.widths(order, sizes, tables, found, null)},
         marks=() if codes is not None else (note,),
     )

@@ -68,10 +68,16 @@ def look(tables: Sequence[Tensor], model: MetaSAE) -> Look:
     )
 
 
-def widths(sizes: Sequence[int], tables: Sequence[Tensor], found: Look, null: Look) -> pd.DataFrame:
-    """One row an SAE."""
+def widths(
+    members: Sequence[int],
+    sizes: Sequence[int],
+    tables: Sequence[Tensor],
+    found: Look,
+    null: Look,
+) -> pd.DataFrame:
+    """One row an SAE: its place in the group, its width, its live rows."""
     return pd.DataFrame({
-        "member": range(len(sizes)),
+        "member": list(members),
         "width": list(sizes),
         "latents": [len(table) for table in tables],
         "meta_l0": found.meta_l0,

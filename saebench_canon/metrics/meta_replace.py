@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from saebench_canon.errors import CanonError
 from saebench_canon.metrics.meta_presets import training_of
@@ -70,7 +70,7 @@ def meta_replace(
     peers: tuple[CanonicalSAE, ...] = (),
     peers_codes: tuple[Codes, ...] | None = None,
     *,
-    preset: str = "quarter",
+    preset: Literal["quarter", "paper", "artifact"] = "quarter",
     width: int | None = None,
     k: int | None = None,
     steps: int | None = None,
@@ -85,7 +85,7 @@ def meta_replace(
     The meta-SAE of all live rows of the larger SAE, that of `meta_sae`'s decomposition where the
     settings agree, has its directions replaced by their nearest live rows of the smaller SAE.
     `preset` to `lr` say how it is trained; `meta` names a published one to take in its place.
-    Peers that are narrower than the larger SAE lend their live rows to the smaller one.
+    Peers with fewer live latents than the larger SAE lend their live rows to the smaller one.
     `refit_steps` are the steps of the encoder's training on the new directions, by default as many
     as the meta-SAE's own; `draws` is the number of random replacements and assignments.
     """
@@ -100,8 +100,8 @@ def meta_replace(
     names = [score.name for score in meta_replace.scores]
     rows = live_rows(large, large_codes)
     lent = peers_codes or (None,) * len(peers)
-    narrow = [each for each in zip(peers, lent, strict=True) if each[0].width < large.width]
-    others = parts.candidates([(small, small_codes), *narrow])
+    lenders = list(zip(peers, lent, strict=True))
+    others = parts.candidates((small, small_codes), lenders, fewer_than=len(rows))
     if len(rows) == 0:
         return Measurement(parts.undefined(names, "no latent of the larger SAE is live"))
     if meta is not None and width not in (None, meta.width):

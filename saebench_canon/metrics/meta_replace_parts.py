@@ -26,6 +26,7 @@ from saebench_canon.kernels.replace import (
 )
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.meta_fits import Rows, live_rows
+from saebench_canon.metrics.meta_sizes import by_size, live_count
 from saebench_canon.sae import CanonicalSAE
 from saebench_canon.scores import Undefined, Value
 
@@ -49,21 +50,21 @@ class Candidates:
         return len(self.latents)
 
 
-def candidates(saes: Sequence[tuple[CanonicalSAE, Codes | None]]) -> Candidates:
-    """The live rows of the smaller SAE and of those after it, by their width."""
-    first, *more = saes
-    ordered = [first, *sorted(more, key=lambda each: each[0].width)]
-    live = [live_rows(sae, codes) for sae, codes in ordered]
+def candidates(
+    small: tuple[CanonicalSAE, Codes | None],
+    lenders: Sequence[tuple[CanonicalSAE, Codes | None]],
+    *,
+    fewer_than: int,
+) -> Candidates:
+    """The live rows of the smaller SAE, then those of lenders that have fewer, by their number."""
+    smaller = [each for each in lenders if live_count(*each) < fewer_than]
+    own, *others = [(live_rows(sae, codes), sae.width) for sae, codes in (small, *smaller)]
+    ordered = [own, *sorted(others, key=lambda each: by_size(each[0].rows))]
     return Candidates(
-        torch.cat([each.rows for each in live]),
-        torch.cat([each.latents for each in live]),
-        torch.cat(
-            [
-                torch.full((len(each),), sae.width)
-                for each, (sae, _) in zip(live, ordered, strict=True)
-            ]
-        ),
-        len(live[0]),
+        torch.cat([rows.rows for rows, _ in ordered]),
+        torch.cat([rows.latents for rows, _ in ordered]),
+        torch.cat([torch.full((len(rows),), width) for rows, width in ordered]),
+        len(own[0]),
     )
 
 

@@ -1,0 +1,21 @@
+"""How large an SAE is: by its live latents, whatever width it declares."""
+
+from __future__ import annotations
+
+import hashlib
+
+from torch import Tensor
+
+from saebench_canon.kernels.codes import Codes
+from saebench_canon.sae import CanonicalSAE
+
+
+def live_count(sae: CanonicalSAE, codes: Codes | None) -> int:
+    """The number of live latents; without codes every latent is live."""
+    return sae.width if codes is None else int(codes.live.sum())
+
+
+def by_size(rows: Tensor) -> tuple[int, bytes]:
+    """A key that orders tables of rows by their length, and equally long ones by what they hold."""
+    content = rows.contiguous().numpy().tobytes()
+    return len(rows), hashlib.blake2b(content, digest_size=16).digest()
