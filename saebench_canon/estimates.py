@@ -38,10 +38,12 @@ class Estimate:
     downloads: int  # SAEs and models to download
     unsized: tuple[str, ...]  # what will be downloaded, nobody here knows how much
     unknown: tuple[str, ...]  # what time and memory leave out
+    longest: float = 0.0  # seconds of the longest case, which workers cannot share either
 
     def seconds(self, cores: int) -> float:
         """Seconds with a worker on each of so many cores."""
-        return self.alone + (sum(self.parts.values()) - self.alone) / cores
+        shared = sum(self.parts.values()) - self.alone
+        return self.alone + max(shared / cores, self.longest)
 
 
 def measured_speed() -> float:
@@ -85,6 +87,7 @@ class _Counted:
     registry: Registry
     work: dict[str, Work] = field(default_factory=lambda: defaultdict(Work))
     alone: Work = field(default_factory=Work)
+    cases: list[Work] = field(default_factory=list)
     done: set[tuple[str, ...]] = field(default_factory=set)
     held: dict[str, float] = field(default_factory=dict)  # bytes of each SAE with its codes
     models: dict[str, float] = field(default_factory=dict)
@@ -124,7 +127,9 @@ class _Counted:
         if cost is None:
             self.unknown[f"the metric {case.metric.name}"] = None
         else:
-            self.work[case.label] += cost(n, known, case.settings)
+            work = cost(n, known, case.settings)
+            self.work[case.label] += work
+            self.cases.append(work)
         size = self._size(case.data)
         if "loss_with" in case.metric.inputs and size is not None and size.model is not None:
             self.work[case.label] += costs.spliced(size, size.model, known, case.settings)
@@ -276,6 +281,7 @@ class _Counted:
             downloads=self.downloads,
             unsized=tuple(self.unsized),
             unknown=tuple(self.unknown),
+            longest=max((work.seconds(speed) for work in self.cases), default=0.0),
         )
 
 

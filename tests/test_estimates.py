@@ -202,3 +202,11 @@ def test_plan_prints_the_lines(
     shown = capsys.readouterr().out
     assert "\nTo measure them takes, roughly:\n  time      about " in shown
     assert shown.endswith("  download  none\n")
+
+
+def test_workers_cannot_share_one_case(planned: Callable[[str], Plan]) -> None:
+    found = of(planned(LADDER))
+    assert found.longest > 0
+    many = found.seconds(1000)
+    assert many == pytest.approx(found.alone + found.longest)
+    assert found.seconds(2) > (found.seconds(1) - found.alone) / 2
