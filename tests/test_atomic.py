@@ -43,7 +43,8 @@ def test_sums_of_smaller_latents_are_called_so_with_their_share(name: str, share
     assert verdict.answer == "no", verdict.sentence
     excess = cells["composition.composed_excess"].estimate
     assert excess is not None
-    assert excess.value == pytest.approx(share, abs=0.08)  # of 16 atoms some sums look like chance
+    # sums of 16 directions alone look like chance at d 64, and are not all told from it
+    assert excess.value == pytest.approx(share, abs=0.15 if name == "sums 100%, d 64" else 0.05)
 
 
 @pytest.mark.parametrize("name", APART)

@@ -462,7 +462,7 @@ def test_at_most_1024_random_rows_are_fitted() -> None:
 
 def test_the_table_names_atoms_and_weights_as_non_negative_least_squares_does() -> None:
     g = generator(0, "table")
-    small, large = isotropic(20, 8, g).float(), isotropic(30, 8, g).float()
+    small, large = isotropic(20, 16, g).float(), isotropic(30, 16, g).float()
     large[:10] = sums(small.double(), 10, g).float()
     found = measure(small * 2, large * 3)
     table, told = found.tables["latents"], number(found, "composed_least")

@@ -150,11 +150,6 @@ def test_sizes_are_live_latents_and_the_members_may_come_in_any_order() -> None:
     assert wanted.scores["meta_l0_largest"] == wanted.tables["widths"]["meta_l0"][2]
 
 
-def test_a_group_of_one_width_is_refused() -> None:
-    with pytest.raises(CanonError, match=r'compares sizes.* has width 20.*over = "group:width"'):
-        measure(random(20, 5), random(20, 5, seed=1), **QUICK)
-
-
 def test_with_as_many_live_latents_there_is_no_smallest() -> None:
     codes = live_last(20, 0), live_last(20, 5)
     found = measure(random(20, 5), random(25, 5, seed=1), codes=codes, **QUICK)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from saebench_canon.errors import CanonError
 from saebench_canon.metrics.meta_presets import training_of
 from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
 
@@ -76,11 +75,6 @@ def meta_ladder(
     from saebench_canon.metrics.meta_fits import live_rows, whole
     from saebench_canon.metrics.meta_sizes import by_size
 
-    if len({sae.width for sae in saes}) == 1:
-        raise CanonError(
-            f"meta_ladder compares sizes, and every SAE of the group has width {saes[0].width}",
-            hint='Set over = "group:width".',
-        )
     without = (None,) * len(saes)
     given = [live_rows(sae, own).rows for sae, own in zip(saes, codes or without, strict=True)]
     order = sorted(range(len(saes)), key=lambda at: by_size(given[at]))
