@@ -140,6 +140,7 @@ def train(rows: Tensor, how: Training, generator: torch.Generator, *, what: str)
         warnings.filterwarnings("ignore", message="Sparse")  # compressed rows call themselves beta
         for step in track(range(1, how.steps + 1), what, how.steps):
             chosen, weights = next(batches)
+            weights = None if weights is None else weights.to(rows.device)
             rebuilt = fit.step(rows if chosen is None else rows[:, chosen], weights)
             if step in kept:
                 losses.append(_loss(rebuilt, weights))

@@ -56,16 +56,17 @@ def select(z: Tensor, k: int, floors: Sequence[float], weights: Tensor | None = 
     `weights` [n], of mean 1, a row's codes count so often, those of weight 0 not at all.
     """
     B, n, M = z.shape
-    if weights is not None:
-        return _select_weighted(z, k, floors, weights)
     flat = z.view(B, n * M)
-    if z.device.type != "cpu":
+    if weights is None and z.device.type != "cpu":
         entry, chosen, least = _select_by_topk(flat, k * n)
         row = entry // M
         return Selected(row, entry - row * M + (row // n) * M, chosen, least)
     rows, latents, values, least = [], [], [], []
     for at, floor in enumerate(floors):
-        place, value, low = largest.candidates(flat[at].numpy(), k * n, floor)
+        if weights is None:
+            place, value, low = largest.candidates(flat[at].numpy(), k * n, floor)
+        else:
+            place, value, low = _weighted(z[at], k, floor, weights)
         kept = np.flatnonzero(value >= low)
         place = place.take(kept)
         number = place // M
@@ -74,7 +75,7 @@ def select(z: Tensor, k: int, floors: Sequence[float], weights: Tensor | None = 
         values.append(value.take(kept))
         least.append(low)
     row, latent, chosen = (
-        torch.from_numpy(np.concatenate(each)) for each in (rows, latents, values)
+        torch.from_numpy(np.concatenate(each)).to(z.device) for each in (rows, latents, values)
     )
     return Selected(row, latent, chosen, least)
 
@@ -97,25 +98,6 @@ def dense_codes(
         below = max(float(np.nextafter(kind(low), kind(-1))), 0.0)
         torch.threshold(z[at], below, 0.0, out=codes[at])
     return codes, least
-
-
-def _select_weighted(z: Tensor, k: int, floors: Sequence[float], weights: Tensor) -> Selected:
-    """The same where rows count by their weights."""
-    _, n, M = z.shape
-    rows, latents, values, least = [], [], [], []
-    for at, floor in enumerate(floors):
-        place, value, low = _weighted(z[at], k, floor, weights)
-        kept = np.flatnonzero(value >= low)
-        place = place.take(kept)
-        number = place // M
-        rows.append(number + at * n)
-        latents.append(place - (number - at) * M)
-        values.append(value.take(kept))
-        least.append(low)
-    row, latent, chosen = (
-        torch.from_numpy(np.concatenate(each)).to(z.device) for each in (rows, latents, values)
-    )
-    return Selected(row, latent, chosen, least)
 
 
 def _weighted(

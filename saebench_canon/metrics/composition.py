@@ -22,6 +22,7 @@ PURPOSES = ("parent", "covariance", "planted", "clusters")
 CLUSTERED = 4096  # rows of a dictionary of clusters that are looked at, at most
 PARENTS = (16, 8)  # rows for each parent of the dictionaries of clusters
 WHOLE = "chance explains rows whole"
+TOO_FEW = f"fewer than {min(PARENTS)} large latents are live"
 FEWEST = 3  # small rows that sums can be planted of
 
 
@@ -132,7 +133,7 @@ def composition(
     chance_makes = {
         "parent": share(parent),
         "covariance": share(random),
-        "clusters": largest([share(each) for each in clustered], "fewer large latents are live"),
+        "clusters": largest([share(each) for each in clustered], TOO_FEW),
     }
     null = largest(list(chance_makes.values()), WHOLE)
     scores: dict[str, float | Value | Undefined] = {
