@@ -12,6 +12,7 @@ from scipy.optimize import linear_sum_assignment, nnls
 from torch import Tensor
 
 from saebench_canon.kernels.codes import Codes
+from saebench_canon.metrics.meta_fits import live_rows
 
 torch.set_num_threads(1)
 
@@ -31,6 +32,11 @@ class TinySAE:
     @property
     def d(self) -> int:
         return int(self.W_dec.shape[1])
+
+
+def sorted_rows(rows: Tensor) -> Tensor:
+    """The rows of a decoder whose latents are all live, as metrics of meta-SAEs read them."""
+    return live_rows(TinySAE(rows, rows.new_zeros(rows.shape[1])), None).rows  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import brute_force as plain
 import pandas as pd
 import pytest
 import torch
-from brute_force import TinySAE
+from brute_force import TinySAE, sorted_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -32,7 +32,6 @@ from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.composition import composition
-from saebench_canon.metrics.meta_fits import sorted_rows
 from saebench_canon.scores import Mark, Measurement, Undefined, Value
 
 

@@ -15,7 +15,7 @@ import brute_force as plain
 import numpy as np
 import pytest
 import torch
-from brute_force import TinySAE
+from brute_force import TinySAE, sorted_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -29,7 +29,7 @@ from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics import meta_fits, meta_runs
-from saebench_canon.metrics.meta_fits import live_rows, sorted_rows
+from saebench_canon.metrics.meta_fits import live_rows
 from saebench_canon.metrics.meta_presets import PRESETS, alive, training_of
 from saebench_canon.metrics.meta_sae import meta_sae
 from saebench_canon.scores import Mark, Measurement, Undefined, Value

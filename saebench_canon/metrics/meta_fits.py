@@ -42,24 +42,10 @@ class Rows:
 def live_rows(sae: CanonicalSAE, codes: Codes | None) -> Rows:
     """The rows that count; without codes every latent is live."""
     latents = torch.arange(sae.width) if codes is None else codes.live.cpu().nonzero()[:, 0]
-    rows = _rounded(sae.W_dec.cpu()[latents])
-    order = _order(rows)
+    rows = unit(sae.W_dec.cpu()[latents]).round(decimals=DECIMALS) + 0.0  # there is one zero
+    rows = rows.float()
+    order = torch.from_numpy(np.lexsort(rows.numpy().T[::-1]))
     return Rows(rows[order], latents[order])
-
-
-def sorted_rows(rows: Tensor) -> Tensor:
-    """The rows [m, d] at unit norm, float32, in lexicographic order: permuted rows are the same."""
-    table = _rounded(rows.cpu())
-    return table[_order(table)]
-
-
-def _rounded(rows: Tensor) -> Tensor:
-    """The rows at unit norm, float32, without the digits that scaling them would change."""
-    return (unit(rows).round(decimals=DECIMALS) + 0.0).float()  # + 0.0: there is one zero
-
-
-def _order(table: Tensor) -> Tensor:
-    return torch.from_numpy(np.lexsort(table.numpy().T[::-1]))
 
 
 def fit(tables: Sequence[Tensor], how: Training, *start: int | str, what: str) -> list[MetaSAE]:
