@@ -728,3 +728,19 @@ def test_wrong_settings_are_refused_in_a_sentence(settings: dict[str, Any], sent
     with pytest.raises(CanonError, match="meta") as caught:
         measure(random(20, 6).float(), **settings)
     assert sentence in str(caught.value)
+
+
+def test_the_width_of_a_quarter_is_rounded_up_as_upstream_does() -> None:
+    assert [training_of(m, preset="quarter").width for m in (512, 513, 514, 516)] == [
+        128, 129, 129, 129
+    ]  # fmt: skip
+    assert training_of(49152, preset="paper").width == 2304
+
+
+def test_scaling_changes_few_of_the_numbers_that_are_trained_on() -> None:
+    rows = random(512, 32).float()
+    scale = torch.rand(512, 1, generator=generator(1)) * 5 + 0.1
+    before, after = sorted_rows(rows), sorted_rows(rows * scale)
+    unrounded = int((unit(rows).float() != unit(rows * scale).float()).sum())
+    assert 20 * int((before != after).sum()) < unrounded
+    assert torch.equal(before, sorted_rows(rows * 4))

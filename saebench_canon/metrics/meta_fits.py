@@ -20,7 +20,7 @@ from saebench_canon.metrics.meta_presets import told
 from saebench_canon.sae import CanonicalSAE
 
 Keep = Callable[[Mapping[str, Any], Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]]
-DECIMALS = 6  # of unit rows; float32 carries a little more than these
+DECIMALS = 6  # of unit rows; scaling a float32 row changes the eighth
 FIT_VERSION = 2  # of what a kept fit is
 
 
@@ -28,8 +28,9 @@ FIT_VERSION = 2  # of what a kept fit is
 class Rows:
     """The live decoder rows [m, d] at unit norm, float32, and their latents' numbers [m].
 
-    They are rounded and stand in lexicographic order, so that a permuted or scaled decoder gives
-    the same rows to the last bit: training would make much of a difference of rounding.
+    They stand in lexicographic order, so that a permuted decoder gives the same rows, and are
+    rounded, so that a scaled one gives nearly all of their numbers to the last bit (scales that are
+    powers of two: all). What is trained on others may differ as it does between two seeds.
     """
 
     rows: Tensor
