@@ -10,20 +10,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saebench_canon.acts import Acts
     from saebench_canon.errors import CanonError
-    from saebench_canon.hookspecs import hookimpl
-    from saebench_canon.input import made
     from saebench_canon.notebook import evaluate
-    from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
-    from saebench_canon.training import trainer
+    from saebench_canon.plugin.acts import Acts
+    from saebench_canon.plugin.hookspecs import hookimpl
+    from saebench_canon.plugin.input import made
+    from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
+    from saebench_canon.plugin.trainer import trainer
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Acts": "acts", "CanonError": "errors", "Mark": "scores", "Measurement": "scores",
-    "Score": "scores", "Undefined": "scores", "Value": "scores", "evaluate": "notebook",
-    "hookimpl": "hookspecs", "made": "input", "metric": "scores", "trainer": "training",
+    "Acts": "plugin.acts", "CanonError": "errors", "Mark": "plugin.metric",
+    "Measurement": "plugin.metric", "Score": "plugin.metric", "Undefined": "plugin.metric",
+    "Value": "plugin.metric", "evaluate": "notebook", "hookimpl": "plugin.hookspecs",
+    "made": "plugin.input", "metric": "plugin.metric", "trainer": "plugin.trainer",
 }  # fmt: skip
 
 __all__ = [

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from saebench_canon.errors import CanonError
 from saebench_canon.kernels.codes import Codes
-from saebench_canon.sae import CanonicalSAE, row_norms
+from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon.saes.fold import row_norms
 
 AGREES = 1e-4  # largest relative error between what an object gives and what it should
 ALONE = 0.02  # the same between codes of a token alone and in a batch, which rounding tells apart

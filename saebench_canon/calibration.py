@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from saebench_canon.acts import Acts
 from saebench_canon.errors import CanonError
+from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.sae import CHUNK, Calibration, CanonicalSAE, LinearEncoder
 from saebench_canon.progress import track
-from saebench_canon.sae import CHUNK, Calibration, CanonicalSAE, LinearEncoder
 
 BATCHES = 50
 BATCH = 1024  # tokens; the threshold hardly depends on it

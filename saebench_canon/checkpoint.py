@@ -16,20 +16,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saebench_canon.adapter import Description
 from saebench_canon.errors import CanonError
 from saebench_canon.files import Files
 from saebench_canon.hub_files import cached_files, fetch, repository_of
 from saebench_canon.memory import check_memory
 from saebench_canon.parameters import Activation, Parameters
-from saebench_canon.ref import Ref
+from saebench_canon.plugin.adapter import Description
+from saebench_canon.plugin.ref import Ref
 
 __all__ = ["Activation", "CheckpointAdapter", "Parameters", "checkpoint"]
 
 if TYPE_CHECKING:
     import torch
 
-    from saebench_canon.sae import CanonicalSAE
+    from saebench_canon.plugin.sae import CanonicalSAE
 
 
 class CheckpointAdapter:

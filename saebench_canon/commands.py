@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError, nearest
-from saebench_canon.plugins import Registry, load_registry
-from saebench_canon.store import Store
+from saebench_canon.plugin.registry import Registry, load_registry
 
 if TYPE_CHECKING:
-    from saebench_canon.plan import Plan
+    from saebench_canon.bench.plan import Plan
 
 FEW = 40  # cases that `plan` lists one by one
 
@@ -28,7 +28,7 @@ def _registry(options: Namespace) -> Registry:
 
 def plan(options: Namespace) -> None:
     """Print the cases of a suite and what the store has of them."""
-    from saebench_canon.plan import make_plan
+    from saebench_canon.bench.plan import make_plan
     from saebench_canon.suite import find_suite
 
     store = Store(Path(options.store))
@@ -66,7 +66,7 @@ def plan(options: Namespace) -> None:
 def _estimate(made: Plan, registry: Registry) -> None:
     import psutil
 
-    from saebench_canon.estimates import cores, estimate, lines, measured_speed
+    from saebench_canon.bench.estimates import cores, estimate, lines, measured_speed
 
     found = estimate(made, registry, speed=measured_speed())
     print("To measure them takes, roughly:")
@@ -80,7 +80,7 @@ def show(options: Namespace) -> None:
         from saebench_canon.commands_latent import show_latent
 
         return show_latent(options)
-    from saebench_canon.results import last_run, rows_of, tables_of
+    from saebench_canon.bench.results import last_run, rows_of, tables_of
 
     store = Store(Path(options.store))
     run = last_run(store, options.suite)
@@ -165,8 +165,8 @@ def plugins(options: Namespace) -> None:
 
 def doctor(options: Namespace) -> None:
     """Print what this machine has, and whether the store and the hub can be reached."""
+    from saebench_canon.bench.provenance import hardware, versions
     from saebench_canon.inputs import hub
-    from saebench_canon.provenance import hardware, versions
 
     store = Store(Path(options.store))
     registry = _registry(options)

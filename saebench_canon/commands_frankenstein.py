@@ -8,22 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
-from saebench_canon.plugins import Registry, load_registry
-from saebench_canon.store import Store
+from saebench_canon.plugin.registry import Registry, load_registry
 
 if TYPE_CHECKING:
-    from saebench_canon.adapter import Description
-    from saebench_canon.bench import Bench
+    from saebench_canon.bench.bench import Bench
+    from saebench_canon.bench.plan import Plan
     from saebench_canon.case import Case
-    from saebench_canon.plan import Plan
-    from saebench_canon.record import Record
+    from saebench_canon.plugin.adapter import Description
+    from saebench_canon.plugin.record import Record
     from saebench_canon.specs import SaeSpec
 
 
 def frankenstein(options: Namespace) -> None:
     """Save the small SAE with all helpful latents of the large one, and print what it gains."""
-    from saebench_canon.bench import Bench
+    from saebench_canon.bench.bench import Bench
     from saebench_canon.frankenstein import encoders
 
     folder = Path(options.to)
@@ -54,8 +54,8 @@ def _plan(
     saes: Sequence[str], metrics: str, options: Namespace, registry: Registry, store: Store
 ) -> Plan:
     """What the SAEs and the data of the command line stand for, as `run` understands them."""
+    from saebench_canon.bench.plan import plan_of
     from saebench_canon.one_off import Asked, one_off_suite
-    from saebench_canon.plan import plan_of
     from saebench_canon.suite import parse_suite
 
     asked = Asked(metrics, options.data, options.hook, options.text)
@@ -126,7 +126,7 @@ def _save(
 
 
 def _described(sae: SaeSpec, registry: Registry) -> Description:
-    from saebench_canon.ref import Ref
+    from saebench_canon.plugin.ref import Ref
 
     assert isinstance(sae.source, Ref)
     return registry.adapter(sae.source.scheme).describe(sae.source)

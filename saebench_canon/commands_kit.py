@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from saebench_canon.errors import CanonError, nearest
-from saebench_canon.plugins import Registry, load_registry
-from saebench_canon.ref import Ref, is_bare_path
+from saebench_canon.plugin.ref import Ref, is_bare_path
+from saebench_canon.plugin.registry import Registry, load_registry
 
 if TYPE_CHECKING:
     from saebench_canon.kit.findings import Report

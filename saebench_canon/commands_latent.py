@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from saebench_canon import card
+from saebench_canon.bench.results import last_run
+from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError, nearest
-from saebench_canon.plugins import load_registry
+from saebench_canon.latents import card
+from saebench_canon.plugin.registry import load_registry
 from saebench_canon.progress import listening
-from saebench_canon.results import last_run
-from saebench_canon.store import Store
 
 
 def _json(made: card.Card) -> str:
@@ -40,8 +40,8 @@ def show_latent(options: Namespace) -> None:
     store = Store(Path(options.store))
     run = last_run(store, options.suite)
     registry = load_registry([Path(each) for each in options.plugin])
-    from saebench_canon.latents import Cards
-    from saebench_canon.opened import Opened
+    from saebench_canon.latents.cards import Cards
+    from saebench_canon.latents.opened import Opened
 
     with _progress():
         opened = Opened(run, registry, store)

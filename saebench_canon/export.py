@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.margins import Margins
+from saebench_canon.plugin.metric import Score
 from saebench_canon.render import (
     besides,
     columns_of,
@@ -25,7 +26,6 @@ from saebench_canon.render import (
     title_of,
     wanted,
 )
-from saebench_canon.scores import Score
 from saebench_canon.stats import Estimate
 from saebench_canon.summary import Block, Cell, Line, Summary, Table
 from saebench_canon.verdict import verdicts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from saebench_canon.axes import condition
-from saebench_canon.rows import Row
+from saebench_canon.plugin.row import Row
 from saebench_canon.specs import GateSpec
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from saebench_canon.errors import CanonError, NotOffline
 from saebench_canon.inputs.hub import out_of_reach
-from saebench_canon.ref import Ref
+from saebench_canon.plugin.ref import Ref
 
 
 def cached_commit(repository: str, revision: str | None) -> str | None:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from saebench_canon.acts import Acts
-    from saebench_canon.plugins import Registry
-    from saebench_canon.sae import CanonicalSAE
+    from saebench_canon.plugin.acts import Acts
+    from saebench_canon.plugin.registry import Registry
+    from saebench_canon.plugin.sae import CanonicalSAE
     from saebench_canon.specs import Suite
 
 
@@ -49,7 +49,7 @@ def _content(sae: CanonicalSAE) -> str | None:
 
     import torch
 
-    from saebench_canon.sae import LinearEncoder
+    from saebench_canon.plugin.sae import LinearEncoder
 
     if not isinstance(sae.coder, LinearEncoder):
         return None
@@ -101,12 +101,12 @@ def evaluate(
         raise CanonError(f"'threads' is {threads}; it must be at least 1")
     names = [metrics] if isinstance(metrics, str) else list(metrics)
 
-    from saebench_canon.bench import Bench
-    from saebench_canon.plan import plan_of
-    from saebench_canon.plugins import load_registry
-    from saebench_canon.results import rows_of
-    from saebench_canon.store import Store
-    from saebench_canon.workshop import Execution
+    from saebench_canon.bench.artifact_cache import Execution
+    from saebench_canon.bench.bench import Bench
+    from saebench_canon.bench.plan import plan_of
+    from saebench_canon.bench.results import rows_of
+    from saebench_canon.bench.store import Store
+    from saebench_canon.plugin.registry import load_registry
 
     registry = load_registry()
     with tempfile.TemporaryDirectory(prefix="canon-") as scratch:
@@ -142,7 +142,7 @@ def _write_acts(acts: Tensor | Acts | None, folder: Path) -> Path | None:
     import torch
     from safetensors.torch import save_file
 
-    from saebench_canon.acts import Acts
+    from saebench_canon.plugin.acts import Acts
 
     x, doc = (acts.x, acts.doc) if isinstance(acts, Acts) else (acts, None)
     if not isinstance(x, torch.Tensor) or x.ndim != 2:
@@ -165,8 +165,9 @@ def _suite(
     """The suite that a notebook's arguments describe."""
     from collections import Counter
 
-    from saebench_canon.ref import Ref, is_bare_path
-    from saebench_canon.specs import DataSpec, SaeSpec, Suite
+    from saebench_canon.plugin.data import DataSpec
+    from saebench_canon.plugin.ref import Ref, is_bare_path
+    from saebench_canon.specs import SaeSpec, Suite
     from saebench_canon.suite_metrics import parse_metric, refuse_shared_labels
     from saebench_canon.toml_table import Table
 

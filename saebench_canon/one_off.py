@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from saebench_canon.adapter import Description
-from saebench_canon.adapters.known_formats import install, lacking_plugin
 from saebench_canon.errors import CanonError
-from saebench_canon.plugins import Registry
-from saebench_canon.ref import Ref, is_bare_path
-from saebench_canon.scores import Metric
+from saebench_canon.plugin.adapter import Description
+from saebench_canon.plugin.known_formats import install, lacking_plugin
+from saebench_canon.plugin.metric import Metric
+from saebench_canon.plugin.ref import Ref, is_bare_path
+from saebench_canon.plugin.registry import Registry
 
 TEXT = "packaged:python-docs"
 TOKENS = 131_072

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from saebench_canon.adapter import Description, Normalisation
 from saebench_canon.errors import CanonError
 from saebench_canon.memory import sae_bytes
+from saebench_canon.plugin.adapter import Description, Normalisation
 from saebench_canon.weights.stored import Stored
 
 if TYPE_CHECKING:
-    from saebench_canon.sae import CanonicalSAE
+    from saebench_canon.plugin.sae import CanonicalSAE
 
 Activation = Literal["relu", "jumprelu", "topk", "batchtopk", "gated"]
 FLOATS = ("float64", "float32", "float16", "bfloat16")
@@ -26,7 +26,7 @@ class Parameters:
 
     `x̂ = act((x − b_dec·[apply_b_dec_to_input]) W_enc + b_enc) W_dec + b_dec`. `batchtopk` without
     a threshold is calibrated on the suite's data (Leask et al. 2025, eq. 8). The other fields are
-    those of `saebench_canon.sae.fold` and of `Description`.
+    those of `saebench_canon.saes.fold.fold` and of `Description`.
     """
 
     W_enc: Stored  # [d, m]
@@ -142,7 +142,7 @@ class Parameters:
 
     def fold(self, *, where: str) -> CanonicalSAE:
         """The SAE in canonical form, in the weights' precision or float32."""
-        from saebench_canon.sae import fold
+        from saebench_canon.saes.fold import fold
 
         tensors: dict[str, Any] = {name: each.tensor() for name, each in self.tensors.items()}
         if self.threshold is not None and self.threshold.shape == (1,):

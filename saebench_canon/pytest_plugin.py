@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from saebench_canon.bench.plan import Plan, make_plan
+from saebench_canon.bench.store import DEFAULT, Store
 from saebench_canon.case import Case
 from saebench_canon.errors import CanonError, nearest
-from saebench_canon.plan import Plan, make_plan
-from saebench_canon.plugins import Registry, load_registry
-from saebench_canon.store import DEFAULT, Store
+from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.suite import find_suite
 
 
@@ -138,7 +138,7 @@ def _told_apart(
     arguments: Sequence[str], registry: Registry
 ) -> tuple[list[tuple[str, list[str]]], list[str]]:
     """The suites among the arguments (with what follows `::`), and the SAEs."""
-    from saebench_canon.ref import is_bare_path
+    from saebench_canon.plugin.ref import is_bare_path
     from saebench_canon.suite import packaged_suites
 
     suites: list[tuple[str, list[str]]] = []
@@ -311,8 +311,8 @@ class CaseItem(pytest.Item):
 
 def bench(config: pytest.Config) -> Any:
     """The session's bench, made when the first case is measured: it may import torch."""
-    from saebench_canon.bench import Bench
-    from saebench_canon.workshop import Execution
+    from saebench_canon.bench.artifact_cache import Execution
+    from saebench_canon.bench.bench import Bench
 
     session = config.stash[SESSION]
     if session.bench is None:

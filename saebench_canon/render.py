@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from saebench_canon.margins import Margins
-from saebench_canon.scores import Score
+from saebench_canon.plugin.metric import Score
 from saebench_canon.stats import Estimate
 from saebench_canon.summary import Block, Cell, Line, Note, Summary, Table, null_of
 from saebench_canon.verdict import Verdict, verdicts

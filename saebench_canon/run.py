@@ -37,7 +37,7 @@ def pytest_arguments(arguments: Sequence[str]) -> list[str]:
 
 def _store(arguments: Sequence[str]) -> Path:
     """The store among the arguments: pytest's own cache lies in it."""
-    from saebench_canon.store import DEFAULT
+    from saebench_canon.bench.store import DEFAULT
 
     for index, argument in enumerate(arguments):
         if argument.startswith("--store="):

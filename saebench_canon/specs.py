@@ -5,51 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from saebench_canon.adapter import Normalisation
 from saebench_canon.axes import Axes, AxisValue, Condition
-from saebench_canon.ref import Ref
+from saebench_canon.plugin.data import DataSpec, Dtype
+from saebench_canon.plugin.ref import Ref
 
-Dtype = Literal["float32", "float64", "bfloat16", "float16"]
-SPLIT_SEED = 0
 CALIBRATION_VERSION = 1  # of the rule for thresholds that no checkpoint stores
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """Where activations come from: a model reading a text, or a file."""
-
-    name: str
-    where: str
-    model: str | None = None
-    hook: str | None = None
-    text: str | None = None
-    split: str = "train"
-    column: str = "text"
-    subset: str | None = None
-    revision: str | None = None
-    model_revision: str | None = None
-    context: int = 128
-    tokens: int | None = None
-    holdout: float | None = None
-    loss_tokens: int = 32_768
-    file: Path | None = None
-    dtype: Dtype = "float32"
-    center: bool | None = None
-    normalize: Normalisation | None = None
-    limited: bool = False
-    root: Path = field(default=Path(), compare=False)
-
-    @property
-    def calibrates_on(self) -> str:
-        """The input whose activations set thresholds: those not scored, where some are held out."""
-        return "acts" if self.holdout is None else "train_acts"
-
-    @property
-    def has_model(self) -> bool:
-        """Whether a language model is at hand."""
-        return self.model is not None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saebench_canon.errors import CanonError, nearest
-from saebench_canon.plugins import Registry
+from saebench_canon.plugin.registry import Registry
 from saebench_canon.specs import SaeSpec, Suite
 from saebench_canon.suite_data import parse_data
 from saebench_canon.suite_metrics import parse_gate, parse_metric, refuse_shared_labels

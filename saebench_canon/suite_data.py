@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from saebench_canon.adapter import Normalisation
 from saebench_canon.errors import CanonError, nearest
-from saebench_canon.specs import DataSpec, Dtype
+from saebench_canon.plugin.adapter import Normalisation
+from saebench_canon.plugin.data import DataSpec, Dtype
 from saebench_canon.toml_table import Table
 
 MODEL_ONLY = (

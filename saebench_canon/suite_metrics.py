@@ -9,8 +9,8 @@ from typing import Any
 
 from saebench_canon.axes import condition
 from saebench_canon.errors import CanonError, nearest, placed
-from saebench_canon.plugins import Registry
-from saebench_canon.scores import Metric
+from saebench_canon.plugin.metric import Metric
+from saebench_canon.plugin.registry import Registry
 from saebench_canon.specs import GateSpec, MetricSpec
 from saebench_canon.suite_saes import ref_of
 from saebench_canon.suite_words import checked_name, typed_setting

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from saebench_canon.axes import Axes, AxisValue, fill, multiply
 from saebench_canon.errors import CanonError, nearest, placed
-from saebench_canon.plugins import Registry
-from saebench_canon.ref import Ref, is_bare_path
-from saebench_canon.specs import DataSpec, Dtype, SaeSpec, TrainSpec
+from saebench_canon.plugin.data import DataSpec, Dtype
+from saebench_canon.plugin.ref import Ref, is_bare_path
+from saebench_canon.plugin.registry import Registry
+from saebench_canon.specs import SaeSpec, TrainSpec
 from saebench_canon.suite_words import checked_name, typed_setting
 from saebench_canon.toml_table import Table, a_table
 

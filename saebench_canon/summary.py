@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from saebench_canon.published import Published, say_sources
-from saebench_canon.rows import Axis, Status
-from saebench_canon.scores import Score
+from saebench_canon.plugin.metric import Score
+from saebench_canon.plugin.published import Published, say_sources
+from saebench_canon.plugin.row import Axis, Status
 from saebench_canon.stats import LEVEL, Estimate
 
 HEADLINES: Mapping[str, tuple[str, ...]] = {

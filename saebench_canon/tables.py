@@ -13,9 +13,9 @@ from dataclasses import replace
 from math import fsum
 from typing import Any
 
-from saebench_canon.published import fold
-from saebench_canon.rows import Axis, Row, Status
-from saebench_canon.scores import Metric, Score
+from saebench_canon.plugin.metric import Metric, Score
+from saebench_canon.plugin.published import fold
+from saebench_canon.plugin.row import Axis, Row, Status
 from saebench_canon.stats import LEVEL, Estimate, over_group, over_pairs, over_seeds
 from saebench_canon.summary import (
     HEADLINES,

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError
 from saebench_canon.kit.findings import Finding, Report, report
-from saebench_canon.ref import Ref, is_bare_path
+from saebench_canon.plugin.ref import Ref, is_bare_path
 
 if TYPE_CHECKING:
-    from saebench_canon.adapter import Adapter
-    from saebench_canon.plugins import Registry
-    from saebench_canon.scores import Metric
+    from saebench_canon.plugin.adapter import Adapter
+    from saebench_canon.plugin.metric import Metric
+    from saebench_canon.plugin.registry import Registry
 
 __all__ = ["Finding", "Report", "check_adapter", "check_metric", "examine_adapter",
            "examine_metric"]  # fmt: skip
@@ -92,7 +92,7 @@ def examine_metric(
 ) -> Report:
     """What `check_metric` finds, without an error for what failed."""
     from saebench_canon.kit.metric_checks import CHECKS, Measured
-    from saebench_canon.plugins import load_registry
+    from saebench_canon.plugin.registry import load_registry
 
     measured = Measured(
         metric, settings or {}, frozenset(except_scores), registry or load_registry()

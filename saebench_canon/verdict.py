@@ -13,7 +13,7 @@ from typing import Literal
 from saebench_canon.atomic import atomic
 from saebench_canon.complete import complete
 from saebench_canon.margins import Answer, Margins
-from saebench_canon.rows import Axis
+from saebench_canon.plugin.row import Axis
 from saebench_canon.sentences import (
     counted,
     interval,

@@ -26,7 +26,8 @@ from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import BLOCK, max_cosine
 from saebench_canon.kernels.interpolation import Graph, graph, paths, steps_of, union
 from saebench_canon.kernels.stitching import auc, delta_mse, stitch
-from saebench_canon.sae import CanonicalSAE, fold
+from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon.saes.fold import fold
 
 D, K, DOCUMENT = 768, 32, 128
 

@@ -19,16 +19,16 @@ import torch
 from torch import Tensor
 from worlds import Turn, directions
 
-from saebench_canon.bench import Bench
+from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.plan import plan_of
+from saebench_canon.bench.results import rows_of
+from saebench_canon.bench.store import Store
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.nulls import isotropic
 from saebench_canon.notebook import InMemory
-from saebench_canon.plan import plan_of
-from saebench_canon.plugins import load_registry
-from saebench_canon.results import rows_of
-from saebench_canon.sae import CanonicalSAE, LinearEncoder
+from saebench_canon.plugin.registry import load_registry
+from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.specs import SaeSpec, Suite
-from saebench_canon.store import Store
 from saebench_canon.suite_metrics import parse_metric
 from saebench_canon.summary import Cell
 from saebench_canon.tables import summarise

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
-from saebench_canon.scores import Metric, Score
+from saebench_canon.plugin.metric import Metric, Score
 
 ARCHS, WIDTHS, SEEDS = ("relu", "topk", "batchtopk"), (128, 256, 512), (0, 1, 2)
 Member = dict[str, Any]

@@ -12,14 +12,14 @@ import pytest
 import torch
 from planted import write_acts
 
-from saebench_canon.bench import Bench
+from saebench_canon.bench.artifact_cache import Execution
+from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.plan import Plan, make_plan
+from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
-from saebench_canon.plan import Plan, make_plan
-from saebench_canon.plugins import load_registry
-from saebench_canon.record import Record
-from saebench_canon.sae import CanonicalSAE
-from saebench_canon.store import Store
-from saebench_canon.workshop import Execution
+from saebench_canon.plugin.record import Record
+from saebench_canon.plugin.registry import load_registry
+from saebench_canon.plugin.sae import CanonicalSAE
 
 REGISTRY = load_registry()
 KEYS = {

@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 from planted import D, planted_acts, write_acts
 from torch import Tensor
 
-from saebench_canon.acts import Acts
-from saebench_canon.bench import Bench
+from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.plan import Plan, make_plan
+from saebench_canon.bench.store import Store
 from saebench_canon.calibration import BATCH, BATCHES, calibrate, least_selected
 from saebench_canon.errors import CanonError
-from saebench_canon.plan import Plan, make_plan
-from saebench_canon.plugins import load_registry
-from saebench_canon.record import Record
-from saebench_canon.sae import CanonicalSAE, LinearEncoder, fold
-from saebench_canon.store import Store
+from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.record import Record
+from saebench_canon.plugin.registry import load_registry
+from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
+from saebench_canon.saes.fold import fold
 
 
 def tokens(x: Tensor) -> Acts:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from saebench_canon.card import Card, Related, Section, markdown, text
-from saebench_canon.chance import chance, sums
-from saebench_canon.evidence import Firing
-from saebench_canon.labels import Context, Evidence, Part, Promoted, Token
-from saebench_canon.token_text import columns
+from saebench_canon.latents.card import Card, Related, Section, markdown, text
+from saebench_canon.latents.chance import chance, sums
+from saebench_canon.latents.evidence import Firing
+from saebench_canon.latents.token_text import columns
+from saebench_canon.plugin.evidence import Context, Evidence, Part, Promoted, Token
 
 GOLDEN = Path(__file__).parent / "golden"
 LONG = "and so it went on for longer than any line can be, of which the end is never seen by them "

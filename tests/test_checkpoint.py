@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from saebench_canon.checkpoint import CheckpointAdapter, Parameters, checkpoint
 from saebench_canon.errors import CanonError
 from saebench_canon.files import Files
-from saebench_canon.ref import Ref
+from saebench_canon.plugin.ref import Ref
 
 D, M = 6, 10
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from saebench_canon.acts import Acts
-from saebench_canon.bench import Bench
+from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError, placed
 from saebench_canon.inputs.data import held_out
-from saebench_canon.plugins import load_registry
-from saebench_canon.specs import DataSpec
-from saebench_canon.store import Store
+from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.data import DataSpec
+from saebench_canon.plugin.registry import load_registry
 
 REGISTRY = load_registry()
 

@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 from planted import SUITE
 
+from saebench_canon.bench.history import plan_of_run
+from saebench_canon.bench.plan import make_plan
+from saebench_canon.bench.results import keep_run, last_run
+from saebench_canon.bench.store import Store
 from saebench_canon.cli import main
-from saebench_canon.decomposition import floor_of, meta_sae_of, sum_of
 from saebench_canon.errors import CanonError
-from saebench_canon.past import plan_of_run
-from saebench_canon.plan import make_plan
-from saebench_canon.plugins import load_registry
-from saebench_canon.record import Record
-from saebench_canon.results import keep_run, last_run
-from saebench_canon.store import Store
+from saebench_canon.latents.decomposition import floor_of, meta_sae_of, sum_of
+from saebench_canon.plugin.record import Record
+from saebench_canon.plugin.registry import load_registry
 
 EMPTY = Record(id="", metric="", version=2, settings={}, subject=(), peers=(), seed=0, scores={},
                tables={}, marks=(), provenance={})  # fmt: skip
@@ -140,7 +140,7 @@ def test_a_record_of_another_sae_under_the_same_name_is_refused(
 def test_a_meta_latent_lists_its_heaviest_and_counts_the_others(
     planned: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from saebench_canon.identity import Identities
+    from saebench_canon.bench.identity import Identities
 
     registry = load_registry()
     plan = plan_of_run(last_run(planned, "small"), registry, planned)

@@ -14,14 +14,15 @@ import pytest
 import torch
 from planted import D, planted_acts, write_acts, write_sae
 
-from saebench_canon import plugins, pytest_plugin, toml_table
-from saebench_canon.bench import Bench
-from saebench_canon.plan import Plan, make_plan
-from saebench_canon.plugins import Registry, load_registry
-from saebench_canon.ref import Ref
-from saebench_canon.sae import CanonicalSAE
-from saebench_canon.specs import DataSpec
-from saebench_canon.store import Store
+from saebench_canon import pytest_plugin, toml_table
+from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.plan import Plan, make_plan
+from saebench_canon.bench.store import Store
+from saebench_canon.plugin import registry as plugins
+from saebench_canon.plugin.data import DataSpec
+from saebench_canon.plugin.ref import Ref
+from saebench_canon.plugin.registry import Registry, load_registry
+from saebench_canon.plugin.sae import CanonicalSAE
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
@@ -325,7 +326,7 @@ def test_every_option_of_run_is_told() -> None:
 
 
 def test_every_hook_and_every_built_in_input_is_told(registry: Registry) -> None:
-    from saebench_canon import hookspecs
+    from saebench_canon.plugin import hookspecs
 
     hooks = {name for name in vars(hookspecs) if name.startswith("canon_")}
     told = {name.split("(")[0] for name in rows(section("plugins", "Hooks"))}

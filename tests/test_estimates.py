@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from planted import write_sae
 
-from saebench_canon import commands, estimates
-from saebench_canon.bench import Bench
-from saebench_canon.costs import Work
-from saebench_canon.estimates import Estimate, duration, estimate, lines, measured_speed
-from saebench_canon.plan import Plan, make_plan
-from saebench_canon.plugins import load_registry
-from saebench_canon.sizes import ModelSize, model_size, sizes_of
-from saebench_canon.store import Store
+from saebench_canon import commands
+from saebench_canon.bench import estimates
+from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.costs import Work
+from saebench_canon.bench.estimates import Estimate, duration, estimate, lines, measured_speed
+from saebench_canon.bench.plan import Plan, make_plan
+from saebench_canon.bench.sizes import ModelSize, model_size, sizes_of
+from saebench_canon.bench.store import Store
+from saebench_canon.plugin.registry import load_registry
 from saebench_canon.suite import packaged_suites
 
 SPEED = 50e9

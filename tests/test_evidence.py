@@ -12,12 +12,12 @@ from tiny_models import letter_tokenizer, tiny
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from saebench_canon.contexts import Text
-from saebench_canon.evidence import APART, CONTEXTS, TOKENS, Observed
 from saebench_canon.inputs.extraction import Tokens
 from saebench_canon.inputs.hooks import resolve_hook
 from saebench_canon.kernels.codes import Codes
-from saebench_canon.unembedding import logits_along
+from saebench_canon.latents.contexts import Text
+from saebench_canon.latents.evidence import APART, CONTEXTS, TOKENS, Observed
+from saebench_canon.latents.unembedding import logits_along
 
 LINES = ("the cat sat on the mat and the dog did not", "a dog and a cat and a mat", "cats")
 WIDTH = 7

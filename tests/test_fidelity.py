@@ -13,12 +13,12 @@ from brute_force import Made, TinySAE, made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saebench_canon.acts import Acts
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.reconstruction import fidelity_sums, mean_and_covariance
 from saebench_canon.kernels.resampling import Ratio, documents, ratio, reaches_zero
 from saebench_canon.metrics.fidelity import fidelity
-from saebench_canon.scores import Measurement, Undefined, Value
+from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.metric import Measurement, Undefined, Value
 
 
 def data(n: int = 60, d: int = 8, seed: int = 0) -> Acts:

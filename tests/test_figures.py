@@ -15,16 +15,16 @@ import pytest
 from matplotlib.image import imread
 from test_imports import call
 
-from saebench_canon.bench import Bench
+from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.plan import make_plan
+from saebench_canon.bench.results import keep_run
+from saebench_canon.bench.store import Store
 from saebench_canon.cli import main
-from saebench_canon.plan import make_plan
-from saebench_canon.plugins import load_registry
+from saebench_canon.plugin.registry import load_registry
+from saebench_canon.plugin.row import Row
 from saebench_canon.reports.curves import Panel, extremes, joints, middle, panel
 from saebench_canon.reports.figures import FIGURES
 from saebench_canon.reports.ladders import ladders, titles
-from saebench_canon.results import keep_run
-from saebench_canon.rows import Row
-from saebench_canon.store import Store
 
 Made = tuple[list[Row], dict[str, pd.DataFrame]]
 ARCHS, WIDTHS, SEEDS = ("relu", "topk", "batchtopk"), (64, 128, 256, 512), (0, 1, 2)
@@ -239,7 +239,7 @@ def test_drawing_imports_no_torch(measured: Callable[[str], Path]) -> None:
 
 PLUGIN = """
 from saebench_canon import hookimpl
-from saebench_canon.report import Report
+from saebench_canon.plugin.report import Report
 
 
 def count(rows, metrics, path):

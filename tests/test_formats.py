@@ -8,7 +8,7 @@ import pytest
 from checkpoints import FORMATS, D
 from planted import planted_acts, write_acts
 
-from saebench_canon.adapters.known_formats import KNOWN, OPENAI
+from saebench_canon.plugin.known_formats import KNOWN, OPENAI
 
 PLUGINS = [
     Path(__file__).parents[1] / known.folder / f"{known.distribution.replace('-', '_')}.py"

@@ -15,16 +15,17 @@ from planted import D, planted_acts, write_acts, write_sae
 from safetensors.torch import load_file
 
 from saebench_canon.any_sae import canonical
-from saebench_canon.bench import Bench
+from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.plan import make_plan
+from saebench_canon.bench.store import Store
 from saebench_canon.cli import main
 from saebench_canon.errors import CanonError
 from saebench_canon.frankenstein import frankenstein, save
 from saebench_canon.one_off import Asked, one_off_suite
-from saebench_canon.plan import make_plan
-from saebench_canon.plugins import load_registry
-from saebench_canon.ref import Ref
-from saebench_canon.sae import CanonicalSAE, LinearEncoder, fold
-from saebench_canon.store import Store
+from saebench_canon.plugin.ref import Ref
+from saebench_canon.plugin.registry import load_registry
+from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
+from saebench_canon.saes.fold import fold
 
 SMALL, LARGE = 10, 24
 KINDS = ["relu", "jumprelu", "batchtopk", "gated"]

@@ -18,10 +18,10 @@ import pytest
 import torch
 from checkpoints import FORMATS, M
 
-from saebench_canon.adapters.known_formats import KNOWN, OPENAI
 from saebench_canon.errors import CanonError
-from saebench_canon.plugins import Registry, load_registry
-from saebench_canon.ref import Ref
+from saebench_canon.plugin.known_formats import KNOWN, OPENAI
+from saebench_canon.plugin.ref import Ref
+from saebench_canon.plugin.registry import Registry, load_registry
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 CASES = int(os.environ.get("CANON_FUZZ", "380"))

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 
 from saebench_canon.adapters.gemma_scope import GEMMA_SCOPE, Place, place_of
 from saebench_canon.errors import CanonError, NotOffline
-from saebench_canon.plugins import load_registry
-from saebench_canon.ref import Ref
+from saebench_canon.plugin.ref import Ref
+from saebench_canon.plugin.registry import load_registry
 from saebench_canon.testing import check_adapter
 
 RES = "google/gemma-scope-2b-pt-res"
@@ -284,8 +284,8 @@ import sys, threading, time
 from pathlib import Path
 import torch
 from saebench_canon.adapters.gemma_scope import GEMMA_SCOPE
-from saebench_canon.ref import Ref
-import saebench_canon.sae
+from saebench_canon.plugin.ref import Ref
+import saebench_canon.plugin.sae
 
 def status():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -12,10 +12,10 @@ import torch
 from planted import SUITE, planted_acts, write_acts, write_sae
 from safetensors.torch import load_file, save_file
 
-from saebench_canon.fingerprint import fingerprint
-from saebench_canon.plan import make_plan
-from saebench_canon.plugins import load_registry
-from saebench_canon.store import Store
+from saebench_canon.bench.plan import make_plan
+from saebench_canon.bench.store import Store
+from saebench_canon.plugin.fingerprint import fingerprint
+from saebench_canon.plugin.registry import load_registry
 
 TRAINED = """
 [data.planted]

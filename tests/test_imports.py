@@ -59,11 +59,11 @@ def test_measuring_does_import_torch(suite: Path) -> None:
 @pytest.fixture
 def measured(suite: Path) -> Path:
     """A store in which one case of the suite is measured."""
-    from saebench_canon.bench import Bench
-    from saebench_canon.plan import make_plan
-    from saebench_canon.plugins import load_registry
-    from saebench_canon.results import keep_run
-    from saebench_canon.store import Store
+    from saebench_canon.bench.bench import Bench
+    from saebench_canon.bench.plan import make_plan
+    from saebench_canon.bench.results import keep_run
+    from saebench_canon.bench.store import Store
+    from saebench_canon.plugin.registry import load_registry
 
     registry, store = load_registry(), Store(suite.parent / "measured")
     plan = make_plan(suite, registry, store)

@@ -16,11 +16,11 @@ import pytest
 from planted import SUITE, write_sae
 
 from saebench_canon import cli, toml_table
+from saebench_canon.bench.plan import make_plan
+from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
 from saebench_canon.kit.schema import suite_schema
-from saebench_canon.plan import make_plan
-from saebench_canon.plugins import load_registry
-from saebench_canon.store import Store
+from saebench_canon.plugin.registry import load_registry
 from saebench_canon.suite import load_suite, packaged_suites
 
 jsonschema = pytest.importorskip("jsonschema")

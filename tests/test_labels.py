@@ -10,8 +10,9 @@ import pytest
 import test_docs
 
 from saebench_canon.errors import CanonError
-from saebench_canon.labels import Evidence, Promoted, Token, label_of, token_list
-from saebench_canon.plugins import load_registry
+from saebench_canon.latents.labels import label_of, token_list
+from saebench_canon.plugin.evidence import Evidence, Promoted, Token
+from saebench_canon.plugin.registry import load_registry
 
 
 def evidence(*tokens: Token, promoted: tuple[str, ...] = ()) -> Evidence:

@@ -19,11 +19,11 @@ from made_up_hub import GEMMA_SAES, GEMMA_WIDTHS, GPT2_WIDTHS, made_up_hub
 from test_imports import call
 
 from saebench_canon.adapters.saelens_hub import locate, releases
-from saebench_canon.plan import make_plan
-from saebench_canon.plugins import load_registry
-from saebench_canon.ref import Ref
+from saebench_canon.bench.plan import make_plan
+from saebench_canon.bench.store import Store
+from saebench_canon.plugin.ref import Ref
+from saebench_canon.plugin.registry import load_registry
 from saebench_canon.specs import Suite
-from saebench_canon.store import Store
 from saebench_canon.suite import find_suite, load_suite
 
 LADDERS = ("gpt2-ladder", "gemma-scope-2b")

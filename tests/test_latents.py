@@ -18,14 +18,14 @@ import torch
 from planted import SUITE, write_acts, write_sae
 from safetensors.torch import load_file, save_file
 
-from saebench_canon.bench import Bench
+from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.plan import make_plan
+from saebench_canon.bench.results import keep_run, last_run
+from saebench_canon.bench.store import Store
 from saebench_canon.cli import main
-from saebench_canon.opened import Opened
-from saebench_canon.plan import make_plan
-from saebench_canon.plugins import load_registry
-from saebench_canon.results import keep_run, last_run
-from saebench_canon.store import Store
-from saebench_canon.token_text import columns
+from saebench_canon.latents.opened import Opened
+from saebench_canon.latents.token_text import columns
+from saebench_canon.plugin.registry import load_registry
 
 TINY = """
 [suite]

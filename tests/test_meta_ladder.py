@@ -18,7 +18,7 @@ from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.meta_fits import live_rows, whole
 from saebench_canon.metrics.meta_ladder import meta_ladder
 from saebench_canon.metrics.meta_presets import training_of
-from saebench_canon.scores import Measurement, Undefined
+from saebench_canon.plugin.metric import Measurement, Undefined
 
 QUICK: dict[str, Any] = {"width": 12, "k": 2, "steps": 30}
 

@@ -24,8 +24,9 @@ from saebench_canon.metrics.meta_fits import live_rows, whole
 from saebench_canon.metrics.meta_presets import training_of
 from saebench_canon.metrics.meta_published import published
 from saebench_canon.metrics.meta_replace import meta_replace
-from saebench_canon.sae import CanonicalSAE, fold
-from saebench_canon.scores import Measurement, Undefined, Value
+from saebench_canon.plugin.metric import Measurement, Undefined, Value
+from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon.saes.fold import fold
 
 QUICK: dict[str, Any] = {"width": 12, "k": 2, "steps": 20, "draws": 3}
 

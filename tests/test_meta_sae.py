@@ -32,7 +32,7 @@ from saebench_canon.metrics import meta_fits, meta_runs
 from saebench_canon.metrics.meta_fits import live_rows
 from saebench_canon.metrics.meta_presets import PRESETS, alive, training_of
 from saebench_canon.metrics.meta_sae import meta_sae
-from saebench_canon.scores import Mark, Measurement, Undefined, Value
+from saebench_canon.plugin.metric import Mark, Measurement, Undefined, Value
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -17,14 +17,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from saebench_canon import Score, evaluate, metric
-from saebench_canon.bench import Bench
+from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.estimates import estimate
+from saebench_canon.bench.plan import Plan, make_plan
+from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
-from saebench_canon.estimates import estimate
 from saebench_canon.kit.schema import suite_schema
-from saebench_canon.plan import Plan, make_plan
-from saebench_canon.plugins import Registry, load_registry
-from saebench_canon.sae import CanonicalSAE
-from saebench_canon.store import Store
+from saebench_canon.plugin.registry import Registry, load_registry
+from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.suite import find_suite, load_suite
 
 PLUGIN = Path(__file__).parents[1] / "plugins" / "batchtopk" / "saebench_canon_batchtopk.py"
@@ -232,7 +232,7 @@ def test_a_setting_that_names_no_sae_is_no_part_of_the_case(here: Path, registry
     """So that a metric may learn to read one without making its records unfindable."""
     from dataclasses import replace
 
-    from saebench_canon.identity import Identities
+    from saebench_canon.bench.identity import Identities
 
     plan = planned(here, registry)
     case = next(case for case in plan.cases if case.label == "trained")
@@ -297,7 +297,9 @@ def test_its_path_is_that_of_the_suite_that_names_it(here: Path, registry: Regis
 
 
 def test_a_notebook_names_it_too(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saebench_canon.plugins.load_registry", lambda: load_registry([PLUGIN]))
+    monkeypatch.setattr(
+        "saebench_canon.plugin.registry.load_registry", lambda: load_registry([PLUGIN])
+    )
     table = evaluate(
         ["saes/w24", "saes/w96"],
         metrics=["meta_replace"],

@@ -15,18 +15,18 @@ from safetensors.torch import load_file, save_file
 from tiny_models import tiny
 from torch import Tensor
 
-from saebench_canon.adapter import Normalisation
-from saebench_canon.bench import Bench
+from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.plan import Plan, make_plan
+from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
 from saebench_canon.inputs.extraction import extract, tokenize
 from saebench_canon.inputs.hooks import resolve_hook
 from saebench_canon.inputs.splice import spliced_losses
 from saebench_canon.inputs.text import Document
 from saebench_canon.kernels.normalise import normalise
-from saebench_canon.plan import Plan, make_plan
-from saebench_canon.plugins import load_registry
-from saebench_canon.record import Record
-from saebench_canon.store import Store
+from saebench_canon.plugin.adapter import Normalisation
+from saebench_canon.plugin.record import Record
+from saebench_canon.plugin.registry import load_registry
 
 KINDS = [kind for kind in get_args(Normalisation) if kind != "none"]
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from planted import D, write_acts, write_sae
 
-from saebench_canon.adapters.known_formats import install, lacking_plugin
+from saebench_canon.bench.plan import make_plan
+from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
 from saebench_canon.one_off import Asked, one_off_suite
-from saebench_canon.plan import make_plan
-from saebench_canon.plugins import load_registry
-from saebench_canon.ref import Ref
-from saebench_canon.store import Store
+from saebench_canon.plugin.known_formats import install, lacking_plugin
+from saebench_canon.plugin.ref import Ref
+from saebench_canon.plugin.registry import load_registry
 from saebench_canon.weights.safetensors_file import SafetensorsFile
 
 
@@ -165,7 +165,7 @@ def test_a_path_that_two_plugins_know_is_an_error_naming_both(tmp_path: Path) ->
     with pytest.raises(CanonError, match="more than one plugin") as caught:
         registry.claim(sae)
     assert "'twin' (twin:" in str(caught.value)
-    assert "'saebench_canon.builtin' (saelens:" in str(caught.value)
+    assert "'built-in' (saelens:" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_an_openai_file_is_known_by_its_keys(tmp_path: Path) -> None:
 
 
 def test_each_named_plugin_lies_where_the_command_says() -> None:
-    from saebench_canon.adapters.known_formats import KNOWN, OPENAI
+    from saebench_canon.plugin.known_formats import KNOWN, OPENAI
 
     root = Path(__file__).parents[1]
     if not (root / "plugins").is_dir():

@@ -114,10 +114,10 @@ def test_a_module_without_source_is_skipped(module: str) -> None:
 def test_a_python_that_lacks_paragraphs_is_told_so_and_has_another_identity(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    from saebench_canon.bench.store import Store
     from saebench_canon.inputs.sources import lacking_text, text_identity
     from saebench_canon.packaged import python_docs
-    from saebench_canon.specs import DataSpec
-    from saebench_canon.store import Store
+    from saebench_canon.plugin.data import DataSpec
 
     data = DataSpec("docs", "here", model="m", hook="h", text="packaged:python-docs")
     whole = python_docs.read_python_docs()

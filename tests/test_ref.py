@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saebench_canon.errors import CanonError
-from saebench_canon.ref import Ref, is_bare_path
+from saebench_canon.plugin.ref import Ref, is_bare_path
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_refs_need_no_torch() -> None:
     import subprocess
 
     code = (
-        "import sys, saebench_canon.ref, saebench_canon.adapters.saelens, "
-        "saebench_canon.adapters.local, saebench_canon.trainers.saelens; "
+        "import sys, saebench_canon.plugin.ref, saebench_canon.adapters.saelens, "
+        "saebench_canon.plugin.local, saebench_canon.trainers.saelens; "
         "sys.exit('torch' in sys.modules or 'sae_lens' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,15 +11,15 @@ import made_up_run as run
 import pandas as pd
 import pytest
 
+from saebench_canon.bench.plan import Plan, make_plan
+from saebench_canon.bench.results import keep_run, last_run, rows_of
+from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
 from saebench_canon.export import html, long, markdown
-from saebench_canon.plan import Plan, make_plan
-from saebench_canon.plugins import Registry, load_registry
-from saebench_canon.published import Published, fold
+from saebench_canon.plugin.published import Published, fold
+from saebench_canon.plugin.registry import Registry, load_registry
+from saebench_canon.plugin.row import Row
 from saebench_canon.render import as_published, text
-from saebench_canon.results import keep_run, last_run, rows_of
-from saebench_canon.rows import Row
-from saebench_canon.store import Store
 from saebench_canon.tables import summarise
 
 L0 = """

@@ -15,8 +15,8 @@ import pytest
 import torch
 from planted import SUITE, write_acts
 
+from saebench_canon.bench.store import Store
 from saebench_canon.run import _hermetic, pytest_arguments
-from saebench_canon.store import Store
 
 FAILING = """
 from saebench_canon import Score, hookimpl, metric

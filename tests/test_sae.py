@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from saebench_canon.any_sae import canonical
 from saebench_canon.errors import CanonError
-from saebench_canon.sae import CanonicalSAE, fold
+from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon.saes.fold import fold
 
 D, M, N = 6, 11, 40
 
@@ -177,7 +178,7 @@ def test_codes_are_the_same_in_a_batch_and_alone() -> None:
 def test_many_tokens_are_encoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     sae, x = fold(**parameters(7), activation="topk", k=3), inputs(7)
     whole = sae.encode_sparse(x)
-    monkeypatch.setattr("saebench_canon.sae.CHUNK", 4 * M)
+    monkeypatch.setattr("saebench_canon.plugin.sae.CHUNK", 4 * M)
     pieces = sae.encode_sparse(x)
     assert torch.equal(whole.indptr, pieces.indptr)
     assert torch.equal(whole.indices, pieces.indices)

@@ -23,7 +23,7 @@ from saebench_canon.kernels.nulls import isotropic
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.meta_presets import training_of
 from saebench_canon.metrics.meta_sae import meta_sae
-from saebench_canon.scores import Measurement, Value
+from saebench_canon.plugin.metric import Measurement, Value
 
 pytest.importorskip("sae_bench", reason="sae-bench is not installed; tox -e saebench does that")
 from sae_bench.evals.meta_structure import main as upstream

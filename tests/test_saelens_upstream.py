@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from saebench_canon.acts import Acts
 from saebench_canon.adapters import saelens_hub
 from saebench_canon.adapters.saelens import SaeLensAdapter
 from saebench_canon.adapters.saelens_config import ARCHITECTURES, REFUSED
@@ -24,8 +23,9 @@ from saebench_canon.any_sae import canonical
 from saebench_canon.calibration import calibrate
 from saebench_canon.errors import CanonError, NotOffline
 from saebench_canon.kernels.normalise import normalise
-from saebench_canon.ref import Ref
-from saebench_canon.sae import CanonicalSAE
+from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.ref import Ref
+from saebench_canon.plugin.sae import CanonicalSAE
 
 ADAPTER = SaeLensAdapter()
 HEADS, D_HEAD = 2, 4

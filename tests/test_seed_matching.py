@@ -16,8 +16,8 @@ from saebench_canon.errors import CanonError
 from saebench_canon.kernels.matching import correlations, match
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.seed_matching import seed_matching
-from saebench_canon.rows import Row
-from saebench_canon.scores import Measurement, Undefined, Value
+from saebench_canon.plugin.metric import Measurement, Undefined, Value
+from saebench_canon.plugin.row import Row
 from saebench_canon.stats import jackknife_stderr
 from saebench_canon.tables import summarise
 from saebench_canon.verdict import Verdict, verdicts

@@ -11,7 +11,6 @@ from brute_force import Made, TinySAE, made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saebench_canon.acts import Acts
 from saebench_canon.errors import CanonError
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.nnomp import pursue
@@ -27,8 +26,9 @@ from saebench_canon.kernels.stitching import (
 )  # fmt: skip
 from saebench_canon.metrics.fidelity import fidelity
 from saebench_canon.metrics.stitching import NEEDS_DATA, NEEDS_PEERS, stitching
-from saebench_canon.sae import fold
-from saebench_canon.scores import Measurement, Undefined, Value
+from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.metric import Measurement, Undefined, Value
+from saebench_canon.saes.fold import fold
 
 KINDS = ["relu", "topk", "batchtopk", "jumprelu"]
 

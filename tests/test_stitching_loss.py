@@ -14,18 +14,19 @@ import torch
 from planted import write_sae
 from tiny_models import WIDTH, tiny
 
-from saebench_canon.bench import Bench
+from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.estimates import estimate
+from saebench_canon.bench.plan import Plan, make_plan
+from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
-from saebench_canon.estimates import estimate
 from saebench_canon.inputs.splice import Losses
 from saebench_canon.kernels.interpolation import Graph, random_order, steps_of
 from saebench_canon.metrics.stitching_loss import evenly, latents_after, stitched, stitching_loss
-from saebench_canon.plan import Plan, make_plan
-from saebench_canon.plugins import load_registry
-from saebench_canon.record import Record
-from saebench_canon.sae import CanonicalSAE, fold
-from saebench_canon.scores import Measurement, Undefined
-from saebench_canon.store import Store
+from saebench_canon.plugin.metric import Measurement, Undefined
+from saebench_canon.plugin.record import Record
+from saebench_canon.plugin.registry import load_registry
+from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon.saes.fold import fold
 
 SUITE = """
 [data.letters]

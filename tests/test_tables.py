@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saebench_canon.rows import Row
-from saebench_canon.scores import Mark
+from saebench_canon.plugin.metric import Mark
+from saebench_canon.plugin.row import Row
 from saebench_canon.summary import Block, Cell, Key, Summary, Table
 from saebench_canon.tables import summarise
 

@@ -17,11 +17,12 @@ from planted import write_sae
 from test_checkpoint import FORMS, write
 
 from saebench_canon import CanonError, Score, Undefined, metric
-from saebench_canon.adapter import Description
-from saebench_canon.plugins import Registry, load_registry
-from saebench_canon.ref import Ref
-from saebench_canon.sae import CanonicalSAE, LinearEncoder, fold
-from saebench_canon.scores import Metric
+from saebench_canon.plugin.adapter import Description
+from saebench_canon.plugin.metric import Metric
+from saebench_canon.plugin.ref import Ref
+from saebench_canon.plugin.registry import Registry, load_registry
+from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
+from saebench_canon.saes.fold import fold
 from saebench_canon.testing import check_adapter, check_metric, examine_adapter, examine_metric
 
 D, M = 8, 12

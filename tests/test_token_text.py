@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import saebench_canon.packaged
-from saebench_canon.token_text import (
+from saebench_canon.latents.token_text import (
     columns,
     first_columns,
     last_columns,

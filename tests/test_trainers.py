@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from saebench_canon import progress
-from saebench_canon.acts import Acts
 from saebench_canon.adapters.saelens import SaeLensAdapter
 from saebench_canon.errors import CanonError
-from saebench_canon.ref import Ref
-from saebench_canon.sae import CanonicalSAE
+from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.ref import Ref
+from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon.plugin.trainer import Trained, Trainer, trainer
 from saebench_canon.trainers.saelens import TRAINERS
-from saebench_canon.training import Trained, Trainer, trainer
 
 BY_NAME = {each.name: each for each in TRAINERS}
 D, FEATURES = 32, 48

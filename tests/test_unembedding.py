@@ -10,7 +10,7 @@ from tiny_models import FAMILIES, LAYER_NORM, WIDTH, tiny
 
 from saebench_canon.errors import CanonError
 from saebench_canon.inputs.hooks import resolve_hook
-from saebench_canon.unembedding import logits_along
+from saebench_canon.latents.unembedding import logits_along
 
 
 def gain(family: str, model: Any) -> torch.Tensor:

@@ -18,18 +18,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from saebench_canon.acts import Acts
-from saebench_canon.bench import Bench
+from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.plan import plan_of
+from saebench_canon.bench.results import rows_of
+from saebench_canon.bench.store import Store
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.notebook import InMemory, _write_acts
-from saebench_canon.plan import plan_of
-from saebench_canon.plugins import load_registry
-from saebench_canon.results import rows_of
-from saebench_canon.sae import CanonicalSAE, LinearEncoder
-from saebench_canon.specs import DataSpec, SaeSpec, Suite
+from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.data import DataSpec
+from saebench_canon.plugin.registry import load_registry
+from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
+from saebench_canon.specs import SaeSpec, Suite
 from saebench_canon.stats import difference
-from saebench_canon.store import Store
 from saebench_canon.suite_metrics import parse_metric
 from saebench_canon.summary import Cell, Line
 from saebench_canon.tables import summarise
@@ -108,7 +109,7 @@ class Turn:
     def taught(self, trainer: str, width: int, tokens: int, **settings: Any) -> CanonicalSAE:
         """An SAE really trained, on other activations of the same features."""
         from saebench_canon.adapters.saelens import SaeLensAdapter
-        from saebench_canon.ref import Ref
+        from saebench_canon.plugin.ref import Ref
         from saebench_canon.trainers.saelens import TRAINERS
 
         (each,) = (each for each in TRAINERS if each.name == trainer)

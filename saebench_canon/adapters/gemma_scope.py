@@ -12,11 +12,11 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from saebench_canon.adapter import Description
 from saebench_canon.checkpoint import Parameters, checkpoint
 from saebench_canon.errors import CanonError
 from saebench_canon.files import Files
-from saebench_canon.ref import Ref
+from saebench_canon.plugin.adapter import Description
+from saebench_canon.plugin.ref import Ref
 from saebench_canon.weights.stored import Tensors
 
 FIRST = "params.npz"

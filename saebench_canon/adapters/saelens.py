@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saebench_canon.adapter import Description
 from saebench_canon.adapters import saelens_format as form
 from saebench_canon.adapters import saelens_hub as hub
 from saebench_canon.adapters.saelens_config import Config, parse_config
@@ -23,12 +22,13 @@ from saebench_canon.files import Files, read_json
 from saebench_canon.hub_files import cached_commit, fetch, hub_errors, unreachable
 from saebench_canon.inputs.hub import out_of_reach
 from saebench_canon.memory import check_memory, sae_bytes
-from saebench_canon.ref import Ref
+from saebench_canon.plugin.adapter import Description
+from saebench_canon.plugin.ref import Ref
 
 if TYPE_CHECKING:
     import torch
 
-    from saebench_canon.sae import CanonicalSAE
+    from saebench_canon.plugin.sae import CanonicalSAE
 
 
 class SaeLensAdapter:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from saebench_canon.adapter import Normalisation
 from saebench_canon.errors import CanonError
 from saebench_canon.parameters import Activation
+from saebench_canon.plugin.adapter import Normalisation
 
 ARCHITECTURES: dict[str, Activation] = {
     "standard": "relu",

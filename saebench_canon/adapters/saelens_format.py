@@ -9,17 +9,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saebench_canon.adapter import Description
 from saebench_canon.adapters.saelens_config import ARCHITECTURES, Config, parse_config
 from saebench_canon.checkpoint import Parameters, checkpoint
 from saebench_canon.errors import CanonError
 from saebench_canon.files import Files
+from saebench_canon.plugin.adapter import Description
 from saebench_canon.weights.stored import Stored, Tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from saebench_canon.sae import CanonicalSAE
+    from saebench_canon.plugin.sae import CanonicalSAE
 
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"

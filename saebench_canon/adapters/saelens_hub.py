@@ -10,7 +10,7 @@ from typing import Any
 
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.hub_files import repository_of
-from saebench_canon.ref import Ref
+from saebench_canon.plugin.ref import Ref
 
 OWN = "sae_lens"  # the loader of SAELens' own format
 

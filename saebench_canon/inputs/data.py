@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.input import made
-from saebench_canon.specs import SPLIT_SEED, DataSpec
+from saebench_canon.plugin.data import SPLIT_SEED, DataSpec
+from saebench_canon.plugin.input import made
 
 if TYPE_CHECKING:
-    from saebench_canon.acts import Acts
     from saebench_canon.inputs.extraction import Tokens
     from saebench_canon.inputs.hooks import HookPoint
     from saebench_canon.inputs.language_model import LanguageModel
+    from saebench_canon.plugin.acts import Acts
 
 
 def has_model(data: DataSpec) -> bool:
@@ -59,8 +59,8 @@ def _save_acts(acts: Acts, folder: Path) -> None:
 def _load_acts(folder: Path) -> Acts:
     import torch
 
-    from saebench_canon.acts import Acts
     from saebench_canon.inputs.extraction import open_activations
+    from saebench_canon.plugin.acts import Acts
 
     doc = torch.load(folder / "doc.pt", weights_only=True)
     return Acts(open_activations(folder / "acts.npy"), doc)
@@ -184,7 +184,7 @@ def held_out(data: DataSpec, documents: int) -> list[bool]:
 def _part(data: DataSpec, acts: Acts, *, scored: bool) -> Acts:
     import torch
 
-    from saebench_canon.acts import Acts
+    from saebench_canon.plugin.acts import Acts
 
     if data.holdout is None and scored:
         return acts
@@ -204,8 +204,8 @@ def _acts_of_file(data: DataSpec) -> Acts:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from saebench_canon.acts import Acts
     from saebench_canon.kernels.normalise import normalise
+    from saebench_canon.plugin.acts import Acts
 
     assert data.file is not None
     try:

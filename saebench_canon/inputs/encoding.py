@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saebench_canon.input import made
 from saebench_canon.inputs.data import has_model, windows
+from saebench_canon.plugin.input import made
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from saebench_canon.acts import Acts
     from saebench_canon.inputs.extraction import Tokens
     from saebench_canon.inputs.hooks import HookPoint
     from saebench_canon.inputs.language_model import LanguageModel
     from saebench_canon.inputs.splice import BaselineLosses, Losses
     from saebench_canon.kernels.codes import Codes
-    from saebench_canon.sae import CanonicalSAE
-    from saebench_canon.specs import DataSpec
+    from saebench_canon.plugin.acts import Acts
+    from saebench_canon.plugin.data import DataSpec
+    from saebench_canon.plugin.sae import CanonicalSAE
 
 
 def _save_codes(codes: Codes, folder: Path) -> None:

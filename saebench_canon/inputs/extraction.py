@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saebench_canon.acts import Acts
-from saebench_canon.adapter import Normalisation
 from saebench_canon.errors import CanonError
 from saebench_canon.inputs.hooks import HookPoint, centring_refused, first
 from saebench_canon.inputs.language_model import LanguageModel
 from saebench_canon.inputs.text import Document
 from saebench_canon.kernels.normalise import normalise
+from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.progress import track
 
 PADDING = 0  # any token will do: what stands right of a causal model's tokens cannot reach them

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError, nearest
-from saebench_canon.fingerprint import file_digest
 from saebench_canon.inputs import language_model, text
 from saebench_canon.inputs.hooks import KNOWN
 from saebench_canon.inputs.text import TextSource
+from saebench_canon.plugin.fingerprint import file_digest
 
 if TYPE_CHECKING:
-    from saebench_canon.identity import Remembers
-    from saebench_canon.specs import DataSpec
+    from saebench_canon.bench.identity import Remembers
+    from saebench_canon.plugin.data import DataSpec
 
 
 def text_source(data: DataSpec) -> TextSource:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from saebench_canon.adapter import Normalisation
 from saebench_canon.inputs.extraction import (
     Batch,
     Tokens,
@@ -30,6 +29,7 @@ from saebench_canon.inputs.extraction import (
 from saebench_canon.inputs.hooks import HookPoint, first, with_first
 from saebench_canon.inputs.language_model import LanguageModel
 from saebench_canon.kernels.normalise import normalise
+from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.progress import track
 
 Mode = Literal["clean", "sae", "zero", "mean"]

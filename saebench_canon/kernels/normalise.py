@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saebench_canon.adapter import Normalisation
+from saebench_canon.plugin.adapter import Normalisation
 
 EPSILON = 1e-5  # SAELens' and the BatchTopK repository's
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from saebench_canon.adapter import Adapter, Description
 from saebench_canon.errors import CanonError
 from saebench_canon.kit.damage import LARGEST, Copy, copy_of, cut, places, size_of
 from saebench_canon.kit.findings import SkippedError, WrongError, check
 from saebench_canon.kit.surroundings import SLOW, fresh_imports, imports_noted, leaves_random_states
-from saebench_canon.ref import Ref
-from saebench_canon.sae import CanonicalSAE
+from saebench_canon.plugin.adapter import Adapter, Description
+from saebench_canon.plugin.ref import Ref
+from saebench_canon.plugin.sae import CanonicalSAE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -235,7 +235,9 @@ def canonical(it: Opened) -> str:
     """Unit-norm rows [m, d] and a bias [d], every number finite."""
     sae = it.adapter.load(it.ref)
     if not isinstance(sae, CanonicalSAE):
-        raise WrongError(f"load gives a {type(sae).__name__}; saebench_canon.sae.fold makes one")
+        raise WrongError(
+            f"load gives a {type(sae).__name__}; saebench_canon.saes.fold.fold makes one"
+        )
     if sae.W_dec.ndim != 2 or sae.b_dec.shape != sae.W_dec.shape[1:]:
         shapes = f"{list(sae.W_dec.shape)} and {list(sae.b_dec.shape)}"
         raise WrongError(f"W_dec and b_dec have shapes {shapes}, not [m, d] and [d]")
@@ -244,7 +246,9 @@ def canonical(it: Opened) -> str:
             raise WrongError(f"{name} holds a value that is not finite")
     off = float((sae.W_dec.norm(dim=1) - 1).abs().max())
     if off > UNIT:
-        raise WrongError(f"a decoder row's norm is {off:.2g} off 1; saebench_canon.sae.fold helps")
+        raise WrongError(
+            f"a decoder row's norm is {off:.2g} off 1; saebench_canon.saes.fold.fold helps"
+        )
     return f"{sae.width} rows of norm 1"
 
 

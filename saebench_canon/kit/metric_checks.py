@@ -16,15 +16,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from saebench_canon.bench import Bench
-from saebench_canon.identity import OF_CASE, wanted_by
+from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.identity import OF_CASE, wanted_by
+from saebench_canon.bench.store import Store
 from saebench_canon.kit import planted
 from saebench_canon.kit.findings import SkippedError, WrongError, check
 from saebench_canon.kit.surroundings import SLOW, fresh_imports, leaves_random_states
-from saebench_canon.plugins import Registry
-from saebench_canon.record import Record
-from saebench_canon.scores import Metric
-from saebench_canon.store import Store
+from saebench_canon.plugin.metric import Metric
+from saebench_canon.plugin.record import Record
+from saebench_canon.plugin.registry import Registry
 from saebench_canon.suite_words import words_of
 
 CLOSE = 1e-4  # how far a score may move when latents change places, relative or absolute

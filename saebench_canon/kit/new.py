@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 
 from saebench_canon.errors import CanonError
-from saebench_canon.plugins import Registry
+from saebench_canon.plugin.registry import Registry
 
 KINDS = ("adapter", "metric", "suite")
 TITLES = {

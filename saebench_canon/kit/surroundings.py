@@ -35,7 +35,7 @@ else:
     module = importlib.import_module(name)
 at_import = [each for each in slow if each in sys.modules]
 if call and not at_import:
-    from saebench_canon.ref import Ref
+    from saebench_canon.plugin.ref import Ref
     scheme, text = call
     nouns = list(vars(module).values())
     if hasattr(module, "canon_adapters"):

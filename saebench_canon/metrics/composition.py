@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
-from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
+from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from saebench_canon.kernels.codes import Codes
     from saebench_canon.kernels.composition import Rule
     from saebench_canon.kernels.nnomp import Pursuit
-    from saebench_canon.sae import CanonicalSAE
+    from saebench_canon.plugin.sae import CanonicalSAE
 
 PLANTED = 1024  # sums to be found again, and rows of a null, at most
 PURPOSES = ("parent", "covariance", "planted", "clusters")

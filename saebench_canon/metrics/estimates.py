@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from saebench_canon.scores import Value
+from saebench_canon.plugin.metric import Value
 
 if TYPE_CHECKING:
     from saebench_canon.kernels.resampling import Ratio

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from saebench_canon.metrics.estimates import complement, of_documents
-from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
+from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from saebench_canon.acts import Acts
     from saebench_canon.inputs.splice import Losses
     from saebench_canon.kernels.codes import Codes
-    from saebench_canon.sae import CanonicalSAE
+    from saebench_canon.plugin.acts import Acts
+    from saebench_canon.plugin.sae import CanonicalSAE
 
 Number = float | Value | Undefined
 

@@ -17,7 +17,7 @@ from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.meta_sae import MetaSAE, Training, train
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.meta_presets import told
-from saebench_canon.sae import CanonicalSAE
+from saebench_canon.plugin.sae import CanonicalSAE
 
 Keep = Callable[[Mapping[str, Any], Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]]
 DECIMALS = 6  # of unit rows; scaling a float32 row changes the eighth

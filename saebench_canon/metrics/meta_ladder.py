@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from saebench_canon.metrics.meta_presets import training_of
-from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
+from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
     from saebench_canon.kernels.codes import Codes
     from saebench_canon.metrics.meta_fits import Keep
-    from saebench_canon.sae import CanonicalSAE
+    from saebench_canon.plugin.sae import CanonicalSAE
 
 
 @metric(

@@ -15,7 +15,7 @@ from saebench_canon.kernels.meta_sae import MetaSAE
 from saebench_canon.kernels.nulls import covariance_matched
 from saebench_canon.kernels.replace import encoded, quality
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.scores import Undefined
+from saebench_canon.plugin.metric import Undefined
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 from saebench_canon.errors import CanonError
 from saebench_canon.metrics.meta_presets import training_of
-from saebench_canon.scores import Mark, Measurement, Score, metric
+from saebench_canon.plugin.metric import Mark, Measurement, Score, metric
 
 if TYPE_CHECKING:
     from saebench_canon.kernels.codes import Codes
     from saebench_canon.metrics.meta_fits import Keep
-    from saebench_canon.sae import CanonicalSAE
+    from saebench_canon.plugin.sae import CanonicalSAE
 
 
 @metric(

@@ -27,8 +27,8 @@ from saebench_canon.kernels.replace import (
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.meta_fits import Rows, live_rows
 from saebench_canon.metrics.meta_sizes import by_size, live_count
-from saebench_canon.sae import CanonicalSAE
-from saebench_canon.scores import Undefined, Value
+from saebench_canon.plugin.metric import Undefined, Value
+from saebench_canon.plugin.sae import CanonicalSAE
 
 Number = float | Value | Undefined
 FLAT = "the decoder rows do not vary"

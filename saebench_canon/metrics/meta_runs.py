@@ -25,7 +25,7 @@ from saebench_canon.metrics.composition import WHOLE, beyond
 from saebench_canon.metrics.meta_fits import fit
 from saebench_canon.metrics.meta_presets import alive, told
 from saebench_canon.metrics.meta_tables import HEIGHT
-from saebench_canon.scores import Undefined, Value
+from saebench_canon.plugin.metric import Undefined, Value
 
 Memo = Callable[[Mapping[str, Any], Callable[[], dict[str, float]]], dict[str, float]]
 

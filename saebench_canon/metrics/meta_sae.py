@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Literal
 from saebench_canon.errors import CanonError
 from saebench_canon.metrics.composition import check_rule
 from saebench_canon.metrics.meta_presets import training_of
-from saebench_canon.scores import Mark, Measurement, Score, Undefined, metric
+from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, metric
 
 if TYPE_CHECKING:
     from saebench_canon.kernels.codes import Codes
     from saebench_canon.metrics.meta_fits import Keep
     from saebench_canon.metrics.meta_runs import Memo
-    from saebench_canon.sae import CanonicalSAE
+    from saebench_canon.plugin.sae import CanonicalSAE
 
 NO_DATA = "no activations: every latent counts as live"
 READ = "a published meta-SAE is evaluated, none is trained"

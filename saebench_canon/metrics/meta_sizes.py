@@ -7,7 +7,7 @@ import hashlib
 from torch import Tensor
 
 from saebench_canon.kernels.codes import Codes
-from saebench_canon.sae import CanonicalSAE
+from saebench_canon.plugin.sae import CanonicalSAE
 
 
 def live_count(sae: CanonicalSAE, codes: Codes | None) -> int:

@@ -13,7 +13,7 @@ from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.composition import or_undefined
 from saebench_canon.metrics.meta_fits import Rows
-from saebench_canon.scores import Undefined
+from saebench_canon.plugin.metric import Undefined
 
 HEIGHT = 4096  # rows whose dense codes are held at once
 ALIKE = 1e-12  # part of their square that rows may vary by and be all alike

@@ -8,8 +8,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
+from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 from saebench_canon.progress import track
-from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
 from saebench_canon.stats import jackknife_stderr
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from saebench_canon.kernels.codes import Codes
     from saebench_canon.kernels.matching import Match
-    from saebench_canon.sae import CanonicalSAE
+    from saebench_canon.plugin.sae import CanonicalSAE
 
 Pair = tuple[int, int]
 

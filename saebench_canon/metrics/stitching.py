@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
-from saebench_canon.scores import Mark, Measurement, Score, Undefined, Value, metric
+from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
-    from saebench_canon.acts import Acts
     from saebench_canon.kernels.codes import Codes
-    from saebench_canon.sae import CanonicalSAE
+    from saebench_canon.plugin.acts import Acts
+    from saebench_canon.plugin.sae import CanonicalSAE
 
 Number = float | Value | Undefined
 

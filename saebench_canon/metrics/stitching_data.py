@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from saebench_canon.acts import Acts
 from saebench_canon.kernels import stitching as kernel
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.controls import tied_codes
@@ -23,7 +22,8 @@ from saebench_canon.kernels.resampling import documents, ratio
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.estimates import complement, of_documents
 from saebench_canon.metrics.stitching_parts import Look, Null, Pair
-from saebench_canon.scores import Undefined, Value
+from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.metric import Undefined, Value
 
 Number = float | Value | Undefined
 CONTROL_TOKENS = 8192  # that controls are read on, at most, in whole documents where there are many

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
 from saebench_canon.metrics.estimates import complement, of_documents
-from saebench_canon.scores import Measurement, Score, Undefined, Value, metric
+from saebench_canon.plugin.metric import Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from saebench_canon.inputs.splice import Losses
     from saebench_canon.kernels.codes import Codes
     from saebench_canon.kernels.interpolation import Step
-    from saebench_canon.sae import CanonicalSAE
+    from saebench_canon.plugin.sae import CanonicalSAE
 
     Replace = Callable[[Tensor], Tensor]
 

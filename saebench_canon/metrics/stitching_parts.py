@@ -15,8 +15,8 @@ from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.novelty import found_again
 from saebench_canon.kernels.nulls import covariance_matched
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.sae import CanonicalSAE
-from saebench_canon.scores import Undefined, Value
+from saebench_canon.plugin.metric import Undefined, Value
+from saebench_canon.plugin.sae import CanonicalSAE
 
 Number = float | Value | Undefined
 NULL_ROWS = 4096  # of a random dictionary, at most

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.report import Report, Tables
-from saebench_canon.rows import Row
-from saebench_canon.scores import Metric
+from saebench_canon.plugin.metric import Metric
+from saebench_canon.plugin.report import Report, Tables
+from saebench_canon.plugin.row import Row
 
 LOOK: Any = {
     "font.family": "sans-serif", "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8,

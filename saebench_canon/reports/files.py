@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from saebench_canon.report import Report
+from saebench_canon.plugin.metric import Metric
+from saebench_canon.plugin.report import Report
+from saebench_canon.plugin.row import Row
 from saebench_canon.reports.figures import FIGURES
-from saebench_canon.rows import Row
-from saebench_canon.scores import Metric
 
 
 def _write(rows: Sequence[Row], metrics: Sequence[Metric], path: Path) -> None:

@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import pandas as pd
 
-from saebench_canon.report import Tables
-from saebench_canon.rows import Axis, Row
+from saebench_canon.plugin.report import Tables
+from saebench_canon.plugin.row import Axis, Row
 
 SEED = "seed"
 Seed = tuple[Axis, ...]  # the training seed; () where the suite has none

@@ -19,11 +19,11 @@ from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor
 
 from saebench_canon import progress
-from saebench_canon.acts import Acts
 from saebench_canon.errors import CanonError
 from saebench_canon.kernels.adam import Adam
+from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.trainer import Trained
 from saebench_canon.trainers.gradients import Revival, Select, set_gradients
-from saebench_canon.training import Trained
 
 Gradients = Callable[[TrainingSAE[Any], Tensor, int], Tensor]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.training import Trained, trainer
+from saebench_canon.plugin.trainer import Trained, trainer
 
 if TYPE_CHECKING:
-    from saebench_canon.acts import Acts
+    from saebench_canon.plugin.acts import Acts
 
 TOKENS = 2_000_000
 BATCH_SIZE = 1024

@@ -12,8 +12,9 @@ import torch
 
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.metrics.stitching import stitching
-from saebench_canon.sae import CanonicalSAE, fold
-from saebench_canon.scores import Measurement
+from saebench_canon.plugin.metric import Measurement
+from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon.saes.fold import fold
 
 D, SMALL, LARGE, TOKENS, K = 256, 512, 1024, 8_192, 16
 
@@ -49,7 +50,7 @@ def test_encoding_with_both(benchmark: Any, setting: dict[str, Any]) -> None:
 def test_stitching_every_latent_with_all_its_scores(
     benchmark: Any, setting: dict[str, Any]
 ) -> None:
-    from saebench_canon.acts import Acts
+    from saebench_canon.plugin.acts import Acts
 
     acts = Acts(setting["x"], setting["doc"])
     found = benchmark(

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from saebench_canon.errors import CanonError
-from saebench_canon.plugins import Registry, load_registry
-from saebench_canon.ref import Ref
-from saebench_canon.sae import CanonicalSAE
+from saebench_canon.plugin.ref import Ref
+from saebench_canon.plugin.registry import Registry, load_registry
+from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.testing import check_adapter
 
 D, M, K, N = 12, 36, 4, 200

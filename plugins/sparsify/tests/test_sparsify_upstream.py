@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from saebench_canon.errors import CanonError
-from saebench_canon.ref import Ref
+from saebench_canon.plugin.ref import Ref
 
 os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")  # its kernels run on GPUs alone
 pytest.importorskip("sparsify")

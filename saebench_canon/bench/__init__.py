@@ -1,0 +1,1 @@
+"""How is a case measured once and kept?"""

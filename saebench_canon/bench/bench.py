@@ -1,0 +1,245 @@
+"""Measuring a case: its inputs are made once and kept, the metric runs, the record is stored."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from saebench_canon.bench.artifact_cache import Execution, Workshop
+from saebench_canon.bench.identity import OF_CASE, SUBJECTS, Identities, Wanted, wanted_by
+from saebench_canon.bench.provenance import versions
+from saebench_canon.bench.store import Store
+from saebench_canon.case import Case
+from saebench_canon.errors import CanonError
+from saebench_canon.plugin.metric import Mark, Measurement, Undefined
+from saebench_canon.plugin.record import Record, marks_of, scores_of
+from saebench_canon.plugin.registry import Registry
+from saebench_canon.specs import SaeSpec, TrainSpec
+
+if TYPE_CHECKING:
+    from saebench_canon.plugin.sae import CanonicalSAE
+
+
+@dataclass
+class Bench:
+    """Measures cases under one registry, store and way of computing."""
+
+    registry: Registry
+    store: Store
+    execution: Execution = field(default_factory=Execution)
+
+    def __post_init__(self) -> None:
+        self.identities = Identities(self.registry, self.store)
+        self.workshop = Workshop(self.registry, self.store, self.identities, self.execution)
+
+    def measure(self, case: Case, *, again: bool = True) -> Record:
+        """The record of a case, measured through the plugins' hook and stored.
+
+        With `again` false a record that the store has, or that another process is making, is
+        taken as it is. Raises whatever the metric raises; the store then keeps the error apart
+        from records.
+        """
+        case_id = self.identities.case(case)
+        with self.store.claim(case_id, what=str(case)):
+            kept = None if again else self.store.measured(case_id)
+            if kept is not None:
+                return kept
+            try:
+                record: Record = self.registry.manager.hook.canon_measure(case=case, bench=self)
+            except Exception as error:
+                self.store.keep_error(case_id, error_of(case, error))
+                raise
+            self.store.keep_record(record)
+        self.registry.manager.hook.canon_recorded(record=record)
+        return record
+
+    def compute(self, case: Case) -> Record:
+        """Run the case's metric on its inputs; what the built-in `canon_measure` does."""
+        with self._threads():
+            return self._compute(case)
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """As many threads as every case has, so that results do not depend on the machine."""
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.execution.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def _compute(self, case: Case) -> Record:
+        case_id = self.identities.case(case)
+        started = time.perf_counter()
+        lacking = self._lacking(case)
+        if lacking is None:
+            self._check_widths(case)
+            wanted = list(wanted_by(case, self.registry))
+            arguments = [self._argument(each, case) for each in wanted]
+            inputs_ready = time.perf_counter()
+            measured = case.metric.measure(*arguments, **{**case.settings, **self._opened(case)})
+        else:
+            inputs_ready = time.perf_counter()
+            measured = {score.name: Undefined(lacking) for score in case.metric.scores}
+        scores = scores_of(case.metric, measured)
+        tables = self._keep_tables(case_id, measured)
+        calibrated = self._calibrations(case) if lacking is None else {}
+        misnamed = self._misnamed(case) if lacking is None else ()
+        return Record(
+            id=case_id,
+            metric=case.metric.name,
+            version=case.metric.version,
+            settings=dict(case.settings),
+            subject=tuple(self._told(sae, case) for sae in case.subject),
+            peers=tuple(self._told(sae, case) for sae in case.peers),
+            seed=case.seed,
+            scores=scores,
+            tables=tables,
+            marks=(*marks_of(measured), *_notes(calibrated), *misnamed),
+            provenance={
+                "versions": versions(),
+                "device": self.execution.device,
+                "threads": self.execution.threads,
+                "limited": case.data is not None and case.data.limited,
+                "seconds": round(time.perf_counter() - inputs_ready, 3),
+                "seconds_inputs": round(inputs_ready - started, 3),
+                "data": self._told_data(case),
+                "trained": self._trainings(case),
+                "calibrated": calibrated,
+                **self._named(case),
+            },
+        )
+
+    def _argument(self, wanted: Wanted, case: Case) -> Any:
+        if wanted.input == "seed":
+            return case.seed
+        if wanted.input == "memo":
+            return self.workshop.memo
+        if wanted.input == "keep":
+            return self.workshop.keep
+        if not self.identities.available(wanted.input, case.data):
+            return None
+        saes = (None,) if wanted.saes is None else wanted.saes
+        values = tuple(self.workshop.input(wanted.input, case.data, sae) for sae in saes)
+        if wanted.input == "sae":  # metrics compute on the CPU, where the codes are
+            values = tuple(value.to("cpu") for value in values)
+        return values if wanted.many else values[0]
+
+    def _opened(self, case: Case) -> dict[str, CanonicalSAE]:
+        """The SAEs that settings name, by setting."""
+        named = ((name, case.settings.get(name)) for name in case.metric.opens)
+        return {name: self.workshop.named(text) for name, text in named if text is not None}
+
+    def _named(self, case: Case) -> dict[str, Any]:
+        """What the SAEs hold that settings name: a ref alone may come to mean another one."""
+        named = {name: case.settings.get(name) for name in case.metric.opens}
+        told = {
+            name: {"ref": text, "digest": self.identities.named(text)}
+            for name, text in named.items()
+            if text is not None
+        }
+        return {"named": told} if told else {}
+
+    def _lacking(self, case: Case) -> str | None:
+        """What the case's metric cannot do without and the suite's data does not give."""
+        for wanted in wanted_by(case, self.registry):
+            if (
+                wanted.input not in OF_CASE
+                and wanted.parameter not in case.metric.optional
+                and not self.identities.available(wanted.input, case.data)
+            ):
+                if case.data is None:
+                    return "needs activations, and the SAE has no data"
+                return f"needs '{wanted.input}', which data without a language model does not give"
+        return None
+
+    def _check_widths(self, case: Case) -> None:
+        """Refuse SAEs whose input is not as wide as the activations, or as each other's."""
+        saes = [self.workshop.sae(sae, case.data) for sae in case.subject]
+        width = saes[0].d
+        if set(case.metric.inputs) - {*SUBJECTS[case.metric.of], *OF_CASE} and (
+            self.identities.available("acts", case.data)
+        ):
+            width = self.workshop.input("acts", case.data).d
+        for spec, sae in zip(case.subject, saes, strict=True):
+            if sae.d != width:
+                raise CanonError(
+                    f"SAE '{spec.name}' reads activations of width {sae.d}, and these are {width}",
+                    where=spec.where,
+                )
+
+    def _misnamed(self, case: Case) -> Iterator[Mapping[str, str]]:
+        """What tables say of SAEs that are not as wide as the suite's axis says."""
+        for spec in case.subject:
+            width, told = self.workshop.sae(spec, case.data).width, spec.axes.get("width")
+            if told is not None and told != width:
+                yield asdict(Mark("caveat", f"has {width} latents where the suite says {told}"))
+
+    def _keep_tables(self, case_id: str, measured: Any) -> dict[str, str]:
+        if not isinstance(measured, Measurement):
+            return {}
+        return {
+            name: self.store.keep_table(case_id, name, partial(table.to_parquet, index=False))
+            for name, table in sorted(measured.tables.items())
+        }
+
+    def _trainings(self, case: Case) -> dict[str, Any]:
+        """How the subject's SAEs were trained here: tokens seen, passes over the data, steps."""
+        told = {}
+        for sae in case.subject:
+            if isinstance(sae.source, TrainSpec):
+                digest = self.identities.sae(sae, case.data)
+                told[digest] = self.workshop.training(sae, case.data)
+        return told
+
+    def _calibrations(self, case: Case) -> dict[str, Any]:
+        """The thresholds that the subject's SAEs do not store and were given on the case's data."""
+        wanted = (each.saes or () for each in wanted_by(case, self.registry))
+        specs = dict.fromkeys((*case.subject, *chain.from_iterable(wanted)))
+        saes = {spec: self.workshop.sae(spec, case.data) for spec in specs}
+        return {
+            self.identities.sae(spec, case.data): asdict(sae.calibration)
+            for spec, sae in saes.items()
+            if sae.calibration is not None
+        }
+
+    def _told(self, sae: SaeSpec, case: Case) -> dict[str, str]:
+        digest = self.identities.sae(sae, case.data)
+        source = sae.source
+        if isinstance(source, TrainSpec):
+            return {"ref": f"train:{source.arch}/{source.width}/{source.seed}", "digest": digest}
+        return {"ref": str(source), "digest": digest}
+
+    def _told_data(self, case: Case) -> dict[str, Any] | None:
+        if case.data is None:
+            return None
+        told: dict[str, Any] = {"digest": self.identities.data(case.data)}
+        if self.identities.available("acts", case.data) and "acts" in case.metric.inputs:
+            acts = self.workshop.input("acts", case.data)
+            told |= {"tokens": len(acts), "documents": int(acts.doc.unique().numel())}
+        return told
+
+
+def _notes(calibrated: Mapping[str, Mapping[str, Any]]) -> Iterator[Mapping[str, str]]:
+    """What tables say of SAEs whose threshold was found here."""
+    for tokens in sorted({told["tokens"] for told in calibrated.values()}):
+        reason = f"no threshold in its checkpoint: calibrated on {tokens:,} tokens (eq. 8)"
+        yield asdict(Mark("note", reason))
+
+
+def error_of(case: Case, error: BaseException) -> dict[str, Any]:
+    """An error as it is kept: a sentence, and the traceback where it is no user's mistake."""
+    if isinstance(error, CanonError):
+        sentence, trace = str(error), ""
+    else:
+        sentence = f"{type(error).__name__}: {error}"
+        trace = "".join(traceback.format_exception(error))
+    return {"case": str(case), "metric": case.metric.name, "error": sentence, "traceback": trace}

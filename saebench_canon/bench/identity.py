@@ -1,0 +1,216 @@
+"""What makes two cases the same: fingerprints of data, SAEs, inputs and cases, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from saebench_canon.errors import CanonError, nearest, placed
+from saebench_canon.plugin.data import SPLIT_SEED, DataSpec
+from saebench_canon.plugin.fingerprint import file_digest, fingerprint
+from saebench_canon.plugin.ref import Ref
+from saebench_canon.specs import CALIBRATION_VERSION, SaeSpec, TrainSpec
+
+if TYPE_CHECKING:
+    from saebench_canon.case import Case
+    from saebench_canon.plugin.adapter import Adapter
+    from saebench_canon.plugin.registry import Registry
+
+# The roles under which a metric asks for inputs of its SAEs.
+SUBJECTS = {"sae": ("sae",), "pair": ("small", "large"), "group": ("saes",)}
+OF_CASE = ("seed", "memo", "keep")
+# What an input may ask for that says how it is computed and so is no part of what it is.
+EXECUTION = ("device", "batch_size", "folder")
+
+
+class Remembers(Protocol):
+    """Something that keeps an answer that is slow to find."""
+
+    def remember(self, key: str, make: Any) -> str:
+        """The kept answer, or the made one, kept from now on."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One parameter of a metric: an input, of which SAEs, and whether as a tuple."""
+
+    parameter: str
+    input: str
+    saes: tuple[SaeSpec, ...] | None  # None: of the data or the case
+    many: bool = False
+
+
+@dataclass
+class Identities:
+    """Fingerprints under one registry; each thing is identified once."""
+
+    registry: Registry
+    memory: Remembers
+    _known: dict[Any, str] = field(default_factory=dict)
+
+    def data(self, data: DataSpec) -> str:
+        """The fingerprint of the activations a data table describes, its split included."""
+        key = ("data", data)
+        if key not in self._known:
+            with placed(data.where):
+                self._known[key] = fingerprint(self._data(data))
+        return self._known[key]
+
+    def _data(self, data: DataSpec) -> dict[str, Any]:
+        common: dict[str, Any] = {"holdout": data.holdout, "tokens": data.tokens}
+        common["split_seed"] = SPLIT_SEED
+        if data.normalize not in (None, "none"):
+            common["normalize"] = data.normalize
+        if data.file is not None:
+            return {"file": file_digest(data.file), **common}
+        from saebench_canon.inputs.sources import model_identity, text_identity
+
+        return {
+            "model": model_identity(data),
+            "text": text_identity(data, self.memory),
+            "hook": data.hook,
+            "context": data.context,
+            "center": bool(data.center),
+            "dtype": data.dtype,
+            **common,
+        }
+
+    def sae(self, sae: SaeSpec, data: DataSpec | None) -> str:
+        """The fingerprint of an SAE: its content, or all that shapes its training."""
+        key = ("sae", sae)
+        if key not in self._known:
+            with placed(sae.where):
+                self._known[key] = fingerprint({"dtype": sae.dtype, **self._sae(sae, data)})
+        return self._known[key]
+
+    def _sae(self, sae: SaeSpec, data: DataSpec | None) -> dict[str, Any]:
+        source = sae.source
+        if isinstance(source, Ref):
+            adapter = self.registry.adapter(source.scheme)
+            content = {"content": adapter.identity(source)}
+            if data is None or not needs_threshold(source, adapter):
+                return content
+            on = self.input(data.calibrates_on, data, None)
+            return {**content, "calibrated": {"version": CALIBRATION_VERSION, "on": on}}
+        if isinstance(source, TrainSpec):
+            trainer = self.registry.trainer(source.arch)
+            return {
+                "trainer": source.arch,
+                "version": trainer.version,
+                "width": source.width,
+                "seed": source.seed,
+                "settings": dict(source.settings),
+                "data": self.input("train_acts", data, None),
+            }
+        return {"object": source.digest()}  # type: ignore[attr-defined]
+
+    def input(self, name: str, data: DataSpec | None, sae: SaeSpec | None) -> str:
+        """The fingerprint of an input: name, version, settings and all that it needs."""
+        if name == "data":
+            return self.data(data) if data is not None else ""
+        if name == "sae":
+            assert sae is not None
+            return self.sae(sae, data)
+        made = self.registry.inputs[name]
+        needs = {
+            need: self.input(need, data, sae)
+            for need in made.needs
+            if need not in EXECUTION and self.available(need, data)
+        }
+        own = dict(made.identity(data)) if data is not None else {}
+        return fingerprint(
+            {"input": name, "version": made.version, "settings": own, "needs": needs}
+        )
+
+    def available(self, name: str, data: DataSpec | None) -> bool:
+        """Whether an input can be made for the data (or for none)."""
+        if name == "sae" or name in EXECUTION:
+            return True
+        if data is None:
+            return False
+        if name == "data":
+            return True
+        made = self.registry.inputs[name]
+        return made.available(data) and all(
+            self.available(need, data) for need in made.needs if need not in made.optional
+        )
+
+    def case(self, case: Case) -> str:
+        """The fingerprint of a case: its record's id, cache key and proof."""
+        needs = {
+            wanted.parameter: [
+                self.input(wanted.input, case.data, sae)
+                for sae in ((None,) if wanted.saes is None else wanted.saes)
+            ]
+            for wanted in wanted_by(case, self.registry)
+            if wanted.input not in OF_CASE and self.available(wanted.input, case.data)
+        }
+        return fingerprint(
+            {
+                "metric": case.metric.name,
+                "version": case.metric.version,
+                "settings": self._settings(case),
+                "seed": case.seed,
+                "subject": [self.sae(sae, case.data) for sae in case.subject],
+                "peers": sorted(self.sae(sae, case.data) for sae in case.peers),
+                "needs": needs,
+            }
+        )
+
+    def _settings(self, case: Case) -> dict[str, Any]:
+        """The settings; an SAE that one names is its content, and one that names none is none."""
+        told = dict(case.settings)
+        for name in case.metric.opens:
+            text = told.pop(name, None)
+            if text is not None:
+                told[name] = {"sae": self.named(text)}
+        return told
+
+    def named(self, text: str) -> str:
+        """The identity of an SAE that a setting names."""
+        key = ("named", text)
+        if key not in self._known:
+            ref = Ref.parse(text)
+            self._known[key] = self.registry.adapter(ref.scheme).identity(ref)
+        return str(self._known[key])
+
+
+def needs_threshold(ref: Ref, adapter: Adapter) -> bool:
+    """Whether an SAE is calibrated on its data; of a hub's SAE its format alone may say."""
+    if not ref.local:
+        return bool(getattr(adapter, "calibrates", False))
+    return not adapter.describe(ref).calibrated
+
+
+def wanted_by(case: Case, registry: Registry) -> Iterator[Wanted]:
+    """What each positional parameter of the case's metric stands for."""
+    for parameter in case.metric.inputs:
+        yield _wanted(parameter, case, registry)
+
+
+def _wanted(parameter: str, case: Case, registry: Registry) -> Wanted:
+    roles = SUBJECTS[case.metric.of]
+    group = case.metric.of == "group"
+    if parameter in OF_CASE:
+        return Wanted(parameter, parameter, None)
+    if parameter in roles:
+        saes = case.subject if group else (case.subject[roles.index(parameter)],)
+        return Wanted(parameter, "sae", saes, many=group)
+    if parameter == "peers":
+        return Wanted(parameter, "sae", case.peers, many=True)
+    role, _, rest = parameter.partition("_")
+    if role == "peers" and rest in registry.inputs:
+        return Wanted(parameter, rest, case.peers, many=True)
+    if case.metric.of == "pair" and role in roles and rest in registry.inputs:
+        return Wanted(parameter, rest, (case.subject[roles.index(role)],))
+    if parameter not in registry.inputs or (
+        case.metric.of == "pair" and registry.inputs[parameter].per == "sae"
+    ):
+        known = [*roles, *OF_CASE, "peers", *registry.inputs]
+        raise CanonError(
+            f"metric '{case.metric.name}' asks for the input '{parameter}'",
+            hint=nearest(parameter, known),
+        )
+    per_sae = registry.inputs[parameter].per == "sae"
+    return Wanted(parameter, parameter, case.subject if per_sae else None, many=group and per_sae)

@@ -1,0 +1,181 @@
+"""Where records, artefacts and runs are kept: plain files, each written whole or not at all.
+
+records/ID.json              one measured case
+errors/ID.json               one failed case, until it is measured
+tables/ID/NAME.parquet       per-latent and per-step tables of a record
+artefacts/FINGERPRINT/       inputs and trained SAEs
+runs/TIME-SUITE-DIGEST.json  what a run was: its cases by name, versions, hardware, flags
+claims/FINGERPRINT.lock      who is making what; released by the system when its owner dies
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+
+from saebench_canon.errors import CanonError
+from saebench_canon.plugin.record import Record
+
+DEFAULT = Path(".canon")
+
+
+class Store:
+    """A folder of records, artefacts and runs that several processes may share."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def prepare(self) -> None:
+        """Make the folder and see that it can be written, before anything is measured."""
+        with self._writing():
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = _draft(self.root / "probe")
+            probe.touch()
+            probe.unlink()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CanonError(
+                f"the store {self.root} cannot be written: {error}", where="--store"
+            ) from None
+
+    def record(self, case_id: str) -> Record | None:
+        """The record of a case, if it is measured; a damaged one counts as not measured."""
+        data = self._read("records", case_id)
+        try:
+            record = None if data is None else Record.from_json(data)
+        except (TypeError, KeyError):
+            return None
+        if record is None or not all(
+            (self.root / path).is_file() for path in record.tables.values()
+        ):
+            return None
+        return record
+
+    def measured(self, case_id: str) -> Record | None:
+        """The record of a case whose last try did not fail."""
+        return None if self.error(case_id) is not None else self.record(case_id)
+
+    def error(self, case_id: str) -> dict[str, Any] | None:
+        """Why a case failed when it was last tried."""
+        return self._read("errors", case_id)
+
+    def keep_record(self, record: Record) -> None:
+        """Keep a measured case, and forget that it ever failed."""
+        self._write(self.root / "records" / f"{record.id}.json", record.to_json())
+        (self.root / "errors" / f"{record.id}.json").unlink(missing_ok=True)
+
+    def keep_error(self, case_id: str, error: dict[str, Any]) -> None:
+        """Keep why a case failed, apart from records."""
+        self._write(self.root / "errors" / f"{case_id}.json", error)
+
+    def keep_table(self, case_id: str, name: str, write: Callable[[Path], None]) -> str:
+        """Keep a record's table; returns its path within the store."""
+        path = self.root / "tables" / case_id / f"{name}.parquet"
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = _draft(path)
+            write(draft)
+            draft.replace(path)
+        return str(path.relative_to(self.root))
+
+    def keep_run(self, name: str, run: dict[str, Any]) -> None:
+        """Keep what a run was."""
+        self._write(self.root / "runs" / f"{name}.json", run)
+
+    def runs(self) -> list[Path]:
+        """The run files, oldest first."""
+        return sorted((self.root / "runs").glob("*.json"))
+
+    def artefact(self, fingerprint: str, make: Callable[[Path], None], *, what: str) -> Path:
+        """The folder of an artefact; made if it is not there, by one process while others wait."""
+        folder = self.root / "artefacts" / fingerprint
+        if folder.is_dir():
+            return folder
+        with self.claim(fingerprint, what=what):
+            if folder.is_dir():
+                return folder
+            draft = folder.with_name(f".{fingerprint}")
+            with self._writing():
+                shutil.rmtree(draft, ignore_errors=True)  # of an owner that was killed
+                draft.mkdir(parents=True)
+            try:
+                make(draft)
+                draft.rename(folder)
+            except BaseException:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
+        return folder
+
+    def drop_artefact(self, fingerprint: str) -> None:
+        """Forget an artefact that turned out to be damaged."""
+        shutil.rmtree(self.root / "artefacts" / fingerprint, ignore_errors=True)
+
+    @contextmanager
+    def claim(self, fingerprint: str, *, what: str) -> Iterator[None]:
+        """Hold the right to make something; waits while another process holds it."""
+        from saebench_canon.progress import waiting
+
+        folder = self.root / "claims"
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{fingerprint}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            with waiting(what):
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def remember(self, key: str, make: Callable[[], str]) -> str:
+        """An answer that is slow to find, kept under its question."""
+        from saebench_canon.plugin.fingerprint import fingerprint
+
+        path = self.root / "answers" / f"{fingerprint(key)}.json"
+        kept = self._load(path)
+        if kept is not None and kept.get("key") == key:
+            return str(kept["answer"])
+        answer = make()
+        if self.root.is_dir():  # `plan` and `show` make no store
+            self._write(path, {"key": key, "answer": answer})
+        return answer
+
+    def _read(self, kind: str, case_id: str) -> dict[str, Any] | None:
+        return self._load(self.root / kind / f"{case_id}.json")
+
+    def _load(self, path: Path) -> dict[str, Any] | None:
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+            return None
+        return data if isinstance(data, dict) else None
+
+    def _write(self, path: Path, data: dict[str, Any]) -> None:
+        text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False)
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = _draft(path)
+            with draft.open("w", encoding="utf-8") as file:
+                file.write(text + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+
+
+def _draft(path: Path) -> Path:
+    """A name beside the path that no other process uses, and that is no .json."""
+    return path.with_name(f".{path.stem[:8]}-{uuid4().hex}.tmp")

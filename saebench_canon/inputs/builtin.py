@@ -1,0 +1,23 @@
+"""The inputs that this package brings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from saebench_canon.plugin.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from saebench_canon.plugin.input import Input
+
+
+@hookimpl
+def canon_inputs() -> Iterable[Input]:
+    """What the built-in metrics ask for."""
+    from saebench_canon.inputs import data, encoding
+
+    return [
+        data.lm, data.all_tokens, data.tokens, data.hook, data.extracted, data.all_acts, data.acts,
+        data.train_acts, encoding.codes, encoding.loss_tokens, encoding.baseline, encoding.loss,
+        encoding.loss_with,
+    ]  # fmt: skip

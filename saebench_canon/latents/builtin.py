@@ -1,0 +1,18 @@
+"""What a latent is called where no plugin says otherwise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from saebench_canon.plugin.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from saebench_canon.plugin.evidence import Evidence
+
+
+@hookimpl(trylast=True)
+def canon_label(evidence: Evidence) -> str | None:
+    """The tokens on which it fires most, or else those that it promotes."""
+    from saebench_canon.latents.labels import token_list
+
+    return token_list(evidence)

@@ -1,0 +1,112 @@
+"""The last run of a suite, opened to look at single latents: its SAEs on their evaluation data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from saebench_canon.axes import ladders
+from saebench_canon.bench.artifact_cache import Execution, Workshop
+from saebench_canon.bench.history import check_unchanged, plan_of_run
+from saebench_canon.bench.identity import Identities
+from saebench_canon.bench.store import Store
+from saebench_canon.errors import CanonError, nearest
+from saebench_canon.latents.contexts import Text
+from saebench_canon.latents.evidence import Observed
+from saebench_canon.plugin.data import DataSpec
+from saebench_canon.plugin.registry import Registry
+from saebench_canon.specs import SaeSpec, TrainSpec
+
+
+class Opened:
+    """A run whose kept inputs and records cards are made of; `notes` say what they lack."""
+
+    def __init__(self, run: Mapping[str, Any], registry: Registry, store: Store) -> None:
+        self.run, self.registry, self.store = run, registry, store
+        self.plan = plan_of_run(run, registry, store)
+        self.identities = Identities(registry, store)
+        batch_size = (run.get("flags") or {}).get("batch_size") or Execution.batch_size
+        how = Execution(batch_size=batch_size)
+        self.workshop = Workshop(registry, store, self.identities, how)
+        self.notes: list[str] = []
+        self._observed: dict[str, Observed] = {}
+
+    @property
+    def suite(self) -> str:
+        """The suite's name."""
+        return str(self.run["suite"])
+
+    def choose(self, name: str | None) -> SaeSpec:
+        """The SAE of that name, or the widest that shares all else with the suite's first."""
+        saes = {sae.name: sae for sae in self.plan.suite.saes}
+        if name is None:
+            return self.ladder(next(iter(saes.values())))[-1]
+        if name not in saes:
+            raise CanonError(f"no SAE '{name}' in {self.suite}", hint=nearest(name, saes))
+        return saes[name]
+
+    def ladder(self, sae: SaeSpec) -> list[SaeSpec]:
+        """The SAEs that differ from it in width only, narrowest first."""
+        return next((each for each in ladders(self.plan.suite.saes, "width") if sae in each), [sae])
+
+    def data(self, sae: SaeSpec) -> DataSpec | None:
+        """The data of an SAE, as its cases read it."""
+        for case in self.plan.cases:
+            if sae in case.subject:
+                return case.data
+        raise CanonError(f"the suite measures nothing of '{sae.name}'")
+
+    def note(self, sentence: str) -> None:
+        """Say once what the cards lack."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+    def observed(self, sae: SaeSpec) -> Observed:
+        """The SAE on its evaluation data, as far as data and model go.
+
+        Raises CanonError for an SAE that was not trained yet or is not what the run measured.
+        """
+        if sae.name not in self._observed:
+            data = self.data(sae)
+            trained = self.store.root / "artefacts" / self.identities.sae(sae, data)
+            if isinstance(sae.source, TrainSpec) and not trained.is_dir():
+                raise CanonError(
+                    f"'{sae.name}' was not trained in {self.store.root}",
+                    hint=f"First `saebench-canon run {self.run['called']}`.",
+                )
+            check_unchanged(self.run, self.store, self.identities, sae, data)
+            self._observed[sae.name] = self._on(data, sae)
+        return self._observed[sae.name]
+
+    def _on(self, data: DataSpec | None, sae: SaeSpec) -> Observed:
+        rows = self.workshop.sae(sae, data).to("cpu").W_dec
+        if data is None:
+            self.note("The SAE has no data, so where its latents fire is not known.")
+            return Observed(rows)
+        codes = self.workshop.input("codes", data, sae)
+        if not data.has_model:
+            self.note("The data is a file of activations: there is no text and no model to ask.")
+            return Observed(rows, codes, self.workshop.input("acts", data).doc)
+        tokens = self.workshop.input("tokens", data)
+        try:
+            lm = self.workshop.input("lm", data)
+            hook = self.workshop.input("hook", data)
+        except CanonError as error:
+            self.note(f"Tokens are left out: {str(error).rstrip('.')}.")
+            return Observed(rows, codes, tokens.token_doc)
+        text = Text(tokens, lm.tokenizer)
+        if len(text.ids) != len(codes):
+            raise CanonError(f"{len(text.ids)} tokens and codes of {len(codes)} do not go together")
+        return self._with_model(Observed(rows, codes, tokens.token_doc, text, (lm, hook)), rows)
+
+    def _with_model(self, found: Observed, rows: Tensor) -> Observed:
+        """The same, without its model if directions promote no tokens there."""
+        try:
+            found.promoted({0: 1.0})
+        except CanonError as error:
+            self.note(f"Promoted tokens are left out: {str(error).rstrip('.')}.")
+            return replace(found, model=None)
+        return found

@@ -1,0 +1,29 @@
+"""The metrics that this package brings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from saebench_canon.plugin.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from saebench_canon.plugin.metric import Metric
+
+
+@hookimpl
+def canon_metrics() -> Iterable[Metric]:
+    """Fidelity, completeness, atomicity, uniqueness."""
+    from saebench_canon.metrics.composition import composition
+    from saebench_canon.metrics.fidelity import fidelity
+    from saebench_canon.metrics.meta_ladder import meta_ladder
+    from saebench_canon.metrics.meta_replace import meta_replace
+    from saebench_canon.metrics.meta_sae import meta_sae
+    from saebench_canon.metrics.seed_matching import seed_matching
+    from saebench_canon.metrics.stitching import stitching
+    from saebench_canon.metrics.stitching_loss import stitching_loss
+
+    return [
+        fidelity, stitching, stitching_loss, meta_sae, composition, meta_replace, meta_ladder,
+        seed_matching,
+    ]  # fmt: skip

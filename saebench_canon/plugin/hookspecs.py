@@ -1,0 +1,75 @@
+"""The hooks a plugin may implement: nouns are collected, verbs are hooked (pluggy)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from saebench_canon.plugin.adapter import Adapter
+    from saebench_canon.plugin.evidence import Evidence
+    from saebench_canon.plugin.input import Input
+    from saebench_canon.plugin.launcher import Launcher
+    from saebench_canon.plugin.measuring import Bench, Case
+    from saebench_canon.plugin.metric import Metric
+    from saebench_canon.plugin.record import Record
+    from saebench_canon.plugin.report import Report
+    from saebench_canon.plugin.trainer import Trainer
+
+PROJECT = "saebench_canon"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def canon_adapters() -> Iterable[Adapter]:  # type: ignore[empty-body]
+    """Adapters, each the owner of one URI scheme."""
+
+
+@hookspec
+def canon_inputs() -> Iterable[Input]:  # type: ignore[empty-body]
+    """Inputs that metrics may ask for by name."""
+
+
+@hookspec
+def canon_metrics() -> Iterable[Metric]:  # type: ignore[empty-body]
+    """Metrics that suites may name."""
+
+
+@hookspec
+def canon_trainers() -> Iterable[Trainer]:  # type: ignore[empty-body]
+    """Architectures and objectives that a suite's train table may name."""
+
+
+@hookspec
+def canon_reports() -> Iterable[Report]:  # type: ignore[empty-body]
+    """Ways to write the tables of a run into a file."""
+
+
+@hookspec
+def canon_launchers() -> Iterable[Launcher]:  # type: ignore[empty-body]
+    """Ways to run shards of a suite elsewhere."""
+
+
+@hookspec(firstresult=True)
+def canon_claim(path: Path) -> str | None:
+    """The ref of a bare path whose checkpoint format the plugin knows, such as `saelens:PATH`."""
+
+
+@hookspec(firstresult=True)
+def canon_measure(case: Case, bench: Bench) -> Record | None:
+    """Measure a case; wrap it to time, profile or trace."""
+
+
+@hookspec
+def canon_recorded(record: Record) -> None:
+    """Learn of a record that has just been stored."""
+
+
+@hookspec(firstresult=True)
+def canon_label(evidence: Evidence) -> str | None:
+    """What a latent or meta-latent is called on cards; None leaves it to the next plugin."""

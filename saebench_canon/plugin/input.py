@@ -1,0 +1,83 @@
+"""What an input is: something metrics ask for by name, content-addressed and made once.
+
+    @made(per="sae", version=1)
+    def firing_times(codes):
+        return codes.counts
+
+The function's positional parameters are the inputs it needs; `data` is the data's specification and
+`sae` the canonical SAE; `device`, `batch_size` and `folder` (where a kept input may already write)
+say how to compute. With `save` and `load` it is kept in the store, otherwise only in memory.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from saebench_canon.plugin.data import DataSpec
+
+Per = Literal["data", "sae"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """A named, versioned function from other inputs to one value, per data source or per SAE."""
+
+    name: str
+    per: Per
+    version: int
+    make: Callable[..., Any]
+    needs: tuple[str, ...]
+    optional: frozenset[str]
+    save: Callable[[Any, Path], None] | None
+    load: Callable[[Path], Any] | None
+    available: Callable[[DataSpec], bool]
+    identity: Callable[[DataSpec], Mapping[str, Any]]
+    help: str
+
+
+def _always(data: DataSpec) -> bool:
+    return True
+
+
+def _nothing(data: DataSpec) -> Mapping[str, Any]:
+    return {}
+
+
+def made(
+    *,
+    per: Per,
+    version: int,
+    name: str | None = None,
+    save: Callable[[Any, Path], None] | None = None,
+    load: Callable[[Path], Any] | None = None,
+    available: Callable[[DataSpec], bool] = _always,
+    identity: Callable[[DataSpec], Mapping[str, Any]] = _nothing,
+) -> Callable[[Callable[..., Any]], Input]:
+    """Make an input of a function.
+
+    `available` tells for which data it can be made; `identity` adds what else of the data's
+    specification shapes it, where its needs do not say so already.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Input:
+        parameters = inspect.signature(function).parameters
+        return Input(
+            name=name or function.__name__,
+            per=per,
+            version=version,
+            make=function,
+            needs=tuple(parameters),
+            optional=frozenset(key for key, each in parameters.items() if each.default is None),
+            save=save,
+            load=load,
+            available=available,
+            identity=identity,
+            help=inspect.cleandoc(function.__doc__ or ""),
+        )
+
+    return decorate

@@ -1,0 +1,80 @@
+"""What a record is: a measured case, free of names, as it stands in its JSON file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from saebench_canon.errors import CanonError
+from saebench_canon.plugin.metric import Mark, Measurement, Metric, Undefined, Value
+
+
+@dataclass(frozen=True)
+class Record:
+    """A measured case: every score with its error and sample size, and where it came from."""
+
+    id: str
+    metric: str
+    version: int
+    settings: Mapping[str, Any]
+    subject: tuple[Mapping[str, str], ...]
+    peers: tuple[Mapping[str, str], ...]
+    seed: int
+    scores: Mapping[str, Mapping[str, Any]]
+    tables: Mapping[str, str]
+    marks: tuple[Mapping[str, str], ...]
+    provenance: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Record:
+        """The record of plain data."""
+        return cls(
+            **{
+                **data,
+                "subject": tuple(data["subject"]),
+                "peers": tuple(data["peers"]),
+                "marks": tuple(data["marks"]),
+            }
+        )
+
+
+def scores_of(
+    metric: Metric, measured: Measurement | Mapping[str, float | Value | Undefined]
+) -> dict[str, dict[str, Any]]:
+    """Every declared score as plain data; undefined ones are null with a reason.
+
+    Raises CanonError for a score that is missing, undeclared or not finite.
+    """
+    scores = measured.scores if isinstance(measured, Measurement) else measured
+    declared = {score.name for score in metric.scores}
+    if undeclared := set(scores) - declared:
+        raise CanonError(
+            f"metric '{metric.name}' returned '{min(undeclared)}', which it does not declare"
+        )
+    if missing := declared - set(scores):
+        raise CanonError(f"metric '{metric.name}' did not return '{min(missing)}'")
+    return {name: _plain(metric, name, scores[name]) for name in sorted(scores)}
+
+
+def _plain(metric: Metric, name: str, score: float | Value | Undefined) -> dict[str, Any]:
+    if isinstance(score, Undefined):
+        return {"value": None, "stderr": None, "n": None, "unit": None, "reason": score.reason}
+    value = score if isinstance(score, Value) else Value(float(score))
+    numbers = [value.value, *([] if value.stderr is None else [value.stderr])]
+    if not all(math.isfinite(number) for number in numbers):
+        raise CanonError(f"metric '{metric.name}': '{name}' is not a finite number")
+    stderr = None if value.stderr is None else float(value.stderr)
+    n = None if value.n is None else int(value.n)
+    return {"value": float(value.value), "stderr": stderr, "n": n, "unit": value.unit}
+
+
+def marks_of(measured: Measurement | Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
+    """The remarks of a measurement as plain data."""
+    marks: tuple[Mark, ...] = measured.marks if isinstance(measured, Measurement) else ()
+    return tuple(asdict(mark) for mark in marks)

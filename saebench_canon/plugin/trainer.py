@@ -1,0 +1,86 @@
+"""What a trainer is: a function from activations to an SAE saved in SAELens' format.
+
+    @trainer(version=1)
+    def topk(acts, folder, *, width: int, seed: int, k: int = 32):
+        ...
+        return Trained(tokens=..., epochs=...)
+
+`width` and `seed` are given; the other keyword-only parameters are settings with defaults.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saebench_canon.errors import CanonError
+
+if TYPE_CHECKING:
+    from saebench_canon.plugin.acts import Acts
+
+_GIVEN = ("width", "seed")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training went: tokens seen in all, passes over the data, steps, last loss."""
+
+    tokens: int
+    epochs: float
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A named, versioned function that trains one SAE and saves it into a folder."""
+
+    name: str
+    version: int
+    function: Callable[..., Trained]
+    settings: Mapping[str, Any]
+    help: str
+
+    def train(self, acts: Acts, folder: Path, *, width: int, seed: int, **settings: Any) -> Trained:
+        """Train an SAE of the width and save it; the same seed gives the same weights."""
+        return self.function(acts, folder, width=width, seed=seed, **settings)
+
+
+def trainer(
+    *, version: int, name: str | None = None
+) -> Callable[[Callable[..., Trained]], Trainer]:
+    """Make a trainer of a function; the function's name is the trainer's unless one is given."""
+
+    def decorate(function: Callable[..., Trained]) -> Trainer:
+        title = name or function.__name__
+        settings, given, positional = {}, set(), 0
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise CanonError(f"trainer '{title}' takes *{parameter.name}; name each setting")
+            if parameter.kind is not parameter.KEYWORD_ONLY:
+                positional += 1
+            elif parameter.name in _GIVEN:
+                given.add(parameter.name)
+            elif parameter.default is parameter.empty:
+                raise CanonError(
+                    f"trainer '{title}': the setting '{parameter.name}' has no default",
+                    hint="Give every keyword-only parameter but width and seed a default.",
+                )
+            else:
+                settings[parameter.name] = parameter.default
+        if positional != 2 or given != set(_GIVEN):
+            raise CanonError(
+                f"trainer '{title}' does not take (acts, folder, *, width, seed, …)",
+            )
+        return Trainer(
+            name=title,
+            version=version,
+            function=function,
+            settings=settings,
+            help=inspect.cleandoc(function.__doc__ or ""),
+        )
+
+    return decorate

@@ -1,0 +1,19 @@
+"""The reports that this package brings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from saebench_canon.plugin.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from saebench_canon.plugin.report import Report
+
+
+@hookimpl
+def canon_reports() -> Iterable[Report]:
+    """Tables as files."""
+    from saebench_canon.reports.files import REPORTS
+
+    return REPORTS

@@ -1,0 +1,1 @@
+"""How does a checkpoint become a canonical SAE?"""

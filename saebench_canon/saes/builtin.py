@@ -1,0 +1,37 @@
+"""The adapters that this package brings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saebench_canon.errors import CanonError
+from saebench_canon.plugin.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from saebench_canon.plugin.adapter import Adapter
+
+
+@hookimpl
+def canon_adapters() -> Iterable[Adapter]:
+    """SAELens' releases and folders, and Gemma Scope."""
+    from saebench_canon.adapters.gemma_scope import GEMMA_SCOPE
+    from saebench_canon.adapters.saelens import SaeLensAdapter
+
+    return [SaeLensAdapter(), GEMMA_SCOPE]
+
+
+@hookimpl
+def canon_claim(path: Path) -> str | None:
+    """Folders of SAELens and of Gemma Scope."""
+    from saebench_canon.adapters.gemma_scope import GEMMA_SCOPE
+    from saebench_canon.adapters.saelens_format import claim_saelens
+
+    claims = [claim for claim in (claim_saelens(path), GEMMA_SCOPE.claim(path)) if claim]
+    if len(claims) > 1:
+        raise CanonError(
+            f"'{path}' holds checkpoints of two formats",
+            hint=f"Say which one is meant: {' or '.join(claims)}.",
+        )
+    return claims[0] if claims else None

@@ -1,0 +1,136 @@
+"""Raw parameters folded into a canonical SAE; what cannot be, exactly, is refused."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from saebench_canon.errors import CanonError
+from saebench_canon.plugin.sae import Activation, CanonicalSAE, LinearEncoder
+
+LARGEST = 1e18  # of a weight: products of two fit into float32
+CHECKED = 2**26  # numbers looked at at once for one that is not finite
+
+
+def fold(
+    *,
+    W_enc: Tensor,
+    W_dec: Tensor,
+    b_dec: Tensor,
+    b_enc: Tensor | None = None,
+    activation: Activation = "relu",
+    apply_b_dec_to_input: bool = False,
+    threshold: Tensor | None = None,
+    k: float | None = None,
+    rescale: bool = False,
+    b_gate: Tensor | None = None,
+    b_mag: Tensor | None = None,
+    r_mag: Tensor | None = None,
+    input_scale: float = 1.0,
+    where: str | None = None,
+) -> CanonicalSAE:
+    """The canonical form of an SAE given by raw parameters.
+
+    With n = ‖W_dec‖ by row: encoder `E = W_enc·n`, bias `c = b_enc·n`, decoder `D = W_dec/n`, so
+    that `z = act(x E + c)`, `x̂ = z D + b`; x − b in the place of x when the SAE subtracts b_dec
+    from its input.
+
+    `W_enc` [d, m], `W_dec` [m, d], `b_dec` [d]; `b_enc` [m] (gated: `b_gate`, `b_mag`, `r_mag`);
+    `threshold` scalar or [m] on the scale that selects. `rescale` says that selection saw
+    pre-activations times n; otherwise it saw them as stored, and so it does here. `input_scale`
+    is the factor that the SAE expects its input to be multiplied with and its output divided by.
+    Raises CanonError naming the parameter that is missing, misshapen, not finite, or a zero row.
+    """
+    if W_dec.ndim != 2:
+        raise CanonError(f"W_dec has shape {list(W_dec.shape)}, not [m, d]", where=where)
+    m, d = W_dec.shape
+    dtype = torch.float64 if W_dec.dtype == torch.float64 else torch.float32
+
+    def read(name: str, tensor: Tensor | None, *shape: int) -> Tensor:
+        if tensor is None:
+            raise CanonError(f"{name} is missing", where=where)
+        if tuple(tensor.shape) != shape:
+            raise CanonError(
+                f"{name} has shape {list(tensor.shape)} where {list(shape)} is expected",
+                where=where,
+            )
+        largest = _largest(tensor)
+        if not largest < math.inf:
+            raise CanonError(f"{name} holds a value that is not finite", where=where)
+        if largest > LARGEST:
+            raise CanonError(f"{name} holds the value {largest:.3g}: codes overflow", where=where)
+        # one copy, which is then worked on in place: the tensor itself may be mapped from a file
+        return torch.empty(shape, dtype=dtype, device=tensor.device).copy_(tensor.detach())
+
+    rows = read("W_dec", W_dec, m, d)
+    weights = read("W_enc", W_enc, d, m)
+    b = read("b_dec", b_dec, d)
+    if input_scale != 1:
+        rows /= input_scale
+        weights *= input_scale
+        b /= input_scale
+    norms = row_norms(rows, where)
+    rows /= norms[:, None]
+    shift = b if apply_b_dec_to_input else None
+    if activation == "gated":
+        gain = read("r_mag", r_mag, m).exp()
+        if not _largest(gain) <= LARGEST:
+            raise CanonError("r_mag holds a value whose exponential overflows", where=where)
+        gate = read("b_gate", b_gate, m)
+        magnitude = read("b_mag", b_mag, m)
+        weights *= norms
+        coder = LinearEncoder(
+            weights,
+            gate * norms,
+            activation,
+            gain=gain,
+            offset=(magnitude - gate * gain) * norms,
+            shift=shift,
+        )
+        return CanonicalSAE(rows, b, coder)
+    bias = torch.zeros_like(norms) if b_enc is None else read("b_enc", b_enc, m)
+    if activation in ("topk", "batchtopk"):
+        if k is None or not 0 < k <= m:
+            raise CanonError(f"k is {k} where the SAE has {m} latents", where=where)
+        if rescale:
+            weights *= norms
+            bias *= norms
+        scale = None if rescale else norms
+        coder = LinearEncoder(weights, bias, activation, k=k, scale=scale, shift=shift)
+        return CanonicalSAE(rows, b, coder)
+    level = None
+    if activation == "jumprelu":
+        if threshold is not None and threshold.ndim == 0:
+            threshold = threshold.expand(m)
+        level = read("threshold", threshold, m)
+        level = (level / input_scale if rescale else level * norms).clamp(min=0)
+    weights *= norms
+    bias *= norms
+    coder = LinearEncoder(weights, bias, activation, threshold=level, shift=shift)
+    return CanonicalSAE(rows, b, coder)
+
+
+def _largest(tensor: Tensor) -> float:
+    """The largest size of a value, seen a part at a time; nan if one is no number."""
+    if tensor.numel() == 0:
+        return 0.0
+    flat = tensor if tensor.ndim else tensor[None]
+    parts = torch.split(flat, max(1, CHECKED // max(1, flat[0].numel())))
+    return max((float(part.abs().max()) for part in parts), key=lambda size: (size != size, size))
+
+
+def row_norms(rows: Tensor, where: str | None) -> Tensor:
+    """The norms [m] of decoder rows [m, d]; raises CanonError for one that is 0 or not finite."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    if not torch.isfinite(norms).all():
+        raise CanonError("W_dec holds a value that is not finite", where=where)
+    if (norms == 0).any():
+        zero = int((norms == 0).nonzero()[0])
+        raise CanonError(
+            f"W_dec has {int((norms == 0).sum())} rows of zeros (the first is row {zero}), "
+            "and a direction of norm 0 has no canonical form",
+            where=where,
+        )
+    return norms
