@@ -166,7 +166,7 @@ def plugins(options: Namespace) -> None:
 def doctor(options: Namespace) -> None:
     """Print what this machine has, and whether the store and the hub can be reached."""
     from saebench_canon.bench.provenance import hardware, versions
-    from saebench_canon.inputs import hub
+    from saebench_canon.saes import hub
 
     store = Store(Path(options.store))
     registry = _registry(options)

@@ -13,10 +13,10 @@ from uuid import uuid4
 import torch
 from torch import Tensor
 
-from saebench_canon.adapters.saelens_format import CONFIG, WEIGHTS
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
+from saebench_canon.saes.formats.saelens_format import CONFIG, WEIGHTS
 
 REFUSED = {
     "topk": "it keeps the k largest codes of each token, so latents that are put together would "

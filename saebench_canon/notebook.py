@@ -25,7 +25,7 @@ class InMemory:
     """An SAE that a notebook handed in."""
 
     def __init__(self, sae: object, name: str) -> None:
-        from saebench_canon.any_sae import canonical
+        from saebench_canon.saes.any_sae import canonical
 
         self.object = canonical(sae, name=name)
         self.name = name

@@ -18,12 +18,12 @@ from torch import Tensor
 from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import Store
-from saebench_canon.calibration import BATCH, BATCHES, calibrate, least_selected
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.record import Record
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
+from saebench_canon.saes.calibration import BATCH, BATCHES, calibrate, least_selected
 from saebench_canon.saes.fold import fold
 
 
@@ -73,7 +73,7 @@ def test_the_least_of_a_batch_is_brute_forces(seed: int, n: int, k: float, chunk
     assert isinstance(sae.coder, LinearEncoder)
     x = torch.randn(n, D, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("saebench_canon.calibration.CHUNK", chunk)
+        patch.setattr("saebench_canon.saes.calibration.CHUNK", chunk)
         found = least_selected(sae.coder, x)
     expected = brute_force(pre_activations(sae, x), k)
     assert found == (None if expected is None else pytest.approx(expected, rel=1e-12))
@@ -190,7 +190,7 @@ def test_a_bounded_number_of_pre_activations_is_held_at_once(
         held.append(values.numel())
         return values
 
-    monkeypatch.setattr("saebench_canon.calibration.CHUNK", 480)
+    monkeypatch.setattr("saebench_canon.saes.calibration.CHUNK", 480)
     monkeypatch.setattr(LinearEncoder, "pre", counting)
     told = calibrate(random_sae(), tokens(planted_acts(BATCH * (BATCHES + 1)).double())).calibration
     assert told is not None
@@ -203,7 +203,7 @@ PLUGIN = '''
 """BatchTopK SAEs that store no threshold."""
 
 from saebench_canon import hookimpl
-from saebench_canon.checkpoint import Parameters, checkpoint
+from saebench_canon.saes.checkpoint import Parameters, checkpoint
 
 
 @checkpoint("made-up", files=["made_up.safetensors"], calibrates=True)

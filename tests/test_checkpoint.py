@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from saebench_canon.checkpoint import CheckpointAdapter, Parameters, checkpoint
 from saebench_canon.errors import CanonError
-from saebench_canon.files import Files
 from saebench_canon.plugin.ref import Ref
+from saebench_canon.saes.checkpoint import CheckpointAdapter, Parameters, checkpoint
+from saebench_canon.saes.files import Files
 
 D, M = 6, 10
 

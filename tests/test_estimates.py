@@ -165,7 +165,7 @@ def test_a_models_size_is_counted_from_its_configuration() -> None:
     plan = make_plan(packaged_suites()["quickstart"], load_registry(), Store(Path("no-store")))
     found = model_size(plan.suite.data["docs"])
     assert found is not None
-    weights = Path(estimates.__file__).parent / "packaged" / "tiny-lm" / "model.safetensors"
+    weights = Path(estimates.__file__).parents[1] / "packaged" / "tiny-lm" / "model.safetensors"
     assert found.parameters == pytest.approx(weights.stat().st_size / 4, rel=0.01)
     assert found == ModelSize(128, 6, 2048, found.parameters)
 

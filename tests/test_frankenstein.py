@@ -14,7 +14,6 @@ from brute_force import Made
 from planted import D, planted_acts, write_acts, write_sae
 from safetensors.torch import load_file
 
-from saebench_canon.any_sae import canonical
 from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
@@ -25,6 +24,7 @@ from saebench_canon.one_off import Asked, one_off_suite
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
+from saebench_canon.saes.any_sae import canonical
 from saebench_canon.saes.fold import fold
 
 SMALL, LARGE = 10, 24

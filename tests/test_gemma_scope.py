@@ -15,10 +15,10 @@ import torch
 from checkpoints import D, M, gemma_scope, parameters
 from safetensors.torch import save_file
 
-from saebench_canon.adapters.gemma_scope import GEMMA_SCOPE, Place, place_of
 from saebench_canon.errors import CanonError, NotOffline
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import load_registry
+from saebench_canon.saes.formats.gemma_scope import GEMMA_SCOPE, Place, place_of
 from saebench_canon.testing import check_adapter
 
 RES = "google/gemma-scope-2b-pt-res"
@@ -162,7 +162,7 @@ def test_what_is_not_on_this_machine_is_described_by_its_name(written: str, widt
 
 
 def test_every_sae_that_saelens_lists_is_understood() -> None:
-    from saebench_canon.adapters.saelens_hub import releases
+    from saebench_canon.saes.formats.saelens_hub import releases
 
     known = ("gemma_2", "gemma_3")
     seen = 0
@@ -283,7 +283,7 @@ PEAK = """
 import sys, threading, time
 from pathlib import Path
 import torch
-from saebench_canon.adapters.gemma_scope import GEMMA_SCOPE
+from saebench_canon.saes.formats.gemma_scope import GEMMA_SCOPE
 from saebench_canon.plugin.ref import Ref
 import saebench_canon.plugin.sae
 

@@ -161,10 +161,10 @@ def test_check_of_a_damaged_sae_fails(here: Path, capsys: pytest.CaptureFixture[
 def test_check_on_a_hub_out_of_reach_says_so(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saebench_canon.inputs.hub.out_of_reach", lambda: True)
+    monkeypatch.setattr("saebench_canon.saes.hub.out_of_reach", lambda: True)
     (here / "it.py").write_text(
         "from saebench_canon import hookimpl\n"
-        "from saebench_canon.checkpoint import checkpoint\n\n"
+        "from saebench_canon.saes.checkpoint import checkpoint\n\n"
         "@checkpoint('it', files=['no-such-file'])\ndef it(files): ...\n\n"
         "@hookimpl\ndef canon_adapters():\n    return [it]\n"
     )

@@ -18,11 +18,11 @@ import pytest
 from made_up_hub import GEMMA_SAES, GEMMA_WIDTHS, GPT2_WIDTHS, made_up_hub
 from test_imports import call
 
-from saebench_canon.adapters.saelens_hub import locate, releases
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import load_registry
+from saebench_canon.saes.formats.saelens_hub import locate, releases
 from saebench_canon.specs import Suite
 from saebench_canon.suite import find_suite, load_suite
 

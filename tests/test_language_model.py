@@ -10,13 +10,14 @@ import torch
 from tiny_models import STORIES, needs_stories, tiny
 
 from saebench_canon.errors import CanonError, NotOffline
-from saebench_canon.inputs import hub, language_model
+from saebench_canon.inputs import language_model
 from saebench_canon.inputs.language_model import (
     cached_commit,
     load_language_model,
     model_folder,
     model_identity,
 )
+from saebench_canon.saes import hub
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ PLUGIN = '''
 """SAEs that normalise their input as their file's name says."""
 
 from saebench_canon import hookimpl
-from saebench_canon.checkpoint import Parameters, checkpoint
+from saebench_canon.saes.checkpoint import Parameters, checkpoint
 
 KINDS = ("none", "layer_norm", "constant_norm_rescale")
 

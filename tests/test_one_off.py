@@ -17,7 +17,7 @@ from saebench_canon.one_off import Asked, one_off_suite
 from saebench_canon.plugin.known_formats import install, lacking_plugin
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import load_registry
-from saebench_canon.weights.safetensors_file import SafetensorsFile
+from saebench_canon.saes.weights.safetensors_file import SafetensorsFile
 
 
 def suite_of(*saes: Path | str, metrics: str = "fidelity", **asked: str) -> dict:  # type: ignore[type-arg]

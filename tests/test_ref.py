@@ -71,7 +71,7 @@ def test_refs_need_no_torch() -> None:
     import subprocess
 
     code = (
-        "import sys, saebench_canon.plugin.ref, saebench_canon.adapters.saelens, "
+        "import sys, saebench_canon.plugin.ref, saebench_canon.saes.formats.saelens, "
         "saebench_canon.plugin.local, saebench_canon.trainers.saelens; "
         "sys.exit('torch' in sys.modules or 'sae_lens' in sys.modules)"
     )

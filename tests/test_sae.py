@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from saebench_canon.any_sae import canonical
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon.saes.any_sae import canonical
 from saebench_canon.saes.fold import fold
 
 D, M, N = 6, 11, 40

@@ -13,14 +13,14 @@ import torch
 from checkpoints import saelens
 from safetensors.torch import load_file, save_file
 
-from saebench_canon.adapters import saelens_hub
-from saebench_canon.adapters.saelens import SaeLensAdapter
-from saebench_canon.calibration import calibrate
 from saebench_canon.errors import CanonError, NotOffline
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.adapter import Adapter
 from saebench_canon.plugin.local import LocalAdapter, claim_saelens
 from saebench_canon.plugin.ref import Ref
+from saebench_canon.saes.calibration import calibrate
+from saebench_canon.saes.formats import saelens_hub
+from saebench_canon.saes.formats.saelens import SaeLensAdapter
 from saebench_canon.testing import check_adapter
 
 ADAPTER = SaeLensAdapter()
@@ -362,7 +362,7 @@ def test_describing_needs_neither_torch_nor_saelens(folder: Path) -> None:
     import subprocess
 
     code = (
-        "import sys; from saebench_canon.adapters.saelens import SaeLensAdapter as A; "
+        "import sys; from saebench_canon.saes.formats.saelens import SaeLensAdapter as A; "
         "from saebench_canon.plugin.ref import Ref; "
         f"r = Ref.parse('saelens:{folder}'); A().describe(r); A().identity(r); list(A().list()); "
         "sys.exit('torch' in sys.modules or 'sae_lens' in sys.modules)"

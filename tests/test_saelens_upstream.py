@@ -16,16 +16,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from saebench_canon.adapters import saelens_hub
-from saebench_canon.adapters.saelens import SaeLensAdapter
-from saebench_canon.adapters.saelens_config import ARCHITECTURES, REFUSED
-from saebench_canon.any_sae import canonical
-from saebench_canon.calibration import calibrate
 from saebench_canon.errors import CanonError, NotOffline
 from saebench_canon.kernels.normalise import normalise
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon.saes.any_sae import canonical
+from saebench_canon.saes.calibration import calibrate
+from saebench_canon.saes.formats import saelens_hub
+from saebench_canon.saes.formats.saelens import SaeLensAdapter
+from saebench_canon.saes.formats.saelens_config import ARCHITECTURES, REFUSED
 
 ADAPTER = SaeLensAdapter()
 HEADS, D_HEAD = 2, 4

@@ -11,7 +11,6 @@ import pytest
 from pyarrow import parquet
 
 from saebench_canon.errors import CanonError, NotOffline
-from saebench_canon.inputs import hub
 from saebench_canon.inputs.text import (
     TextSource,
     iter_documents,
@@ -20,6 +19,7 @@ from saebench_canon.inputs.text import (
     text_identity,
     text_source,
 )
+from saebench_canon.saes import hub
 
 
 def texts(source: TextSource) -> list[str]:

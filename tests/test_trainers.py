@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from saebench_canon import progress
-from saebench_canon.adapters.saelens import SaeLensAdapter
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.plugin.trainer import Trained, Trainer, trainer
+from saebench_canon.saes.formats.saelens import SaeLensAdapter
 from saebench_canon.trainers.saelens import TRAINERS
 
 BY_NAME = {each.name: each for each in TRAINERS}

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from saebench_canon.errors import CanonError
-from saebench_canon.weights.npz_file import open_npz
-from saebench_canon.weights.safetensors_file import open_safetensors
-from saebench_canon.weights.torch_file import open_torch
+from saebench_canon.saes.weights.npz_file import open_npz
+from saebench_canon.saes.weights.safetensors_file import open_safetensors
+from saebench_canon.saes.weights.torch_file import open_torch
 
 HEAD = b"\x80\x02"
 
@@ -107,7 +107,7 @@ def little_memory() -> Callable[[Path], str]:
         code = (
             "import sys\n"
             "from saebench_canon.errors import CanonError\n"
-            "from saebench_canon.weights.torch_file import open_torch\n"
+            "from saebench_canon.saes.weights.torch_file import open_torch\n"
             "try:\n    open_torch(__import__('pathlib').Path(sys.argv[1]))\n    print('opened')\n"
             "except CanonError as error:\n    print('refused:', error)\n"
         )
@@ -203,7 +203,7 @@ def test_numbers_beyond_the_end_of_the_file_are_a_sentence(tmp_path: Path) -> No
 
 
 def test_compressed_and_wide_weights_are_counted_in_the_memory_that_they_take() -> None:
-    from saebench_canon.memory import sae_bytes
+    from saebench_canon.saes.memory import sae_bytes
 
     assert sae_bytes(10, 100, "float32", stored="float64") == 3 * sae_bytes(10, 100, "float32")
 

@@ -108,8 +108,8 @@ class Turn:
 
     def taught(self, trainer: str, width: int, tokens: int, **settings: Any) -> CanonicalSAE:
         """An SAE really trained, on other activations of the same features."""
-        from saebench_canon.adapters.saelens import SaeLensAdapter
         from saebench_canon.plugin.ref import Ref
+        from saebench_canon.saes.formats.saelens import SaeLensAdapter
         from saebench_canon.trainers.saelens import TRAINERS
 
         (each,) = (each for each in TRAINERS if each.name == trainer)

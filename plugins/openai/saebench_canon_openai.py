@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from saebench_canon import hookimpl
-from saebench_canon.checkpoint import CheckpointAdapter, Parameters, checkpoint
 from saebench_canon.errors import CanonError
-from saebench_canon.files import Files
-from saebench_canon.weights.stored import Tensors
+from saebench_canon.saes.checkpoint import CheckpointAdapter, Parameters, checkpoint
+from saebench_canon.saes.files import Files
+from saebench_canon.saes.weights.stored import Tensors
 
 KEYS = frozenset({"pre_bias", "latent_bias", "encoder.weight"})
 COUNTS = ("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")

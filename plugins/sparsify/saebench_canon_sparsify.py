@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from saebench_canon import hookimpl
-from saebench_canon.checkpoint import CheckpointAdapter, Parameters, checkpoint
 from saebench_canon.errors import CanonError
-from saebench_canon.files import Config, Files
+from saebench_canon.saes.checkpoint import CheckpointAdapter, Parameters, checkpoint
+from saebench_canon.saes.files import Config, Files
 
 SEED = re.compile(r"seed\d+")
 BLOCK = re.compile(r"(?:layers|h)\.(\d+)")

@@ -110,7 +110,7 @@ class Workshop:
         return opened
 
     def _load(self, spec: SaeSpec, data: DataSpec | None) -> CanonicalSAE:
-        from saebench_canon.any_sae import canonical
+        from saebench_canon.saes.any_sae import canonical
 
         source = spec.source
         if isinstance(source, TrainSpec):
@@ -124,7 +124,7 @@ class Workshop:
             known = getattr(sae.coder, "calibrated", True)
         if data is None or known:
             return sae
-        from saebench_canon.calibration import calibrate
+        from saebench_canon.saes.calibration import calibrate
 
         return calibrate(sae, self.input(data.calibrates_on, data))
 

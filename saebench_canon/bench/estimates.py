@@ -15,10 +15,10 @@ from saebench_canon.bench.identity import Identities, wanted_by
 from saebench_canon.bench.plan import Plan
 from saebench_canon.bench.sizes import DataSize, SaeSize, cached_bytes, sizes_of
 from saebench_canon.case import Case
-from saebench_canon.memory import ITEM, sae_bytes, size
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
+from saebench_canon.saes.memory import ITEM, sae_bytes, size
 from saebench_canon.specs import SaeSpec, TrainSpec
 
 HELD = 4  # SAEs with their codes and losses among the 12 things that a worker keeps in memory

@@ -12,10 +12,10 @@ from saebench_canon.bench.store import Store
 from saebench_canon.case import Case, cases_of
 from saebench_canon.errors import CanonError, placed
 from saebench_canon.inputs.sources import check_source
-from saebench_canon.memory import check_memory, sae_bytes
 from saebench_canon.plugin.data import Dtype
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
+from saebench_canon.saes.memory import check_memory, sae_bytes
 from saebench_canon.specs import Suite, TrainSpec
 from saebench_canon.suite import load_suite
 from saebench_canon.suite_references import check_references, published
@@ -158,7 +158,7 @@ def adjusted(suite: Suite, *, limit: int | None, dtype: Dtype | None) -> Suite:
 
 def check_files(suite: Suite, registry: Registry) -> None:
     """Refuse files of activations that are none, or not as wide as the SAEs that read them."""
-    from saebench_canon.weights.safetensors_file import read_header
+    from saebench_canon.saes.weights.safetensors_file import read_header
 
     for data in suite.data.values():
         if data.file is None:

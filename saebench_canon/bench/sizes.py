@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.hub_files import cached_files, repository_of
 from saebench_canon.inputs import language_model
 from saebench_canon.inputs.sources import text_source
-from saebench_canon.memory import ITEM
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
+from saebench_canon.saes.hub_files import cached_files, repository_of
+from saebench_canon.saes.memory import ITEM
 from saebench_canon.specs import SaeSpec, Suite, TrainSpec
 
 L0_SHARE = 1 / 16  # of d, where nobody says how many latents are active
@@ -118,7 +118,7 @@ def cached_bytes(ref: Ref) -> int:
     with suppress(CanonError):
         repository, folder = repository_of(ref)
         if ref.scheme == "saelens":
-            from saebench_canon.adapters import saelens_hub
+            from saebench_canon.saes.formats import saelens_hub
 
             place = saelens_hub.locate(ref)
             repository, folder = place.repository, place.folder
@@ -130,7 +130,7 @@ def cached_bytes(ref: Ref) -> int:
 
 def _data_size(data: DataSpec, d: int | None) -> DataSize:
     if data.file is not None:
-        from saebench_canon.weights.safetensors_file import read_header
+        from saebench_canon.saes.weights.safetensors_file import read_header
 
         n, width = read_header(data.file)["acts"].shape
         n = n if data.tokens is None else min(n, data.tokens)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError, NotOffline, nearest
-from saebench_canon.inputs import hub
+from saebench_canon.saes import hub
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from saebench_canon.errors import CanonError, NotOffline, nearest
-from saebench_canon.inputs import hub
+from saebench_canon.saes import hub
 
 if TYPE_CHECKING:
     from saebench_canon.packaged.python_docs import PythonDocs

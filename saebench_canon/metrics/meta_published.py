@@ -7,11 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from saebench_canon.calibration import least_selected
 from saebench_canon.errors import CanonError
 from saebench_canon.kernels.meta_sae import MetaSAE
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
+from saebench_canon.saes.calibration import least_selected
 
 BATCH = 16384  # rows over which a threshold is found that no file stores
 

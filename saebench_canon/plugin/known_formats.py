@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saebench_canon.errors import CanonError
-from saebench_canon.weights.torch_file import open_torch
+from saebench_canon.saes.weights.torch_file import open_torch
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 @hookimpl
 def canon_adapters() -> Iterable[Adapter]:
     """SAELens' releases and folders, and Gemma Scope."""
-    from saebench_canon.adapters.gemma_scope import GEMMA_SCOPE
-    from saebench_canon.adapters.saelens import SaeLensAdapter
+    from saebench_canon.saes.formats.gemma_scope import GEMMA_SCOPE
+    from saebench_canon.saes.formats.saelens import SaeLensAdapter
 
     return [SaeLensAdapter(), GEMMA_SCOPE]
 
@@ -25,8 +25,8 @@ def canon_adapters() -> Iterable[Adapter]:
 @hookimpl
 def canon_claim(path: Path) -> str | None:
     """Folders of SAELens and of Gemma Scope."""
-    from saebench_canon.adapters.gemma_scope import GEMMA_SCOPE
-    from saebench_canon.adapters.saelens_format import claim_saelens
+    from saebench_canon.saes.formats.gemma_scope import GEMMA_SCOPE
+    from saebench_canon.saes.formats.saelens_format import claim_saelens
 
     claims = [claim for claim in (claim_saelens(path), GEMMA_SCOPE.claim(path)) if claim]
     if len(claims) > 1:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
-from saebench_canon.weights.mapped import mapped
-from saebench_canon.weights.stored import SIZES, Stored, Tensors, plausible
-from saebench_canon.weights.zip_member import data_start, member_blocks
+from saebench_canon.saes.weights.mapped import mapped
+from saebench_canon.saes.weights.stored import SIZES, Stored, Tensors, plausible
+from saebench_canon.saes.weights.zip_member import data_start, member_blocks
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saebench_canon.adapters.saelens_config import ARCHITECTURES, Config, parse_config
-from saebench_canon.checkpoint import Parameters, checkpoint
 from saebench_canon.errors import CanonError
-from saebench_canon.files import Files
 from saebench_canon.plugin.adapter import Description
-from saebench_canon.weights.stored import Stored, Tensors
+from saebench_canon.saes.checkpoint import Parameters, checkpoint
+from saebench_canon.saes.files import Files
+from saebench_canon.saes.formats.saelens_config import ARCHITECTURES, Config, parse_config
+from saebench_canon.saes.weights.stored import Stored, Tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
-from saebench_canon.files import Files
-from saebench_canon.hub_files import cached_files, fetch, repository_of
-from saebench_canon.memory import check_memory
-from saebench_canon.parameters import Activation, Parameters
 from saebench_canon.plugin.adapter import Description
 from saebench_canon.plugin.ref import Ref
+from saebench_canon.saes.files import Files
+from saebench_canon.saes.hub_files import cached_files, fetch, repository_of
+from saebench_canon.saes.memory import check_memory
+from saebench_canon.saes.parameters import Activation, Parameters
 
 __all__ = ["Activation", "CheckpointAdapter", "Parameters", "checkpoint"]
 

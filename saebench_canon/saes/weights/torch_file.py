@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.weights.mapped import mapped
-from saebench_canon.weights.stored import SIZES, Stored, Tensors, plausible
-from saebench_canon.weights.torch_pickle import View, described
-from saebench_canon.weights.zip_member import data_start, member_blocks
+from saebench_canon.saes.weights.mapped import mapped
+from saebench_canon.saes.weights.stored import SIZES, Stored, Tensors, plausible
+from saebench_canon.saes.weights.torch_pickle import View, described
+from saebench_canon.saes.weights.zip_member import data_start, member_blocks
 
 if TYPE_CHECKING:
     from torch import Tensor

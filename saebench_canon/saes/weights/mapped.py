@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
-from saebench_canon.weights.stored import SIZES
+from saebench_canon.saes.weights.stored import SIZES
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from saebench_canon.errors import CanonError
-from saebench_canon.parameters import Activation
 from saebench_canon.plugin.adapter import Normalisation
+from saebench_canon.saes.parameters import Activation
 
 ARCHITECTURES: dict[str, Activation] = {
     "standard": "relu",

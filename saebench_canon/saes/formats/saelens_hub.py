@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from saebench_canon.errors import CanonError, nearest
-from saebench_canon.hub_files import repository_of
 from saebench_canon.plugin.ref import Ref
+from saebench_canon.saes.hub_files import repository_of
 
 OWN = "sae_lens"  # the loader of SAELens' own format
 

@@ -12,12 +12,12 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from saebench_canon.checkpoint import Parameters, checkpoint
 from saebench_canon.errors import CanonError
-from saebench_canon.files import Files
 from saebench_canon.plugin.adapter import Description
 from saebench_canon.plugin.ref import Ref
-from saebench_canon.weights.stored import Tensors
+from saebench_canon.saes.checkpoint import Parameters, checkpoint
+from saebench_canon.saes.files import Files
+from saebench_canon.saes.weights.stored import Tensors
 
 FIRST = "params.npz"
 SECOND, CONFIG = "params.safetensors", "config.json"

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from saebench_canon.errors import CanonError, NotOffline
-from saebench_canon.inputs.hub import out_of_reach
 from saebench_canon.plugin.ref import Ref
+from saebench_canon.saes.hub import out_of_reach
 
 
 def cached_commit(repository: str, revision: str | None) -> str | None:

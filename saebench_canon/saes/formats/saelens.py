@@ -13,17 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saebench_canon.adapters import saelens_format as form
-from saebench_canon.adapters import saelens_hub as hub
-from saebench_canon.adapters.saelens_config import Config, parse_config
-from saebench_canon.checkpoint import CheckpointAdapter, Parameters
 from saebench_canon.errors import CanonError
-from saebench_canon.files import Files, read_json
-from saebench_canon.hub_files import cached_commit, fetch, hub_errors, unreachable
-from saebench_canon.inputs.hub import out_of_reach
-from saebench_canon.memory import check_memory, sae_bytes
 from saebench_canon.plugin.adapter import Description
 from saebench_canon.plugin.ref import Ref
+from saebench_canon.saes.checkpoint import CheckpointAdapter, Parameters
+from saebench_canon.saes.files import Files, read_json
+from saebench_canon.saes.formats import saelens_format as form
+from saebench_canon.saes.formats import saelens_hub as hub
+from saebench_canon.saes.formats.saelens_config import Config, parse_config
+from saebench_canon.saes.hub import out_of_reach
+from saebench_canon.saes.hub_files import cached_commit, fetch, hub_errors, unreachable
+from saebench_canon.saes.memory import check_memory, sae_bytes
 
 if TYPE_CHECKING:
     import torch

@@ -1,1 +1,0 @@
-"""Built-in adapters: each loads the refs of one scheme."""

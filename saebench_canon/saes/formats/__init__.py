@@ -1,0 +1,1 @@
+"""Which formats does this package read? An adapter each."""

@@ -1,1 +1,0 @@
-"""Weights in files nobody can trust: read without running code, described without being read."""
