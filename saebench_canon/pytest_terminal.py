@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from saebench_canon.bench.results import keep_run, rows_of
+from saebench_canon.data.sources import lacking_text
 from saebench_canon.gates import broken_gates
-from saebench_canon.inputs.sources import lacking_text
 from saebench_canon.progress import listening
 from saebench_canon.pytest_plugin import SESSION, CaseItem
 from saebench_canon.status_line import Note

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny_models import FAMILIES, LAYER_NORM, LAYERS, tiny
 
+from saebench_canon.data.hooks import KINDS, centring_refused, resolve_hook
 from saebench_canon.errors import CanonError
 from saebench_canon.inputs.extraction import Tokens, extract
-from saebench_canon.inputs.hooks import KINDS, centring_refused, resolve_hook
 from saebench_canon.inputs.splice import spliced_losses
 
 IDS = torch.arange(2, 22).view(2, 10)

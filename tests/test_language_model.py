@@ -9,14 +9,14 @@ import pytest
 import torch
 from tiny_models import STORIES, needs_stories, tiny
 
-from saebench_canon.errors import CanonError, NotOffline
-from saebench_canon.inputs import language_model
-from saebench_canon.inputs.language_model import (
+from saebench_canon.data import language_model
+from saebench_canon.data.language_model import (
     cached_commit,
     load_language_model,
     model_folder,
     model_identity,
 )
+from saebench_canon.errors import CanonError, NotOffline
 from saebench_canon.saes import hub
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from saebench_canon.errors import CanonError, NotOffline
-from saebench_canon.kernels.normalise import normalise
+from saebench_canon.inputs.normalise import normalise
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.sae import CanonicalSAE

@@ -9,12 +9,12 @@ import torch
 from tiny_models import FAMILIES, LAYER_NORM, STORIES, TINYSTORIES, needs_stories, tiny
 from torch.nn import functional
 
+from saebench_canon.data.hooks import KINDS, resolve_hook
+from saebench_canon.data.language_model import load_language_model
+from saebench_canon.data.text import Document, iter_documents, text_source
 from saebench_canon.errors import CanonError
 from saebench_canon.inputs.extraction import extract, tokenize
-from saebench_canon.inputs.hooks import KINDS, resolve_hook
-from saebench_canon.inputs.language_model import load_language_model
 from saebench_canon.inputs.splice import baseline_losses, spliced_losses
-from saebench_canon.inputs.text import Document, iter_documents, text_source
 
 TEXTS = ("abcdefghijklmno", "hello world", "yes", "the quick brown fox jumps")
 DOCUMENTS = [Document(str(at), text) for at, text in enumerate(TEXTS)]

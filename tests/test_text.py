@@ -10,8 +10,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from saebench_canon.errors import CanonError, NotOffline
-from saebench_canon.inputs.text import (
+from saebench_canon.data.text import (
     TextSource,
     iter_documents,
     read_documents,
@@ -19,6 +18,7 @@ from saebench_canon.inputs.text import (
     text_identity,
     text_source,
 )
+from saebench_canon.errors import CanonError, NotOffline
 from saebench_canon.saes import hub
 
 
@@ -212,7 +212,7 @@ def test_a_hub_set_that_does_not_open_is_a_sentence(monkeypatch):
 
 def test_reading_text_needs_no_torch():
     code = (
-        "import sys, saebench_canon.inputs.text, saebench_canon.inputs.hooks,"
-        " saebench_canon.inputs.language_model; sys.exit('torch' in sys.modules)"
+        "import sys, saebench_canon.data.text, saebench_canon.data.hooks,"
+        " saebench_canon.data.language_model; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_models import FAMILIES, LAYER_NORM, WIDTH, tiny
 
+from saebench_canon.data.hooks import resolve_hook
 from saebench_canon.errors import CanonError
-from saebench_canon.inputs.hooks import resolve_hook
 from saebench_canon.latents.unembedding import logits_along
 
 

@@ -9,7 +9,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from saebench_canon.inputs.language_model import LanguageModel
+from saebench_canon.data.language_model import LanguageModel
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 STORIES = SHARED / "data" / "stories260K"

@@ -287,7 +287,7 @@ class _Counted:
 
 
 def _on_hub(data: DataSpec) -> bool:
-    from saebench_canon.inputs.sources import text_source
+    from saebench_canon.data.sources import text_source
 
     return text_source(data).kind == "hub"
 

@@ -64,7 +64,7 @@ class Identities:
             common["normalize"] = data.normalize
         if data.file is not None:
             return {"file": file_digest(data.file), **common}
-        from saebench_canon.inputs.sources import model_identity, text_identity
+        from saebench_canon.data.sources import model_identity, text_identity
 
         return {
             "model": model_identity(data),

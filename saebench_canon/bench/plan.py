@@ -10,8 +10,8 @@ from typing import Any, Literal
 from saebench_canon.bench.identity import Identities, wanted_by
 from saebench_canon.bench.store import Store
 from saebench_canon.case import Case, cases_of
+from saebench_canon.data.sources import check_source
 from saebench_canon.errors import CanonError, placed
-from saebench_canon.inputs.sources import check_source
 from saebench_canon.plugin.data import Dtype
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
     """Write the run file of a plan: the names under which this suite knows its cases."""
     cases = plan.listed()
-    own = plan.suite.path is None or plan.suite.path.resolve().is_relative_to(Path(__file__).parents[1])
+    own = plan.suite.path is None or plan.suite.path.resolve().is_relative_to(
+        Path(__file__).parents[1]
+    )
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f"{time.time_ns() % 10**9:09d}"
     plan.store.keep_run(
         f"{stamp}-{plan.suite.name}-{fingerprint(plan.ids)[:8]}",

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saebench_canon.data import language_model
+from saebench_canon.data.sources import text_source
 from saebench_canon.errors import CanonError
-from saebench_canon.inputs import language_model
-from saebench_canon.inputs.sources import text_source
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry

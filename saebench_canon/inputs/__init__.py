@@ -1,1 +1,1 @@
-"""Built-in inputs: what metrics may ask for."""
+"""What may a metric ask for by name? Each is made once and kept."""

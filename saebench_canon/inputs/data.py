@@ -11,9 +11,9 @@ from saebench_canon.plugin.data import SPLIT_SEED, DataSpec
 from saebench_canon.plugin.input import made
 
 if TYPE_CHECKING:
+    from saebench_canon.data.hooks import HookPoint
+    from saebench_canon.data.language_model import LanguageModel
     from saebench_canon.inputs.extraction import Tokens
-    from saebench_canon.inputs.hooks import HookPoint
-    from saebench_canon.inputs.language_model import LanguageModel
     from saebench_canon.plugin.acts import Acts
 
 
@@ -69,7 +69,7 @@ def _load_acts(folder: Path) -> Acts:
 @made(per="data", version=1, available=has_model)
 def lm(data: DataSpec, device: str) -> LanguageModel:
     """The language model of the data, in eval mode, and its tokenizer."""
-    from saebench_canon.inputs.language_model import load_language_model
+    from saebench_canon.data.language_model import load_language_model
 
     assert data.model is not None
     return load_language_model(
@@ -88,9 +88,9 @@ def all_tokens(data: DataSpec, lm: LanguageModel) -> Tokens:
 
     import torch
 
+    from saebench_canon.data.sources import text_source
+    from saebench_canon.data.text import iter_documents
     from saebench_canon.inputs.extraction import tokenize
-    from saebench_canon.inputs.sources import text_source
-    from saebench_canon.inputs.text import iter_documents
 
     documents = iter_documents(text_source(data))
     tokens = tokenize(documents, lm, context=data.context, limit=data.tokens)
@@ -115,7 +115,7 @@ def tokens(data: DataSpec, all_tokens: Tokens) -> Tokens:
 @made(per="data", version=1, available=has_model)
 def hook(data: DataSpec, lm: LanguageModel) -> HookPoint:
     """Where in the model the activations are."""
-    from saebench_canon.inputs.hooks import resolve_hook
+    from saebench_canon.data.hooks import resolve_hook
 
     assert data.hook is not None
     return resolve_hook(lm.model, data.hook)
@@ -204,7 +204,7 @@ def _acts_of_file(data: DataSpec) -> Acts:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from saebench_canon.kernels.normalise import normalise
+    from saebench_canon.inputs.normalise import normalise
     from saebench_canon.plugin.acts import Acts
 
     assert data.file is not None

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from saebench_canon.data.hooks import HookPoint
+    from saebench_canon.data.language_model import LanguageModel
     from saebench_canon.inputs.extraction import Tokens
-    from saebench_canon.inputs.hooks import HookPoint
-    from saebench_canon.inputs.language_model import LanguageModel
     from saebench_canon.inputs.splice import BaselineLosses, Losses
     from saebench_canon.kernels.codes import Codes
     from saebench_canon.plugin.acts import Acts

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saebench_canon.data.hooks import HookPoint, centring_refused, first
+from saebench_canon.data.language_model import LanguageModel
+from saebench_canon.data.text import Document
 from saebench_canon.errors import CanonError
-from saebench_canon.inputs.hooks import HookPoint, centring_refused, first
-from saebench_canon.inputs.language_model import LanguageModel
-from saebench_canon.inputs.text import Document
-from saebench_canon.kernels.normalise import normalise
+from saebench_canon.inputs.normalise import normalise
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.progress import track

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from saebench_canon.data.hooks import HookPoint, first, with_first
+from saebench_canon.data.language_model import LanguageModel
 from saebench_canon.inputs.extraction import (
     Batch,
     Tokens,
@@ -26,9 +28,7 @@ from saebench_canon.inputs.extraction import (
     module_input,
     never_ran,
 )
-from saebench_canon.inputs.hooks import HookPoint, first, with_first
-from saebench_canon.inputs.language_model import LanguageModel
-from saebench_canon.kernels.normalise import normalise
+from saebench_canon.inputs.normalise import normalise
 from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.progress import track
 

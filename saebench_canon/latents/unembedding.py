@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saebench_canon.data.hooks import HookPoint
+from saebench_canon.data.language_model import LanguageModel
 from saebench_canon.errors import CanonError
-from saebench_canon.inputs.hooks import HookPoint
-from saebench_canon.inputs.language_model import LanguageModel
 
 NORMS = (  # the last norm before the unembedding, by family
     "transformer.ln_f",

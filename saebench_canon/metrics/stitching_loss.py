@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from saebench_canon.inputs.language_model import LanguageModel
+    from saebench_canon.data.language_model import LanguageModel
     from saebench_canon.inputs.splice import Losses
     from saebench_canon.kernels.codes import Codes
     from saebench_canon.kernels.interpolation import Step

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from saebench_canon.errors import CanonError
-from saebench_canon.kernels.normalise import normalise
+from saebench_canon.inputs.normalise import normalise
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.plugin.sae import CanonicalSAE

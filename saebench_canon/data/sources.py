@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saebench_canon.data import language_model, text
+from saebench_canon.data.hooks import KNOWN
+from saebench_canon.data.text import TextSource
 from saebench_canon.errors import CanonError, nearest
-from saebench_canon.inputs import language_model, text
-from saebench_canon.inputs.hooks import KNOWN
-from saebench_canon.inputs.text import TextSource
 from saebench_canon.plugin.fingerprint import file_digest
 
 if TYPE_CHECKING:

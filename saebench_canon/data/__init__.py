@@ -1,0 +1,1 @@
+"""Where do activations come from? Texts, language models, files."""
