@@ -29,7 +29,7 @@ def _registry(options: Namespace) -> Registry:
 def plan(options: Namespace) -> None:
     """Print the cases of a suite and what the store has of them."""
     from saebench_canon.bench.plan import make_plan
-    from saebench_canon.suite import find_suite
+    from saebench_canon.suite.load import find_suite
 
     store = Store(Path(options.store))
     registry = _registry(options)
@@ -122,7 +122,7 @@ def _errors(cases: Iterable[dict[str, str]], store: Store) -> None:
 
 def ls(options: Namespace) -> None:
     """Print what suites can name."""
-    from saebench_canon.suite import packaged_suites
+    from saebench_canon.suite.load import packaged_suites
 
     registry = _registry(options)
     print("suites")

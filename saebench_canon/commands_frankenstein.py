@@ -15,10 +15,10 @@ from saebench_canon.plugin.registry import Registry, load_registry
 if TYPE_CHECKING:
     from saebench_canon.bench.bench import Bench
     from saebench_canon.bench.plan import Plan
-    from saebench_canon.case import Case
     from saebench_canon.plugin.adapter import Description
     from saebench_canon.plugin.record import Record
-    from saebench_canon.specs import SaeSpec
+    from saebench_canon.suite.cases import Case
+    from saebench_canon.suite.specs import SaeSpec
 
 
 def frankenstein(options: Namespace) -> None:
@@ -55,8 +55,8 @@ def _plan(
 ) -> Plan:
     """What the SAEs and the data of the command line stand for, as `run` understands them."""
     from saebench_canon.bench.plan import plan_of
-    from saebench_canon.one_off import Asked, one_off_suite
-    from saebench_canon.suite import parse_suite
+    from saebench_canon.suite.load import parse_suite
+    from saebench_canon.suite.one_off import Asked, one_off_suite
 
     asked = Asked(metrics, options.data, options.hook, options.text)
     text, _, left_out = one_off_suite(saes, asked, registry)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.acts import Acts
     from saebench_canon.plugin.registry import Registry
     from saebench_canon.plugin.sae import CanonicalSAE
-    from saebench_canon.specs import Suite
+    from saebench_canon.suite.specs import Suite
 
 
 class InMemory:
@@ -167,9 +167,9 @@ def _suite(
 
     from saebench_canon.plugin.data import DataSpec
     from saebench_canon.plugin.ref import Ref, is_bare_path
-    from saebench_canon.specs import SaeSpec, Suite
-    from saebench_canon.suite_metrics import parse_metric, refuse_shared_labels
-    from saebench_canon.toml_table import Table
+    from saebench_canon.suite.metrics import parse_metric, refuse_shared_labels
+    from saebench_canon.suite.specs import SaeSpec, Suite
+    from saebench_canon.suite.toml_table import Table
 
     if not saes:
         raise CanonError("there are no SAEs to measure")

@@ -15,10 +15,10 @@ import pytest
 
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import DEFAULT, Store
-from saebench_canon.case import Case
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.registry import Registry, load_registry
-from saebench_canon.suite import find_suite
+from saebench_canon.suite.cases import Case
+from saebench_canon.suite.load import find_suite
 
 
 @dataclass
@@ -139,7 +139,7 @@ def _told_apart(
 ) -> tuple[list[tuple[str, list[str]]], list[str]]:
     """The suites among the arguments (with what follows `::`), and the SAEs."""
     from saebench_canon.plugin.ref import is_bare_path
-    from saebench_canon.suite import packaged_suites
+    from saebench_canon.suite.load import packaged_suites
 
     suites: list[tuple[str, list[str]]] = []
     saes: list[str] = []
@@ -167,7 +167,7 @@ def _one_off(
     saes: Sequence[str], config: pytest.Config, registry: Registry, store: Store
 ) -> tuple[str, list[str]]:
     """A suite for SAEs named on the command line, kept beside the store."""
-    from saebench_canon.one_off import Asked, one_off_suite
+    from saebench_canon.suite.one_off import Asked, one_off_suite
 
     option = config.option
     asked = Asked(option.metrics, option.data, option.hook, option.text)

@@ -9,10 +9,10 @@ import pytest
 
 from saebench_canon.bench.results import keep_run, rows_of
 from saebench_canon.data.sources import lacking_text
-from saebench_canon.gates import broken_gates
 from saebench_canon.progress import listening
 from saebench_canon.pytest_plugin import SESSION, CaseItem
 from saebench_canon.status_line import Note
+from saebench_canon.suite.gates import broken_gates
 
 BROKEN = pytest.StashKey[list[str]]()
 FLAGS = ("fresh", "device", "dtype", "batch_size", "threads", "limit", "settings", "keyword",

@@ -28,11 +28,11 @@ from saebench_canon.kernels.nulls import isotropic
 from saebench_canon.notebook import InMemory
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
-from saebench_canon.specs import SaeSpec, Suite
-from saebench_canon.suite_metrics import parse_metric
+from saebench_canon.suite.metrics import parse_metric
+from saebench_canon.suite.specs import SaeSpec, Suite
+from saebench_canon.suite.toml_table import Table
 from saebench_canon.summary import Cell
 from saebench_canon.tables import summarise
-from saebench_canon.toml_table import Table
 from saebench_canon.verdict import Verdict, verdicts
 
 NO, YES, OPEN, BLIND = "no", "yes", "undecided", "not measurable"

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from saebench_canon.axes import all_pairs, condition, fill, multiply, pairs
 from saebench_canon.errors import CanonError
+from saebench_canon.suite.axes import all_pairs, condition, fill, multiply, pairs
 
 
 @dataclass

@@ -14,7 +14,7 @@ import pytest
 import torch
 from planted import D, planted_acts, write_acts, write_sae
 
-from saebench_canon import pytest_plugin, toml_table
+from saebench_canon import pytest_plugin
 from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import Store
@@ -23,6 +23,7 @@ from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon.suite import toml_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}

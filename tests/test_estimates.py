@@ -18,7 +18,7 @@ from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.sizes import ModelSize, model_size, sizes_of
 from saebench_canon.bench.store import Store
 from saebench_canon.plugin.registry import load_registry
-from saebench_canon.suite import packaged_suites
+from saebench_canon.suite.load import packaged_suites
 
 SPEED = 50e9
 LADDER = """

@@ -23,8 +23,8 @@ from saebench_canon.bench.store import Store
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.saes.formats.saelens_hub import locate, releases
-from saebench_canon.specs import Suite
-from saebench_canon.suite import find_suite, load_suite
+from saebench_canon.suite.load import find_suite, load_suite
+from saebench_canon.suite.specs import Suite
 
 LADDERS = ("gpt2-ladder", "gemma-scope-2b")
 CASES = {"gpt2-ladder": 23, "gemma-scope-2b": 11}

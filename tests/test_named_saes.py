@@ -25,7 +25,7 @@ from saebench_canon.errors import CanonError
 from saebench_canon.kit.schema import suite_schema
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.plugin.sae import CanonicalSAE
-from saebench_canon.suite import find_suite, load_suite
+from saebench_canon.suite.load import find_suite, load_suite
 
 PLUGIN = Path(__file__).parents[1] / "plugins" / "batchtopk" / "saebench_canon_batchtopk.py"
 PUBLISHED = "pleask/gpt2-small_blocks.8.hook_resid_pre_2304_topk_4_0.001_2000"

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from planted import SUITE
 
-from saebench_canon.case import cases_of
 from saebench_canon.errors import CanonError
 from saebench_canon.metrics.meta_presets import PRESETS
 from saebench_canon.plugin.registry import Registry, load_registry
-from saebench_canon.specs import TrainSpec
-from saebench_canon.suite import load_suite, packaged_suites
-from saebench_canon.suite_words import words_of
+from saebench_canon.suite.cases import cases_of
+from saebench_canon.suite.load import load_suite, packaged_suites
+from saebench_canon.suite.specs import TrainSpec
+from saebench_canon.suite.words import words_of
 
 TRAINED = """
 [data.planted]

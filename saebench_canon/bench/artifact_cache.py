@@ -16,7 +16,7 @@ from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.fingerprint import fingerprint
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.specs import SaeSpec, TrainSpec
+from saebench_canon.suite.specs import SaeSpec, TrainSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

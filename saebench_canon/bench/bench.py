@@ -15,12 +15,12 @@ from saebench_canon.bench.artifact_cache import Execution, Workshop
 from saebench_canon.bench.identity import OF_CASE, SUBJECTS, Identities, Wanted, wanted_by
 from saebench_canon.bench.provenance import versions
 from saebench_canon.bench.store import Store
-from saebench_canon.case import Case
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.metric import Mark, Measurement, Undefined
 from saebench_canon.plugin.record import Record, marks_of, scores_of
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.specs import SaeSpec, TrainSpec
+from saebench_canon.suite.cases import Case
+from saebench_canon.suite.specs import SaeSpec, TrainSpec
 
 if TYPE_CHECKING:
     from saebench_canon.plugin.sae import CanonicalSAE

@@ -14,12 +14,12 @@ from saebench_canon.bench.costs import Dictionary, Work
 from saebench_canon.bench.identity import Identities, wanted_by
 from saebench_canon.bench.plan import Plan
 from saebench_canon.bench.sizes import DataSize, SaeSize, cached_bytes, sizes_of
-from saebench_canon.case import Case
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.saes.memory import ITEM, sae_bytes, size
-from saebench_canon.specs import SaeSpec, TrainSpec
+from saebench_canon.suite.cases import Case
+from saebench_canon.suite.specs import SaeSpec, TrainSpec
 
 HELD = 4  # SAEs with their codes and losses among the 12 things that a worker keeps in memory
 NAMED = 3  # parts of the time that are named

@@ -12,8 +12,8 @@ from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.specs import SaeSpec
-from saebench_canon.suite import packaged_suites
+from saebench_canon.suite.load import packaged_suites
+from saebench_canon.suite.specs import SaeSpec
 
 
 def plan_of_run(run: Mapping[str, Any], registry: Registry, store: Store) -> Plan:

@@ -10,12 +10,12 @@ from saebench_canon.errors import CanonError, nearest, placed
 from saebench_canon.plugin.data import SPLIT_SEED, DataSpec
 from saebench_canon.plugin.fingerprint import file_digest, fingerprint
 from saebench_canon.plugin.ref import Ref
-from saebench_canon.specs import CALIBRATION_VERSION, SaeSpec, TrainSpec
+from saebench_canon.suite.specs import CALIBRATION_VERSION, SaeSpec, TrainSpec
 
 if TYPE_CHECKING:
-    from saebench_canon.case import Case
     from saebench_canon.plugin.adapter import Adapter
     from saebench_canon.plugin.registry import Registry
+    from saebench_canon.suite.cases import Case
 
 # The roles under which a metric asks for inputs of its SAEs.
 SUBJECTS = {"sae": ("sae",), "pair": ("small", "large"), "group": ("saes",)}

@@ -9,16 +9,16 @@ from typing import Any, Literal
 
 from saebench_canon.bench.identity import Identities, wanted_by
 from saebench_canon.bench.store import Store
-from saebench_canon.case import Case, cases_of
 from saebench_canon.data.sources import check_source
 from saebench_canon.errors import CanonError, placed
 from saebench_canon.plugin.data import Dtype
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.saes.memory import check_memory, sae_bytes
-from saebench_canon.specs import Suite, TrainSpec
-from saebench_canon.suite import load_suite
-from saebench_canon.suite_references import check_references, published
+from saebench_canon.suite.cases import Case, cases_of
+from saebench_canon.suite.load import load_suite
+from saebench_canon.suite.references import check_references, published
+from saebench_canon.suite.specs import Suite, TrainSpec
 
 State = Literal["measured", "failed", "missing"]
 

@@ -17,7 +17,7 @@ from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.saes.hub_files import cached_files, repository_of
 from saebench_canon.saes.memory import ITEM
-from saebench_canon.specs import SaeSpec, Suite, TrainSpec
+from saebench_canon.suite.specs import SaeSpec, Suite, TrainSpec
 
 L0_SHARE = 1 / 16  # of d, where nobody says how many latents are active
 PYTHON_DOCS = 400_000  # tokens of packaged:python-docs

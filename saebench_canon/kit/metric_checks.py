@@ -25,7 +25,7 @@ from saebench_canon.kit.surroundings import SLOW, fresh_imports, leaves_random_s
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.record import Record
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.suite_words import words_of
+from saebench_canon.suite.words import words_of
 
 CLOSE = 1e-4  # how far a score may move when latents change places, relative or absolute
 SEED = 0

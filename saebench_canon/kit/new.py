@@ -22,7 +22,7 @@ TITLES = {
 
 def new_suite(name: str, folder: Path) -> list[Path]:
     """The suite file NAME.toml in a folder."""
-    from saebench_canon.suite import packaged_suites
+    from saebench_canon.suite.load import packaged_suites
 
     _check_word(name, "suite")
     if name in packaged_suites():

@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from saebench_canon.case import Case
 from saebench_canon.notebook import InMemory
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.saes.fold import fold
-from saebench_canon.specs import SaeSpec
+from saebench_canon.suite.cases import Case
+from saebench_canon.suite.specs import SaeSpec
 
 D, FEATURES, TOKENS, DOCUMENTS = 16, 32, 480, 24
 SMALL, LARGE, DEAD = 40, 64, 6

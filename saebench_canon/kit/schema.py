@@ -14,9 +14,9 @@ from typing import Any
 from saebench_canon import __version__
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.suite import parse_suite
-from saebench_canon.suite_words import words_of
-from saebench_canon.toml_table import MISSING, noting
+from saebench_canon.suite.load import parse_suite
+from saebench_canon.suite.toml_table import MISSING, noting
+from saebench_canon.suite.words import words_of
 
 Schema = dict[str, Any]
 

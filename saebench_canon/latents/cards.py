@@ -17,7 +17,7 @@ from saebench_canon.latents.labels import label_of
 from saebench_canon.latents.opened import Opened
 from saebench_canon.plugin.evidence import Evidence, Part
 from saebench_canon.render import number
-from saebench_canon.specs import SaeSpec
+from saebench_canon.suite.specs import SaeSpec
 
 NEAREST = 3  # smaller latents listed
 HEAVIEST = 12  # latents of a meta-latent that are listed and labelled

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-from saebench_canon.axes import ladders
 from saebench_canon.bench.artifact_cache import Execution, Workshop
 from saebench_canon.bench.history import check_unchanged, plan_of_run
 from saebench_canon.bench.identity import Identities
@@ -18,7 +17,8 @@ from saebench_canon.latents.contexts import Text
 from saebench_canon.latents.evidence import Observed
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.specs import SaeSpec, TrainSpec
+from saebench_canon.suite.axes import ladders
+from saebench_canon.suite.specs import SaeSpec, TrainSpec
 
 
 class Opened:

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from saebench_canon.axes import AxisValue, condition
-from saebench_canon.case import Case
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.specs import MetricSpec, ReferenceSpec, SaeSpec, Suite
-from saebench_canon.suite_metrics import spec_of_score
-from saebench_canon.toml_table import Table
+from saebench_canon.suite.axes import AxisValue, condition
+from saebench_canon.suite.cases import Case
+from saebench_canon.suite.metrics import spec_of_score
+from saebench_canon.suite.specs import MetricSpec, ReferenceSpec, SaeSpec, Suite
+from saebench_canon.suite.toml_table import Table
 
 
 def parse_reference(

@@ -8,7 +8,7 @@ from typing import cast
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.plugin.data import DataSpec, Dtype
-from saebench_canon.toml_table import Table
+from saebench_canon.suite.toml_table import Table
 
 MODEL_ONLY = (
     "hook", "text", "column", "split", "subset", "revision", "model_revision", "context", "center",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from saebench_canon.axes import condition
 from saebench_canon.plugin.row import Row
-from saebench_canon.specs import GateSpec
+from saebench_canon.suite.axes import condition
+from saebench_canon.suite.specs import GateSpec
 
 
 def broken_gates(gates: Sequence[GateSpec], rows: Sequence[Row]) -> Iterator[str]:

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from saebench_canon.axes import Axes, AxisValue, fill, multiply
 from saebench_canon.errors import CanonError, nearest, placed
 from saebench_canon.plugin.data import DataSpec, Dtype
 from saebench_canon.plugin.ref import Ref, is_bare_path
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.specs import SaeSpec, TrainSpec
-from saebench_canon.suite_words import checked_name, typed_setting
-from saebench_canon.toml_table import Table, a_table
+from saebench_canon.suite.axes import Axes, AxisValue, fill, multiply
+from saebench_canon.suite.specs import SaeSpec, TrainSpec
+from saebench_canon.suite.toml_table import Table, a_table
+from saebench_canon.suite.words import checked_name, typed_setting
 
 
 def parse_saes(

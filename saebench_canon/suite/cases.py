@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
-from saebench_canon.axes import all_pairs, ladders, pairs, without
 from saebench_canon.errors import CanonError, NotOffline, placed
 from saebench_canon.plugin.adapter import Description
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.specs import MetricSpec, SaeSpec, Suite
+from saebench_canon.suite.axes import all_pairs, ladders, pairs, without
+from saebench_canon.suite.specs import MetricSpec, SaeSpec, Suite
 
 
 @dataclass(frozen=True, eq=False)

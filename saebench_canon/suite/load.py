@@ -9,14 +9,14 @@ from typing import Any
 
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.specs import SaeSpec, Suite
-from saebench_canon.suite_data import parse_data
-from saebench_canon.suite_metrics import parse_gate, parse_metric, refuse_shared_labels
-from saebench_canon.suite_references import parse_reference
-from saebench_canon.suite_saes import parse_saes, refuse_twins
-from saebench_canon.suite_words import checked_name
-from saebench_canon.toml_merge import anchored, apply_settings, merge, title
-from saebench_canon.toml_table import Table, a_table, read_toml
+from saebench_canon.suite.data import parse_data
+from saebench_canon.suite.metrics import parse_gate, parse_metric, refuse_shared_labels
+from saebench_canon.suite.references import parse_reference
+from saebench_canon.suite.saes import parse_saes, refuse_twins
+from saebench_canon.suite.specs import SaeSpec, Suite
+from saebench_canon.suite.toml_merge import anchored, apply_settings, merge, title
+from saebench_canon.suite.toml_table import Table, a_table, read_toml
+from saebench_canon.suite.words import checked_name
 
 
 def packaged_suites() -> dict[str, Path]:

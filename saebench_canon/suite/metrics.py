@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from saebench_canon.axes import condition
 from saebench_canon.errors import CanonError, nearest, placed
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.specs import GateSpec, MetricSpec
-from saebench_canon.suite_saes import ref_of
-from saebench_canon.suite_words import checked_name, typed_setting
-from saebench_canon.toml_table import Table
+from saebench_canon.suite.axes import condition
+from saebench_canon.suite.saes import ref_of
+from saebench_canon.suite.specs import GateSpec, MetricSpec
+from saebench_canon.suite.toml_table import Table
+from saebench_canon.suite.words import checked_name, typed_setting
 
 
 def parse_metric(

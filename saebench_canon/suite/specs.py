@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from saebench_canon.axes import Axes, AxisValue, Condition
 from saebench_canon.plugin.data import DataSpec, Dtype
 from saebench_canon.plugin.ref import Ref
+from saebench_canon.suite.axes import Axes, AxisValue, Condition
 
 CALIBRATION_VERSION = 1  # of the rule for thresholds that no checkpoint stores
 

@@ -1,0 +1,1 @@
+"""Which cases does a suite file mean?"""
