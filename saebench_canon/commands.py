@@ -104,8 +104,8 @@ def show(options: Namespace) -> None:
         report.write(rows, metrics, path, **more)
         print(f"wrote {path}")
     else:
-        from saebench_canon import render
-        from saebench_canon.tables import summarise
+        from saebench_canon.reports import render
+        from saebench_canon.tables.fold import summarise
 
         print(render.text(summarise(rows, metrics), all_scores=options.all), end="")
 

@@ -94,8 +94,8 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     shown = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
     if state is None or config.option.collectonly or exitstatus not in shown:
         return
-    from saebench_canon import render
-    from saebench_canon.tables import summarise
+    from saebench_canon.reports import render
+    from saebench_canon.tables.fold import summarise
 
     for plan in state.plans.values():
         rows = rows_of(plan.listed(), state.store, state.registry.metrics)

@@ -15,12 +15,12 @@ from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.results import keep_run, last_run, rows_of
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
-from saebench_canon.export import html, long, markdown
 from saebench_canon.plugin.published import Published, fold
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.plugin.row import Row
-from saebench_canon.render import as_published, text
-from saebench_canon.tables import summarise
+from saebench_canon.reports.export import html, long, markdown
+from saebench_canon.reports.render import as_published, text
+from saebench_canon.tables.fold import summarise
 
 L0 = """
 [[reference]]

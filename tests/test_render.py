@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from saebench_canon.errors import CanonError
-from saebench_canon.export import html, long, markdown, write
-from saebench_canon.render import number, text
-from saebench_canon.summary import Summary
-from saebench_canon.tables import summarise
+from saebench_canon.reports.export import html, long, markdown, write
+from saebench_canon.reports.render import number, text
+from saebench_canon.tables.fold import summarise
+from saebench_canon.tables.summary import Summary
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -152,7 +152,7 @@ def test_numbers_are_printed_as_papers_do(value: float, digits: int, shown: str)
 
 def test_tables_import_neither_torch_nor_pandas() -> None:
     code = (
-        "import sys, saebench_canon.export; "
+        "import sys, saebench_canon.reports.export; "
         "print([m for m in ('torch', 'pandas', 'scipy', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -18,9 +18,9 @@ from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.seed_matching import seed_matching
 from saebench_canon.plugin.metric import Measurement, Undefined, Value
 from saebench_canon.plugin.row import Row
-from saebench_canon.stats import jackknife_stderr
-from saebench_canon.tables import summarise
-from saebench_canon.verdict import Verdict, verdicts
+from saebench_canon.questions.verdict import Verdict, verdicts
+from saebench_canon.tables.fold import summarise
+from saebench_canon.tables.stats import jackknife_stderr
 
 KINDS = ["relu", "topk", "batchtopk"]
 

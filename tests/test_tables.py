@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from saebench_canon.plugin.metric import Mark
 from saebench_canon.plugin.row import Row
-from saebench_canon.summary import Block, Cell, Key, Summary, Table
-from saebench_canon.tables import summarise
+from saebench_canon.tables.fold import summarise
+from saebench_canon.tables.summary import Block, Cell, Key, Summary, Table
 
 
 def summary(rows: list[dict[str, Any]]) -> Summary:

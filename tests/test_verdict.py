@@ -7,12 +7,12 @@ from typing import Any
 import made_up_run as run
 import pytest
 
-from saebench_canon.complete import complete
-from saebench_canon.margins import Margins
-from saebench_canon.stats import Estimate
-from saebench_canon.summary import Cell, Line
-from saebench_canon.tables import summarise
-from saebench_canon.verdict import Verdict, verdicts
+from saebench_canon.questions.complete import complete
+from saebench_canon.questions.margins import Margins
+from saebench_canon.questions.verdict import Verdict, verdicts
+from saebench_canon.tables.fold import summarise
+from saebench_canon.tables.stats import Estimate
+from saebench_canon.tables.summary import Cell, Line
 
 
 def judged(

@@ -16,7 +16,7 @@ from saebench_canon.latents.decomposition import MetaSae, floor_of, meta_sae_of,
 from saebench_canon.latents.labels import label_of
 from saebench_canon.latents.opened import Opened
 from saebench_canon.plugin.evidence import Evidence, Part
-from saebench_canon.render import number
+from saebench_canon.reports.render import number
 from saebench_canon.suite.specs import SaeSpec
 
 NEAREST = 3  # smaller latents listed

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from saebench_canon.render import number
+from saebench_canon.reports.render import number
 
 SURPLUS = 0.05  # over a null without a standard error on either side: what chance may well give
 Scores = Mapping[str, Mapping[str, Any]]  # of a record, by name

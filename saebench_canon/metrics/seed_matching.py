@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 from saebench_canon.progress import track
-from saebench_canon.stats import jackknife_stderr
+from saebench_canon.tables.stats import jackknife_stderr
 
 if TYPE_CHECKING:
     import pandas as pd

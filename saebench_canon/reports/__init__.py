@@ -1,1 +1,1 @@
-"""Built-in reports."""
+"""How does a table leave the program?"""

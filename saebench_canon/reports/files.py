@@ -12,8 +12,8 @@ from saebench_canon.reports.figures import FIGURES
 
 
 def _write(rows: Sequence[Row], metrics: Sequence[Metric], path: Path) -> None:
-    from saebench_canon.export import write
-    from saebench_canon.tables import summarise
+    from saebench_canon.reports.export import write
+    from saebench_canon.tables.fold import summarise
 
     write(summarise(rows, metrics), path)
 

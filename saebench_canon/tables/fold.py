@@ -16,8 +16,8 @@ from typing import Any
 from saebench_canon.plugin.metric import Metric, Score
 from saebench_canon.plugin.published import fold
 from saebench_canon.plugin.row import Axis, Row, Status
-from saebench_canon.stats import LEVEL, Estimate, over_group, over_pairs, over_seeds
-from saebench_canon.summary import (
+from saebench_canon.tables.stats import LEVEL, Estimate, over_group, over_pairs, over_seeds
+from saebench_canon.tables.summary import (
     HEADLINES,
     Block,
     Cell,

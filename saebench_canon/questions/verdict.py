@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import chain, product
 from typing import Literal
 
-from saebench_canon.atomic import atomic
-from saebench_canon.complete import complete
-from saebench_canon.margins import Answer, Margins
 from saebench_canon.plugin.row import Axis
-from saebench_canon.sentences import (
+from saebench_canon.questions.atomic import atomic
+from saebench_canon.questions.complete import complete
+from saebench_canon.questions.margins import Answer, Margins
+from saebench_canon.questions.sentences import (
     counted,
     interval,
     lacking_seeds,
@@ -23,7 +23,7 @@ from saebench_canon.sentences import (
     short,
     why_missing,
 )
-from saebench_canon.summary import Block, Line
+from saebench_canon.tables.summary import Block, Line
 
 Question = Literal["complete?", "atomic?", "unique?"]
 FITNESS_UNKNOWN = "fitness unknown: fidelity was not measured"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from saebench_canon.plugin.metric import Score
 from saebench_canon.plugin.published import Published, say_sources
 from saebench_canon.plugin.row import Axis, Status
-from saebench_canon.stats import LEVEL, Estimate
+from saebench_canon.tables.stats import LEVEL, Estimate
 
 HEADLINES: Mapping[str, tuple[str, ...]] = {
     "fidelity": ("explained_variance", "l0", "dead_share", "loss_recovered"),

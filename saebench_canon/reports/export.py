@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError, nearest
-from saebench_canon.margins import Margins
 from saebench_canon.plugin.metric import Score
-from saebench_canon.render import (
+from saebench_canon.questions.margins import Margins
+from saebench_canon.questions.verdict import verdicts
+from saebench_canon.reports.render import (
     besides,
     columns_of,
     halves,
@@ -26,9 +27,8 @@ from saebench_canon.render import (
     title_of,
     wanted,
 )
-from saebench_canon.stats import Estimate
-from saebench_canon.summary import Block, Cell, Line, Summary, Table
-from saebench_canon.verdict import verdicts
+from saebench_canon.tables.stats import Estimate
+from saebench_canon.tables.summary import Block, Cell, Line, Summary, Table
 
 if TYPE_CHECKING:
     import pandas as pd

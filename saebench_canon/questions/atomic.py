@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from saebench_canon.margins import Answer, Margins
-from saebench_canon.sentences import (
+from saebench_canon.questions.margins import Answer, Margins
+from saebench_canon.questions.sentences import (
     interval,
     lacking_seeds,
     number,
@@ -14,8 +14,8 @@ from saebench_canon.sentences import (
     short,
     why_missing,
 )
-from saebench_canon.stats import Estimate, difference
-from saebench_canon.summary import Cell, Line
+from saebench_canon.tables.stats import Estimate, difference
+from saebench_canon.tables.summary import Cell, Line
 
 BLIND = "Sums of directions that few latents share would not be seen."
 NEAR = "of the rows are near rows kept out"

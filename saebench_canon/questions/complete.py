@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from saebench_canon.margins import Answer, Margins
-from saebench_canon.sentences import (
+from saebench_canon.questions.margins import Answer, Margins
+from saebench_canon.questions.sentences import (
     PLACES,
     at_floor,
     at_floor_share,
@@ -18,8 +18,8 @@ from saebench_canon.sentences import (
     short,
     why_missing,
 )
-from saebench_canon.stats import Estimate, difference
-from saebench_canon.summary import Cell, Line
+from saebench_canon.tables.stats import Estimate, difference
+from saebench_canon.tables.summary import Cell, Line
 
 
 def complete(line: Line, *, margins: Margins) -> tuple[Answer, str]:
