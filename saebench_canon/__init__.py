@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from saebench_canon.cli.notebook import evaluate
     from saebench_canon.errors import CanonError
-    from saebench_canon.notebook import evaluate
     from saebench_canon.plugin.acts import Acts
     from saebench_canon.plugin.hookspecs import hookimpl
     from saebench_canon.plugin.input import made
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Acts": "plugin.acts", "CanonError": "errors", "Mark": "plugin.metric",
     "Measurement": "plugin.metric", "Score": "plugin.metric", "Undefined": "plugin.metric",
-    "Value": "plugin.metric", "evaluate": "notebook", "hookimpl": "plugin.hookspecs",
+    "Value": "plugin.metric", "evaluate": "cli.notebook", "hookimpl": "plugin.hookspecs",
     "made": "plugin.input", "metric": "plugin.metric", "trainer": "plugin.trainer",
 }  # fmt: skip
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from saebench_canon.cli import main
+from saebench_canon.cli.main import main
 
 sys.exit(main())

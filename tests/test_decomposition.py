@@ -16,7 +16,7 @@ from saebench_canon.bench.history import plan_of_run
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.results import keep_run, last_run
 from saebench_canon.bench.store import Store
-from saebench_canon.cli import main
+from saebench_canon.cli.main import main
 from saebench_canon.errors import CanonError
 from saebench_canon.latents.decomposition import floor_of, meta_sae_of, sum_of
 from saebench_canon.plugin.record import Record

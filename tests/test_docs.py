@@ -14,10 +14,10 @@ import pytest
 import torch
 from planted import D, planted_acts, write_acts, write_sae
 
-from saebench_canon import pytest_plugin
 from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import Store
+from saebench_canon.cli import pytest_plugin
 from saebench_canon.plugin import registry as plugins
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.ref import Ref

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from planted import write_sae
 
-from saebench_canon import commands
 from saebench_canon.bench import estimates
 from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.costs import Work
@@ -17,6 +16,7 @@ from saebench_canon.bench.estimates import Estimate, duration, estimate, lines, 
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.sizes import ModelSize, model_size, sizes_of
 from saebench_canon.bench.store import Store
+from saebench_canon.cli import commands
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.suite.load import packaged_suites
 

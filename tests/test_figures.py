@@ -19,7 +19,7 @@ from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.results import keep_run
 from saebench_canon.bench.store import Store
-from saebench_canon.cli import main
+from saebench_canon.cli.main import main
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.row import Row
 from saebench_canon.reports.curves import Panel, extremes, joints, middle, panel

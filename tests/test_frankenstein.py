@@ -17,14 +17,14 @@ from safetensors.torch import load_file
 from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
-from saebench_canon.cli import main
+from saebench_canon.cli.main import main
 from saebench_canon.errors import CanonError
-from saebench_canon.frankenstein import frankenstein, save
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.saes.any_sae import canonical
 from saebench_canon.saes.fold import fold
+from saebench_canon.saes.frankenstein import frankenstein, save
 from saebench_canon.suite.one_off import Asked, one_off_suite
 
 SMALL, LARGE = 10, 24

@@ -11,7 +11,7 @@ import pytest
 SLOW = ("torch", "transformers", "sae_lens", "datasets")
 CALL = """
 import sys
-from saebench_canon.cli import main
+from saebench_canon.cli.main import main
 code = main({words!r})
 slow = [name for name in {slow!r} if name in sys.modules]
 print("IMPORTED", slow, file=sys.stderr)

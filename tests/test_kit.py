@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from planted import SUITE, write_sae
 
-from saebench_canon import cli
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
+from saebench_canon.cli import main as cli
 from saebench_canon.errors import CanonError
 from saebench_canon.kit.schema import suite_schema
 from saebench_canon.plugin.registry import load_registry

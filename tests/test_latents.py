@@ -22,7 +22,7 @@ from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.results import keep_run, last_run
 from saebench_canon.bench.store import Store
-from saebench_canon.cli import main
+from saebench_canon.cli.main import main
 from saebench_canon.latents.opened import Opened
 from saebench_canon.latents.token_text import columns
 from saebench_canon.plugin.registry import load_registry

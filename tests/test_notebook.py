@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 import saebench_canon
 from saebench_canon import Acts, CanonError, evaluate
-from saebench_canon.cli import main
-from saebench_canon.run import run as run_suite
+from saebench_canon.cli.main import main
+from saebench_canon.cli.run import run as run_suite
 
 DOC = torch.arange(600) * 20 // 600
 

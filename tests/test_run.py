@@ -16,7 +16,7 @@ import torch
 from planted import SUITE, write_acts
 
 from saebench_canon.bench.store import Store
-from saebench_canon.run import _hermetic, pytest_arguments
+from saebench_canon.cli.run import _hermetic, pytest_arguments
 
 FAILING = """
 from saebench_canon import Score, hookimpl, metric

@@ -22,14 +22,15 @@ from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.plan import plan_of
 from saebench_canon.bench.results import rows_of
 from saebench_canon.bench.store import Store
+from saebench_canon.cli.notebook import _write_acts
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import unit
-from saebench_canon.notebook import InMemory, _write_acts
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.questions.verdict import Verdict, verdicts
+from saebench_canon.saes.in_memory import InMemory
 from saebench_canon.suite.metrics import parse_metric
 from saebench_canon.suite.specs import SaeSpec, Suite
 from saebench_canon.suite.toml_table import Table

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from saebench_canon.notebook import InMemory
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.saes.fold import fold
+from saebench_canon.saes.in_memory import InMemory
 from saebench_canon.suite.cases import Case
 from saebench_canon.suite.specs import SaeSpec
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from saebench_canon.bench.results import keep_run, rows_of
+from saebench_canon.cli.pytest_plugin import SESSION, CaseItem
+from saebench_canon.cli.status_line import Note
 from saebench_canon.data.sources import lacking_text
 from saebench_canon.progress import listening
-from saebench_canon.pytest_plugin import SESSION, CaseItem
-from saebench_canon.status_line import Note
 from saebench_canon.suite.gates import broken_gates
 
 BROKEN = pytest.StashKey[list[str]]()

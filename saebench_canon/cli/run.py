@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 INI = Path(__file__).with_name("run.ini")
-PLUGINS = ("saebench_canon.pytest_plugin", "saebench_canon.pytest_terminal", "xdist.plugin")
+PLUGINS = ("saebench_canon.cli.pytest_plugin", "saebench_canon.cli.pytest_terminal", "xdist.plugin")
 AMBIENT = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 
@@ -17,7 +17,7 @@ def run(arguments: Sequence[str]) -> int:
     """Measure a suite; the arguments are pytest's and the plugin's. Returns pytest's exit code."""
     import pytest
 
-    from saebench_canon.status_line import StatusLine
+    from saebench_canon.cli.status_line import StatusLine
 
     with _hermetic(), StatusLine.on(sys.stderr) as status:
         return int(pytest.main(pytest_arguments(arguments), plugins=[status]))

@@ -35,14 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _answer(words: list[str]) -> int:
     if words[:1] == ["run"]:  # everything after it is pytest's and the plugin's
-        from saebench_canon.run import run
+        from saebench_canon.cli.run import run
 
         return run(words[1:])
     try:
         options = _parser().parse_args(words)
     except SystemExit as stop:
         return USAGE_ERROR if stop.code else 0
-    from saebench_canon import commands, commands_frankenstein, commands_kit
+    from saebench_canon.cli import commands
+    from saebench_canon.cli import frankenstein as commands_frankenstein
+    from saebench_canon.cli import kit as commands_kit
 
     homes = {**dict.fromkeys(KIT, commands_kit), "frankenstein": commands_frankenstein}
     home = homes.get(options.command, commands)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from saebench_canon.errors import CanonError
 
@@ -17,52 +15,7 @@ if TYPE_CHECKING:
 
     from saebench_canon.plugin.acts import Acts
     from saebench_canon.plugin.registry import Registry
-    from saebench_canon.plugin.sae import CanonicalSAE
     from saebench_canon.suite.specs import Suite
-
-
-class InMemory:
-    """An SAE that a notebook handed in."""
-
-    def __init__(self, sae: object, name: str) -> None:
-        from saebench_canon.saes.any_sae import canonical
-
-        self.object = canonical(sae, name=name)
-        self.name = name
-        self._digest = _content(self.object) or uuid4().hex
-
-    def digest(self) -> str:
-        """A digest of all that shapes its codes, or a name of its own where that is hidden.
-
-        Of an SAE that is wrapped, what `encode` does can only be asked, never read: such an SAE is
-        equal to nothing but itself, and its records serve this call alone.
-        """
-        return self._digest
-
-    def __str__(self) -> str:
-        return f"memory:{self.name}"
-
-
-def _content(sae: CanonicalSAE) -> str | None:
-    """A digest of every number of an SAE in canonical form; None where a callable hides some."""
-    import hashlib
-
-    import torch
-
-    from saebench_canon.plugin.sae import LinearEncoder
-
-    if not isinstance(sae.coder, LinearEncoder):
-        return None
-    digest = hashlib.blake2b(digest_size=16)
-    parts = {each.name: getattr(sae.coder, each.name) for each in fields(sae.coder)}
-    for name, part in sorted({**parts, "W_dec": sae.W_dec, "b_dec": sae.b_dec}.items()):
-        if isinstance(part, torch.Tensor):
-            told = f"{name} {part.dtype} {tuple(part.shape)}"
-            digest.update(told.encode())
-            digest.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        else:
-            digest.update(f"{name} {part!r}".encode())
-    return digest.hexdigest()
 
 
 def evaluate(
@@ -167,6 +120,7 @@ def _suite(
 
     from saebench_canon.plugin.data import DataSpec
     from saebench_canon.plugin.ref import Ref, is_bare_path
+    from saebench_canon.saes.in_memory import InMemory
     from saebench_canon.suite.metrics import parse_metric, refuse_shared_labels
     from saebench_canon.suite.specs import SaeSpec, Suite
     from saebench_canon.suite.toml_table import Table

@@ -77,7 +77,7 @@ def _estimate(made: Plan, registry: Registry) -> None:
 def show(options: Namespace) -> None:
     """Print the tables of the last run, or the card of one of its latents."""
     if options.latent is not None or options.meta_latent is not None:
-        from saebench_canon.commands_latent import show_latent
+        from saebench_canon.cli.latent import show_latent
 
         return show_latent(options)
     from saebench_canon.bench.results import last_run, rows_of, tables_of
