@@ -24,8 +24,8 @@ from torch import Tensor
 
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import BLOCK, max_cosine
-from saebench_canon.kernels.interpolation import Graph, graph, paths, steps_of, union
-from saebench_canon.kernels.stitching import auc, delta_mse, stitch
+from saebench_canon.metrics.stitching.gains import auc, delta_mse, stitch
+from saebench_canon.metrics.stitching.interpolation import Graph, graph, paths, steps_of, union
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.saes.fold import fold
 

@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment, nnls
 from torch import Tensor
 
 from saebench_canon.kernels.codes import Codes
-from saebench_canon.metrics.meta_fits import live_rows
+from saebench_canon.metrics.shared.live_rows import live_rows
 
 torch.set_num_threads(1)
 

@@ -31,7 +31,7 @@ from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.metrics.composition import composition
+from saebench_canon.metrics.composition.metric import composition
 from saebench_canon.plugin.metric import Mark, Measurement, Undefined, Value
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.reconstruction import fidelity_sums, mean_and_covariance
 from saebench_canon.kernels.resampling import Ratio, documents, ratio, reaches_zero
-from saebench_canon.metrics.fidelity import fidelity
+from saebench_canon.metrics.fidelity.metric import fidelity
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.metric import Measurement, Undefined, Value
 

@@ -10,8 +10,8 @@ import torch
 from brute_force import Made, TinySAE, cosine, live, made, mse, rebuilt, stitched
 from torch import Tensor
 
-from saebench_canon.kernels.greedy import greedy
-from saebench_canon.kernels.interpolation import Graph, graph, paths, steps_of, union
+from saebench_canon.metrics.stitching.greedy import greedy
+from saebench_canon.metrics.stitching.interpolation import Graph, graph, paths, steps_of, union
 
 N, D, M0, M1 = 60, 5, 7, 12
 KINDS = ["relu", "topk", "batchtopk", "jumprelu"]
@@ -158,7 +158,9 @@ def test_rows_in_bfloat16_are_added_in_float32() -> None:
 def test_a_massive_mean_that_latents_carry_costs_no_digits(
     monkeypatch: pytest.MonkeyPatch, crowded: bool, biases: str
 ) -> None:
-    monkeypatch.setattr("saebench_canon.kernels.interpolation.CROWDED", 0.0 if crowded else 1.0)
+    monkeypatch.setattr(
+        "saebench_canon.metrics.stitching.interpolation.CROWDED", 0.0 if crowded else 1.0
+    )
     generator = torch.Generator().manual_seed(4)
     mean = torch.zeros(16, dtype=torch.float64)
     mean[3] = 300.0

@@ -15,9 +15,10 @@ from saebench_canon.errors import CanonError
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.nulls import isotropic
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.metrics.meta_fits import live_rows, whole
-from saebench_canon.metrics.meta_ladder import meta_ladder
-from saebench_canon.metrics.meta_presets import training_of
+from saebench_canon.metrics.meta_ladder.metric import meta_ladder
+from saebench_canon.metrics.meta_sae.fits import whole
+from saebench_canon.metrics.meta_sae.presets import training_of
+from saebench_canon.metrics.shared.live_rows import live_rows
 from saebench_canon.plugin.metric import Measurement, Undefined
 
 QUICK: dict[str, Any] = {"width": 12, "k": 2, "steps": 30}

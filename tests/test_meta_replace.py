@@ -20,10 +20,11 @@ from saebench_canon.kernels.meta_sae import MetaSAE, Training
 from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.replace import encoded, overlap, quality, refit, strongest, turned
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.metrics.meta_fits import live_rows, whole
-from saebench_canon.metrics.meta_presets import training_of
-from saebench_canon.metrics.meta_published import published
-from saebench_canon.metrics.meta_replace import meta_replace
+from saebench_canon.metrics.meta_replace.metric import meta_replace
+from saebench_canon.metrics.meta_sae.fits import whole
+from saebench_canon.metrics.meta_sae.presets import training_of
+from saebench_canon.metrics.meta_sae.published import published
+from saebench_canon.metrics.shared.live_rows import live_rows
 from saebench_canon.plugin.metric import Measurement, Undefined, Value
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.saes.fold import fold
@@ -445,7 +446,7 @@ def test_a_published_threshold_is_taken_as_it_is() -> None:
 def test_thresholds_of_large_decoders_are_means_over_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("saebench_canon.metrics.meta_published.BATCH", 16)
+    monkeypatch.setattr("saebench_canon.metrics.meta_sae.published.BATCH", 16)
     state, rows = raw(), unit(random(50, 6, seed=9))
     sae = fold(**state, activation="batchtopk", k=2, apply_b_dec_to_input=True)
     order = torch.randperm(50, generator=generator(0, "meta_sae", "published"))

@@ -28,10 +28,11 @@ from saebench_canon.kernels.meta_sae import MetaSAE, Training
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.metrics import meta_fits, meta_runs
-from saebench_canon.metrics.meta_fits import live_rows
-from saebench_canon.metrics.meta_presets import PRESETS, alive, training_of
-from saebench_canon.metrics.meta_sae import meta_sae
+from saebench_canon.metrics.meta_sae import fits as meta_fits
+from saebench_canon.metrics.meta_sae import runs as meta_runs
+from saebench_canon.metrics.meta_sae.metric import meta_sae
+from saebench_canon.metrics.meta_sae.presets import PRESETS, alive, training_of
+from saebench_canon.metrics.shared.live_rows import live_rows
 from saebench_canon.plugin.metric import Mark, Measurement, Undefined, Value
 
 

@@ -9,7 +9,7 @@ from brute_force import Made, cosine, made, rebuilt
 from scipy.optimize import nnls
 from torch import Tensor
 
-from saebench_canon.kernels.novelty import found_again, insert_at_best_scales
+from saebench_canon.metrics.stitching.novelty import found_again, insert_at_best_scales
 
 N, D, DOCS = 80, 6, 8
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from saebench_canon.kernels.assignment import assign, invert
 from saebench_canon.kernels.cosine import unit
-from saebench_canon.kernels.matching import match
 from saebench_canon.kernels.nulls import covariance_matched, covariance_matched_pairs, isotropic
 from saebench_canon.kernels.seeds import generator
+from saebench_canon.metrics.seed_matching.assignment import assign, invert
+from saebench_canon.metrics.seed_matching.matching import match
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.meta_sae import explained_variance
 from saebench_canon.kernels.nulls import isotropic
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.metrics.meta_presets import training_of
-from saebench_canon.metrics.meta_sae import meta_sae
+from saebench_canon.metrics.meta_sae.metric import meta_sae
+from saebench_canon.metrics.meta_sae.presets import training_of
 from saebench_canon.plugin.metric import Measurement, Value
 
 pytest.importorskip("sae_bench", reason="sae-bench is not installed; tox -e saebench does that")

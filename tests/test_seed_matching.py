@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from saebench_canon.errors import CanonError
-from saebench_canon.kernels.matching import correlations, match
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.metrics.seed_matching import seed_matching
+from saebench_canon.metrics.seed_matching.matching import correlations, match
+from saebench_canon.metrics.seed_matching.metric import seed_matching
 from saebench_canon.plugin.metric import Measurement, Undefined, Value
 from saebench_canon.plugin.row import Row
 from saebench_canon.questions.verdict import Verdict, verdicts

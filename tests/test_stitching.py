@@ -15,7 +15,8 @@ from saebench_canon.errors import CanonError
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.resampling import documents
-from saebench_canon.kernels.stitching import (
+from saebench_canon.metrics.fidelity.metric import fidelity
+from saebench_canon.metrics.stitching.gains import (
     Stitched,
     auc,
     best_threshold,
@@ -24,8 +25,7 @@ from saebench_canon.kernels.stitching import (
     stitch,
     stitched_bias,
 )  # fmt: skip
-from saebench_canon.metrics.fidelity import fidelity
-from saebench_canon.metrics.stitching import NEEDS_DATA, NEEDS_PEERS, stitching
+from saebench_canon.metrics.stitching.metric import NEEDS_DATA, NEEDS_PEERS, stitching
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.metric import Measurement, Undefined, Value
 from saebench_canon.saes.fold import fold

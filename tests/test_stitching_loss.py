@@ -20,8 +20,13 @@ from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
 from saebench_canon.inputs.splice import Losses
-from saebench_canon.kernels.interpolation import Graph, random_order, steps_of
-from saebench_canon.metrics.stitching_loss import evenly, latents_after, stitched, stitching_loss
+from saebench_canon.metrics.stitching.interpolation import Graph, random_order, steps_of
+from saebench_canon.metrics.stitching_loss.metric import (
+    evenly,
+    latents_after,
+    stitched,
+    stitching_loss,
+)
 from saebench_canon.plugin.metric import Measurement, Undefined
 from saebench_canon.plugin.record import Record
 from saebench_canon.plugin.registry import load_registry

@@ -9,7 +9,7 @@ import pytest
 from planted import SUITE
 
 from saebench_canon.errors import CanonError
-from saebench_canon.metrics.meta_presets import PRESETS
+from saebench_canon.metrics.meta_sae.presets import PRESETS
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.suite.cases import cases_of
 from saebench_canon.suite.load import load_suite, packaged_suites

@@ -188,7 +188,7 @@ def _meta_steps(m: int, d: int, width: int, batch: int) -> Work:
 
 def _meta(m: int, settings: Mapping[str, Any]) -> tuple[int, int, int]:
     """Width, steps and batch of a meta-SAE of m rows."""
-    from saebench_canon.metrics.meta_presets import PRESETS
+    from saebench_canon.metrics.meta_sae.presets import PRESETS
 
     preset = PRESETS.get(settings.get("preset", "quarter"), PRESETS["quarter"])
     batch = settings.get("batch") or preset.batch

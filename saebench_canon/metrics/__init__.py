@@ -1,1 +1,1 @@
-"""Built-in metrics: a decorator and a few lines over kernels."""
+"""What is each score, what does it cost, what follows? A room a metric."""

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 @hookimpl
 def canon_metrics() -> Iterable[Metric]:
     """Fidelity, completeness, atomicity, uniqueness."""
-    from saebench_canon.metrics.composition import composition
-    from saebench_canon.metrics.fidelity import fidelity
-    from saebench_canon.metrics.meta_ladder import meta_ladder
-    from saebench_canon.metrics.meta_replace import meta_replace
-    from saebench_canon.metrics.meta_sae import meta_sae
-    from saebench_canon.metrics.seed_matching import seed_matching
-    from saebench_canon.metrics.stitching import stitching
-    from saebench_canon.metrics.stitching_loss import stitching_loss
+    from saebench_canon.metrics.composition.metric import composition
+    from saebench_canon.metrics.fidelity.metric import fidelity
+    from saebench_canon.metrics.meta_ladder.metric import meta_ladder
+    from saebench_canon.metrics.meta_replace.metric import meta_replace
+    from saebench_canon.metrics.meta_sae.metric import meta_sae
+    from saebench_canon.metrics.seed_matching.metric import seed_matching
+    from saebench_canon.metrics.stitching.metric import stitching
+    from saebench_canon.metrics.stitching_loss.metric import stitching_loss
 
     return [
         fidelity, stitching, stitching_loss, meta_sae, composition, meta_replace, meta_ladder,

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from saebench_canon.kernels.interpolation import graph, paths, union
-from saebench_canon.kernels.stitching import stitch
+from saebench_canon.metrics.stitching.gains import stitch
+from saebench_canon.metrics.stitching.interpolation import graph, paths, union
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from completeness_cost import DOCUMENT, an_order, one_latent, planted

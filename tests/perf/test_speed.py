@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from saebench_canon.kernels.codes import Codes
-from saebench_canon.metrics.stitching import stitching
+from saebench_canon.metrics.stitching.metric import stitching
 from saebench_canon.plugin.metric import Measurement
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.saes.fold import fold

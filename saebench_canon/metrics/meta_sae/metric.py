@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from saebench_canon.errors import CanonError
-from saebench_canon.metrics.composition import check_rule
-from saebench_canon.metrics.meta_presets import training_of
+from saebench_canon.metrics.meta_sae.presets import training_of
+from saebench_canon.metrics.shared.sums import check_rule
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, metric
 
 if TYPE_CHECKING:
     from saebench_canon.kernels.codes import Codes
-    from saebench_canon.metrics.meta_fits import Keep
-    from saebench_canon.metrics.meta_runs import Memo
+    from saebench_canon.metrics.meta_sae.fits import Keep
+    from saebench_canon.metrics.meta_sae.runs import Memo
     from saebench_canon.plugin.sae import CanonicalSAE
 
 NO_DATA = "no activations: every latent counts as live"
@@ -112,9 +112,10 @@ def meta_sae(
     name of a published meta-SAE, that one is evaluated on all rows and none is trained.
     """
     from saebench_canon.kernels.composition import Rule
-    from saebench_canon.metrics import meta_runs as runs
-    from saebench_canon.metrics.meta_fits import live_rows, whole
-    from saebench_canon.metrics.meta_tables import baselines, decomposition
+    from saebench_canon.metrics.meta_sae import runs
+    from saebench_canon.metrics.meta_sae.fits import whole
+    from saebench_canon.metrics.meta_sae.tables import baselines, decomposition
+    from saebench_canon.metrics.shared.live_rows import live_rows
 
     rule = Rule(atoms, least, gain, chance)
     check_rule("meta_sae", rule)
@@ -130,7 +131,7 @@ def meta_sae(
         return Measurement({each.name: Undefined("no latent is live") for each in meta_sae.scores})
     marks = () if codes is not None else (Mark("note", NO_DATA),)
     if meta is not None:
-        from saebench_canon.metrics.meta_published import published
+        from saebench_canon.metrics.meta_sae.published import published
 
         model = published(meta, live.rows, k)
         read = runs.evaluated(model, live.rows)

@@ -132,7 +132,7 @@ def stitching(
     import pandas as pd
 
     _check(threshold, span_atoms, orders, orderings)
-    from saebench_canon.metrics import stitching_parts as parts
+    from saebench_canon.metrics.stitching import on_rows as parts
 
     pair = parts.pair_of(small, large, small_codes, large_codes)
     if len(pair.rows0) == 0 or len(pair.rows1) == 0:
@@ -156,7 +156,7 @@ def stitching(
         scores.setdefault("stable_gain", Undefined("needs activations"))
         marks = (Mark("note", "no activations: every latent counts as live"),)
     else:
-        from saebench_canon.metrics import stitching_data as data
+        from saebench_canon.metrics.stitching import on_codes as data
 
         on = data.OnData(pair, small_codes, large_codes, acts)
         added = data.adding(on, look)

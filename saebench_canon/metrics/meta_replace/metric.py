@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from saebench_canon.errors import CanonError
-from saebench_canon.metrics.meta_presets import training_of
+from saebench_canon.metrics.meta_sae.presets import training_of
 from saebench_canon.plugin.metric import Mark, Measurement, Score, metric
 
 if TYPE_CHECKING:
     from saebench_canon.kernels.codes import Codes
-    from saebench_canon.metrics.meta_fits import Keep
+    from saebench_canon.metrics.meta_sae.fits import Keep
     from saebench_canon.plugin.sae import CanonicalSAE
 
 
@@ -93,9 +93,10 @@ def meta_replace(
         raise CanonError(f"meta_replace: draws = {draws} is not 1 or more")
     if refit_steps is not None and refit_steps < 1:
         raise CanonError(f"meta_replace: refit_steps = {refit_steps} is not 1 or more")
-    from saebench_canon.metrics import meta_replace_parts as parts
-    from saebench_canon.metrics.meta_fits import live_rows, whole
-    from saebench_canon.metrics.meta_published import published
+    from saebench_canon.metrics.meta_replace import parts
+    from saebench_canon.metrics.meta_sae.fits import whole
+    from saebench_canon.metrics.meta_sae.published import published
+    from saebench_canon.metrics.shared.live_rows import live_rows
 
     names = [score.name for score in meta_replace.scores]
     rows = live_rows(large, large_codes)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from saebench_canon.metrics.estimates import complement, of_documents
+from saebench_canon.metrics.shared.ratios import complement, of_documents
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:

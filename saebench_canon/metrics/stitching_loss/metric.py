@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
-from saebench_canon.metrics.estimates import complement, of_documents
+from saebench_canon.metrics.shared.ratios import complement, of_documents
 from saebench_canon.plugin.metric import Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from saebench_canon.data.language_model import LanguageModel
     from saebench_canon.inputs.splice import Losses
     from saebench_canon.kernels.codes import Codes
-    from saebench_canon.kernels.interpolation import Step
+    from saebench_canon.metrics.stitching.interpolation import Step
     from saebench_canon.plugin.sae import CanonicalSAE
 
     Replace = Callable[[Tensor], Tensor]
@@ -60,9 +60,9 @@ def stitching_loss(
     many `points`, evenly over the steps, and where all novel latents are in.
     """
     _check(threshold, points)
-    from saebench_canon.kernels.interpolation import graph, random_order, steps_of
     from saebench_canon.kernels.resampling import ratio
-    from saebench_canon.metrics.stitching_parts import pair_of
+    from saebench_canon.metrics.stitching.interpolation import graph, random_order, steps_of
+    from saebench_canon.metrics.stitching.on_rows import pair_of
 
     counted = small_loss.count > 0
     if not bool(counted.any()):
@@ -114,7 +114,7 @@ def stitched(small: CanonicalSAE, large: CanonicalSAE, kept: Tensor, added: Tens
     """
     import torch
 
-    from saebench_canon.kernels.stitching import share_of_small, stitched_bias
+    from saebench_canon.metrics.stitching.gains import share_of_small, stitched_bias
 
     dtype = torch.promote_types(torch.promote_types(small.W_dec.dtype, large.W_dec.dtype),
                                 torch.float32)  # fmt: skip

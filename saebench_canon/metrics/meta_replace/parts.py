@@ -25,8 +25,8 @@ from saebench_canon.kernels.replace import (
     turned,
 )
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.metrics.meta_fits import Rows, live_rows
-from saebench_canon.metrics.meta_sizes import by_size, live_count
+from saebench_canon.metrics.meta_sae.sizes import by_size, live_count
+from saebench_canon.metrics.shared.live_rows import Rows, live_rows
 from saebench_canon.plugin.metric import Undefined, Value
 from saebench_canon.plugin.sae import CanonicalSAE
 

@@ -12,16 +12,23 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from saebench_canon.kernels import stitching as kernel
 from saebench_canon.kernels.codes import Codes
-from saebench_canon.kernels.controls import tied_codes
-from saebench_canon.kernels.greedy import greedy
-from saebench_canon.kernels.interpolation import Step, Union, paths, random_order, steps_of, union
-from saebench_canon.kernels.novelty import insert_at_best_scales
 from saebench_canon.kernels.resampling import documents, ratio
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.metrics.estimates import complement, of_documents
-from saebench_canon.metrics.stitching_parts import Look, Null, Pair
+from saebench_canon.metrics.shared.ratios import complement, of_documents
+from saebench_canon.metrics.stitching import gains as kernel
+from saebench_canon.metrics.stitching.controls import tied_codes
+from saebench_canon.metrics.stitching.greedy import greedy
+from saebench_canon.metrics.stitching.interpolation import (
+    Step,
+    Union,
+    paths,
+    random_order,
+    steps_of,
+    union,
+)
+from saebench_canon.metrics.stitching.novelty import insert_at_best_scales
+from saebench_canon.metrics.stitching.on_rows import Look, Null, Pair
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.metric import Undefined, Value
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from saebench_canon.errors import CanonError
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from saebench_canon.kernels.codes import Codes
-    from saebench_canon.kernels.composition import Rule
     from saebench_canon.kernels.nnomp import Pursuit
     from saebench_canon.plugin.sae import CanonicalSAE
 
@@ -21,7 +17,6 @@ PLANTED = 1024  # sums to be found again, and rows of a null, at most
 PURPOSES = ("parent", "covariance", "planted", "clusters")
 CLUSTERED = 4096  # rows of a dictionary of clusters that are looked at, at most
 PARENTS = (16, 8)  # rows for each parent of the dictionaries of clusters
-WHOLE = "chance explains rows whole"
 TOO_FEW = f"fewer than {min(PARENTS)} large latents are live"
 FEWEST = 3  # small rows that sums can be planted of
 
@@ -94,7 +89,14 @@ def composition(
     )
     from saebench_canon.kernels.nnomp import pursue
     from saebench_canon.kernels.seeds import generator
-    from saebench_canon.metrics.meta_fits import live_rows
+    from saebench_canon.metrics.shared.live_rows import live_rows
+    from saebench_canon.metrics.shared.sums import (
+        WHOLE,
+        beyond,
+        check_rule,
+        largest,
+        or_undefined,
+    )
 
     rule = Rule(atoms, least, gain, chance)
     check_rule("composition", rule)
@@ -156,35 +158,3 @@ def composition(
     })  # fmt: skip
     table = table.sort_values("latent", kind="stable", ignore_index=True)
     return Measurement(scores, {"latents": table}, marks)
-
-
-def check_rule(metric: str, rule: Rule) -> None:
-    """Refuse settings by which nothing could be told to be a sum."""
-    if rule.atoms < 2:
-        raise CanonError(f"{metric}: atoms = {rule.atoms} is not 2 or more")
-    for name in ("least", "gain"):
-        if not 0 < getattr(rule, name) <= 1:
-            what = f"{metric}: {name} = {getattr(rule, name)}"
-            raise CanonError(f"{what} is not a share of a row above 0")
-    if not 0 <= rule.chance <= 1:
-        raise CanonError(f"{metric}: chance = {rule.chance} is not a share of rows")
-
-
-def largest(shares: Sequence[float | Undefined], reason: str) -> float | Undefined:
-    """The largest of the shares that are defined."""
-    known = [each for each in shares if isinstance(each, float)]
-    return max(known) if known else Undefined(reason)
-
-
-def beyond(share: float | Undefined, null: float | Undefined) -> float | Undefined:
-    """The share of sums beyond chance."""
-    from saebench_canon.kernels.composition import excess
-
-    if isinstance(share, Undefined) or isinstance(null, Undefined):
-        return Undefined(WHOLE)
-    return or_undefined(excess(share, null), WHOLE)
-
-
-def or_undefined(value: float, reason: str) -> float | Undefined:
-    """The number, or the reason where there is none."""
-    return value if math.isfinite(value) else Undefined(reason)

@@ -11,8 +11,8 @@ from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.meta_sae import MetaSAE, Training
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.metrics.composition import or_undefined
-from saebench_canon.metrics.meta_fits import Rows
+from saebench_canon.metrics.shared.live_rows import Rows
+from saebench_canon.metrics.shared.sums import or_undefined
 from saebench_canon.plugin.metric import Undefined
 
 HEIGHT = 4096  # rows whose dense codes are held at once

@@ -15,7 +15,7 @@ from torch import Tensor
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import max_cosine, tied
 from saebench_canon.kernels.reconstruction import chunks
-from saebench_canon.kernels.stitching import row_dots
+from saebench_canon.metrics.stitching.gains import row_dots
 
 PAIRS = 2**26  # pairs of active latents that the fit looks at; beyond, it takes fewer tokens
 BLOCK = 2**22  # entries of W Wᵀ held at once

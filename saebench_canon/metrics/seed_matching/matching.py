@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saebench_canon.kernels.assignment import assign, invert
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import tied, unit
+from saebench_canon.metrics.seed_matching.assignment import assign, invert
 
 TIE = 1e-9  # weight of the encoder's cosine where decoder rows alone leave the assignment open
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from saebench_canon.metrics.meta_presets import training_of
+from saebench_canon.metrics.meta_sae.presets import training_of
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
     from saebench_canon.kernels.codes import Codes
-    from saebench_canon.metrics.meta_fits import Keep
+    from saebench_canon.metrics.meta_sae.fits import Keep
     from saebench_canon.plugin.sae import CanonicalSAE
 
 
@@ -71,9 +71,10 @@ def meta_ladder(
     `lr` say how, as in `meta_sae`, for the sum of their rows. An SAE is as large as it has live
     latents.
     """
-    from saebench_canon.metrics import meta_ladder_parts as parts
-    from saebench_canon.metrics.meta_fits import live_rows, whole
-    from saebench_canon.metrics.meta_sizes import by_size
+    from saebench_canon.metrics.meta_ladder import parts
+    from saebench_canon.metrics.meta_sae.fits import whole
+    from saebench_canon.metrics.meta_sae.sizes import by_size
+    from saebench_canon.metrics.shared.live_rows import live_rows
 
     without = (None,) * len(saes)
     given = [live_rows(sae, own).rows for sae, own in zip(saes, codes or without, strict=True)]

@@ -21,10 +21,10 @@ from saebench_canon.kernels.composition import (
 from saebench_canon.kernels.cosine import max_cosine
 from saebench_canon.kernels.meta_sae import MetaSAE, Training, explained_variance
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.metrics.composition import WHOLE, beyond
-from saebench_canon.metrics.meta_fits import fit
-from saebench_canon.metrics.meta_presets import alive, told
-from saebench_canon.metrics.meta_tables import HEIGHT
+from saebench_canon.metrics.meta_sae.fits import fit
+from saebench_canon.metrics.meta_sae.presets import alive, told
+from saebench_canon.metrics.meta_sae.tables import HEIGHT
+from saebench_canon.metrics.shared.sums import WHOLE, beyond
 from saebench_canon.plugin.metric import Undefined, Value
 
 Memo = Callable[[Mapping[str, Any], Callable[[], dict[str, float]]], dict[str, float]]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from saebench_canon.kernels.codes import Codes
-    from saebench_canon.kernels.matching import Match
+    from saebench_canon.metrics.seed_matching.matching import Match
     from saebench_canon.plugin.sae import CanonicalSAE
 
 Pair = tuple[int, int]
@@ -76,7 +76,7 @@ def seed_matching(
     the number of live latents up to which the assignment is made. The standard error leaves out
     one SAE at a time.
     """
-    from saebench_canon.kernels.matching import correlations, match
+    from saebench_canon.metrics.seed_matching.matching import correlations, match
 
     if not -1 <= threshold <= 1:
         raise CanonError(f"seed_matching: threshold = {threshold} is not a cosine from −1 to 1")
@@ -166,13 +166,13 @@ def _null_scores(
     rows: list[Tensor], encoders: list[Tensor | None], seed: int, threshold: float, slack: float
 ) -> dict[str, float | Value | Undefined]:
     """The same scores of random dictionaries, one for each member, averaged over pairs."""
-    from saebench_canon.kernels.matching import match
     from saebench_canon.kernels.nulls import (
         covariance_matched,
         covariance_matched_pairs,
         isotropic,
     )
     from saebench_canon.kernels.seeds import generator
+    from saebench_canon.metrics.seed_matching.matching import match
 
     random, plain = [], []
     random_encoders: list[Tensor | None] = []
@@ -245,7 +245,7 @@ def _table(
     import pandas as pd
     import torch
 
-    from saebench_canon.kernels.assignment import invert
+    from saebench_canon.metrics.seed_matching.assignment import invert
 
     parts = []
     for member, own in enumerate(live):

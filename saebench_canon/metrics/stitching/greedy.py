@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix
 
-from saebench_canon.kernels.interpolation import Graph, Union, shared
+from saebench_canon.metrics.stitching.interpolation import Graph, Union, shared
 
 ENTRIES = 2**27  # of K that may be kept, 2 GiB
 

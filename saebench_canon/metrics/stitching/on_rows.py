@@ -10,11 +10,11 @@ from torch import Tensor
 
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import max_cosine, tied
-from saebench_canon.kernels.interpolation import Graph, graph
 from saebench_canon.kernels.nnomp import pursue
-from saebench_canon.kernels.novelty import found_again
 from saebench_canon.kernels.nulls import covariance_matched
 from saebench_canon.kernels.seeds import generator
+from saebench_canon.metrics.stitching.interpolation import Graph, graph
+from saebench_canon.metrics.stitching.novelty import found_again
 from saebench_canon.plugin.metric import Undefined, Value
 from saebench_canon.plugin.sae import CanonicalSAE
 

@@ -1,0 +1,1 @@
+"""Are a larger SAE's latents sums of a smaller one's?"""

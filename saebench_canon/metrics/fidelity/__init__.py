@@ -1,0 +1,1 @@
+"""How well does an SAE reconstruct, and at what price?"""

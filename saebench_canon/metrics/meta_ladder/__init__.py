@@ -1,0 +1,1 @@
+"""What do SAEs of several sizes share?"""

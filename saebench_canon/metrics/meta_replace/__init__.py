@@ -1,0 +1,1 @@
+"""Are meta-latents the latents of a smaller SAE?"""

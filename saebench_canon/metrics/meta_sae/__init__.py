@@ -1,0 +1,1 @@
+"""Do decoder rows decompose into a few shared directions?"""

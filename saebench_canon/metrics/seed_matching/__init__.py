@@ -1,0 +1,1 @@
+"""Does another training seed find the same latents?"""

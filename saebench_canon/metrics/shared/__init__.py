@@ -1,0 +1,1 @@
+"""What do several metrics do alike, above the kernels?"""

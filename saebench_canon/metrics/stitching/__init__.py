@@ -1,0 +1,1 @@
+"""What does a larger SAE have that a smaller one lacks?"""

@@ -1,0 +1,1 @@
+"""What is that worth to the language model?"""
