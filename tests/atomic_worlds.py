@@ -28,7 +28,7 @@ from saebench_canon.kernels.nulls import isotropic
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.questions.verdict import Verdict, verdicts
-from saebench_canon.saes.in_memory import InMemory
+from saebench_canon.saes.formats.in_memory import InMemory
 from saebench_canon.suite.metrics import parse_metric
 from saebench_canon.suite.specs import SaeSpec, Suite
 from saebench_canon.suite.toml_table import Table

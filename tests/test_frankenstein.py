@@ -22,9 +22,9 @@ from saebench_canon.errors import CanonError
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
-from saebench_canon.saes.any_sae import canonical
 from saebench_canon.saes.fold import fold
-from saebench_canon.saes.frankenstein import frankenstein, save
+from saebench_canon.saes.formats.any_object import canonical
+from saebench_canon.saes.formats.frankenstein import frankenstein, save
 from saebench_canon.suite.one_off import Asked, one_off_suite
 
 SMALL, LARGE = 10, 24

@@ -396,8 +396,8 @@ def test_rows_of_many_blocks_decompose_as_in_one(monkeypatch: pytest.MonkeyPatch
     table = composed(50, 10, 8)
     how = {**PLAIN, "batch": 20}
     whole = measure(table, **how)
-    for module in ("meta_tables", "meta_runs"):
-        monkeypatch.setattr(f"saebench_canon.metrics.{module}.HEIGHT", 7)
+    for module in ("tables", "runs"):
+        monkeypatch.setattr(f"saebench_canon.metrics.meta_sae.{module}.HEIGHT", 7)
     parts = measure(table, **how)
     for name, score in values(whole).items():
         assert values(parts)[name] == (score if isinstance(score, str) else pytest.approx(score))

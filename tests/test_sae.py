@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.sae import CanonicalSAE
-from saebench_canon.saes.any_sae import canonical
 from saebench_canon.saes.fold import fold
+from saebench_canon.saes.formats.any_object import canonical
 
 D, M, N = 6, 11, 40
 

@@ -110,7 +110,7 @@ class Workshop:
         return opened
 
     def _load(self, spec: SaeSpec, data: DataSpec | None) -> CanonicalSAE:
-        from saebench_canon.saes.any_sae import canonical
+        from saebench_canon.saes.formats.any_object import canonical
 
         source = spec.source
         if isinstance(source, TrainSpec):

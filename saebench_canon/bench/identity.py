@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError, nearest, placed
 from saebench_canon.plugin.data import SPLIT_SEED, DataSpec
-from saebench_canon.plugin.fingerprint import file_digest, fingerprint
+from saebench_canon.plugin.fingerprint import Remembers, file_digest, fingerprint
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.suite.specs import CALIBRATION_VERSION, SaeSpec, TrainSpec
 
@@ -22,13 +22,6 @@ SUBJECTS = {"sae": ("sae",), "pair": ("small", "large"), "group": ("saes",)}
 OF_CASE = ("seed", "memo", "keep")
 # What an input may ask for that says how it is computed and so is no part of what it is.
 EXECUTION = ("device", "batch_size", "folder")
-
-
-class Remembers(Protocol):
-    """Something that keeps an answer that is slow to find."""
-
-    def remember(self, key: str, make: Any) -> str:
-        """The kept answer, or the made one, kept from now on."""
 
 
 @dataclass(frozen=True)

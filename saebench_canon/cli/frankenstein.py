@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def frankenstein(options: Namespace) -> None:
     """Save the small SAE with all helpful latents of the large one, and print what it gains."""
     from saebench_canon.bench.bench import Bench
-    from saebench_canon.saes.frankenstein import encoders
+    from saebench_canon.saes.formats.frankenstein import encoders
 
     folder = Path(options.to)
     if folder.exists():
@@ -107,7 +107,7 @@ def _save(
     """Make the SAE and write it, with where it comes from."""
     import torch
 
-    from saebench_canon.saes.frankenstein import frankenstein, save
+    from saebench_canon.saes.formats.frankenstein import frankenstein, save
 
     small, large = (bench.workshop.sae(sae, case.data) for sae in case.subject)
     chosen = torch.zeros(large.width, dtype=torch.bool)

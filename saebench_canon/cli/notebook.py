@@ -120,7 +120,7 @@ def _suite(
 
     from saebench_canon.plugin.data import DataSpec
     from saebench_canon.plugin.ref import Ref, is_bare_path
-    from saebench_canon.saes.in_memory import InMemory
+    from saebench_canon.saes.formats.in_memory import InMemory
     from saebench_canon.suite.metrics import parse_metric, refuse_shared_labels
     from saebench_canon.suite.specs import SaeSpec, Suite
     from saebench_canon.suite.toml_table import Table

@@ -14,8 +14,8 @@ from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.fingerprint import file_digest
 
 if TYPE_CHECKING:
-    from saebench_canon.bench.identity import Remembers
     from saebench_canon.plugin.data import DataSpec
+    from saebench_canon.plugin.fingerprint import Remembers
 
 
 def text_source(data: DataSpec) -> TextSource:

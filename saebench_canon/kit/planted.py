@@ -15,7 +15,7 @@ from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.saes.fold import fold
-from saebench_canon.saes.in_memory import InMemory
+from saebench_canon.saes.formats.in_memory import InMemory
 from saebench_canon.suite.cases import Case
 from saebench_canon.suite.specs import SaeSpec
 

@@ -6,7 +6,14 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+
+class Remembers(Protocol):
+    """Something that keeps an answer that is slow to find."""
+
+    def remember(self, key: str, make: Any) -> str:
+        """The kept answer, or the made one, kept from now on."""
 
 
 def fingerprint(what: Any) -> str:

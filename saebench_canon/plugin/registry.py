@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 GROUP = hookspecs.PROJECT
 BUILT_IN = "built-in"
-ROOMS = ("saes", "inputs", "metrics", "trainers", "reports", "bench", "latents")
+ROOMS = ("saes.formats", "inputs", "metrics", "trainers", "reports", "bench", "latents")
 NOUNS = (
     "canon_adapters", "canon_inputs", "canon_metrics", "canon_trainers", "canon_reports",
     "canon_launchers",

@@ -18,7 +18,7 @@ from saebench_canon.plugin.adapter import Description
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.saes.checkpoint import CheckpointAdapter, Parameters
 from saebench_canon.saes.files import Files, read_json
-from saebench_canon.saes.formats import saelens_format as form
+from saebench_canon.saes.formats import saelens_folder as form
 from saebench_canon.saes.formats import saelens_hub as hub
 from saebench_canon.saes.formats.saelens_config import Config, parse_config
 from saebench_canon.saes.hub import out_of_reach

@@ -9,7 +9,7 @@ from uuid import uuid4
 import torch
 
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
-from saebench_canon.saes.any_sae import canonical
+from saebench_canon.saes.formats.any_object import canonical
 
 
 class InMemory:

@@ -16,7 +16,7 @@ from torch import Tensor
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
-from saebench_canon.saes.formats.saelens_format import CONFIG, WEIGHTS
+from saebench_canon.saes.formats.saelens_folder import CONFIG, WEIGHTS
 
 REFUSED = {
     "topk": "it keeps the k largest codes of each token, so latents that are put together would "

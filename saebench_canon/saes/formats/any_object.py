@@ -66,7 +66,7 @@ def canonical(sae: object, *, name: str | None = None) -> CanonicalSAE:
         return sae
     where = name or type(sae).__name__
     if type(sae).__module__.partition(".")[0] == "sae_lens":
-        from saebench_canon.saes.formats.saelens_format import from_object
+        from saebench_canon.saes.formats.saelens_folder import from_object
 
         return from_object(sae, where=where)
     for attribute in ("encode", "decode", "W_dec", "b_dec"):

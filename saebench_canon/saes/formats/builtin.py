@@ -26,7 +26,7 @@ def canon_adapters() -> Iterable[Adapter]:
 def canon_claim(path: Path) -> str | None:
     """Folders of SAELens and of Gemma Scope."""
     from saebench_canon.saes.formats.gemma_scope import GEMMA_SCOPE
-    from saebench_canon.saes.formats.saelens_format import claim_saelens
+    from saebench_canon.saes.formats.saelens_folder import claim_saelens
 
     claims = [claim for claim in (claim_saelens(path), GEMMA_SCOPE.claim(path)) if claim]
     if len(claims) > 1:
