@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 import transformers
+from clone import SHARED
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from saebench_canon.data.language_model import LanguageModel
 
-SHARED = Path(__file__).parents[1].parent / "shared"
 STORIES = SHARED / "data" / "stories260K"
 TINYSTORIES = SHARED / "data" / "tinystories-1000.jsonl"
 needs_stories = pytest.mark.skipif(

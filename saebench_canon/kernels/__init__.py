@@ -1,1 +1,1 @@
-"""Pure functions on tensors: the mathematics, without the harness."""
+"""What mathematics do several metrics share? Pure functions on tensors, without the harness."""

@@ -1,1 +1,1 @@
-"""The plugin kit: conformance checks, templates of new plugins, the schema of suite files."""
+"""Does a plugin conform? Checks, templates of new plugins, the schema of suite files."""

@@ -1,1 +1,1 @@
-"""What the suite carries with it: a small language model and text from the running Python."""
+"""What does the package carry with it? A small language model, and text of the running Python."""

@@ -1,1 +1,1 @@
-"""Built-in trainers: architectures that a suite's train table can name."""
+"""Which SAEs can a suite train? An architecture each."""

@@ -10,14 +10,13 @@ from typing import Any
 import made_up_run as run
 import pandas as pd
 import pytest
+from clone import GOLDEN
 
 from saebench_canon.errors import CanonError
 from saebench_canon.reports.export import html, long, markdown, write
 from saebench_canon.reports.render import number, text
 from saebench_canon.tables.fold import summarise
 from saebench_canon.tables.summary import Summary
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 def summary(rows: list[dict[str, Any]] | None = None) -> Summary:

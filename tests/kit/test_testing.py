@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import FORMATS as ALL_FORMATS
+from clone import PLUGINS
+from own_formats import FORMS, write
 from planted import write_sae
-from test_checkpoint import FORMS, write
 
 from saebench_canon import CanonError, Score, Undefined, metric
 from saebench_canon.plugin.adapter import Description
@@ -94,7 +95,7 @@ def test_the_built_in_adapter_passes(tmp_path: Path) -> None:
     assert report["identity and describe do without torch"].told.startswith("neither torch")
 
 
-PLUGINS = sorted((Path(__file__).parents[1] / "plugins").glob("*/saebench_canon_*.py"))
+PLUGINS = sorted((PLUGINS).glob("*/saebench_canon_*.py"))
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from clone import ROOT
 from planted import SUITE
 
 from saebench_canon.errors import CanonError
@@ -247,7 +248,7 @@ def test_a_missing_suite_names_its_neighbours(suite: Path, registry: Registry) -
 @pytest.mark.parametrize("name", packaged_suites())
 def test_packaged_suites_parse(name: str, registry: Registry) -> None:
     if name == "meta-sae-published":
-        plugin = Path(__file__).parents[1] / "plugins/batchtopk/saebench_canon_batchtopk.py"
+        plugin = ROOT / "plugins/batchtopk/saebench_canon_batchtopk.py"
         registry = load_registry([plugin])
     loaded = load_suite(packaged_suites()[name], registry)
     assert loaded.name == name

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_up_hub import GEMMA_SAES, GEMMA_WIDTHS, GPT2_WIDTHS, made_up_hub
-from test_imports import call
+from program import call
 
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from checkpoints import FORMATS, D
+from clone import ROOT
 from planted import planted_acts, write_acts
 
 from saebench_canon.plugin.known_formats import KNOWN, OPENAI
 
 PLUGINS = [
-    Path(__file__).parents[1] / known.folder / f"{known.distribution.replace('-', '_')}.py"
-    for known in (*KNOWN, OPENAI)
+    ROOT / known.folder / f"{known.distribution.replace('-', '_')}.py" for known in (*KNOWN, OPENAI)
 ]
 MIXED = {
     "saelens": "saelens-standard",

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from clone import DOCS
+from pages import EXAMPLES, PAGES, blocks
 from planted import D, planted_acts, write_acts, write_sae
 
 from saebench_canon.bench.bench import Bench
@@ -25,24 +27,12 @@ from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.suite import toml_table
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
 ARROWS = {"higher": "↑", "lower": "↓", None: "–"}
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="docs/ is not here")
 
 
-def blocks(language: str) -> dict[str, str]:
-    """Every fenced block of a language, by page and number."""
-    found = {}
-    for page, text in PAGES.items():
-        parts = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-        found |= {f"{page}-{number}": part for number, part in enumerate(parts, start=1)}
-    return found
-
-
 SUITES = {name: text for name, text in blocks("toml").items() if "[[sae]]" in text}
-PLUGINS = {re.findall(r'^"""(\w+):', text)[0].lower(): text for text in blocks("python").values()}
 
 
 def section(page: str, title: str) -> str:
@@ -95,7 +85,7 @@ def planned(text: str, folder: Path, plugin: str | None = None) -> tuple[Plan, B
 
 def test_there_are_whole_suites_and_a_plugin_of_each_kind() -> None:
     assert len(SUITES) >= 2
-    assert set(PLUGINS) >= {"metric", "input", "adapter", "trainer", "verb"}
+    assert set(EXAMPLES) >= {"metric", "input", "adapter", "trainer", "verb"}
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -141,15 +131,15 @@ def measured(text: str, folder: Path, plugin: str) -> Mapping[str, Any]:
 
 def test_the_metric_of_the_docs_measures(example: Path) -> None:
     text = ON_FILE.format(source='uri = "saes/w24-s0"', metric="crowding")
-    scores = measured(text, example, PLUGINS["metric"])
+    scores = measured(text, example, EXAMPLES["metric"])
     assert 0 < scores["nearest"]["value"] <= 1
     assert 0 < scores["nearest_null"]["value"] <= 1
 
 
 def test_the_input_of_the_docs_is_made_and_kept(example: Path) -> None:
     text = ON_FILE.format(source='uri = "saes/w24-s0"', metric="breadth")
-    assert 0 <= measured(text, example, PLUGINS["input"])["narrow_share"]["value"] <= 1
-    plan, bench = planned(text, example, PLUGINS["input"])
+    assert 0 <= measured(text, example, EXAMPLES["input"])["narrow_share"]["value"] <= 1
+    plan, bench = planned(text, example, EXAMPLES["input"])
     (case,) = plan.cases
     share = bench.workshop.input("document_share", case.data, case.subject[0])
     codes, acts = (
@@ -169,7 +159,7 @@ def test_the_adapter_of_the_docs_loads_by_scheme_and_by_bare_path(example: Path)
     numpy.savez(example / "it.npz", **{key: each.numpy() for key, each in weights.items()})
     for uri in ("npz:it.npz", "it.npz"):
         text = ON_FILE.format(source=f'uri = "{uri}"', metric="fidelity")
-        plan, bench = planned(text, example, PLUGINS["adapter"])
+        plan, bench = planned(text, example, EXAMPLES["adapter"])
         sae = bench.workshop.sae(plan.cases[0].subject[0], plan.cases[0].data)
         same = load_registry().adapter("file").load(Ref.parse(f"file:{example}/saes/w24-s0"))
         x = planned_x(sae)
@@ -185,7 +175,7 @@ def planned_x(sae: CanonicalSAE) -> torch.Tensor:
 def test_the_trainer_of_the_docs_trains_what_is_measured(example: Path) -> None:
     source = "train = { arch = 'random_rows', width = 24, k = 3 }"
     text = ON_FILE.format(source=source, metric="fidelity").replace("[[sae]]", HOLDOUT, 1)
-    scores = measured(text, example, PLUGINS["trainer"])
+    scores = measured(text, example, EXAMPLES["trainer"])
     assert 0 < scores["l0"]["value"] <= 3
 
 
@@ -194,7 +184,7 @@ HOLDOUT = "holdout = 0.2\n\n[[sae]]"
 
 def test_the_verb_of_the_docs_sees_every_case(example: Path) -> None:
     text = ON_FILE.format(source='uri = "saes/w24-s0"', metric="fidelity")
-    measured(text, example, PLUGINS["verb"])
+    measured(text, example, EXAMPLES["verb"])
     assert (example / "seconds.csv").read_text().startswith("it fidelity,")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clone import DOCS
 from planted import SUITE, write_sae
 
 from saebench_canon.bench.plan import make_plan
@@ -368,7 +369,7 @@ def test_a_plugin_file_that_does_not_import_is_wrong_usage(here: Path) -> None:
         load_registry([here / "bad.py"])
 
 
-DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
+DOCS = DOCS / "plugins.md"
 
 
 @pytest.mark.skipif(not DOCS.is_file(), reason="docs/ is not here")

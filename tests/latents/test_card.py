@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
+from clone import GOLDEN
 
 from saebench_canon.latents.card import Card, Related, Section, markdown, text
 from saebench_canon.latents.chance import chance, sums
@@ -15,7 +15,6 @@ from saebench_canon.latents.evidence import Firing
 from saebench_canon.latents.token_text import columns
 from saebench_canon.plugin.evidence import Context, Evidence, Part, Promoted, Token
 
-GOLDEN = Path(__file__).parent / "golden"
 LONG = "and so it went on for longer than any line can be, of which the end is never seen by them "
 
 

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import FORMATS, M
+from clone import PLUGINS
 
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.known_formats import KNOWN, OPENAI
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry, load_registry
 
-PLUGINS = Path(__file__).parents[1] / "plugins"
 CASES = int(os.environ.get("CANON_FUZZ", "380"))
 EACH = max(1, CASES // len(FORMATS))
 ODD = [

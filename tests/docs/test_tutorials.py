@@ -17,8 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from clone import DOCS
 
-DOCS = Path(__file__).parents[1] / "docs"
 PAGES = ("tutorial-adapter", "tutorial-metric")
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d*\.?\d+")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
-from test_imports import call
+from program import call
 
 from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.plan import make_plan

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from clone import GOLDEN
 from planted import SUITE, planted_acts, write_acts, write_sae
 from safetensors.torch import load_file, save_file
 
@@ -62,7 +63,7 @@ def test_ids_are_golden(suite: Path, tmp_path: Path) -> None:
         save_file(exact, path)
     found = ids(suite)
     assert len(set(found.values())) == len(found)
-    golden = Path(__file__).with_name("golden") / "ids.json"
+    golden = GOLDEN / "ids.json"
     assert found == json.loads(golden.read_text())
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from clone import ROOT
 from planted import D, write_acts, write_sae
 
 from saebench_canon.bench.plan import make_plan
@@ -202,7 +203,7 @@ def test_an_openai_file_is_known_by_its_keys(tmp_path: Path) -> None:
 def test_each_named_plugin_lies_where_the_command_says() -> None:
     from saebench_canon.plugin.known_formats import KNOWN, OPENAI
 
-    root = Path(__file__).parents[1]
+    root = ROOT
     if not (root / "plugins").is_dir():
         pytest.skip("not a clone")
     for known in (*KNOWN, OPENAI):

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-import test_docs
+from pages import EXAMPLES
 
 from saebench_canon.errors import CanonError
 from saebench_canon.latents.labels import label_of, token_list
@@ -88,7 +88,7 @@ def test_the_plugin_of_the_docs_names_latents_from_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("named.py").write_text(test_docs.PLUGINS["label"])
+    Path("named.py").write_text(EXAMPLES["label"])
     Path("labels.json").write_text(json.dumps({"latent small:3": "Einstein"}))
     registry = load_registry([Path("named.py")])
     assert label_of(evidence(Token("a", 1.0, 0.1)), registry) == "Einstein"

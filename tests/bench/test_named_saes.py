@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from clone import PLUGINS
 from made_up_hub import GPT2_SAES, GPT2_WIDTHS, cached
 from planted import D, write_acts, write_sae
 from safetensors.torch import load_file
@@ -27,7 +28,7 @@ from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.suite.load import find_suite, load_suite
 
-PLUGIN = Path(__file__).parents[1] / "plugins" / "batchtopk" / "saebench_canon_batchtopk.py"
+PLUGIN = PLUGINS / "batchtopk" / "saebench_canon_batchtopk.py"
 PUBLISHED = "pleask/gpt2-small_blocks.8.hook_resid_pre_2304_topk_4_0.001_2000"
 K = 4
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from clone import SHARED
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -30,7 +31,7 @@ from saebench_canon.saes.formats.saelens_config import ARCHITECTURES, REFUSED
 ADAPTER = SaeLensAdapter()
 HEADS, D_HEAD = 2, 4
 D, M, N = HEADS * D_HEAD, 24, 200
-REAL = Path(__file__).parents[2] / "shared/data/othello-saelens-l3-1024"
+REAL = SHARED / "data/othello-saelens-l3-1024"
 NORMALISATIONS = ["none", "layer_norm", "constant_norm_rescale"]
 Make = Callable[..., Any]
 
