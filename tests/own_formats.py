@@ -1,16 +1,21 @@
-"""Formats told in one function each, as a plugin tells them, and SAEs written in them."""
+"""Formats told in one function each, as a plugin tells them, and SAEs written in them.
+
+Torch is imported when SAEs are written: `check_adapter` imports this module and looks.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from safetensors.torch import save_file
 
 from saebench_canon.saes.checkpoint import CheckpointAdapter, Parameters, checkpoint
 from saebench_canon.saes.files import Files
+
+if TYPE_CHECKING:
+    import torch
 
 FORMS = ["npz-relu", "pt-topk", "st-batch"]
 D, M = 6, 10
@@ -49,6 +54,8 @@ def st_batch(files: Files) -> Parameters:
 
 
 def weights(seed: int = 0) -> dict[str, torch.Tensor]:
+    import torch
+
     g = torch.Generator().manual_seed(seed)
     return {
         "W_enc": torch.randn(D, M, generator=g),
@@ -59,6 +66,9 @@ def weights(seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def write(folder: Path, form: str, **changed: torch.Tensor) -> CheckpointAdapter:
+    import torch
+    from safetensors.torch import save_file
+
     folder.mkdir(exist_ok=True)
     w = weights() | changed
     if form == "npz-relu":
