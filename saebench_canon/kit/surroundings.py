@@ -66,7 +66,7 @@ def fresh_imports(
         raise SkippedError("it is defined in a test or in no file, whose imports are its own")
     told = json.dumps([name, file, sys.path, SLOW, call])
     done = subprocess.run(
-        [sys.executable, "-c", _FRESH, told], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", _FRESH, told], capture_output=True, text=True, check=False
     )
     if done.returncode:
         line = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"
