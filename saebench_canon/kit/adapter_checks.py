@@ -18,7 +18,13 @@ from saebench_canon.adapter import Adapter, Description
 from saebench_canon.errors import CanonError
 from saebench_canon.kit.damage import LARGEST, Copy, copy_of, cut, places, size_of
 from saebench_canon.kit.findings import SkippedError, WrongError, check
-from saebench_canon.kit.surroundings import SLOW, fresh_imports, imports_noted, leaves_random_states
+from saebench_canon.kit.surroundings import (
+    SLOW,
+    fresh_imports,
+    imports_noted,
+    leaves_random_states,
+    module_name,
+)
 from saebench_canon.ref import Ref
 from saebench_canon.sae import CanonicalSAE
 
@@ -175,7 +181,7 @@ def light(it: Opened) -> str:
     except SkippedError as reason:
         return f"they do ({reason})"
     if at_import:
-        raise WrongError(f"importing {maker.__module__} imports {' and '.join(at_import)}")
+        raise WrongError(f"importing {module_name(maker)} imports {' and '.join(at_import)}")
     if after:
         raise WrongError(f"describe imports {' and '.join(after)}")
     return f"neither {SLOW[0]} nor {', '.join(SLOW[1:])}"

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from saebench_canon.kit.findings import SkippedError, WrongError
+from saebench_canon.plugins import PREFIX
 
 ODD = 20_261_121
 SLOW = ("torch", "transformers", "sae_lens", "datasets")
@@ -73,6 +74,11 @@ def fresh_imports(
         raise WrongError(f"a new process cannot import {name} and describe the SAE: {line}")
     found: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def module_name(made_by: Callable[..., Any]) -> str:
+    """The module of a function or class, as its author named the file."""
+    return made_by.__module__.removeprefix(PREFIX)
 
 
 @contextmanager
