@@ -9,7 +9,7 @@ from torch import Tensor
 
 from saebench_canon.calibration import least_selected
 from saebench_canon.errors import CanonError
-from saebench_canon.kernels.meta_sae import MetaSAE
+from saebench_canon.kernels.meta_sae import PASSES, MetaSAE
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.sae import CanonicalSAE, LinearEncoder
 
@@ -71,4 +71,4 @@ def _level(coder: LinearEncoder, rows: Tensor) -> float:
     least = [level for level in found if level is not None]
     if not least:
         raise CanonError("no latent of the meta-SAE is active on these rows")
-    return sum(least) / len(least)
+    return sum(least) / len(least) * PASSES
