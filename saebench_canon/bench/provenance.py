@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -27,26 +29,62 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_state(folder: Path) -> dict[str, str] | None:
-    """Commit, cleanliness and origin of the folder's repository; None outside of one."""
-    commit = _git(folder, "rev-parse", "HEAD")
+HARMLESS = (
+    "--no-pager", "--no-replace-objects",
+    "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}",
+)  # fmt: skip
+FETCHES_NOTHING = {
+    "GIT_ALLOW_PROTOCOL": "none",  # a missing object would be fetched by the repository's command
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+}
+
+
+def git_state(suite: Path | None) -> dict[str, str] | None:
+    """Commit and origin of the repository around a suite file, and whether the file differs.
+
+    Without a file, of the one around the working folder. None outside of one. The repository may be
+    a stranger's: whatever runs its filters, hooks or programs (`git status` does) is not called.
+    """
+    path = None if suite is None else suite.resolve()
+    folder = Path() if path is None else path.parent
+    commit = _git(folder, "rev-parse", "--verify", "--quiet", "HEAD")
     if commit is None:
         return None
-    origin = _git(folder, "remote", "get-url", "origin") or ""
-    dirty = "yes" if _git(folder, "status", "--porcelain") else "no"
-    return {"commit": commit, "dirty": dirty, "origin": without_credentials(origin)}
+    origin = _git(folder, "config", "--get", "remote.origin.url") or ""
+    state = {"commit": commit, "origin": without_credentials(origin)}
+    if path is None:
+        return state
+    blob = _git(folder, "rev-parse", "--verify", "--quiet", f"{commit}:./{path.name}")
+    return {**state, "dirty": "no" if blob in _blobs(path.read_bytes(), commit) else "yes"}
+
+
+def _blobs(content: bytes, like: str) -> list[str]:
+    """Git's names of a file's content, as it is and with the line ends that git may have stored."""
+    kind = "sha256" if len(like) == 64 else "sha1"
+    return [
+        hashlib.new(kind, b"blob %d\0%b" % (len(it), it), usedforsecurity=False).hexdigest()
+        for it in (content, content.replace(b"\r\n", b"\n"))
+    ]
 
 
 def without_credentials(url: str) -> str:
     """A remote's address without user, password or token."""
-    return re.sub(r"(?<=://)[^/@]*@", "", url)
+    return re.sub(r"(?<=://)[^/]*@", "", re.sub(r"[?#].*", "", url))
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    git = shutil.which("git")
+    if git is None or not Path(git).is_absolute():  # one of the working folder is nobody's git
+        return None
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5
-        )
+            [git, *HARMLESS, "-C", str(folder), *arguments],
+            capture_output=True, env={**ours, **FETCHES_NOTHING}, errors="replace",
+            stdin=subprocess.DEVNULL, text=True, timeout=5,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -41,7 +41,7 @@ def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
             "cases": cases,
             "versions": versions(),
             "hardware": hardware(),
-            "git": git_state(Path() if own or plan.suite.path is None else plan.suite.path.parent),
+            "git": git_state(None if own else plan.suite.path),
             "flags": dict(flags),
         },
     )

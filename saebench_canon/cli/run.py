@@ -11,6 +11,10 @@ from pathlib import Path
 INI = Path(__file__).with_name("run.ini")
 PLUGINS = ("saebench_canon.cli.pytest_plugin", "saebench_canon.cli.pytest_terminal", "xdist.plugin")
 AMBIENT = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
+SEALED = {
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    "PYTHONSAFEPATH": "1",  # workers would import a json.py of the working folder as Python's
+}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -58,13 +62,11 @@ def _parallel(arguments: Sequence[str]) -> bool:
 @contextmanager
 def _hermetic() -> Iterator[None]:
     """The environment without pytest settings of the surroundings, for workers too."""
-    saved = {name: os.environ.pop(name, None) for name in AMBIENT}
-    autoload = os.environ.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    saved = {name: os.environ.pop(name, None) for name in (*AMBIENT, *SEALED)}
+    os.environ.update(SEALED)
     try:
         yield
     finally:
-        saved["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = autoload
         for name, value in saved.items():
             if value is None:
                 os.environ.pop(name, None)

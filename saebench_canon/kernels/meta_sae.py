@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 DENSE = 8  # latents for each code of a row up to which dense products are faster
+PASSES = 1 - 1e-6  # of a threshold, so that the code that set it passes, however a processor rounds
 THRESHOLD_BATCHES = 50  # over which the inference threshold is averaged
 CURVE_POINTS = 50  # steps whose loss is kept
 
@@ -351,7 +352,7 @@ def _threshold(
         x = rows if chosen is None else rows[:, chosen]
         floors = [EASE * each for each in least[-1]] if least else [0.0] * B
         least.append(select(_pre_codes(x, W_enc, b_dec, b_enc), k, floors).least)
-    return torch.tensor(least, dtype=rows.dtype, device=rows.device).mean(dim=0)
+    return torch.tensor(least, dtype=rows.dtype, device=rows.device).mean(dim=0) * PASSES
 
 
 def explained_variance(rows: Tensor, rebuilt: Tensor, *, centred: bool) -> list[float]:

@@ -16,6 +16,7 @@ from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import tied, unit
 from saebench_canon.kernels.meta_sae import (
     EASE,
+    PASSES,
     THRESHOLD_BATCHES,
     MetaSAE,
     Training,
@@ -99,7 +100,7 @@ def refit(
         z = (next(batches)[None] - b_dec[:, None]) @ W_enc.T + b_enc
         least = select(z, how.k, [EASE * least[0]]).least
         levels += least
-    threshold = torch.tensor([sum(levels) / count]).to(b_dec)
+    threshold = torch.tensor([sum(levels) / count * PASSES]).to(b_dec)
     found_bias = None if model.b_enc is None else b_enc[None]
     return MetaSAE(W_enc[None], model.W_dec, b_dec, threshold, b_enc=found_bias)
 

@@ -21,7 +21,7 @@ from saebench_canon.bench.identity import OF_CASE, wanted_by
 from saebench_canon.bench.store import Store
 from saebench_canon.kit import planted
 from saebench_canon.kit.findings import SkippedError, WrongError, check
-from saebench_canon.kit.surroundings import SLOW, fresh_imports, leaves_random_states
+from saebench_canon.kit.surroundings import SLOW, fresh_imports, leaves_random_states, module_name
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.record import Record
 from saebench_canon.plugin.registry import Registry
@@ -180,7 +180,7 @@ def light(it: Measured) -> str:
     at_import, _ = fresh_imports(function)
     if at_import:
         raise WrongError(
-            f"importing {function.__module__} imports {' and '.join(at_import)}:"
+            f"importing {module_name(function)} imports {' and '.join(at_import)}:"
             " import in the function"
         )
     return f"neither {SLOW[0]} nor {', '.join(SLOW[1:])}"

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from saebench_canon.kit.findings import SkippedError, WrongError
+from saebench_canon.plugin.registry import PREFIX
 
 ODD = 20_261_121
 SLOW = ("torch", "transformers", "sae_lens", "datasets")
@@ -66,13 +67,18 @@ def fresh_imports(
         raise SkippedError("it is defined in a test or in no file, whose imports are its own")
     told = json.dumps([name, file, sys.path, SLOW, call])
     done = subprocess.run(
-        [sys.executable, "-c", _FRESH, told], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", _FRESH, told], capture_output=True, text=True, check=False
     )
     if done.returncode:
         line = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"
         raise WrongError(f"a new process cannot import {name} and describe the SAE: {line}")
     found: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def module_name(made_by: Callable[..., Any]) -> str:
+    """The module of a function or class, as its author named the file."""
+    return made_by.__module__.removeprefix(PREFIX)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 GROUP = hookspecs.PROJECT
 BUILT_IN = "built-in"
 ROOMS = ("saes.formats", "inputs", "metrics", "trainers", "reports", "bench", "latents")
+PREFIX = "_canon_plugin_"  # of the modules that plugin files become
 NOUNS = (
     "canon_adapters", "canon_inputs", "canon_metrics", "canon_trainers", "canon_reports",
     "canon_launchers",
@@ -245,18 +247,27 @@ def _allowed(points: Iterable[EntryPoint]) -> list[EntryPoint]:
 
 
 def _module_of(file: Path) -> ModuleType:
-    """A plugin file as a module."""
+    """A plugin file as a module, under a name of its own: pandas.py is nobody's pandas.
+
+    The name is the same in every process, so that what the file defines can be pickled.
+    """
     if not file.is_file():
         raise CanonError(f"no plugin file {file}", where="--plugin")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    name = PREFIX + re.sub(r"\W", "_", file.stem)
+    spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise CanonError(f"{file} is not a Python file", where="--plugin")
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(file.stem, module)
+    before = sys.modules.get(name)
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
         _check_nouns(module)
     except (Exception, SystemExit) as error:  # the user's own file: say where it broke
+        if before is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = before
         raise CanonError(
             f"{file} does not import: {type(error).__name__}: {error}", where="--plugin"
         ) from error

@@ -13,6 +13,7 @@ import pytest
 import torch
 from clone import PLUGINS
 from made_up_hub import GPT2_SAES, GPT2_WIDTHS, cached
+from other_processor import OtherProcessor
 from planted import D, write_acts, write_sae
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -24,8 +25,10 @@ from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
 from saebench_canon.kit.schema import suite_schema
+from saebench_canon.metrics.meta_sae.published import published
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon.saes.fold import fold
 from saebench_canon.suite.load import find_suite, load_suite
 
 PLUGIN = PLUGINS / "batchtopk" / "saebench_canon_batchtopk.py"
@@ -120,6 +123,22 @@ def by_hand(rows: Tensor, state: Mapping[str, Tensor], W_dec: Tensor | None = No
     left = unit - (z * (z >= least)) @ directions - wide["b_dec"]
     spread = unit - unit.mean(dim=0)
     return 1 - float((left**2).sum() / (spread**2).sum()), float((left**2).mean())
+
+
+def test_the_code_that_sets_a_threshold_passes_it_on_every_processor() -> None:
+    """Selected in a permuted batch and encoded in order, its last digits are not the same."""
+    rows = torch.nn.functional.normalize(
+        torch.randn(60, D, generator=torch.Generator().manual_seed(1)), dim=1
+    )
+    for seed in range(5):
+        state = meta_state(seed=seed)
+        sae = fold(
+            W_enc=state["W_enc"], W_dec=state["W_dec"], b_dec=state["b_dec"],
+            activation="batchtopk", k=K, apply_b_dec_to_input=True,
+        )  # fmt: skip
+        with OtherProcessor():
+            codes = published(sae, rows).encode(rows[None])
+        assert int((codes > 0).sum()) == K * len(rows)
 
 
 def nearest(state: Mapping[str, Tensor], others: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from planted import SUITE, write_acts
 
+import saebench_canon
 from saebench_canon.bench.store import Store
 from saebench_canon.cli.run import _hermetic, pytest_arguments
 
@@ -250,6 +251,33 @@ def test_workers_measure_the_same(small: Path, pytester: pytest.Pytester) -> Non
     first, second = records(Path("alone")), records(Path("both"))
     assert first.keys() == second.keys()
     assert all(first[key]["scores"] == second[key]["scores"] for key in first)
+
+
+MINE = ("json", "random", "logging", "platform", "tokenize", "inspect", "queue", "csv", "pandas")
+
+
+@pytest.mark.parametrize("program", ["script", "module"])
+@pytest.mark.parametrize("words", [["run", "-n", "2"], ["run"], ["plan"], ["check"]], ids=" ".join)
+def test_files_of_the_working_folder_are_not_imported(
+    words: list[str], program: str, small: Path
+) -> None:
+    """Scripts of the user's, or of whoever packed the SAEs, that are called as Python's modules."""
+    for name in MINE:
+        Path(f"{name}.py").write_text(f"open('ran-{name}', 'w').close()\n")
+    script = "import sys; from saebench_canon.cli.main import main; sys.exit(main())"
+    Path("bin").mkdir()
+    Path("bin/saebench-canon").write_text(script)
+    called = ["bin/saebench-canon"] if program == "script" else ["-m", "saebench_canon"]
+    about = "saes/w24-s0" if words == ["check"] else "small.toml"
+    picked = ["-k", "fidelity"] if words[0] == "run" else []
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
+    home = Path(saebench_canon.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, *called, words[0], about, *words[1:], *picked],
+        env={**environment, "PYTHONPATH": str(home)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert not list(Path().glob("ran-*")), done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_another_seed_of_the_case_is_another_record(small: Path, pytester: pytest.Pytester) -> None:

@@ -78,6 +78,7 @@ def test_tokens_that_do_not_vary_and_zero_vectors_come_back(kind: Normalisation)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_token_is_normalised_by_itself(kind: Normalisation) -> None:
     x = planted_acts(50)
+    x = x[x.std(dim=1) > 1e-3]  # else rounding errors are divided by layer_norm's 1e-5
     alone = torch.cat([normalise(row[None], kind).x for row in x])
     torch.testing.assert_close(alone, normalise(x, kind).x, rtol=1e-6, atol=1e-6)
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from checkpoints import FORMATS as ALL_FORMATS
 from clone import PLUGINS
+from other_processor import OtherProcessor
 from own_formats import FORMS, write
 from planted import write_sae
 
@@ -93,6 +94,38 @@ def test_the_built_in_adapter_passes(tmp_path: Path) -> None:
     write_sae(tmp_path / "sae", 24)
     report = check_adapter(registry.adapters["saelens"], tmp_path / "sae", claim=registry.claim)
     assert report["identity and describe do without torch"].told.startswith("neither torch")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_report_on_an_adapter_is_the_same_on_another_processor(form: str, tmp_path: Path) -> None:
+    """What it tells is compared letter by letter (docs/tutorial-adapter.md)."""
+    adapter, ref = write(tmp_path / "sae", form), f"{form}:{tmp_path / 'sae'}"
+    here = list(examine_adapter(adapter, ref))
+    with OtherProcessor():
+        there = list(examine_adapter(adapter, ref))
+    assert here == there
+
+
+@pytest.mark.parametrize("name", ["fidelity", "stitching", "seed_matching"])
+def test_a_report_on_a_metric_is_the_same_on_another_processor(name: str) -> None:
+    metric = load_registry().metrics[name]
+    here = list(examine_metric(metric))
+    with OtherProcessor():
+        there = list(examine_metric(metric))
+    assert here == there
+
+
+def test_another_processor_rounds_otherwise_and_counts_alike() -> None:
+    draw = torch.Generator().manual_seed(0)
+    a, b = torch.randn(30, 20, generator=draw), torch.randn(20, 10, generator=draw)
+    whole = torch.arange(600.0).reshape(30, 20) % 7
+    here, counted = a @ b, whole.sum(dim=0)
+    with OtherProcessor():
+        there = a @ b
+        assert torch.equal(whole.sum(dim=0), counted)
+        assert not torch.equal((a[:7] @ b), there[:7])  # another shape, another kernel
+    assert not torch.equal(here, there)
+    torch.testing.assert_close(here, there, rtol=1e-6, atol=0)
 
 
 PLUGINS = sorted((PLUGINS).glob("*/saebench_canon_*.py"))

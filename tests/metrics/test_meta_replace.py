@@ -159,7 +159,9 @@ def test_refit_is_training_with_a_frozen_decoder(batch: int, biased: bool) -> No
     assert (found.b_enc is None) == (not biased)
     if batch == 30:
         z = ((rows - b_dec) @ W_enc.T + b_enc).detach().flatten()
-        assert float(found.threshold) == pytest.approx(float(z.sort().values[-how.k * 30]))
+        assert float(found.threshold) == pytest.approx(
+            float(z.sort().values[-how.k * 30]), rel=2e-6
+        )
 
 
 @settings(max_examples=25, deadline=None)
@@ -358,7 +360,7 @@ def test_dead_meta_latents_change_nothing_and_are_told() -> None:
     )  # fmt: skip
     before = measure(small, large, meta=as_meta(small, 2.0), refit_steps=10)
     after = measure(small, large, meta=grown, refit_steps=10)
-    assert values(after) == pytest.approx(values(before), abs=1e-9)
+    assert values(after) == pytest.approx(values(before), abs=1e-6)  # trained in float32
     alive = before.tables["nearest"]["alive"].tolist()
     assert after.tables["nearest"]["alive"].tolist() == alive + [False] * 3
     pd.testing.assert_frame_equal(after.tables["within"], before.tables["within"])

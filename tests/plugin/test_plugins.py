@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -70,6 +73,62 @@ def test_the_built_ins_come_through_the_same_hooks() -> None:
 
 def test_a_one_file_plugin_brings_its_metric(plugin: Callable[..., Path]) -> None:
     assert "mine" in load_registry([plugin(METRIC.format(name="mine"))]).metrics
+
+
+SHADOW = """
+import dataclasses
+from saebench_canon import Score, hookimpl, metric
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    size: int
+
+
+@metric(scores=[Score("count")], of="sae", version=1, name="parts")
+def parts(sae):
+    import pandas
+
+    return {"count": float(pandas.Series([sae.width]).sum())}
+
+
+@hookimpl
+def canon_metrics():
+    return [parts]
+"""
+
+
+def test_a_plugin_file_replaces_no_library(plugin: Callable[..., Path]) -> None:
+    """In a process of its own, where the library has not been imported yet."""
+    path = plugin(SHADOW, "pandas.py")
+    told = (
+        "import sys; from pathlib import Path; from types import SimpleNamespace\n"
+        "from saebench_canon.plugin.registry import load_registry\n"
+        "registry = load_registry([Path(sys.argv[1])])\n"
+        "print('pandas' in sys.modules)\n"
+        "print(registry.metrics['parts'].measure(SimpleNamespace(width=3)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", told, path.name],
+        cwd=path.parent, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["False", "{'count': 3.0}"], done.stderr
+
+
+@pytest.mark.parametrize("name", ["mine.py", "my-own.v2.py"])
+def test_what_a_plugin_file_defines_can_be_pickled(name: str, plugin: Callable[..., Path]) -> None:
+    path = plugin(SHADOW, name)
+    for _ in range(2):  # as often as it is loaded
+        registry = load_registry([path])
+        part = registry.manager.get_plugin(path.stem).Part(3)
+        assert pickle.loads(pickle.dumps(part)) == part
+
+
+def test_a_plugin_file_that_fails_leaves_no_module(plugin: Callable[..., Path]) -> None:
+    before = set(sys.modules)
+    with pytest.raises(CanonError, match="does not import: ValueError: no"):
+        load_registry([plugin("raise ValueError('no')", "failing.py")])
+    assert set(sys.modules) == before
 
 
 def test_two_owners_of_one_name_are_an_error_naming_both(plugin: Callable[..., Path]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from saebench_canon.errors import CanonError
-from saebench_canon.kernels.meta_sae import MetaSAE
+from saebench_canon.kernels.meta_sae import PASSES, MetaSAE
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.saes.calibration import least_selected
@@ -71,4 +71,4 @@ def _level(coder: LinearEncoder, rows: Tensor) -> float:
     least = [level for level in found if level is not None]
     if not least:
         raise CanonError("no latent of the meta-SAE is active on these rows")
-    return sum(least) / len(least)
+    return sum(least) / len(least) * PASSES
