@@ -1,29 +1,37 @@
-"""Whether an adapter or a metric keeps what it promises, for the tests of a plugin.
+"""What the tests of a plugin may import: whether it keeps what it promises, and how it is loaded.
 
     def test_it_conforms(tmp_path):
         save_one(tmp_path)
         check_adapter(my_format, tmp_path)
 
-`saebench-canon check REF|METRIC` prints the same as a table.
+`saebench-canon check REF|METRIC` prints the same as a table. `load_registry([FILE])` plugs a file
+in beside the built-ins; `normalise` and `calibrate` are what a suite does around an SAE.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.kit.findings import Finding, Report, report
+from saebench_canon.kit.findings import Finding, Findings, report
 from saebench_canon.plugin.ref import Ref, is_bare_path
+from saebench_canon.plugin.registry import Registry, load_registry
 
 if TYPE_CHECKING:
+    from saebench_canon.inputs.normalise import normalise
     from saebench_canon.plugin.adapter import Adapter
     from saebench_canon.plugin.metric import Metric
-    from saebench_canon.plugin.registry import Registry
+    from saebench_canon.saes.calibration import calibrate
 
-__all__ = ["Finding", "Report", "check_adapter", "check_metric", "examine_adapter",
-           "examine_metric"]  # fmt: skip
+__all__ = [
+    "Finding", "Findings", "Registry", "calibrate", "check_adapter", "check_metric",
+    "examine_adapter", "examine_metric", "load_registry", "normalise",
+]  # fmt: skip
+
+_HOME = {"calibrate": "saes.calibration", "normalise": "inputs.normalise"}  # they import torch
 
 COUNT_DEAD = ("dead_share",)  # scores that dead latents may change, since they count them
 
@@ -33,7 +41,7 @@ def check_adapter(
     ref: str | Path | Ref,
     *,
     claim: Callable[[Path], str | None] | None = None,
-) -> Report:
+) -> Findings:
     """The findings on an adapter, looked at on one SAE that it loads.
 
     `ref` may be a bare path; `claim` is the plugin's `canon_claim`, and the adapter's own `claim`
@@ -49,7 +57,7 @@ def check_metric(
     settings: Mapping[str, Any] | None = None,
     except_scores: Iterable[str] = COUNT_DEAD,
     registry: Registry | None = None,
-) -> Report:
+) -> Findings:
     """The findings on a metric, looked at on small SAEs and activations with planted directions.
 
     `settings` other than the defaults; `except_scores` may change when dead latents are appended,
@@ -67,7 +75,7 @@ def examine_adapter(
     ref: str | Path | Ref,
     *,
     claim: Callable[[Path], str | None] | None = None,
-) -> Report:
+) -> Findings:
     """What `check_adapter` finds, without an error for what failed."""
     from saebench_canon.kit.adapter_checks import CHECKS, Opened
 
@@ -89,12 +97,20 @@ def examine_metric(
     settings: Mapping[str, Any] | None = None,
     except_scores: Iterable[str] = COUNT_DEAD,
     registry: Registry | None = None,
-) -> Report:
+) -> Findings:
     """What `check_metric` finds, without an error for what failed."""
     from saebench_canon.kit.metric_checks import CHECKS, Measured
-    from saebench_canon.plugin.registry import load_registry
 
     measured = Measured(
         metric, settings or {}, frozenset(except_scores), registry or load_registry()
     )
     return report(metric.name, CHECKS, measured)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """A name that imports torch, imported when first used."""
+        if name not in _HOME:
+            raise AttributeError(f"saebench_canon.testing has no name '{name}'")
+        return getattr(import_module(f"saebench_canon.{_HOME[name]}"), name)

@@ -2,7 +2,7 @@
 
 A world gives the rows of a smaller and of a larger SAE for each training seed; what is true is the
 same with every seed, and each finds it with some noise. `judged` measures a world as a suite would.
-`python tests/atomic_worlds.py` prints the tables of docs/decisions/verdict-atomic.md.
+`python tests/atomic_worlds.py` prints the tables of docs/calibration.md on atomic?.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A world has SAEs of two widths with several training seeds each and what the verdict `complete?`
 may say of the step between them. `judged` measures a world as a suite with floors would.
-`python tests/worlds.py` prints the table of docs/decisions/verdict-complete.md.
+`python tests/worlds.py` prints the tables of docs/calibration.md on complete?.
 """
 
 from __future__ import annotations

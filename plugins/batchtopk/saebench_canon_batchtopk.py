@@ -6,12 +6,18 @@ import re
 from pathlib import Path
 from typing import Any
 
-from saebench_canon import hookimpl
-from saebench_canon.errors import CanonError, nearest
-from saebench_canon.plugin.adapter import Description
-from saebench_canon.plugin.ref import Ref
-from saebench_canon.saes.checkpoint import Activation, CheckpointAdapter, Parameters, checkpoint
-from saebench_canon.saes.files import Files
+from saebench_canon import (
+    Activation,
+    CanonError,
+    CheckpointAdapter,
+    Description,
+    Files,
+    Parameters,
+    Ref,
+    checkpoint,
+    hookimpl,
+    nearest,
+)
 
 KINDS: dict[str, Activation] = {
     "topk": "topk",

@@ -9,11 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saebench_canon import hookimpl
-from saebench_canon.errors import CanonError, nearest
-from saebench_canon.saes.checkpoint import CheckpointAdapter, Parameters, checkpoint
-from saebench_canon.saes.files import Config, Files
-from saebench_canon.saes.weights.stored import Stored, Tensors
+from saebench_canon import (
+    CanonError,
+    CheckpointAdapter,
+    Config,
+    Files,
+    Parameters,
+    Stored,
+    Tensors,
+    checkpoint,
+    hookimpl,
+    nearest,
+)
 
 SUBMODULE = re.compile(r"resid_post_layer_(\d+)")  # as its training scripts name a block's output
 

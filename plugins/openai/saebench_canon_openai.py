@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from saebench_canon import hookimpl
-from saebench_canon.errors import CanonError
-from saebench_canon.saes.checkpoint import CheckpointAdapter, Parameters, checkpoint
-from saebench_canon.saes.files import Files
-from saebench_canon.saes.weights.stored import Tensors
+from saebench_canon import (
+    CanonError,
+    CheckpointAdapter,
+    Files,
+    Parameters,
+    Tensors,
+    checkpoint,
+    hookimpl,
+)
 
 KEYS = frozenset({"pre_bias", "latent_bias", "encoder.weight"})
 COUNTS = ("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")

@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from saebench_canon import hookimpl
-from saebench_canon.errors import CanonError
-from saebench_canon.saes.checkpoint import CheckpointAdapter, Parameters, checkpoint
-from saebench_canon.saes.files import Config, Files
+from saebench_canon import (
+    CanonError,
+    CheckpointAdapter,
+    Config,
+    Files,
+    Parameters,
+    checkpoint,
+    hookimpl,
+)
 
 SEED = re.compile(r"seed\d+")
 BLOCK = re.compile(r"(?:layers|h)\.(\d+)")

@@ -16,7 +16,7 @@ from saebench_canon.plugin.ref import Ref, is_bare_path
 from saebench_canon.plugin.registry import Registry, load_registry
 
 if TYPE_CHECKING:
-    from saebench_canon.kit.findings import Report
+    from saebench_canon.kit.findings import Findings
 
 FAILED = 1
 
@@ -32,7 +32,7 @@ def check(options: Namespace) -> int:
     return FAILED if found.failed else 0
 
 
-def _once(found: Report) -> Iterator[str]:
+def _once(found: Findings) -> Iterator[str]:
     """What each finding tells, a long sentence only the first time, paths from here."""
     seen: set[str] = set()
     for each in found:
@@ -41,7 +41,7 @@ def _once(found: Report) -> Iterator[str]:
         seen.add(each.told)
 
 
-def _examined(options: Namespace, registry: Registry) -> Report:
+def _examined(options: Namespace, registry: Registry) -> Findings:
     from saebench_canon.testing import COUNT_DEAD, examine_metric
 
     what = options.what
@@ -60,7 +60,7 @@ def _examined(options: Namespace, registry: Registry) -> Report:
     return _of_ref(what, registry)
 
 
-def _of_ref(what: str, registry: Registry) -> Report:
+def _of_ref(what: str, registry: Registry) -> Findings:
     from saebench_canon.kit.adapter_checks import CHECKS, Opened
     from saebench_canon.kit.findings import report
 

@@ -246,9 +246,7 @@ def canonical(it: Opened) -> str:
     """Unit-norm rows [m, d] and a bias [d], every number finite."""
     sae = it.adapter.load(it.ref)
     if not isinstance(sae, CanonicalSAE):
-        raise WrongError(
-            f"load gives a {type(sae).__name__}; saebench_canon.saes.fold.fold makes one"
-        )
+        raise WrongError(f"load gives a {type(sae).__name__}; saebench_canon.fold makes one")
     if sae.W_dec.ndim != 2 or sae.b_dec.shape != sae.W_dec.shape[1:]:
         shapes = f"{list(sae.W_dec.shape)} and {list(sae.b_dec.shape)}"
         raise WrongError(f"W_dec and b_dec have shapes {shapes}, not [m, d] and [d]")
@@ -257,9 +255,7 @@ def canonical(it: Opened) -> str:
             raise WrongError(f"{name} holds a value that is not finite")
     off = float((sae.W_dec.norm(dim=1) - 1).abs().max())
     if off > UNIT:
-        raise WrongError(
-            f"a decoder row's norm is {off:.2g} off 1; saebench_canon.saes.fold.fold helps"
-        )
+        raise WrongError(f"a decoder row's norm is {off:.2g} off 1; saebench_canon.fold helps")
     return f"{sae.width} rows of norm 1"
 
 

@@ -26,7 +26,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
+class Findings:
     """The findings on one adapter or metric."""
 
     of: str
@@ -53,8 +53,8 @@ class Report:
         lines = [f"  {each.check}: {each.told}" for each in self.failed]
         return "\n".join([f"{self.of}: {count}", *lines])
 
-    def assert_ok(self) -> Report:
-        """The report itself; raises AssertionError with a line for each check that failed."""
+    def assert_ok(self) -> Findings:
+        """The findings themselves; raises AssertionError with a line for each check that failed."""
         __tracebackhide__ = True
         if self.failed:
             raise AssertionError(str(self))
@@ -99,6 +99,6 @@ def check(title: str) -> Callable[[Callable[[Subject], str]], Check[Subject]]:
     return decorate
 
 
-def report(of: str, checks: Iterable[Check[Subject]], subject: Subject) -> Report:
+def report(of: str, checks: Iterable[Check[Subject]], subject: Subject) -> Findings:
     """The findings of all checks, in order."""
-    return Report(of, tuple(each(subject) for each in checks))
+    return Findings(of, tuple(each(subject) for each in checks))

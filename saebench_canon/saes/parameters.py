@@ -26,7 +26,7 @@ class Parameters:
 
     `x̂ = act((x − b_dec·[apply_b_dec_to_input]) W_enc + b_enc) W_dec + b_dec`. `batchtopk` without
     a threshold is calibrated on the suite's data (Leask et al. 2025, eq. 8). The other fields are
-    those of `saebench_canon.saes.fold.fold` and of `Description`.
+    those of `saebench_canon.fold` and of `Description`.
     """
 
     W_enc: Stored  # [d, m]

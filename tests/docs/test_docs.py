@@ -326,35 +326,3 @@ def test_every_hook_and_every_built_in_input_is_told(registry: Registry) -> None
     for each in registry.inputs.values():
         assert table[each.name][0] == ("SAE" if each.per == "sae" else "data"), each.name
         assert (table[each.name][1] == "yes") == (not each.available(DataSpec("x", "x")))
-
-
-def test_every_link_leads_somewhere() -> None:
-    for page, text in PAGES.items():
-        for target, anchor in re.findall(r"\]\(([\w./-]*\.md)?(?:#([\w-]+))?\)", text):
-            path = DOCS / target if target else DOCS / f"{page}.md"
-            assert path.is_file(), f"{page}: {target}"
-            assert not anchor or anchor in anchors(path), f"{page}: {target}#{anchor}"
-
-
-def anchors(path: Path) -> set[str]:
-    """The anchors of a page's headings, as hosts of repositories make them."""
-    titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles}
-
-
-def test_the_readmes_adapter_is_the_documents() -> None:
-    shown = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    own = next(
-        block for block in re.findall(r"```python\n(.*?)```", shown, flags=re.S)
-        if "@checkpoint" in block
-    )  # fmt: skip
-    assert own in (DOCS.parent / "docs" / "plugins.md").read_text(encoding="utf-8")
-
-
-def test_every_tick_of_the_readmes_formats_is_a_test_that_there_is() -> None:
-    shown = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    ticks = re.findall(r"\[✓\]\((.*?)\)", shown)
-    assert len(ticks) >= 7
-    for tick in ticks:
-        text = (DOCS.parent / tick).read_text(encoding="utf-8")
-        assert "def test_" in text, tick

@@ -165,8 +165,7 @@ def test_check_on_a_hub_out_of_reach_says_so(
 ) -> None:
     monkeypatch.setattr("saebench_canon.saes.hub.out_of_reach", lambda: True)
     (here / "it.py").write_text(
-        "from saebench_canon import hookimpl\n"
-        "from saebench_canon.saes.checkpoint import checkpoint\n\n"
+        "from saebench_canon import checkpoint, hookimpl\n\n"
         "@checkpoint('it', files=['no-such-file'])\ndef it(files): ...\n\n"
         "@hookimpl\ndef canon_adapters():\n    return [it]\n"
     )

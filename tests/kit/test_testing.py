@@ -289,7 +289,7 @@ def test_other_ways_to_be_bad_are_caught_too(folder: Path) -> None:
 
 def test_a_module_that_imports_torch_at_its_top_is_caught(folder: Path, tmp_path: Path) -> None:
     text = (
-        "import torch\nfrom saebench_canon.saes.checkpoint import Parameters, checkpoint\n\n"
+        "import torch\nfrom saebench_canon import Parameters, checkpoint\n\n"
         '@checkpoint("good", files=["w.npz"])\ndef heavy(files):\n    w = files.npz("w.npz")\n'
         '    return Parameters(w["W_enc"], w["W_dec"], w["b_dec"], w["b_enc"])\n\n'
         "def canon_adapters():\n    return [heavy]\n"

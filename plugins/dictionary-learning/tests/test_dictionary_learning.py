@@ -14,13 +14,8 @@ import saebench_canon_dictionary_learning as plugin
 import torch
 from torch import Tensor
 
-from saebench_canon.errors import CanonError
-from saebench_canon.plugin.acts import Acts
-from saebench_canon.plugin.ref import Ref
-from saebench_canon.plugin.registry import Registry, load_registry
-from saebench_canon.plugin.sae import CanonicalSAE
-from saebench_canon.saes.calibration import calibrate
-from saebench_canon.testing import check_adapter
+from saebench_canon import Acts, CanonError, CanonicalSAE, Ref
+from saebench_canon.testing import Registry, calibrate, check_adapter, load_registry
 
 D, M, K, N = 12, 30, 4, 200
 LINEAR = ("AutoEncoder", "AutoEncoderNew", "GatedAutoEncoder", "AutoEncoderTopK", "BatchTopKSAE")

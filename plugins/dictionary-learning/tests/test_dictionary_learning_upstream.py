@@ -15,10 +15,8 @@ import saebench_canon_dictionary_learning as plugin
 import torch
 from torch import Tensor
 
-from saebench_canon.plugin.acts import Acts
-from saebench_canon.plugin.ref import Ref
-from saebench_canon.plugin.sae import CanonicalSAE
-from saebench_canon.saes.calibration import calibrate
+from saebench_canon import Acts, CanonicalSAE, Ref
+from saebench_canon.testing import calibrate
 
 pytest.importorskip("dictionary_learning")
 from dictionary_learning import training, utils

@@ -13,11 +13,8 @@ import saebench_canon_openai as plugin
 import torch
 from torch import Tensor, nn
 
-from saebench_canon.errors import CanonError
-from saebench_canon.inputs.normalise import normalise
-from saebench_canon.plugin.ref import Ref
-from saebench_canon.plugin.registry import Registry, load_registry
-from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon import CanonError, CanonicalSAE, Ref
+from saebench_canon.testing import Registry, load_registry, normalise
 
 D, M, K, N = 12, 30, 4, 200
 

@@ -15,11 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from saebench_canon.errors import CanonError
-from saebench_canon.plugin.ref import Ref
-from saebench_canon.plugin.registry import Registry, load_registry
-from saebench_canon.plugin.sae import CanonicalSAE
-from saebench_canon.testing import check_adapter
+from saebench_canon import CanonError, CanonicalSAE, Ref
+from saebench_canon.testing import Registry, check_adapter, load_registry
 
 D, M, K, N = 12, 36, 4, 200
 

@@ -16,8 +16,7 @@ import saebench_canon_sparsify as plugin
 import torch
 from torch import Tensor
 
-from saebench_canon.errors import CanonError
-from saebench_canon.plugin.ref import Ref
+from saebench_canon import CanonError, Ref
 
 os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")  # its kernels run on GPUs alone
 pytest.importorskip("sparsify")
