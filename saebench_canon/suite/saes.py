@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from saebench_canon.errors import CanonError, nearest, placed
+from saebench_canon.errors import CanonError, known_names, nearest, placed
 from saebench_canon.plugin.data import DataSpec, Dtype
 from saebench_canon.plugin.ref import Ref, is_bare_path
 from saebench_canon.plugin.registry import Registry
@@ -132,7 +132,7 @@ def _train(table: Mapping[str, Any], point: Axes, registry: Registry, where: str
     arch = point.get("arch", table.get("arch"))
     if not isinstance(arch, str):
         raise CanonError("'train' names no 'arch'", where=where,
-                         hint=f"There is {', '.join(registry.trainers)}.")  # fmt: skip
+                         hint=known_names(list(registry.trainers)))  # fmt: skip
     trainer = registry.trainer(arch, where=where)
     shared = {key: value for key, value in table.items() if key not in registry.trainers}
     own = a_table(table.get(arch, {}), f"{where}, train.{arch}")

@@ -103,14 +103,14 @@ def test_published_values_of_an_extended_suite_are_added(
     ("old", "new", "sentence"),
     [
         ("fidelity.l0", "fidelty.l0", r"no metric 'fidelty' in this suite. Did you mean 'fidelity"),
-        ("fidelity.l0", "fidelity.lo", r"'fidelity' has no score 'lo'. There is cosine"),
+        ("fidelity.l0", "fidelity.lo", r"'fidelity' has no score 'lo'. Known: cosine"),
         ('axis = "width"', 'axis = "widht"', r"no SAE has the axis 'widht'. Did you mean 'width'"),
         ("24 = 5", "small = 5", r"'small' is no value of the axis 'width'"),
         ("24 = 5", '24 = "5"', r"the value at '24' is '5'; it must be a number"),
         ("24 = 5", "24 = nan", r"the value at '24' is nan"),
         ("24 = 5, 48 = 7.5", "", r"'values' is empty"),
         ("24 = 5, 48 = 7.5", "96 = 5", r"no case of fidelity.l0 has one of these values of 'width'"
-            r". There is 24, 48"),
+            r".*Known: 24, 48"),
         ("source =", "sauce =", r"'source' is missing"),
         ("source = \"the SAEs' registry\"", 'source = " "', r"'source' is empty"),
         ("source =", "from = 1\nsource =", r"unknown key 'from'"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
@@ -183,5 +183,5 @@ def _check(threshold: float, span_atoms: int, orders: int, orderings: tuple[str,
         raise CanonError(f"stitching: orders = {orders} is not 0 or more")
     for name in orderings:
         if name not in ORDERINGS:
-            known = f"There is {', '.join(ORDERINGS)}."
-            raise CanonError(f"stitching: there is no ordering '{name}'", hint=known)
+            hint = nearest(name, ORDERINGS)
+            raise CanonError(f"stitching: unknown ordering '{name}'", hint=hint)
