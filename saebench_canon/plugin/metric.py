@@ -1,6 +1,6 @@
 """What a metric is: a function whose positional parameters are inputs, keyword-only ones settings.
 
-    @metric(scores=[Score("l0", better="lower", digits=1)], of="sae", version=1)
+    @metric(scores=[Score("l0", better="lower", digits=1, headline=True)], of="sae", version=1)
     def l0(codes, *, threshold: float = 0.0):
         return {"l0": ...}
 
@@ -34,13 +34,18 @@ SAE = re.compile(r"\bCanonicalSAE\b")  # in the annotation of a setting that nam
 
 @dataclass(frozen=True)
 class Score:
-    """One number of a metric: its direction, the decimals shown, and the null printed beside it."""
+    """One number of a metric: its direction, the decimals shown, and the null printed beside it.
+
+    Tables show the scores marked `headline`, in the order in which they are declared; all others
+    stand in the full tables only. Without such a mark the first four are shown.
+    """
 
     name: str
     better: Better | None = None
     digits: int = 3
     null: str | None = None
     help: str = ""
+    headline: bool = False
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ FEWEST = 3  # small rows that sums can be planted of
             better="lower",
             null="composed_null",
             help="Share of live large latents that are sums of live small ones.",
+            headline=True,
         ),
         Score("composed_null", help="What chance makes of it: the highest of the three below."),
         Score(
@@ -42,12 +43,14 @@ FEWEST = 3  # small rows that sums can be planted of
             "composed_excess",
             better="lower",
             help="(composed_share − composed_null) / (1 − composed_null).",
+            headline=True,
         ),
         Score("composed_least", help="Share of a sum that had to be explained; raised by chance."),
         Score(
             "planted_recall",
             better="higher",
             help="Share of planted noisy sums of two or three small rows that are found.",
+            headline=True,
         ),
         Score(
             "explained_variance",

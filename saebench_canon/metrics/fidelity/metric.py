@@ -31,19 +31,26 @@ Number = float | Value | Undefined
             better="higher",
             null="pca_explained_variance",
             help="1 − squared error / squared distance from the mean, over the whole data.",
+            headline=True,
         ),
         Score(
             "pca_explained_variance",
             help="Explained variance of as many principal components as the L0.",
         ),
         Score("cosine", better="higher", help="Mean cosine of activation and reconstruction."),
-        Score("l0", digits=1, help="Mean number of active latents on a token."),
-        Score("dead_share", better="lower", help="Share of latents never active on this data."),
+        Score("l0", digits=1, help="Mean number of active latents on a token.", headline=True),
+        Score(
+            "dead_share",
+            better="lower",
+            help="Share of latents never active on this data.",
+            headline=True,
+        ),
         Score("shrinkage", help="E[x̂·x] / E[‖x̂‖²]; above 1 reconstructions are too short."),
         Score(
             "loss_recovered",
             better="higher",
             help="Cross-entropy that the reconstruction saves, of what zero-ablation costs.",
+            headline=True,
         ),
     ],
 )

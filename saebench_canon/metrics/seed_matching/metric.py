@@ -35,6 +35,7 @@ OF_ENCODERS = ("shared_share", "shared_share_strict", "null_shared")
             better="higher",
             null="null_mcc",
             help="Mean cosine of live decoder rows under the best one-to-one assignment.",
+            headline=True,
         ),
         Score("mcc_abs", better="higher", help="The same with absolute cosines."),
         Score(
@@ -42,6 +43,7 @@ OF_ENCODERS = ("shared_share", "shared_share_strict", "null_shared")
             better="higher",
             null="null_shared",
             help="Share of live latents whose counterpart agrees in decoder and encoder.",
+            headline=True,
         ),
         Score(
             "shared_share_strict",

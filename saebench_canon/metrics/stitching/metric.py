@@ -40,16 +40,31 @@ ORDERINGS = ("random", "max_cos", "greedy")
         ),
         Score("large_mse_rescaled", better="lower", help="The same of the larger SAE."),
         Score(
+            "stable_novel_share",
+            better="lower",
+            help="Share of reproducible latents that are novel and no sum of small ones.",
+            headline=True,
+        ),
+        Score(
+            "stable_gain",
+            better="lower",
+            help="Drop of the smaller SAE's MSE when just those are added at their best scales, "
+            "on documents that the scales were not fitted on.",
+            headline=True,
+        ),
+        Score(
             "novel_share",
             better="lower",
             null="novel_share_null",
             help="Share of live large latents whose best cosine with a small one is below θ.",
+            headline=True,
         ),
         Score(
             "novel_gain",
             better="lower",
             null="novel_gain_null",
             help="Drop of the smaller SAE's MSE, relative, when all novel latents are added.",
+            headline=True,
         ),
         Score(
             "helpful_share",
@@ -75,17 +90,6 @@ ORDERINGS = ("random", "max_cos", "greedy")
             "reproducible_share",
             better="higher",
             help="Share of live large latents that every peer has too, at cosine θ or more.",
-        ),
-        Score(
-            "stable_novel_share",
-            better="lower",
-            help="Share of reproducible latents that are novel and no sum of small ones.",
-        ),
-        Score(
-            "stable_gain",
-            better="lower",
-            help="Drop of the smaller SAE's MSE when just those are added at their best scales, "
-            "on documents that the scales were not fitted on.",
         ),
         Score(
             "residual_gain",
