@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from saebench_canon.errors import CanonError
+from saebench_canon.plugin.cost import CostOf
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,6 +97,7 @@ class Metric:
     settings: Mapping[str, Any]
     help: str
     kinds: Mapping[str, str] = field(default_factory=dict)  # the settings' annotations
+    cost: CostOf | None = None
 
     @property
     def opens(self) -> tuple[str, ...]:
@@ -108,9 +110,17 @@ class Metric:
 
 
 def metric(
-    *, scores: Iterable[Score], of: Of, version: int, name: str | None = None
+    *,
+    scores: Iterable[Score],
+    of: Of,
+    version: int,
+    name: str | None = None,
+    cost: CostOf | None = None,
 ) -> Callable[[Callable[..., Any]], Metric]:
-    """Make a metric of a function; the function's name is the metric's unless one is given."""
+    """Make a metric of a function; the function's name is the metric's unless one is given.
+
+    `cost` says what a case will take; without one, `plan` goes by earlier records.
+    """
 
     def decorate(function: Callable[..., Any]) -> Metric:
         parameters = inspect.signature(function).parameters.values()
@@ -146,6 +156,7 @@ def metric(
             optional=frozenset(optional),
             settings=settings,
             kinds=kinds,
+            cost=cost,
             help=inspect.cleandoc(function.__doc__ or ""),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from saebench_canon.metrics.composition.cost import cost
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ FEWEST = 3  # small rows that sums can be planted of
 @metric(
     of="pair",
     version=1,
+    cost=cost,
     scores=[
         Score(
             "composed_share",

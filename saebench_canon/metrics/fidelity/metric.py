@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from saebench_canon.metrics.fidelity.cost import cost
 from saebench_canon.metrics.shared.ratios import complement, of_documents
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
@@ -24,6 +25,7 @@ Number = float | Value | Undefined
 @metric(
     of="sae",
     version=1,
+    cost=cost,
     scores=[
         Score("mse", better="lower", help="Squared error, mean over tokens and dimensions."),
         Score(

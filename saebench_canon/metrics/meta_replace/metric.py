@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from saebench_canon.errors import CanonError
+from saebench_canon.metrics.meta_replace.cost import cost
 from saebench_canon.metrics.meta_sae.presets import training_of
 from saebench_canon.plugin.metric import Mark, Measurement, Score, metric
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 @metric(
     of="pair",
     version=1,
+    cost=cost,
     scores=[
         Score(
             "nearest_small",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from saebench_canon.errors import CanonError
+from saebench_canon.metrics.meta_sae.cost import cost
 from saebench_canon.metrics.meta_sae.presets import training_of
 from saebench_canon.metrics.shared.sums import check_rule
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, metric
@@ -22,6 +23,7 @@ READ = "a published meta-SAE is evaluated, none is trained"
 @metric(
     of="sae",
     version=2,
+    cost=cost,
     scores=[
         Score(
             "explained_variance",

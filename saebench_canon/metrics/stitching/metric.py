@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
+from saebench_canon.metrics.stitching.cost import cost
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ ORDERINGS = ("random", "max_cos", "greedy")
 @metric(
     of="pair",
     version=2,
+    cost=cost,
     scores=[
         Score("small_mse", better="lower", help="MSE of the smaller SAE."),
         Score("large_mse", better="lower", help="MSE of the larger SAE."),
