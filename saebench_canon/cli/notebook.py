@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def evaluate(
     saes: Mapping[str, object] | Sequence[object],
     acts: Tensor | Acts | None = None,
-    metrics: Iterable[str] = ("fidelity",),
+    metrics: Iterable[str] | None = None,
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
@@ -37,7 +37,7 @@ def evaluate(
             groups are SAEs of one width.
         acts: activations [n, d], or `Acts` with each token's document; None measures only what
             decoders tell.
-        metrics: names of metrics.
+        metrics: names of metrics; None stands for those of how well one SAE reconstructs.
         settings: by metric, settings other than the defaults.
         seed: the seed of every case.
         store: where records are kept; None keeps nothing.
@@ -52,16 +52,18 @@ def evaluate(
 
     if threads < 1:
         raise CanonError(f"'threads' is {threads}; it must be at least 1")
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
-
     from saebench_canon.bench.artifact_cache import Execution
     from saebench_canon.bench.bench import Bench
     from saebench_canon.bench.plan import plan_of
     from saebench_canon.bench.results import rows_of
     from saebench_canon.bench.store import Store
+    from saebench_canon.plugin.metric import with_role
     from saebench_canon.plugin.registry import load_registry
 
     registry = load_registry()
+    if metrics is None:
+        metrics = [each.name for each in with_role("reconstruction", registry.metrics.values())]
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
     with tempfile.TemporaryDirectory(prefix="canon-") as scratch:
         kept = Store(Path(store) if store is not None else Path(scratch) / "store")
         data = _write_acts(acts, Path(scratch))

@@ -22,8 +22,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.cost import CostOf
+from saebench_canon.plugin.role import ROLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +48,7 @@ class Score:
     null: str | None = None
     help: str = ""
     headline: bool = False
+    counts_dead: bool = False  # whether latents that are never active may change it
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class Metric:
     help: str
     kinds: Mapping[str, str] = field(default_factory=dict)  # the settings' annotations
     cost: CostOf | None = None
+    roles: tuple[str, ...] = ()
 
     @property
     def opens(self) -> tuple[str, ...]:
@@ -109,6 +112,11 @@ class Metric:
         return next(score for score in self.scores if score.name == name)
 
 
+def with_role(role: str, metrics: Iterable[Metric]) -> list[Metric]:
+    """The metrics that have a role."""
+    return [metric for metric in metrics if role in metric.roles]
+
+
 def metric(
     *,
     scores: Iterable[Score],
@@ -116,11 +124,15 @@ def metric(
     version: int,
     name: str | None = None,
     cost: CostOf | None = None,
+    roles: Iterable[str] = (),
 ) -> Callable[[Callable[..., Any]], Metric]:
     """Make a metric of a function; the function's name is the metric's unless one is given.
 
-    `cost` says what a case will take; without one, `plan` goes by earlier records.
+    `cost` says what a case will take; without one, `plan` goes by earlier records. `roles` are
+    those of `plugin.role` by which figures, cards and commands find the metric.
     """
+
+    declared, played = tuple(scores), tuple(roles)
 
     def decorate(function: Callable[..., Any]) -> Metric:
         parameters = inspect.signature(function).parameters.values()
@@ -146,21 +158,36 @@ def metric(
                 inputs.append(parameter.name)
                 if parameter.default is None:
                     optional.add(parameter.name)
+        _check_roles(title, of, declared, played)
         return Metric(
             name=title,
             of=of,
             version=version,
-            scores=tuple(scores),
+            scores=declared,
             measure=function,
             inputs=tuple(inputs),
             optional=frozenset(optional),
             settings=settings,
             kinds=kinds,
             cost=cost,
+            roles=played,
             help=inspect.cleandoc(function.__doc__ or ""),
         )
 
     return decorate
+
+
+def _check_roles(title: str, of: Of, scores: Iterable[Score], roles: Iterable[str]) -> None:
+    """Refuse a role that there is not, or that the metric cannot have."""
+    declared = {score.name for score in scores}
+    for name in roles:
+        if name not in ROLES:
+            raise CanonError(f"metric '{title}': unknown role '{name}'", hint=nearest(name, ROLES))
+        role = ROLES[name]
+        if role.of != of:
+            raise CanonError(f"metric '{title}': the role '{name}' is of a {role.of}, not a {of}")
+        if lacking := [score for score in role.scores if score not in declared]:
+            raise CanonError(f"metric '{title}': the role '{name}' needs a score '{lacking[0]}'")
 
 
 def _written(annotation: Any) -> str:

@@ -26,6 +26,7 @@ FEWEST = 3  # small rows that sums can be planted of
     of="pair",
     version=1,
     cost=cost,
+    roles=("sums",),
     scores=[
         Score(
             "composed_share",

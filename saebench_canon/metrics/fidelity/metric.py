@@ -26,6 +26,7 @@ Number = float | Value | Undefined
     of="sae",
     version=1,
     cost=cost,
+    roles=("reconstruction",),
     scores=[
         Score("mse", better="lower", help="Squared error, mean over tokens and dimensions."),
         Score(
@@ -46,6 +47,7 @@ Number = float | Value | Undefined
             better="lower",
             help="Share of latents never active on this data.",
             headline=True,
+            counts_dead=True,
         ),
         Score("shrinkage", help="E[x̂·x] / E[‖x̂‖²]; above 1 reconstructions are too short."),
         Score(
@@ -77,12 +79,12 @@ def fidelity(
     """
     import pandas as pd
 
-    from saebench_canon.kernels.reconstruction import fidelity_sums
+    from saebench_canon.kernels.reconstruction import reconstruction_sums
     from saebench_canon.kernels.resampling import documents, ratio
 
     codes = codes.to(sae.W_dec.device)
     index, count = documents(acts.doc)
-    sums = fidelity_sums(
+    sums = reconstruction_sums(
         acts.x, index, count, codes, sae.W_dec, sae.b_dec, components=round(codes.l0)
     )
     still = Undefined("the activations do not vary")

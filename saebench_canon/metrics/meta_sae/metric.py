@@ -24,6 +24,7 @@ READ = "a published meta-SAE is evaluated, none is trained"
     of="sae",
     version=2,
     cost=cost,
+    roles=("meta_latents",),
     scores=[
         Score(
             "explained_variance",

@@ -32,6 +32,7 @@ ORDERINGS = ("random", "max_cos", "greedy")
     of="pair",
     version=2,
     cost=cost,
+    roles=("path", "additions"),
     scores=[
         Score("small_mse", better="lower", help="MSE of the smaller SAE."),
         Score("large_mse", better="lower", help="MSE of the larger SAE."),
