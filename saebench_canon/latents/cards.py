@@ -133,7 +133,7 @@ class Cards:
         return Records(self.run.run["cases"], self.run.store, metrics)
 
     def _meta(self, sae: SaeSpec) -> MetaSae:
-        return self._records.meta_sae(sae.name)
+        return self._records.meta_latents(sae.name)
 
     def _meta_latents(self, sae: SaeSpec, latent: int) -> Section:
         meta = self._meta(sae)

@@ -58,7 +58,7 @@ class Records:
     store: Store
     metrics: Collection[Metric]
 
-    def meta_sae(self, sae: str) -> MetaSae:
+    def meta_latents(self, sae: str) -> MetaSae:
         """The SAE's meta-SAE with its decomposition; raises CanonError with why there is none."""
         label, record = self._first("meta_latents", [sae])
         names = ("decomposition", "latents", "meta_latents")

@@ -19,7 +19,8 @@ class Role:
     of: str
     use: str
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # with the columns used
-    scores: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()  # that the metric must declare
+    optional: tuple[str, ...] = ()  # scores that are used as well where there are such
 
 
 ROLES: Mapping[str, Role] = {
@@ -47,11 +48,16 @@ ROLES: Mapping[str, Role] = {
             "latents": ("latent", "explained"),
             "meta_latents": ("meta_latent",),
         },
+        optional=(
+            "explained_variance", "null_covariance", "heldout_explained_variance", "heldout_null",
+            "composed_share", "composed_null", "composed_excess",
+        ),
     ),
     "sums": Role(
         "pair",
         "cards show a latent as a sum of a smaller SAE's",
         tables={"latents": ("latent", "atom", "weight", "explained")},
         scores=("composed_share",),
+        optional=("composed_null", "composed_excess"),
     ),
-}
+}  # fmt: skip

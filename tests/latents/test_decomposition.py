@@ -67,7 +67,7 @@ def decomposed(latents: int = 20) -> dict[str, pd.DataFrame]:
 def test_a_latent_and_a_meta_latent_list_each_other_heaviest_first(tmp_path: Path) -> None:
     store, cases = Store(tmp_path), [case(1, "meta_sae", "it")]
     keep(store, cases[0], decomposed())
-    meta = records(cases, store).meta_sae("it")
+    meta = records(cases, store).meta_latents("it")
     assert list(meta.of_latent(2).items()) == [(1, 0.99), (0, 0.98)]
     assert [*meta.of_meta_latent(0)] == [*range(20)]
     assert (meta.explained(2), meta.explained(77)) == (0.5, None)
@@ -78,9 +78,9 @@ def test_the_first_measured_case_of_a_metric_counts(tmp_path: Path) -> None:
     store = Store(tmp_path)
     cases = [case(1, "meta_sae", "it"), case(2, "meta_sae", "it") | {"label": "other"}]
     keep(store, cases[1], decomposed())
-    assert records(cases, store).meta_sae("it").label == "other"
+    assert records(cases, store).meta_latents("it").label == "other"
     keep(store, cases[0], decomposed())
-    assert records(cases, store).meta_sae("it").label == "meta_sae"
+    assert records(cases, store).meta_latents("it").label == "meta_sae"
 
 
 def test_a_sum_is_of_the_pair_and_the_latent_that_are_asked_for(tmp_path: Path) -> None:
