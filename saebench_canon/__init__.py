@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from saebench_canon.cli.notebook import evaluate
     from saebench_canon.errors import CanonError
     from saebench_canon.plugin.acts import Acts
+    from saebench_canon.plugin.cost import Cost, Work
     from saebench_canon.plugin.hookspecs import hookimpl
     from saebench_canon.plugin.input import made
     from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
@@ -21,15 +22,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Acts": "plugin.acts", "CanonError": "errors", "Mark": "plugin.metric",
+    "Acts": "plugin.acts", "CanonError": "errors", "Cost": "plugin.cost", "Mark": "plugin.metric",
     "Measurement": "plugin.metric", "Score": "plugin.metric", "Undefined": "plugin.metric",
-    "Value": "plugin.metric", "evaluate": "cli.notebook", "hookimpl": "plugin.hookspecs",
-    "made": "plugin.input", "metric": "plugin.metric", "trainer": "plugin.trainer",
+    "Value": "plugin.metric", "Work": "plugin.cost", "evaluate": "cli.notebook",
+    "hookimpl": "plugin.hookspecs", "made": "plugin.input", "metric": "plugin.metric",
+    "trainer": "plugin.trainer",
 }  # fmt: skip
 
 __all__ = [
-    "Acts", "CanonError", "Mark", "Measurement", "Score", "Undefined", "Value", "evaluate",
-    "hookimpl", "made", "metric", "trainer",
+    "Acts", "CanonError", "Cost", "Mark", "Measurement", "Score", "Undefined", "Value", "Work",
+    "evaluate", "hookimpl", "made", "metric", "trainer",
 ]  # fmt: skip
 
 
