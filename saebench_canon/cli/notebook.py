@@ -57,13 +57,10 @@ def evaluate(
     from saebench_canon.bench.plan import plan_of
     from saebench_canon.bench.results import rows_of
     from saebench_canon.bench.store import Store
-    from saebench_canon.plugin.metric import with_role
     from saebench_canon.plugin.registry import load_registry
 
     registry = load_registry()
-    if metrics is None:
-        metrics = [each.name for each in with_role("reconstruction", registry.metrics.values())]
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    names = _names(metrics, registry)
     with tempfile.TemporaryDirectory(prefix="canon-") as scratch:
         kept = Store(Path(store) if store is not None else Path(scratch) / "store")
         data = _write_acts(acts, Path(scratch))
@@ -80,6 +77,16 @@ def evaluate(
                 bench.measure(case)
         rows = rows_of(plan.listed(), kept, registry.metrics)
         return pd.DataFrame([row.to_dict() for row in rows])
+
+
+def _names(metrics: Iterable[str] | None, registry: Registry) -> list[str]:
+    """The metrics that are asked for; None stands for those of how well an SAE reconstructs."""
+    from saebench_canon.plugin.metric import with_role
+
+    if metrics is None:
+        declared = registry.metrics.values()
+        return [metric.name for metric in with_role("reconstruction", declared)]
+    return [metrics] if isinstance(metrics, str) else list(metrics)
 
 
 def _named(saes: Mapping[str, object] | Sequence[object]) -> dict[str, object]:

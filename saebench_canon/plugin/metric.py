@@ -185,7 +185,8 @@ def _check_roles(title: str, of: Of, scores: Iterable[Score], roles: Iterable[st
             raise CanonError(f"metric '{title}': unknown role '{name}'", hint=nearest(name, ROLES))
         role = ROLES[name]
         if role.of != of:
-            raise CanonError(f"metric '{title}': the role '{name}' is of a {role.of}, not a {of}")
+            what = f'the role \'{name}\' needs of="{role.of}", not of="{of}"'
+            raise CanonError(f"metric '{title}': {what}")
         if lacking := [score for score in role.scores if score not in declared]:
             raise CanonError(f"metric '{title}': the role '{name}' needs a score '{lacking[0]}'")
 
