@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from saebench_canon.kernels.nulls import covariance_matched
     from saebench_canon.plugin.acts import Acts
     from saebench_canon.plugin.adapter import Adapter, Description
+    from saebench_canon.plugin.cost import Cost, Work
     from saebench_canon.plugin.evidence import Evidence
     from saebench_canon.plugin.hookspecs import hookimpl
     from saebench_canon.plugin.input import Input, made
@@ -43,26 +44,28 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Activation", "Acts", "Adapter", "Bench", "CanonError", "CanonicalSAE", "Case",
-    "CheckpointAdapter", "Codes", "Config", "Description", "Evidence", "Files", "Input", "Mark",
-    "Measurement", "Metric", "Parameters", "Record", "Ref", "Report", "Score", "Stored", "Tensors",
-    "Trained", "Trainer", "Undefined", "Value", "checkpoint", "covariance_matched", "evaluate",
-    "fold", "hookimpl", "made", "max_cosine", "metric", "nearest", "trainer",
+    "CheckpointAdapter", "Codes", "Config", "Cost", "Description", "Evidence", "Files", "Input",
+    "Mark", "Measurement", "Metric", "Parameters", "Record", "Ref", "Report", "Score", "Stored",
+    "Tensors", "Trained", "Trainer", "Undefined", "Value", "Work", "checkpoint",
+    "covariance_matched", "evaluate", "fold", "hookimpl", "made", "max_cosine", "metric",
+    "nearest", "trainer",
 ]  # fmt: skip
 
 _HOME = {
     "Activation": "saes.checkpoint", "Acts": "plugin.acts", "Adapter": "plugin.adapter",
     "Bench": "plugin.measuring", "CanonError": "errors", "CanonicalSAE": "plugin.sae",
     "Case": "plugin.measuring", "CheckpointAdapter": "saes.checkpoint", "Codes": "kernels.codes",
-    "Config": "saes.files", "Description": "plugin.adapter", "Evidence": "plugin.evidence",
-    "Files": "saes.files", "Input": "plugin.input", "Mark": "plugin.metric",
-    "Measurement": "plugin.metric", "Metric": "plugin.metric", "Parameters": "saes.checkpoint",
-    "Record": "plugin.record", "Ref": "plugin.ref", "Report": "plugin.report",
-    "Score": "plugin.metric", "Stored": "saes.weights.stored", "Tensors": "saes.weights.stored",
-    "Trained": "plugin.trainer", "Trainer": "plugin.trainer", "Undefined": "plugin.metric",
-    "Value": "plugin.metric", "checkpoint": "saes.checkpoint",
-    "covariance_matched": "kernels.nulls", "evaluate": "cli.notebook", "fold": "saes.fold",
-    "hookimpl": "plugin.hookspecs", "made": "plugin.input", "max_cosine": "kernels.cosine",
-    "metric": "plugin.metric", "nearest": "errors", "trainer": "plugin.trainer",
+    "Config": "saes.files", "Cost": "plugin.cost", "Description": "plugin.adapter",
+    "Evidence": "plugin.evidence", "Files": "saes.files", "Input": "plugin.input",
+    "Mark": "plugin.metric", "Measurement": "plugin.metric", "Metric": "plugin.metric",
+    "Parameters": "saes.checkpoint", "Record": "plugin.record", "Ref": "plugin.ref",
+    "Report": "plugin.report", "Score": "plugin.metric", "Stored": "saes.weights.stored",
+    "Tensors": "saes.weights.stored", "Trained": "plugin.trainer", "Trainer": "plugin.trainer",
+    "Undefined": "plugin.metric", "Value": "plugin.metric", "Work": "plugin.cost",
+    "checkpoint": "saes.checkpoint", "covariance_matched": "kernels.nulls",
+    "evaluate": "cli.notebook", "fold": "saes.fold", "hookimpl": "plugin.hookspecs",
+    "made": "plugin.input", "max_cosine": "kernels.cosine", "metric": "plugin.metric",
+    "nearest": "errors", "trainer": "plugin.trainer",
 }  # fmt: skip
 
 

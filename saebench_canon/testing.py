@@ -33,8 +33,6 @@ __all__ = [
 
 _HOME = {"calibrate": "saes.calibration", "normalise": "inputs.normalise"}  # they import torch
 
-COUNT_DEAD = ("dead_share",)  # scores that dead latents may change, since they count them
-
 
 def check_adapter(
     adapter: Adapter,
@@ -55,14 +53,15 @@ def check_metric(
     metric: Metric,
     *,
     settings: Mapping[str, Any] | None = None,
-    except_scores: Iterable[str] = COUNT_DEAD,
+    except_scores: Iterable[str] = (),
     registry: Registry | None = None,
 ) -> Findings:
     """The findings on a metric, looked at on small SAEs and activations with planted directions.
 
     `settings` other than the defaults; `except_scores` may change when dead latents are appended,
-    because they count them; `registry` has the inputs that the metric asks for, absent: those of
-    the installed plugins. Raises AssertionError with a sentence for each check that failed.
+    as scores declared with `counts_dead` may; `registry` has the inputs that the metric asks for,
+    absent: those of the installed plugins. Raises AssertionError with a sentence for each check
+    that failed.
     """
     __tracebackhide__ = True
     return examine_metric(
@@ -95,15 +94,14 @@ def examine_metric(
     metric: Metric,
     *,
     settings: Mapping[str, Any] | None = None,
-    except_scores: Iterable[str] = COUNT_DEAD,
+    except_scores: Iterable[str] = (),
     registry: Registry | None = None,
 ) -> Findings:
     """What `check_metric` finds, without an error for what failed."""
     from saebench_canon.kit.metric_checks import CHECKS, Measured
 
-    measured = Measured(
-        metric, settings or {}, frozenset(except_scores), registry or load_registry()
-    )
+    counting = {score.name for score in metric.scores if score.counts_dead} | {*except_scores}
+    measured = Measured(metric, settings or {}, frozenset(counting), registry or load_registry())
     return report(metric.name, CHECKS, measured)
 
 

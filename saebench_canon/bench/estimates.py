@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from saebench_canon.bench import costs
-from saebench_canon.bench.costs import Dictionary, Work
+from saebench_canon.bench.earlier import Earlier, earlier
 from saebench_canon.bench.identity import Identities, wanted_by
 from saebench_canon.bench.plan import Plan
 from saebench_canon.bench.sizes import DataSize, SaeSize, cached_bytes, sizes_of
+from saebench_canon.plugin.cost import CaseSize, Cost, Dictionary, Work
 from saebench_canon.plugin.data import DataSpec
+from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.saes.memory import ITEM, sae_bytes, size
@@ -40,6 +42,7 @@ class Estimate:
     unsized: tuple[str, ...]  # what will be downloaded, nobody here knows how much
     unknown: tuple[str, ...]  # what time and memory leave out
     longest: float = 0.0  # seconds of the longest case, which workers cannot share either
+    earlier: tuple[Earlier, ...] = ()  # what is told of metrics by their records alone
 
     def seconds(self, cores: int) -> float:
         """Seconds with a worker on each of so many cores."""
@@ -97,6 +100,7 @@ class _Counted:
     downloads: int = 0
     unsized: dict[str, None] = field(default_factory=dict)  # in order
     unknown: dict[str, None] = field(default_factory=dict)
+    earlier: dict[str, Earlier | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.data, self.saes = sizes_of(self.plan.suite, self.registry)
@@ -124,19 +128,35 @@ class _Counted:
         known = [each for each in found if each is not None]
         if len(known) < len(found):
             return
-        cost = costs.METRICS.get(case.metric.name)
-        if cost is None:
-            self.unknown[f"the metric {case.metric.name}"] = None
-        else:
-            work = cost(n, known, case.settings)
-            self.work[case.label] += work
-            self.cases.append(work)
-        size = self._size(case.data)
-        if "loss_with" in case.metric.inputs and size is not None and size.model is not None:
-            self.work[case.label] += costs.spliced(size, size.model, known, case.settings)
-        self._peak(f"{case.label} of {case.name}", costs.peak(
-            case.metric.name, n, known, case.settings
-        ))  # fmt: skip
+        size = CaseSize(n, tuple(known), case.settings, self._loss_with(case.data, known))
+        cost = self._cost(case.metric, size)
+        if cost is not None:
+            self.work[case.label] += cost.work
+            self.cases.append(cost.work)
+            self._peak(f"{case.label} of {case.name}", cost.memory)
+
+    def _cost(self, metric: Metric, size: CaseSize) -> Cost | None:
+        """What a case takes: as its metric says, or else by earlier records."""
+        if metric.cost is not None:
+            try:
+                return metric.cost(size)
+            except Exception as error:  # a plugin's own code; the plan goes on without it
+                said = f"{type(error).__name__}: {error}".rstrip(": ")
+                self.unknown[f"the metric {metric.name} (its cost fails, {said})"] = None
+                return None
+        if metric.name not in self.earlier:
+            self.earlier[metric.name] = earlier(metric, self.plan.store)
+        records = self.earlier[metric.name]
+        if records is None:
+            self.unknown[f"the metric {metric.name}"] = None
+            return None
+        return Cost(Work(fixed=records.seconds), costs.rows_bytes(size.saes))
+
+    def _loss_with(self, data: DataSpec | None, saes: Iterable[Dictionary]) -> Work:
+        size = self._size(data)
+        if size is None or size.model is None:
+            return Work()
+        return costs.loss_with(size, size.model, saes)
 
     def _once(self, *key: str) -> bool:
         first = key not in self.done
@@ -283,6 +303,7 @@ class _Counted:
             unsized=tuple(self.unsized),
             unknown=tuple(self.unknown),
             longest=max((work.seconds(speed) for work in self.cases), default=0.0),
+            earlier=tuple(records for records in self.earlier.values() if records is not None),
         )
 
 
@@ -311,6 +332,8 @@ def lines(found: Estimate, *, cores: int, there: int | None = None) -> Iterator[
         short = f"; this machine has {size(there)}" if there and there < found.memory else ""
         yield f"memory    {rough} {size(found.memory)} a worker{most}{short}"
     yield f"download  {_say_download(found)}"
+    for records in found.earlier:
+        yield f"records   {_say_earlier(records)}"
     if found.unknown:
         yield f"left out  {_few(found.unknown)}: not known here"
 
@@ -323,6 +346,14 @@ def _time(found: Estimate, rough: str, cores: int) -> Iterator[str]:
     shown = [f"{name} {duration(each)}" for name, each in named if each > alone / 20]
     if alone > SHORT:
         yield f"          of it {', '.join(shown)}"
+
+
+def _say_earlier(records: Earlier) -> str:
+    """Where the time of a metric is from that does not say what it costs."""
+    each = "less than 1 s" if records.seconds < 1 else duration(records.seconds)
+    of = "1 earlier record" if records.count == 1 else f"{records.count} earlier records"
+    mean = f"as {of} took" if records.count == 1 else f"the mean of {of}"
+    return f"{records.metric}: {each} a case, {mean}, whatever its size"
 
 
 def _say_download(found: Estimate) -> str:

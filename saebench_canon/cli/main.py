@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--meta-latent", metavar="[SAE:]N", help="the card of one meta-latent of it")
     show.add_argument("--to", metavar="FILE",
                       help="write tables (.md, .html, .txt, .csv, .parquet)"
-                      " or the stitching paths as a figure (.png, .svg, .pdf)")  # fmt: skip
+                      " or the paths between sizes as a figure (.png, .svg, .pdf)")  # fmt: skip
 
     parts = commands.add_parser(
         "frankenstein", help="save a small SAE with the helpful latents of a larger one"

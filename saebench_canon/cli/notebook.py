@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def evaluate(
     saes: Mapping[str, object] | Sequence[object],
     acts: Tensor | Acts | None = None,
-    metrics: Iterable[str] = ("fidelity",),
+    metrics: Iterable[str] | None = None,
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
@@ -37,7 +37,7 @@ def evaluate(
             groups are SAEs of one width.
         acts: activations [n, d], or `Acts` with each token's document; None measures only what
             decoders tell.
-        metrics: names of metrics.
+        metrics: names of metrics; None stands for those of how well one SAE reconstructs.
         settings: by metric, settings other than the defaults.
         seed: the seed of every case.
         store: where records are kept; None keeps nothing.
@@ -52,8 +52,6 @@ def evaluate(
 
     if threads < 1:
         raise CanonError(f"'threads' is {threads}; it must be at least 1")
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
-
     from saebench_canon.bench.artifact_cache import Execution
     from saebench_canon.bench.bench import Bench
     from saebench_canon.bench.plan import plan_of
@@ -62,6 +60,7 @@ def evaluate(
     from saebench_canon.plugin.registry import load_registry
 
     registry = load_registry()
+    names = _names(metrics, registry)
     with tempfile.TemporaryDirectory(prefix="canon-") as scratch:
         kept = Store(Path(store) if store is not None else Path(scratch) / "store")
         data = _write_acts(acts, Path(scratch))
@@ -78,6 +77,16 @@ def evaluate(
                 bench.measure(case)
         rows = rows_of(plan.listed(), kept, registry.metrics)
         return pd.DataFrame([row.to_dict() for row in rows])
+
+
+def _names(metrics: Iterable[str] | None, registry: Registry) -> list[str]:
+    """The metrics that are asked for; None stands for those of how well an SAE reconstructs."""
+    from saebench_canon.plugin.metric import with_role
+
+    if metrics is None:
+        declared = registry.metrics.values()
+        return [metric.name for metric in with_role("reconstruction", declared)]
+    return [metrics] if isinstance(metrics, str) else list(metrics)
 
 
 def _named(saes: Mapping[str, object] | Sequence[object]) -> dict[str, object]:

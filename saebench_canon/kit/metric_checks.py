@@ -25,6 +25,7 @@ from saebench_canon.kit.surroundings import SLOW, fresh_imports, leaves_random_s
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.record import Record
 from saebench_canon.plugin.registry import Registry
+from saebench_canon.plugin.role import ROLES
 from saebench_canon.suite.words import words_of
 
 CLOSE = 1e-4  # how far a score may move when latents change places, relative or absolute
@@ -188,8 +189,13 @@ def light(it: Measured) -> str:
 
 @check("it returns every score it declares")
 def returns(it: Measured) -> str:
-    """A finite number, or why it is undefined."""
+    """A finite number, or why it is undefined; its tables have what its roles need."""
     seen = it.measure()
+    for role in it.metric.roles:
+        for table, columns in ROLES[role].tables.items():
+            if table in seen.tables and (lacking := {*columns} - {*seen.tables[table].columns}):
+                what = f"the role '{role}' needs a column '{min(lacking)}' in the table '{table}'"
+                raise WrongError(what)
     undefined = {name: s["reason"] for name, s in seen.record.scores.items() if s["value"] is None}
     if len(undefined) == len(seen.values):
         reasons = "; ".join(dict.fromkeys(undefined.values()))

@@ -1,6 +1,6 @@
 """What a metric is: a function whose positional parameters are inputs, keyword-only ones settings.
 
-    @metric(scores=[Score("l0", better="lower", digits=1)], of="sae", version=1)
+    @metric(scores=[Score("l0", better="lower", digits=1, headline=True)], of="sae", version=1)
     def l0(codes, *, threshold: float = 0.0):
         return {"l0": ...}
 
@@ -22,7 +22,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, nearest
+from saebench_canon.plugin.cost import CostOf
+from saebench_canon.plugin.role import ROLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,13 +36,19 @@ SAE = re.compile(r"\bCanonicalSAE\b")  # in the annotation of a setting that nam
 
 @dataclass(frozen=True)
 class Score:
-    """One number of a metric: its direction, the decimals shown, and the null printed beside it."""
+    """One number of a metric: its direction, the decimals shown, and the null printed beside it.
+
+    Tables show the scores marked `headline`, in the order in which they are declared; all others
+    stand in the full tables only. Without such a mark the first four are shown.
+    """
 
     name: str
     better: Better | None = None
     digits: int = 3
     null: str | None = None
     help: str = ""
+    headline: bool = False
+    counts_dead: bool = False  # whether latents that are never active may change it
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,8 @@ class Metric:
     settings: Mapping[str, Any]
     help: str
     kinds: Mapping[str, str] = field(default_factory=dict)  # the settings' annotations
+    cost: CostOf | None = None
+    roles: tuple[str, ...] = ()
 
     @property
     def opens(self) -> tuple[str, ...]:
@@ -102,10 +112,27 @@ class Metric:
         return next(score for score in self.scores if score.name == name)
 
 
+def with_role(role: str, metrics: Iterable[Metric]) -> list[Metric]:
+    """The metrics that have a role."""
+    return [metric for metric in metrics if role in metric.roles]
+
+
 def metric(
-    *, scores: Iterable[Score], of: Of, version: int, name: str | None = None
+    *,
+    scores: Iterable[Score],
+    of: Of,
+    version: int,
+    name: str | None = None,
+    cost: CostOf | None = None,
+    roles: Iterable[str] = (),
 ) -> Callable[[Callable[..., Any]], Metric]:
-    """Make a metric of a function; the function's name is the metric's unless one is given."""
+    """Make a metric of a function; the function's name is the metric's unless one is given.
+
+    `cost` says what a case will take; without one, `plan` goes by earlier records. `roles` are
+    those of `plugin.role` by which figures, cards and commands find the metric.
+    """
+
+    declared, played = tuple(scores), tuple(roles)
 
     def decorate(function: Callable[..., Any]) -> Metric:
         parameters = inspect.signature(function).parameters.values()
@@ -131,20 +158,37 @@ def metric(
                 inputs.append(parameter.name)
                 if parameter.default is None:
                     optional.add(parameter.name)
+        _check_roles(title, of, declared, played)
         return Metric(
             name=title,
             of=of,
             version=version,
-            scores=tuple(scores),
+            scores=declared,
             measure=function,
             inputs=tuple(inputs),
             optional=frozenset(optional),
             settings=settings,
             kinds=kinds,
+            cost=cost,
+            roles=played,
             help=inspect.cleandoc(function.__doc__ or ""),
         )
 
     return decorate
+
+
+def _check_roles(title: str, of: Of, scores: Iterable[Score], roles: Iterable[str]) -> None:
+    """Refuse a role that there is not, or that the metric cannot have."""
+    declared = {score.name for score in scores}
+    for name in roles:
+        if name not in ROLES:
+            raise CanonError(f"metric '{title}': unknown role '{name}'", hint=nearest(name, ROLES))
+        role = ROLES[name]
+        if role.of != of:
+            what = f'the role \'{name}\' needs of="{role.of}", not of="{of}"'
+            raise CanonError(f"metric '{title}': {what}")
+        if lacking := [score for score in role.scores if score not in declared]:
+            raise CanonError(f"metric '{title}': the role '{name}' needs a score '{lacking[0]}'")
 
 
 def _written(annotation: Any) -> str:

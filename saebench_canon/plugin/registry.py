@@ -71,8 +71,8 @@ class Registry:
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
-        """Metrics by name."""
-        return self._collect("canon_metrics", lambda each: str(each.name))
+        """Metrics by name, in the order of tables: as they are brought, the built-in ones first."""
+        return self._collect("canon_metrics", lambda metric: str(metric.name), as_brought=True)
 
     @cached_property
     def trainers(self) -> dict[str, Trainer]:
@@ -142,7 +142,9 @@ class Registry:
             return nouns[name]
         raise CanonError(f"unknown {kind} '{name}'", where=where, hint=nearest(name, nouns))
 
-    def _collect(self, hook: str, key: Callable[[Any], str]) -> dict[str, Any]:
+    def _collect(
+        self, hook: str, key: Callable[[Any], str], *, as_brought: bool = False
+    ) -> dict[str, Any]:
         nouns: dict[str, Any] = {}
         owners: dict[str, str] = {}
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
@@ -156,7 +158,7 @@ class Registry:
                     )
                 owners[name] = implementation.plugin_name
                 nouns[name] = noun
-        return dict(sorted(nouns.items()))
+        return nouns if as_brought else dict(sorted(nouns.items()))
 
     def owner(self, hook: str, function: object) -> str:
         """The plugin that brings a noun, for listings."""

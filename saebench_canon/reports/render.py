@@ -10,7 +10,7 @@ from saebench_canon.plugin.metric import Score
 from saebench_canon.questions.margins import Margins
 from saebench_canon.questions.verdict import Verdict, verdicts
 from saebench_canon.tables.stats import Estimate
-from saebench_canon.tables.summary import Block, Cell, Line, Note, Summary, Table, null_of
+from saebench_canon.tables.summary import Block, Cell, Line, Note, Summary, Table
 
 if TYPE_CHECKING:
     pass
@@ -208,8 +208,7 @@ def besides(table: Table, column: Score, cell: Cell) -> Iterator[tuple[str, Esti
 
 def _beside(table: Table, column: Score) -> str:
     """What the score printed as a null is called: principal components are no null."""
-    name = null_of(table.metric, column) or ""
-    return "pca" if name.startswith("pca") else "null"
+    return "pca" if (column.null or "").startswith("pca") else "null"
 
 
 def _fitting(

@@ -110,7 +110,7 @@ def apply_settings(tables: dict[str, Any], settings: Iterable[str]) -> dict[str,
             raise CanonError(
                 f"'{setting}' is not TABLE.KEY=VALUE",
                 where="--set",
-                hint="For example data.owt.tokens=1000 or metric.stitching.settings.threshold=0.5.",
+                hint="For example data.owt.tokens=1000 or metric.NAME.settings.KEY=0.5.",
             )
         _set(tables, keys, _value(text.strip()))
     return tables
@@ -134,7 +134,7 @@ def _chosen(found: Any, head: str, rest: list[str]) -> list[tuple[dict[str, Any]
     """The tables of a list that a setting means, and the keys within them."""
     tables = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
     titles = [str(title(table)) for table in tables]
-    for words in range(len(rest) - 1, 0, -1):  # a gate goes by its score, such as fidelity.l0
+    for words in range(len(rest) - 1, 0, -1):  # a gate goes by its score, such as NAME.l0
         name = ".".join(rest[:words])
         if name in titles:
             return [(each, rest[words:]) for each in tables if str(title(each)) == name]

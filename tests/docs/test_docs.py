@@ -24,6 +24,7 @@ from saebench_canon.plugin import registry as plugins
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry, load_registry
+from saebench_canon.plugin.role import ROLES
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.suite import toml_table
 
@@ -81,6 +82,19 @@ def planned(text: str, folder: Path, plugin: str | None = None) -> tuple[Plan, B
     found = load_registry([] if plugin is None else [folder / "mine.py"])
     store = Store(folder / "store")
     return make_plan(folder / "suite.toml", found, store), Bench(found, store)
+
+
+def test_every_role_is_told_with_its_tables_and_scores() -> None:
+    for name, role in ROLES.items():
+        (line,) = (
+            line
+            for line in PAGES["plugins"].splitlines()
+            if line.startswith(f"| `{name}` | {role.of} | {role.use} |")
+        )
+        columns = (column for each in role.tables.values() for column in each)
+        told = line.removeprefix(f"| `{name}` | {role.of} | {role.use} |")
+        words = {*role.tables, *columns, *role.scores, *role.optional}
+        assert {*re.findall(r"`(\w+)`", told)} == words
 
 
 def test_there_are_whole_suites_and_a_plugin_of_each_kind() -> None:

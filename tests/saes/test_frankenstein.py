@@ -272,7 +272,7 @@ def test_a_threshold_keeps_to_novel_latents(here: Path) -> None:
     told = {name: config(here / name)["metadata"]["frankenstein"] for name in ("made", "novel")}
     assert told["made"]["added"] == latents.latent[helps].tolist()
     assert told["novel"]["added"] == latents.latent[helps & (latents.max_cos < 0.5)].tolist()
-    assert told["made"]["stitching"] == told["novel"]["stitching"]
+    assert told["made"]["record"] == told["novel"]["record"]
     assert (
         load_file(here / "novel" / "sae_weights.safetensors")["W_dec"].shape[0] < 24 + helps.sum()
     )

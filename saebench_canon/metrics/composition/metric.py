@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from saebench_canon.metrics.composition.cost import cost
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
@@ -24,12 +25,15 @@ FEWEST = 3  # small rows that sums can be planted of
 @metric(
     of="pair",
     version=1,
+    cost=cost,
+    roles=("sums",),
     scores=[
         Score(
             "composed_share",
             better="lower",
             null="composed_null",
             help="Share of live large latents that are sums of live small ones.",
+            headline=True,
         ),
         Score("composed_null", help="What chance makes of it: the highest of the three below."),
         Score(
@@ -42,12 +46,14 @@ FEWEST = 3  # small rows that sums can be planted of
             "composed_excess",
             better="lower",
             help="(composed_share − composed_null) / (1 − composed_null).",
+            headline=True,
         ),
         Score("composed_least", help="Share of a sum that had to be explained; raised by chance."),
         Score(
             "planted_recall",
             better="higher",
             help="Share of planted noisy sums of two or three small rows that are found.",
+            headline=True,
         ),
         Score(
             "explained_variance",

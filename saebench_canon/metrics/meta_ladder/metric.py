@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from saebench_canon.metrics.meta_ladder.cost import cost
 from saebench_canon.metrics.meta_sae.presets import training_of
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 @metric(
     of="group",
     version=1,
+    cost=cost,
     scores=[
         Score(
             "explained_variance",

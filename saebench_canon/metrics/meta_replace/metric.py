@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from saebench_canon.errors import CanonError
+from saebench_canon.metrics.meta_replace.cost import cost
 from saebench_canon.metrics.meta_sae.presets import training_of
 from saebench_canon.plugin.metric import Mark, Measurement, Score, metric
 
@@ -17,26 +18,32 @@ if TYPE_CHECKING:
 @metric(
     of="pair",
     version=1,
+    cost=cost,
     scores=[
         Score(
             "nearest_small",
             null="nearest_null",
             help="Best cosine of a meta-latent's direction with a live small row, mean.",
+            headline=True,
         ),
         Score("nearest_null", help="The same of random rows of the directions' covariance."),
         Score(
-            "explained_variance", help="Centred variance of the rows that the meta-SAE explains."
+            "explained_variance",
+            help="Centred variance of the rows that the meta-SAE explains.",
+            headline=True,
         ),
         Score(
             "replaced",
             null="replaced_null",
             help="The same with each meta-latent's direction replaced by its nearest small row.",
+            headline=True,
         ),
         Score("replaced_null", help="The same by random rows of the small rows' covariance."),
         Score(
             "replaced_refit",
             null="replaced_refit_null",
             help="`replaced` with the encoder trained on for those directions.",
+            headline=True,
         ),
         Score("replaced_refit_null", help="The same by those random rows."),
         Score(
@@ -56,6 +63,7 @@ if TYPE_CHECKING:
             null="graph_overlap_null",
             help="Share of the edges from large latents over meta-latents to small ones that are "
             "among as many of the largest cosines.",
+            headline=True,
         ),
         Score("graph_overlap_null", help="The same with meta-latents assigned to small rows anew."),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from saebench_canon.errors import CanonError
+from saebench_canon.metrics.meta_sae.cost import cost
 from saebench_canon.metrics.meta_sae.presets import training_of
 from saebench_canon.metrics.shared.sums import check_rule
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, metric
@@ -22,25 +23,34 @@ READ = "a published meta-SAE is evaluated, none is trained"
 @metric(
     of="sae",
     version=2,
+    cost=cost,
+    roles=("meta_latents",),
     scores=[
         Score(
             "explained_variance",
             better="lower",
             null="null_covariance",
             help="Centred variance of the rows trained on that the meta-SAE explains.",
+            headline=True,
         ),
         Score("explained_variance_uncentred", help="The same about 0 instead of the mean row."),
         Score("mse", digits=8, help="Squared error of unit rows trained on, per dimension."),
+        Score(
+            "above_null",
+            better="lower",
+            help="explained_variance − null_covariance.",
+            headline=True,
+        ),
         Score(
             "heldout_explained_variance",
             better="lower",
             null="heldout_null",
             help="Centred variance explained of rows kept out, by their largest k codes.",
+            headline=True,
         ),
         Score("heldout_null", help="The same on the covariance-matched random rows."),
         Score("null_isotropic", help="Explained variance of random rows of uniform direction."),
         Score("null_covariance", help="Explained variance of random rows of the same covariance."),
-        Score("above_null", better="lower", help="explained_variance − null_covariance."),
         Score("meta_l0", digits=1, help="Mean number of meta-latents active on a row trained on."),
         Score("meta_dead_share", help="Share of meta-latents active on no row trained on."),
         Score(
@@ -60,6 +70,7 @@ READ = "a published meta-SAE is evaluated, none is trained"
             "composed_excess",
             better="lower",
             help="(composed_share − composed_null) / (1 − composed_null).",
+            headline=True,
         ),
         Score("composed_least", help="Share of a sum that had to be explained; raised by chance."),
         Score(
