@@ -12,17 +12,18 @@ A positional parameter with default None is an input the metric can do without.
 
 A setting annotated `CanonicalSAE | None` is a ref in a suite, such as "file:PATH" beside it or
 "SCHEME://OWNER/NAME", and reaches the function as the SAE: what the SAE is is part of the case.
+Settings that several metrics share may stand in a dataclass (`signature`).
 """
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from saebench_canon.errors import CanonError
+from saebench_canon.plugin.signature import signature_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,45 +109,24 @@ def metric(
     """Make a metric of a function; the function's name is the metric's unless one is given."""
 
     def decorate(function: Callable[..., Any]) -> Metric:
-        parameters = inspect.signature(function).parameters.values()
-        title = name or function.__name__
-        inputs, optional, settings, kinds = [], set(), {}, {}
-        for parameter in parameters:
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                if parameter.default is parameter.empty:
-                    raise CanonError(
-                        f"metric '{title}': the setting '{parameter.name}' has no default",
-                        hint="Give every keyword-only parameter a default.",
-                    )
-                settings[parameter.name] = parameter.default
-                kinds[parameter.name] = _written(parameter.annotation)
-                if SAE.search(kinds[parameter.name]) and parameter.default is not None:
-                    raise CanonError(
-                        f"metric '{title}': the setting '{parameter.name}' names an SAE",
-                        hint="Its default can only be None.",
-                    )
-            elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise CanonError(f"metric '{title}' takes *{parameter.name}; name each input")
-            else:
-                inputs.append(parameter.name)
-                if parameter.default is None:
-                    optional.add(parameter.name)
+        declared = signature_of(function, "metric", name)
+        for setting, kind in declared.kinds.items():
+            if SAE.search(kind) and declared.settings[setting] is not None:
+                raise CanonError(
+                    f"metric '{declared.name}': the setting '{setting}' names an SAE",
+                    hint="Its default can only be None.",
+                )
         return Metric(
-            name=title,
+            name=declared.name,
             of=of,
             version=version,
             scores=tuple(scores),
-            measure=function,
-            inputs=tuple(inputs),
-            optional=frozenset(optional),
-            settings=settings,
-            kinds=kinds,
-            help=inspect.cleandoc(function.__doc__ or ""),
+            measure=declared.call,
+            inputs=declared.inputs,
+            optional=declared.optional,
+            settings=declared.settings,
+            kinds=declared.kinds,
+            help=declared.help,
         )
 
     return decorate
-
-
-def _written(annotation: Any) -> str:
-    """An annotation as its source has it."""
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
