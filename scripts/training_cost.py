@@ -23,7 +23,8 @@ from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor
 
 from saebench_canon.kernels.adam import Adam
-from saebench_canon.kernels.meta_sae import Fit, Training
+from saebench_canon.kernels.meta_sae import Fit
+from saebench_canon.kernels.meta_training import Training
 from saebench_canon.trainers import gradients, loop
 from saebench_canon.trainers.settings import Revival, Schedule
 
