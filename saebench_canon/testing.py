@@ -4,62 +4,33 @@
         save_one(tmp_path)
         check_adapter(my_format, tmp_path)
 
-`saebench-canon check REF|METRIC` prints the same as a table.
+`check_…` raises AssertionError with a sentence for each check that failed; `examine_…` gives the
+same findings without. `saebench-canon check REF|METRIC` prints them as a table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from saebench_canon.errors import CanonError
 from saebench_canon.kit.findings import Finding, Report, report
 from saebench_canon.plugin.ref import Ref, is_bare_path
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from saebench_canon.plugin.adapter import Adapter
     from saebench_canon.plugin.metric import Metric
     from saebench_canon.plugin.registry import Registry
 
 __all__ = ["Finding", "Report", "check_adapter", "check_metric", "examine_adapter",
-           "examine_metric"]  # fmt: skip
+           "examine_metric", "registry_of"]  # fmt: skip
 
+P = ParamSpec("P")
 COUNT_DEAD = ("dead_share",)  # scores that dead latents may change, since they count them
-
-
-def check_adapter(
-    adapter: Adapter,
-    ref: str | Path | Ref,
-    *,
-    claim: Callable[[Path], str | None] | None = None,
-) -> Report:
-    """The findings on an adapter, looked at on one SAE that it loads.
-
-    `ref` may be a bare path; `claim` is the plugin's `canon_claim`, and the adapter's own `claim`
-    where none is given. Raises AssertionError with a sentence for each check that failed.
-    """
-    __tracebackhide__ = True
-    return examine_adapter(adapter, ref, claim=claim).assert_ok()
-
-
-def check_metric(
-    metric: Metric,
-    *,
-    settings: Mapping[str, Any] | None = None,
-    except_scores: Iterable[str] = COUNT_DEAD,
-    registry: Registry | None = None,
-) -> Report:
-    """The findings on a metric, looked at on small SAEs and activations with planted directions.
-
-    `settings` other than the defaults; `except_scores` may change when dead latents are appended,
-    because they count them; `registry` has the inputs that the metric asks for, absent: those of
-    the installed plugins. Raises AssertionError with a sentence for each check that failed.
-    """
-    __tracebackhide__ = True
-    return examine_metric(
-        metric, settings=settings, except_scores=except_scores, registry=registry
-    ).assert_ok()
 
 
 def examine_adapter(
@@ -68,7 +39,11 @@ def examine_adapter(
     *,
     claim: Callable[[Path], str | None] | None = None,
 ) -> Report:
-    """What `check_adapter` finds, without an error for what failed."""
+    """The findings on an adapter, looked at on one SAE that it loads.
+
+    `ref` may be a bare path; `claim` is the plugin's `canon_claim`, and the adapter's own `claim`
+    where none is given.
+    """
     from saebench_canon.kit.adapter_checks import CHECKS, Opened
 
     text = str(ref)
@@ -90,7 +65,12 @@ def examine_metric(
     except_scores: Iterable[str] = COUNT_DEAD,
     registry: Registry | None = None,
 ) -> Report:
-    """What `check_metric` finds, without an error for what failed."""
+    """The findings on a metric, looked at on small SAEs and activations with planted directions.
+
+    `settings` other than the defaults; `except_scores` may change when dead latents are appended,
+    because they count them; `registry` has the inputs that the metric asks for, absent: those of
+    the installed plugins.
+    """
     from saebench_canon.kit.metric_checks import CHECKS, Measured
     from saebench_canon.plugin.registry import load_registry
 
@@ -98,3 +78,25 @@ def examine_metric(
         metric, settings or {}, frozenset(except_scores), registry or load_registry()
     )
     return report(metric.name, CHECKS, measured)
+
+
+def _without_fault(examine: Callable[P, Report]) -> Callable[P, Report]:
+    """The same findings; AssertionError with a sentence for each check that failed."""
+
+    @wraps(examine)
+    def check(*args: P.args, **kwargs: P.kwargs) -> Report:
+        __tracebackhide__ = True
+        return examine(*args, **kwargs).assert_ok()
+
+    return check
+
+
+check_adapter = _without_fault(examine_adapter)
+check_metric = _without_fault(examine_metric)
+
+
+def registry_of(plugin: ModuleType) -> Registry:
+    """What a plugin's module brings beside the built-ins, whether or not it is installed, too."""
+    from saebench_canon.plugin.registry import load_registry
+
+    return load_registry([Path(str(plugin.__file__))], installed=False)

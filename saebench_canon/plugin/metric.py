@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Of = Literal["sae", "pair", "group"]
 Better = Literal["higher", "lower"]
+SUBJECT: Mapping[Of, str] = {"sae": "an SAE", "pair": "a pair", "group": "a group"}  # in words
 SAE = re.compile(r"\bCanonicalSAE\b")  # in the annotation of a setting that names one
 
 

@@ -18,9 +18,10 @@ from saebench_canon.errors import CanonError
 from saebench_canon.inputs.normalise import normalise
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.ref import Ref
-from saebench_canon.plugin.registry import Registry, load_registry
+from saebench_canon.plugin.registry import Registry
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.saes.calibration import calibrate
+from saebench_canon.testing import registry_of
 
 D, M, K, N = 12, 30, 4, 200
 KINDS = ("topk", "batchtopk", "vanilla", "jumprelu")
@@ -112,7 +113,7 @@ def inputs(n: int = N, seed: int = 7) -> Tensor:
 
 @pytest.fixture(scope="module")
 def registry() -> Registry:
-    return load_registry([Path(plugin.__file__)])
+    return registry_of(plugin)
 
 
 def load(folder: Path, registry: Registry, **how: Any) -> CanonicalSAE:

@@ -17,10 +17,10 @@ from torch import Tensor
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.ref import Ref
-from saebench_canon.plugin.registry import Registry, load_registry
+from saebench_canon.plugin.registry import Registry
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.saes.calibration import calibrate
-from saebench_canon.testing import check_adapter
+from saebench_canon.testing import check_adapter, registry_of
 
 D, M, K, N = 12, 30, 4, 200
 LINEAR = ("AutoEncoder", "AutoEncoderNew", "GatedAutoEncoder", "AutoEncoderTopK", "BatchTopKSAE")
@@ -120,7 +120,7 @@ def inputs(seed: int = 7) -> Tensor:
 
 @pytest.fixture(scope="module")
 def registry() -> Registry:
-    return load_registry([Path(plugin.__file__)])
+    return registry_of(plugin)
 
 
 def load(folder: Path, registry: Registry, **how: Any) -> CanonicalSAE:

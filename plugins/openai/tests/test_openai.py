@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from saebench_canon.errors import CanonError
 from saebench_canon.inputs.normalise import normalise
 from saebench_canon.plugin.ref import Ref
-from saebench_canon.plugin.registry import Registry, load_registry
+from saebench_canon.plugin.registry import Registry
 from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon.testing import registry_of
 
 D, M, K, N = 12, 30, 4, 200
 
@@ -92,7 +93,7 @@ def inputs() -> Tensor:
 
 @pytest.fixture(scope="module")
 def registry() -> Registry:
-    return load_registry([Path(plugin.__file__)])
+    return registry_of(plugin)
 
 
 def load(path: Path, registry: Registry, **how: Any) -> CanonicalSAE:
