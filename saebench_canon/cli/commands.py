@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError, nearest
+from saebench_canon.plugin.metric import SUBJECT
 from saebench_canon.plugin.registry import Registry, load_registry
 
 if TYPE_CHECKING:
@@ -130,13 +131,18 @@ def ls(options: Namespace) -> None:
         print(f"  {name:<16} {_first_comment(path)}")
     print("metrics")
     for metric in registry.metrics.values():
-        print(f"  {metric.name:<16} of a {metric.of}: {metric.help.splitlines()[0]}")
+        print(f"  {metric.name:<16} of {SUBJECT[metric.of]}: {_first_line(metric.help)}")
     print("architectures to train")
     for trainer in registry.trainers.values():
-        print(f"  {trainer.name:<16} {trainer.help.splitlines()[0]}")
+        print(f"  {trainer.name:<16} {_first_line(trainer.help)}")
     print("schemes")
     for adapter in registry.adapters.values():
-        print(f"  {adapter.scheme + ':':<16} {(type(adapter).__doc__ or '').splitlines()[0]}")
+        sentence = getattr(adapter, "help", None) or type(adapter).__doc__
+        print(f"  {adapter.scheme + ':':<16} {_first_line(sentence)}")
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]
 
 
 def _first_comment(path: Path) -> str:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.adapter import Adapter
     from saebench_canon.plugin.evidence import Evidence
     from saebench_canon.plugin.input import Input
-    from saebench_canon.plugin.launcher import Launcher
     from saebench_canon.plugin.measuring import Bench, Case
     from saebench_canon.plugin.metric import Metric
     from saebench_canon.plugin.record import Record
@@ -48,11 +47,6 @@ def canon_trainers() -> Iterable[Trainer]:  # type: ignore[empty-body]
 @hookspec
 def canon_reports() -> Iterable[Report]:  # type: ignore[empty-body]
     """Ways to write the tables of a run into a file."""
-
-
-@hookspec
-def canon_launchers() -> Iterable[Launcher]:  # type: ignore[empty-body]
-    """Ways to run shards of a suite elsewhere."""
 
 
 @hookspec(firstresult=True)

@@ -12,11 +12,11 @@ A positional parameter with default None is an input the metric can do without.
 
 A setting annotated `CanonicalSAE | None` is a ref in a suite, such as "file:PATH" beside it or
 "SCHEME://OWNER/NAME", and reaches the function as the SAE: what the SAE is is part of the case.
+Settings that several metrics share may stand in a dataclass (`signature`).
 """
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,12 +25,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.cost import CostOf
 from saebench_canon.plugin.role import ROLES
+from saebench_canon.plugin.signature import signature_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Of = Literal["sae", "pair", "group"]
 Better = Literal["higher", "lower"]
+SUBJECT: Mapping[Of, str] = {"sae": "an SAE", "pair": "a pair", "group": "a group"}  # in words
 SAE = re.compile(r"\bCanonicalSAE\b")  # in the annotation of a setting that names one
 
 
@@ -135,43 +137,27 @@ def metric(
     declared, played = tuple(scores), tuple(roles)
 
     def decorate(function: Callable[..., Any]) -> Metric:
-        parameters = inspect.signature(function).parameters.values()
-        title = name or function.__name__
-        inputs, optional, settings, kinds = [], set(), {}, {}
-        for parameter in parameters:
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                if parameter.default is parameter.empty:
-                    raise CanonError(
-                        f"metric '{title}': the setting '{parameter.name}' has no default",
-                        hint="Give every keyword-only parameter a default.",
-                    )
-                settings[parameter.name] = parameter.default
-                kinds[parameter.name] = _written(parameter.annotation)
-                if SAE.search(kinds[parameter.name]) and parameter.default is not None:
-                    raise CanonError(
-                        f"metric '{title}': the setting '{parameter.name}' names an SAE",
-                        hint="Its default can only be None.",
-                    )
-            elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise CanonError(f"metric '{title}' takes *{parameter.name}; name each input")
-            else:
-                inputs.append(parameter.name)
-                if parameter.default is None:
-                    optional.add(parameter.name)
-        _check_roles(title, of, declared, played)
+        signature = signature_of(function, "metric", name)
+        for setting, kind in signature.kinds.items():
+            if SAE.search(kind) and signature.settings[setting] is not None:
+                raise CanonError(
+                    f"metric '{signature.name}': the setting '{setting}' names an SAE",
+                    hint="Its default can only be None.",
+                )
+        _check_roles(signature.name, of, declared, played)
         return Metric(
-            name=title,
+            name=signature.name,
             of=of,
             version=version,
             scores=declared,
-            measure=function,
-            inputs=tuple(inputs),
-            optional=frozenset(optional),
-            settings=settings,
-            kinds=kinds,
+            measure=signature.call,
+            inputs=signature.inputs,
+            optional=signature.optional,
+            settings=signature.settings,
+            kinds=signature.kinds,
             cost=cost,
             roles=played,
-            help=inspect.cleandoc(function.__doc__ or ""),
+            help=signature.help,
         )
 
     return decorate
@@ -189,8 +175,3 @@ def _check_roles(title: str, of: Of, scores: Iterable[Score], roles: Iterable[st
             raise CanonError(f"metric '{title}': {what}")
         if lacking := [score for score in role.scores if score not in declared]:
             raise CanonError(f"metric '{title}': the role '{name}' needs a score '{lacking[0]}'")
-
-
-def _written(annotation: Any) -> str:
-    """An annotation as its source has it."""
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)

@@ -23,7 +23,6 @@ from saebench_canon.plugin import hookspecs
 if TYPE_CHECKING:
     from saebench_canon.plugin.adapter import Adapter
     from saebench_canon.plugin.input import Input
-    from saebench_canon.plugin.launcher import Launcher
     from saebench_canon.plugin.metric import Metric
     from saebench_canon.plugin.report import Report
     from saebench_canon.plugin.trainer import Trainer
@@ -34,7 +33,6 @@ ROOMS = ("saes.formats", "inputs", "metrics", "trainers", "reports", "bench", "l
 PREFIX = "_canon_plugin_"  # of the modules that plugin files become
 NOUNS = (
     "canon_adapters", "canon_inputs", "canon_metrics", "canon_trainers", "canon_reports",
-    "canon_launchers",
 )  # fmt: skip
 Noun = TypeVar("Noun")
 
@@ -83,11 +81,6 @@ class Registry:
     def reports(self) -> dict[str, Report]:
         """Reports by the suffix of the files they write."""
         return self._collect("canon_reports", lambda each: str(each.suffix))
-
-    @cached_property
-    def launchers(self) -> dict[str, Launcher]:
-        """Launchers by name."""
-        return self._collect("canon_launchers", lambda each: str(each.name))
 
     def claim(self, path: Path) -> str | None:
         """The ref of a bare path, by whichever plugin knows its format; two are an error.
@@ -160,22 +153,18 @@ class Registry:
                 nouns[name] = noun
         return nouns if as_brought else dict(sorted(nouns.items()))
 
-    def owner(self, hook: str, function: object) -> str:
-        """The plugin that brings a noun, for listings."""
-        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
-            if any(noun is function for noun in implementation.function()):
-                return str(implementation.plugin_name)
-        return "?"
 
+def load_registry(files: Iterable[Path] = (), *, installed: bool = True) -> Registry:
+    """The built-ins, the installed plugins that CANON_PLUGINS lets in, and plugin files by path.
 
-def load_registry(files: Iterable[Path] = ()) -> Registry:
-    """The built-ins, the installed plugins that CANON_PLUGINS lets in, and plugin files by path."""
+    Without `installed` the installed plugins stay out.
+    """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(_built_in(), name=BUILT_IN)
     broken: list[Broken] = []
     sources = {BUILT_IN: "built in"}
-    for point in _allowed(entry_points(group=GROUP)):
+    for point in _allowed(entry_points(group=GROUP)) if installed else ():
         try:
             plugin = point.load()
             _check_nouns(plugin)

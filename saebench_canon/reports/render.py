@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from saebench_canon.plugin.metric import Score
 from saebench_canon.questions.margins import Margins
 from saebench_canon.questions.verdict import Verdict, verdicts
 from saebench_canon.tables.stats import Estimate
 from saebench_canon.tables.summary import Block, Cell, Line, Note, Summary, Table
-
-if TYPE_CHECKING:
-    pass
 
 WIDTH = 100
 ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}

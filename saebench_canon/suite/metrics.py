@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saebench_canon.errors import CanonError, nearest, placed
-from saebench_canon.plugin.metric import Metric
+from saebench_canon.plugin.metric import SUBJECT, Metric, Of
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.suite.axes import condition
 from saebench_canon.suite.saes import ref_of
@@ -72,14 +72,14 @@ def _setting(
     return str(ref)
 
 
-def _check_over(over: str, of: str, axes: Sequence[str], where: str) -> None:
+def _check_over(over: str, of: Of, axes: Sequence[str], where: str) -> None:
     kind, _, axis = over.partition(":")
     fits = {"each": "sae", "pairs": "pair", "all-pairs": "pair", "group": "group"}
     if kind not in fits or (kind == "each") == bool(axis):
         raise CanonError(f"'over' is '{over}'", where=where,
                          hint="It is each, pairs:AXIS, all-pairs:AXIS or group:AXIS.")  # fmt: skip
     if fits[kind] != of:
-        raise CanonError(f"over = '{over}' does not fit a metric of a {of}", where=where)
+        raise CanonError(f"over = '{over}' does not fit a metric of {SUBJECT[of]}", where=where)
     if axis and axis not in axes:
         raise CanonError(f"'over' names the axis '{axis}', which no SAE has", where=where,
                          hint=nearest(axis, axes))  # fmt: skip
