@@ -25,6 +25,7 @@ from saebench_canon.bench.results import rows_of
 from saebench_canon.bench.store import Store
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.nulls import isotropic
+from saebench_canon.plugin.line import Cell
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.questions.verdict import Verdict, verdicts
@@ -33,7 +34,6 @@ from saebench_canon.suite.metrics import parse_metric
 from saebench_canon.suite.specs import SaeSpec, Suite
 from saebench_canon.suite.toml_table import Table
 from saebench_canon.tables.fold import summarise
-from saebench_canon.tables.summary import Cell
 
 NO, YES, OPEN, BLIND = "no", "yes", "undecided", "not measurable"
 TOLD = (OPEN, BLIND)  # that it cannot be told

@@ -27,6 +27,7 @@ from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.data import DataSpec
+from saebench_canon.plugin.line import Cell, Line
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.questions.verdict import Verdict, verdicts
@@ -36,7 +37,6 @@ from saebench_canon.suite.specs import SaeSpec, Suite
 from saebench_canon.suite.toml_table import Table
 from saebench_canon.tables.fold import summarise
 from saebench_canon.tables.stats import difference
-from saebench_canon.tables.summary import Cell, Line
 
 TOKENS, DOCUMENTS = 3072, 24
 SETTINGS: Mapping[str, Any] = {"orders": 0, "orderings": ()}  # no verdict needs a path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from saebench_canon.plugin.line import Cell, Estimate, Line
 from saebench_canon.questions.margins import Answer, Margins
 from saebench_canon.questions.sentences import (
     interval,
@@ -14,8 +15,7 @@ from saebench_canon.questions.sentences import (
     short,
     why_missing,
 )
-from saebench_canon.tables.stats import Estimate, difference
-from saebench_canon.tables.summary import Cell, Line
+from saebench_canon.tables.stats import difference
 
 BLIND = "Sums of directions that few latents share would not be seen."
 NEAR = "of the rows are near rows kept out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from saebench_canon.plugin.line import Cell, Estimate, Line
 from saebench_canon.questions.margins import Answer, Margins
 from saebench_canon.questions.sentences import (
     PLACES,
@@ -18,8 +19,7 @@ from saebench_canon.questions.sentences import (
     short,
     why_missing,
 )
-from saebench_canon.tables.stats import Estimate, difference
-from saebench_canon.tables.summary import Cell, Line
+from saebench_canon.tables.stats import difference
 
 
 def complete(line: Line, *, margins: Margins) -> tuple[Answer, str]:

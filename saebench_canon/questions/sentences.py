@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from saebench_canon.plugin.line import Cell, Estimate
 from saebench_canon.questions.margins import Margins
-from saebench_canon.tables.stats import Estimate
-from saebench_canon.tables.summary import Cell
 
 PLACES = 2  # decimals of a share
 EQUAL = 12  # decimals to which a share and a margin that print alike are the same

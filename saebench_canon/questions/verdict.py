@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, product
 from typing import Literal
 
+from saebench_canon.plugin.line import Line
 from saebench_canon.plugin.row import Axis
 from saebench_canon.questions.atomic import atomic
 from saebench_canon.questions.complete import complete
@@ -23,7 +24,7 @@ from saebench_canon.questions.sentences import (
     short,
     why_missing,
 )
-from saebench_canon.tables.summary import Block, Line
+from saebench_canon.tables.summary import Block
 
 Question = Literal["complete?", "atomic?", "unique?"]
 FITNESS_UNKNOWN = "fitness unknown: fidelity was not measured"

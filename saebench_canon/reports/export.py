@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError, nearest
+from saebench_canon.plugin.line import Cell, Estimate, Line
 from saebench_canon.plugin.metric import Score
 from saebench_canon.questions.margins import Margins
 from saebench_canon.questions.verdict import verdicts
@@ -27,8 +28,7 @@ from saebench_canon.reports.render import (
     title_of,
     wanted,
 )
-from saebench_canon.tables.stats import Estimate
-from saebench_canon.tables.summary import Block, Cell, Line, Summary, Table
+from saebench_canon.tables.summary import Block, Summary, Table
 
 if TYPE_CHECKING:
     import pandas as pd

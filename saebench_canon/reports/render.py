@@ -6,11 +6,11 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from saebench_canon.plugin.line import Cell, Estimate, Line
 from saebench_canon.plugin.metric import Score
 from saebench_canon.questions.margins import Margins
 from saebench_canon.questions.verdict import Verdict, verdicts
-from saebench_canon.tables.stats import Estimate
-from saebench_canon.tables.summary import Block, Cell, Line, Note, Summary, Table, null_of
+from saebench_canon.tables.summary import Block, Note, Summary, Table, null_of
 
 if TYPE_CHECKING:
     pass

@@ -13,21 +13,12 @@ from dataclasses import replace
 from math import fsum
 from typing import Any
 
+from saebench_canon.plugin.line import Cell, Estimate, Key, Line
 from saebench_canon.plugin.metric import Metric, Score
 from saebench_canon.plugin.published import fold
 from saebench_canon.plugin.row import Axis, Row, Status
-from saebench_canon.tables.stats import LEVEL, Estimate, over_group, over_pairs, over_seeds
-from saebench_canon.tables.summary import (
-    HEADLINES,
-    Block,
-    Cell,
-    Key,
-    Line,
-    Note,
-    Summary,
-    Table,
-    null_of,
-)
+from saebench_canon.tables.stats import LEVEL, over_group, over_pairs, over_seeds
+from saebench_canon.tables.summary import HEADLINES, Block, Note, Summary, Table, null_of
 
 SEED = "seed"
 

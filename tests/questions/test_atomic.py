@@ -7,10 +7,9 @@ import os
 import pytest
 from atomic_worlds import NO, SIZES, WORLDS, judged
 
+from saebench_canon.plugin.line import Cell, Estimate, Line
 from saebench_canon.questions.atomic import atomic
 from saebench_canon.questions.margins import Margins
-from saebench_canon.tables.stats import Estimate
-from saebench_canon.tables.summary import Cell, Line
 
 # ATOMIC_WORLDS=3 tries every world of d 64 and 128 with so many repetitions; else two, once.
 REPEATS = int(os.environ.get("ATOMIC_WORLDS", "0"))

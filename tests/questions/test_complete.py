@@ -8,10 +8,9 @@ import re
 import pytest
 from worlds import TAUGHT, WORLDS, judged
 
+from saebench_canon.plugin.line import Cell, Estimate, Line
 from saebench_canon.questions.complete import complete
 from saebench_canon.questions.margins import Margins
-from saebench_canon.tables.stats import Estimate
-from saebench_canon.tables.summary import Cell, Line
 
 # WORLDS=3 tries every world with so many repetitions, and trained SAEs once; else these, once.
 REPEATS = int(os.environ.get("WORLDS", "0"))

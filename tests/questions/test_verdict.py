@@ -7,12 +7,11 @@ from typing import Any
 import made_up_run as run
 import pytest
 
+from saebench_canon.plugin.line import Cell, Estimate, Line
 from saebench_canon.questions.complete import complete
 from saebench_canon.questions.margins import Margins
 from saebench_canon.questions.verdict import Verdict, verdicts
 from saebench_canon.tables.fold import summarise
-from saebench_canon.tables.stats import Estimate
-from saebench_canon.tables.summary import Cell, Line
 
 
 def judged(
