@@ -20,9 +20,9 @@ FLOORS = (
     ("cli",),
     ("testing", "metrics"),
     ("kit", "latents", "metrics.fidelity", "metrics.stitching_loss"),
-    ("bench", "reports", "inputs", "metrics.meta_ladder", "metrics.meta_replace"),
+    ("bench", "inputs", "metrics.meta_ladder", "metrics.meta_replace"),
     (
-        "saes.formats", "data", "questions", "metrics.meta_sae", "metrics.composition",
+        "saes.formats", "data", "questions", "reports", "metrics.meta_sae", "metrics.composition",
         "metrics.seed_matching", "metrics.stitching",
     ),
     ("saes", "suite", "tables", "trainers", "metrics.shared"),

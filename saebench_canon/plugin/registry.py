@@ -24,15 +24,25 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.input import Input
     from saebench_canon.plugin.launcher import Launcher
     from saebench_canon.plugin.metric import Metric
+    from saebench_canon.plugin.question import Question
     from saebench_canon.plugin.report import Report
     from saebench_canon.plugin.trainer import Trainer
 
 GROUP = hookspecs.PROJECT
 BUILT_IN = "built-in"
-ROOMS = ("saes.formats", "inputs", "metrics", "trainers", "reports", "bench", "latents")
+ROOMS = (
+    "saes.formats",
+    "inputs",
+    "metrics",
+    "trainers",
+    "questions",
+    "reports",
+    "bench",
+    "latents",
+)
 NOUNS = (
-    "canon_adapters", "canon_inputs", "canon_metrics", "canon_trainers", "canon_reports",
-    "canon_launchers",
+    "canon_adapters", "canon_inputs", "canon_metrics", "canon_trainers", "canon_questions",
+    "canon_reports", "canon_launchers",
 )  # fmt: skip
 Noun = TypeVar("Noun")
 
@@ -76,6 +86,11 @@ class Registry:
     def trainers(self) -> dict[str, Trainer]:
         """Trainers by the name of their architecture."""
         return self._collect("canon_trainers", lambda each: str(each.name))
+
+    @cached_property
+    def questions(self) -> dict[str, Question]:
+        """Questions by name, in the order that answers are read in: the built-in ones first."""
+        return self._collect("canon_questions", lambda question: str(question.name), by_name=False)
 
     @cached_property
     def reports(self) -> dict[str, Report]:
@@ -140,7 +155,9 @@ class Registry:
             return nouns[name]
         raise CanonError(f"unknown {kind} '{name}'", where=where, hint=nearest(name, nouns))
 
-    def _collect(self, hook: str, key: Callable[[Any], str]) -> dict[str, Any]:
+    def _collect(
+        self, hook: str, key: Callable[[Any], str], *, by_name: bool = True
+    ) -> dict[str, Any]:
         nouns: dict[str, Any] = {}
         owners: dict[str, str] = {}
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
@@ -154,7 +171,7 @@ class Registry:
                     )
                 owners[name] = implementation.plugin_name
                 nouns[name] = noun
-        return dict(sorted(nouns.items()))
+        return dict(sorted(nouns.items())) if by_name else nouns
 
     def owner(self, hook: str, function: object) -> str:
         """The plugin that brings a noun, for listings."""
