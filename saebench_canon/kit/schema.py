@@ -62,8 +62,8 @@ def suite_schema(registry: Registry) -> Schema:
         named = {"type": "object", "additionalProperties": one}
         top[key] = _list(one) if told["type"] == "array" else one if key == "suite" else named
     del tables["top"]
-    tables["question"] = _questions(registry)
-    top["question"] = {"$ref": "#/$defs/question"}
+    tables.pop("question", None)
+    top["question"] = _questions(registry)
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": f"A suite of saebench-canon {__version__}",
