@@ -171,7 +171,7 @@ def test_unfit_lines_and_lost_scores_are_kept_from_a_plugins_rule() -> None:
     for row in run.where(rows, label="fidelity", subject=["relu-w128-s0"]):
         row["marks"] = [{"kind": "caveat", "reason": "odd"}]
     for row in rows:
-        if row["score"] == "l0" and row["axes"].get("width") == 256:
+        if row["score"] == "l0" and row["members"][0]["width"] == 256:
             row.update(status="undefined", value=None)
     (found,) = summarise(rows, run.declared()).blocks
     small, middle, large = asks(by_line("fidelity", judge, scores=("l0",))).ask(found)
