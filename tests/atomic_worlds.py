@@ -237,7 +237,7 @@ def worlds_of(d: int, m: int) -> dict[str, World]:
             lambda g: anisotropic(m, d, g), lambda g: anisotropic(m // 2, d, g), own=True
         ),
         "two seeds, sums 50%": replace(
-            planted(d, m, 0.5, with_atoms=True), seeds=2, right=("not judged", *TOLD)
+            planted(d, m, 0.5, with_atoms=True), seeds=2, right=("not-judged", *TOLD)
         ),
     }  # fmt: skip
     return found
