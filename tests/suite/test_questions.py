@@ -9,8 +9,10 @@ import pytest
 from planted import SUITE
 
 from saebench_canon.errors import CanonError
+from saebench_canon.plugin.question import Margin, Question
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.suite.load import load_suite
+from saebench_canon.suite.questions import parse_questions
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +84,12 @@ def test_a_margin_of_a_question_that_is_not_asked_is_refused(
     suite.write_text(f'{head}[[metric]]\nname = "fidelity"\n[question."unique?"]\nunique = 0.5\n')
     with pytest.raises(CanonError, match=r"does not ask 'unique\?': it has no metric seed_match"):
         load_suite(suite, registry)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_margin_without_ends_still_is_a_finite_number(value: float) -> None:
+    mine = Question("mine?", ("fidelity",), ("yes",), lambda block, margins: [],
+                    margins=(Margin("most", 1.0, "a limit"),))  # fmt: skip
+    tables = {"mine?": {"most": value}}
+    with pytest.raises(CanonError, match="'most' must be a finite number"):
+        parse_questions(tables, {"fidelity"}, {"mine?": mine}, file="it.toml")
