@@ -24,10 +24,10 @@ FLOORS = (
         "metrics.meta_replace",
     ),
     (
-        "bench", "reports", "inputs", "metrics.meta_sae", "metrics.composition",
+        "bench", "inputs", "metrics.meta_sae", "metrics.composition",
         "metrics.seed_matching", "metrics.stitching",
     ),
-    ("saes.formats", "data", "questions", "metrics.shared"),
+    ("saes.formats", "data", "questions", "reports", "metrics.shared"),
     ("saes", "suite", "tables", "trainers"),
     ("plugin",),
     ("kernels", "saes.weights"),

@@ -6,9 +6,9 @@ import json
 import os
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
@@ -19,6 +19,7 @@ from saebench_canon.plugin.registry import Registry, load_registry
 
 if TYPE_CHECKING:
     from saebench_canon.bench.plan import Plan
+    from saebench_canon.plugin.question import Margins
 
 FEW = 40  # cases that `plan` lists one by one
 
@@ -59,9 +60,22 @@ def plan(options: Namespace) -> None:
     ]
     print(tabulate(rows, headers=["metric", "over", "measured", "failed", "to measure"]))
     missing = sum(case["state"] != "measured" for case in listed)
+    if made.suite.questions:
+        print(f"\nQuestions: {'; '.join(_say_questions(made.suite.questions, registry))}.")
     print(f"\n{len(listed)} cases, {missing} to measure.")
     if missing:
         _estimate(made, registry)
+
+
+def _say_questions(asked: Mapping[str, Margins], registry: Registry) -> Iterator[str]:
+    """The questions that a suite asks, each with the margins that are not the defaults."""
+    for name, margins in asked.items():
+        changed = [
+            f"{margin.name} = {margins[margin.name]:g} instead of {margin.default:g}"
+            for margin in registry.questions[name].margins
+            if margins[margin.name] != margin.default
+        ]
+        yield f"{name} with {' and '.join(changed)}" if changed else name
 
 
 def _estimate(made: Plan, registry: Registry) -> None:
@@ -81,7 +95,10 @@ def show(options: Namespace) -> None:
         from saebench_canon.cli.latent import show_latent
 
         return show_latent(options)
-    from saebench_canon.bench.results import last_run, rows_of, tables_of
+    from saebench_canon.bench.results import asked_of, last_run, rows_of, tables_of
+    from saebench_canon.questions.ask import answers_of
+    from saebench_canon.reports import render
+    from saebench_canon.tables.fold import summarise
 
     store = Store(Path(options.store))
     run = last_run(store, options.suite)
@@ -91,8 +108,13 @@ def show(options: Namespace) -> None:
     registry = _registry(options)
     rows = rows_of(run["cases"], store, registry.metrics)
     metrics = list(registry.metrics.values())
-    if options.json:
+    if options.json and not options.answers:
         print(json.dumps([row.to_dict() for row in rows], indent=1))
+        return
+    summary = summarise(rows, metrics)
+    answers = answers_of(summary, registry.questions, asked_of(run, registry.questions))
+    if options.json:
+        print(json.dumps([answer.to_dict() for answer in answers], indent=1))
     elif options.to:
         path = Path(options.to)
         if not path.parent.is_dir():
@@ -101,14 +123,14 @@ def show(options: Namespace) -> None:
             raise CanonError(f"a run cannot be written as '{path.suffix}'", where=str(path),
                              hint=nearest(path.suffix, registry.reports))  # fmt: skip
         report = registry.reports[path.suffix]
-        more = {"tables": tables_of(store)} if report.reads_tables else {}
+        more: dict[str, Any] = {"tables": tables_of(store)} if report.reads_tables else {}
+        more |= {"answers": answers} if report.reads_answers else {}
         report.write(rows, metrics, path, **more)
         print(f"wrote {path}")
+    elif options.answers:
+        print(render.text_answers(summary, answers), end="")
     else:
-        from saebench_canon.reports import render
-        from saebench_canon.tables.fold import summarise
-
-        print(render.text(summarise(rows, metrics), all_scores=options.all), end="")
+        print(render.text(summary, answers, all_scores=options.all), end="")
 
 
 def _errors(cases: Iterable[dict[str, str]], store: Store) -> None:
@@ -132,6 +154,9 @@ def ls(options: Namespace) -> None:
     print("metrics")
     for metric in registry.metrics.values():
         print(f"  {metric.name:<16} of {SUBJECT[metric.of]}: {_first_line(metric.help)}")
+    print("questions")
+    for question in registry.questions.values():
+        print(f"  {question.name:<16} reads {', '.join(question.metrics)}: {question.help}")
     print("architectures to train")
     for trainer in registry.trainers.values():
         print(f"  {trainer.name:<16} {_first_line(trainer.help)}")
@@ -155,7 +180,8 @@ def plugins(options: Namespace) -> None:
     registry = _registry(options)
     brings: dict[str, list[str]] = {name: [] for name in registry.sources}
     for hook, noun in (("adapters", "scheme"), ("metrics", "metric"), ("inputs", "input"),
-                       ("trainers", "trainer"), ("reports", "report")):  # fmt: skip
+                       ("trainers", "trainer"), ("questions", "question"),
+                       ("reports", "report")):  # fmt: skip
         getattr(registry, hook)  # refuses two owners of one name
         for implementation in getattr(registry.manager.hook, f"canon_{hook}").get_hookimpls():
             for each in implementation.function():

@@ -82,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="the tables of the last run")
     show.add_argument("suite", nargs="?", help="of this suite; absent: of the last run of any")
     show.add_argument("--json", action="store_true", help="one object a score")
+    show.add_argument("--answers", action="store_true",
+                      help="the answers alone; with --json one object an answer")  # fmt: skip
     show.add_argument("--errors", action="store_true", help="why cases failed, with tracebacks")
     show.add_argument("--all", action="store_true", help="every score, not only the main ones")
     one = show.add_mutually_exclusive_group()

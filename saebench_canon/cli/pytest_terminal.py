@@ -89,11 +89,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
-    """Print the tables and verdicts of the suites that ran."""
+    """Print the tables and answers of the suites that ran."""
     state = config.stash.get(SESSION, None)
     shown = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
     if state is None or config.option.collectonly or exitstatus not in shown:
         return
+    from saebench_canon.questions.ask import answers_of
     from saebench_canon.reports import render
     from saebench_canon.tables.fold import summarise
 
@@ -101,6 +102,8 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
         rows = rows_of(plan.listed(), state.store, state.registry.metrics)
         if any(row.status != "missing" for row in rows):
             terminalreporter.write_line("")
-            terminalreporter.write(render.text(summarise(rows, state.registry.metrics.values())))
+            summary = summarise(rows, state.registry.metrics.values())
+            answers = answers_of(summary, state.registry.questions, plan.suite.questions)
+            terminalreporter.write(render.text(summary, answers))
     for sentence in config.stash.get(BROKEN, []):
         terminalreporter.write_line(sentence, red=True)

@@ -6,6 +6,7 @@ noted: keys, types, choices, defaults. Only what a parser takes apart by hand is
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 from saebench_canon import __version__
 from saebench_canon.plugin.metric import Metric
+from saebench_canon.plugin.question import Margin
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.suite.load import parse_suite
 from saebench_canon.suite.toml_table import MISSING, noting
@@ -60,6 +62,8 @@ def suite_schema(registry: Registry) -> Schema:
         named = {"type": "object", "additionalProperties": one}
         top[key] = _list(one) if told["type"] == "array" else one if key == "suite" else named
     del tables["top"]
+    tables.pop("question", None)
+    top["question"] = _questions(registry)
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": f"A suite of saebench-canon {__version__}",
@@ -165,6 +169,29 @@ def _settings_of(metric: Metric) -> Schema:
                 "settings": _table(settings),
             }
         },
+    }
+
+
+def _questions(registry: Registry) -> Schema:
+    """Every question with its margins."""
+    return _table(
+        {
+            question.name: {
+                **_table({margin.name: _margin(margin) for margin in question.margins}),
+                "description": question.help,
+            }
+            for question in registry.questions.values()
+        }
+    )
+
+
+def _margin(margin: Margin) -> Schema:
+    low, high = margin.between
+    return {
+        **_setting(margin.default),
+        "description": margin.meaning,
+        **({"minimum": low} if math.isfinite(low) else {}),
+        **({"maximum": high} if math.isfinite(high) else {}),
     }
 
 

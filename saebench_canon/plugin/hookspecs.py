@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.input import Input
     from saebench_canon.plugin.measuring import Bench, Case
     from saebench_canon.plugin.metric import Metric
+    from saebench_canon.plugin.question import Question
     from saebench_canon.plugin.record import Record
     from saebench_canon.plugin.report import Report
     from saebench_canon.plugin.trainer import Trainer
@@ -42,6 +43,11 @@ def canon_metrics() -> Iterable[Metric]:  # type: ignore[empty-body]
 @hookspec
 def canon_trainers() -> Iterable[Trainer]:  # type: ignore[empty-body]
     """Architectures and objectives that a suite's train table may name."""
+
+
+@hookspec
+def canon_questions() -> Iterable[Question]:  # type: ignore[empty-body]
+    """Questions that turn the scores of a run into answers."""
 
 
 @hookspec

@@ -24,15 +24,19 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.adapter import Adapter
     from saebench_canon.plugin.input import Input
     from saebench_canon.plugin.metric import Metric
+    from saebench_canon.plugin.question import Question
     from saebench_canon.plugin.report import Report
     from saebench_canon.plugin.trainer import Trainer
 
 GROUP = hookspecs.PROJECT
 BUILT_IN = "built-in"
-ROOMS = ("saes.formats", "inputs", "metrics", "trainers", "reports", "bench", "latents")
+ROOMS = (
+    "saes.formats", "inputs", "metrics", "trainers", "questions", "reports", "bench", "latents",
+)  # fmt: skip
 PREFIX = "_canon_plugin_"  # of the modules that plugin files become
 NOUNS = (
-    "canon_adapters", "canon_inputs", "canon_metrics", "canon_trainers", "canon_reports",
+    "canon_adapters", "canon_inputs", "canon_metrics", "canon_trainers", "canon_questions",
+    "canon_reports",
 )  # fmt: skip
 Noun = TypeVar("Noun")
 
@@ -76,6 +80,13 @@ class Registry:
     def trainers(self) -> dict[str, Trainer]:
         """Trainers by the name of their architecture."""
         return self._collect("canon_trainers", lambda each: str(each.name))
+
+    @cached_property
+    def questions(self) -> dict[str, Question]:
+        """Questions by name, in the order that answers are read in: the built-in ones first."""
+        return self._collect(
+            "canon_questions", lambda question: str(question.name), as_brought=True
+        )
 
     @cached_property
     def reports(self) -> dict[str, Report]:

@@ -11,6 +11,7 @@ from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.suite.data import parse_data
 from saebench_canon.suite.metrics import parse_gate, parse_metric, refuse_shared_labels
+from saebench_canon.suite.questions import parse_questions
 from saebench_canon.suite.references import parse_reference
 from saebench_canon.suite.saes import parse_saes, refuse_twins
 from saebench_canon.suite.specs import SaeSpec, Suite
@@ -97,12 +98,18 @@ def parse_suite(
         parse_reference(Table(table, f"{file}, [[reference]] {index + 1}"), saes, metrics, registry)
         for index, table in enumerate(_tables(top, "reference", file))
     ]
+    questions = parse_questions(
+        top.take("question", dict, {}),
+        {spec.metric for spec in metrics},
+        registry.questions,
+        file=file,
+    )
     top.finish()
     if not saes:
         raise CanonError("there is no [[sae]] table", where=file)
     if not metrics:
         raise CanonError("there is no [[metric]] table", where=file)
-    return Suite(name, version, path, data, saes, metrics, gates, references)
+    return Suite(name, version, path, data, saes, metrics, gates, references, questions)
 
 
 def _tables(top: Table, key: str, file: str) -> list[dict[str, Any]]:

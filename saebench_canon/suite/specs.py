@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saebench_canon.plugin.data import DataSpec, Dtype
+from saebench_canon.plugin.question import Margins
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.suite.axes import Axes, AxisValue, Condition
 
@@ -83,3 +84,4 @@ class Suite:
     metrics: Sequence[MetricSpec]
     gates: Sequence[GateSpec]
     references: Sequence[ReferenceSpec] = ()
+    questions: Mapping[str, Margins] = field(default_factory=dict)  # those asked, all their margins

@@ -11,6 +11,7 @@ from typing import Any
 from saebench_canon.errors import CanonError, nearest
 
 NAMED = ("sae", "metric", "gate")
+HEADS = ("suite", "data", "question", *NAMED)  # the tables that --set reaches
 KEYS = {
     "sae": ("name", "uri", "train", "data", "axes", "exclude", "dtype"),
     "metric": ("name", "label", "over", "peers", "where", "settings", "seeds"),
@@ -106,7 +107,7 @@ def apply_settings(tables: dict[str, Any], settings: Iterable[str]) -> dict[str,
     for setting in settings:
         path, equals, text = setting.partition("=")
         keys = path.strip().split(".")
-        if not equals or len(keys) < 2 or keys[0] not in ("suite", "data", *NAMED):
+        if not equals or len(keys) < 2 or keys[0] not in HEADS:
             raise CanonError(
                 f"'{setting}' is not TABLE.KEY=VALUE",
                 where="--set",

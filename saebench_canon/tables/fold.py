@@ -13,11 +13,12 @@ from dataclasses import replace
 from math import fsum
 from typing import Any
 
+from saebench_canon.plugin.line import Cell, Estimate, Key, Line
 from saebench_canon.plugin.metric import Metric, Score
 from saebench_canon.plugin.published import fold
 from saebench_canon.plugin.row import Axis, Row, Status
-from saebench_canon.tables.stats import LEVEL, Estimate, over_group, over_pairs, over_seeds
-from saebench_canon.tables.summary import Block, Cell, Key, Line, Note, Summary, Table
+from saebench_canon.tables.stats import LEVEL, over_group, over_pairs, over_seeds
+from saebench_canon.tables.summary import Block, Note, Summary, Table
 
 SEED = "seed"
 

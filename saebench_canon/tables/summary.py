@@ -6,40 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from saebench_canon.plugin.line import Estimate, Line
 from saebench_canon.plugin.metric import Score
-from saebench_canon.plugin.published import Published, say_sources
-from saebench_canon.plugin.row import Axis, Status
-from saebench_canon.tables.stats import LEVEL, Estimate
+from saebench_canon.plugin.published import say_sources
+from saebench_canon.plugin.row import Axis
+from saebench_canon.tables.stats import LEVEL
 
 FIRST = 4  # columns that stand for a metric that marks none as a headline
-
-Key = tuple[Axis, ...]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One score on one line: its estimate or why there is none, with its null and its floors."""
-
-    estimate: Estimate | None
-    status: Status
-    lost: int = 0  # cases planned that have no value, beside those behind the estimate
-    null: Estimate | None = None
-    floor: Estimate | None = None  # at the larger (or only) width
-    floor_small: Estimate | None = None  # at the smaller width
-    published: Published | None = None
-
-
-@dataclass(frozen=True)
-class Line:
-    """The row of a table: a dictionary size, a step between two, or an SAE by its name."""
-
-    key: Key
-    title: str
-    cells: Mapping[str, Cell]
-    subjects: tuple[str, ...]
-    cases: tuple[str, ...]
-    unfit: bool = False
-    caveat: bool = False
 
 
 @dataclass(frozen=True)

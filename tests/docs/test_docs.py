@@ -18,6 +18,7 @@ from planted import D, planted_acts, write_acts, write_sae
 
 from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.plan import Plan, make_plan
+from saebench_canon.bench.results import rows_of
 from saebench_canon.bench.store import Store
 from saebench_canon.cli import pytest_plugin
 from saebench_canon.plugin import registry as plugins
@@ -26,7 +27,9 @@ from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.plugin.role import ROLES
 from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon.questions.ask import answers_of
 from saebench_canon.suite import toml_table
+from saebench_canon.tables.fold import summarise
 
 ARROWS = {"higher": "↑", "lower": "↓", None: "–"}
 
@@ -99,7 +102,7 @@ def test_every_role_is_told_with_its_tables_and_scores() -> None:
 
 def test_there_are_whole_suites_and_a_plugin_of_each_kind() -> None:
     assert len(SUITES) >= 2
-    assert set(EXAMPLES) >= {"metric", "input", "adapter", "trainer", "verb"}
+    assert set(EXAMPLES) >= {"metric", "question", "input", "adapter", "trainer", "verb"}
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -148,6 +151,52 @@ def test_the_metric_of_the_docs_measures(example: Path) -> None:
     scores = measured(text, example, EXAMPLES["metric"])
     assert 0 < scores["nearest"]["value"] <= 1
     assert 0 < scores["nearest_null"]["value"] <= 1
+
+
+def test_the_question_of_the_docs_is_answered(example: Path) -> None:
+    text = ON_FILE.format(source='uri = "saes/w24-s0"', metric="fidelity")
+    fit = "settings = { max_l0 = 1.0, min_explained_variance = -9.0 }\n"
+    sets = f'{fit}[question."sparse?"]\nmost = 0.5\n'
+    plan, bench = planned(text + sets, example, EXAMPLES["question"])
+    assert plan.suite.questions == {"sparse?": {"most": 0.5}}
+    for case in plan.cases:
+        bench.measure(case)
+    registry = load_registry([example / "mine.py"])
+    rows_now = rows_of(plan.listed(), bench.store, registry.metrics)
+    summary = summarise(rows_now, registry.metrics.values())
+    (answer,) = answers_of(summary, registry.questions, plan.suite.questions)
+    assert answer.answer == "no"
+    assert answer.sentence.endswith("latents are active on a token (limit 0.5).")
+
+
+def test_the_docs_have_every_margin_as_the_code_has_it(registry: Registry) -> None:
+    tables = re.split(
+        r"^\| margin of ",
+        section("statistics", "Answers").split("### Answers as data")[0],
+        flags=re.MULTILINE,
+    )
+    told = {table.split(" |")[0]: rows(table) for table in tables[1:]}
+    assert told == {
+        question.name: {
+            margin.name: [f"{margin.default:g}", margin.meaning] for margin in question.margins
+        }
+        for question in registry.questions.values()
+    }
+
+
+def test_the_docs_have_every_word_of_an_answer(registry: Registry) -> None:
+    told = rows(section("statistics", "Answers").split("### Answers as data")[1])
+    assert {name: re.findall(r"`([^`]+)`", told[name][0]) for name in registry.questions} == {
+        question.name: list(question.words) for question in registry.questions.values()
+    }
+
+
+def test_rules_are_told_by_the_names_of_their_margins() -> None:
+    """A number there could disagree with the code: the one table of margins has them."""
+    text = PAGES["statistics"].split("## Answers")[1].split("### Margins")[0]
+    numbers = re.findall(r"(?<![\w.])\d*\.\d+|\b\d+ training seeds|\b\d+ %", text)
+    assert set(numbers) <= {"95 %"}  # the interval's level
+    assert len(re.findall(r"`seeds`|\{seeds\}", text)) >= 1
 
 
 def test_the_input_of_the_docs_is_made_and_kept(example: Path) -> None:
@@ -287,7 +336,8 @@ def test_every_key_of_a_suite_is_told(
     for kind, title in titles.items():
         told = rows(section("suites", title))
         assert asked[kind] <= told.keys(), kind
-    assert asked["top"] == set(titles)
+    assert asked["top"] == {*titles, "question"}
+    assert section("suites", '[question."NAME"]')
 
 
 def test_every_default_of_a_data_table_is_the_codes() -> None:

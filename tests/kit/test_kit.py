@@ -253,6 +253,17 @@ def test_the_schema_has_every_setting_with_its_default() -> None:
         assert trainer.settings.keys() <= train.keys()
 
 
+def test_the_schema_has_every_margin_with_its_default_and_meaning() -> None:
+    questions = SCHEMA["properties"]["question"]["properties"]
+    assert {name: {key: (each["default"], each["description"])
+                   for key, each in table["properties"].items()}
+            for name, table in questions.items()} == {
+        name: {margin.name: (margin.default, margin.meaning) for margin in question.margins}
+        for name, question in load_registry().questions.items()
+    }  # fmt: skip
+    jsonschema.validate(WHOLE | {"question": {"unique?": {"unique": 0.95}}}, SCHEMA)
+
+
 @pytest.mark.parametrize("name", packaged_suites())
 def test_every_packaged_suite_is_valid(name: str) -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
@@ -282,6 +293,10 @@ WHOLE = {"sae": [{"name": "a", "uri": "x"}], "metric": [{"name": "fidelity"}]}
         {"metric": [{"name": "stitching", "settings": {"threshold": "0.5"}}]},
         {"metric": [{"name": "fidelity", "seeds": [0, 0]}]},
         {"gate": [{"score": "fidelity.l0"}]},
+        {"question": {"uniqe?": {}}},
+        {"question": {"unique?": {"uniqe": 0.9}}},
+        {"question": {"unique?": {"unique": "0.9"}}},
+        {"question": {"unique?": {"unique": 95}}},
         {"metric": []} | {"suite": {}, "sae": None},
     ],
     ids=str,

@@ -10,6 +10,7 @@ from typing import Any
 import made_up_run as run
 import pandas as pd
 import pytest
+from stated_margins import answered
 
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.results import keep_run, last_run, rows_of
@@ -177,9 +178,11 @@ def test_a_value_that_was_not_published_is_an_empty_cell() -> None:
     assert line.split() == ["published", ".71", "6"]
 
 
-def test_verdicts_do_not_hear_of_them() -> None:
+def test_answers_do_not_hear_of_them() -> None:
     without = [{key: value for key, value in row.items() if key != "reference"} for row in rows()]
-    pages = [text(summarise(each, run.declared())).splitlines() for each in (rows(), without)]
+    both = [summarise(each, run.declared()) for each in (rows(), without)]
+    pages = [text(summary, answered(summary)).splitlines() for summary in both]
+    assert any(line.startswith("unique?") for line in pages[0])
     kept = [line for line in pages[0] if "published" not in line]
     assert [" ".join(line.split()) for line in kept if "─" not in line] == [
         " ".join(line.split()) for line in pages[1] if "─" not in line
