@@ -22,10 +22,10 @@ FLOORS = (
     ("kit", "latents", "metrics.fidelity", "metrics.stitching_loss"),
     ("bench", "reports", "inputs", "metrics.meta_ladder", "metrics.meta_replace"),
     (
-        "saes.formats", "data", "questions", "metrics.meta_sae", "metrics.composition",
+        "saes.formats", "data", "suite", "questions", "metrics.meta_sae", "metrics.composition",
         "metrics.seed_matching", "metrics.stitching",
     ),
-    ("saes", "suite", "tables", "trainers", "metrics.shared"),
+    ("saes", "tables", "trainers", "metrics.shared"),
     ("plugin",),
     ("kernels", "saes.weights"),
     ("errors", "progress", "packaged"),

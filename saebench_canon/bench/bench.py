@@ -20,7 +20,7 @@ from saebench_canon.plugin.metric import Mark, Measurement, Undefined
 from saebench_canon.plugin.record import Record, marks_of, scores_of
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.suite.cases import Case
-from saebench_canon.suite.specs import SaeSpec, TrainSpec
+from saebench_canon.suite.specs import SaeSpec
 
 if TYPE_CHECKING:
     from saebench_canon.plugin.sae import CanonicalSAE
@@ -114,6 +114,7 @@ class Bench:
                 "data": self._told_data(case),
                 "trained": self._trainings(case),
                 "calibrated": calibrated,
+                "commits": _commits(case),
                 **self._named(case),
             },
         )
@@ -195,9 +196,9 @@ class Bench:
         """How the subject's SAEs were trained here: tokens seen, passes over the data, steps."""
         told = {}
         for sae in case.subject:
-            if isinstance(sae.source, TrainSpec):
-                digest = self.identities.sae(sae, case.data)
-                told[digest] = self.workshop.training(sae, case.data)
+            outcome = self.workshop.training(sae, case.data)
+            if outcome is not None:
+                told[self.identities.sae(sae, case.data)] = outcome
         return told
 
     def _calibrations(self, case: Case) -> dict[str, Any]:
@@ -212,11 +213,7 @@ class Bench:
         }
 
     def _told(self, sae: SaeSpec, case: Case) -> dict[str, str]:
-        digest = self.identities.sae(sae, case.data)
-        source = sae.source
-        if isinstance(source, TrainSpec):
-            return {"ref": f"train:{source.arch}/{source.width}/{source.seed}", "digest": digest}
-        return {"ref": str(source), "digest": digest}
+        return {"ref": sae.source.ref, "digest": self.identities.sae(sae, case.data)}
 
     def _told_data(self, case: Case) -> dict[str, Any] | None:
         if case.data is None:
@@ -226,6 +223,16 @@ class Bench:
             acts = self.workshop.input("acts", case.data)
             told |= {"tokens": len(acts), "documents": int(acts.doc.unique().numel())}
         return told
+
+
+def _commits(case: Case) -> dict[str, str]:
+    """The commits of the hub's repositories that were read: a name may come to mean another one."""
+    commits = dict(case.data.source.commits(case.data)) if case.data is not None else {}
+    for sae in (*case.subject, *case.peers):
+        commit = sae.source.commit()
+        if commit is not None:
+            commits[sae.source.ref] = commit
+    return commits
 
 
 def _notes(calibrated: Mapping[str, Mapping[str, Any]]) -> Iterator[Mapping[str, str]]:

@@ -148,12 +148,14 @@ def plugins(options: Namespace) -> None:
     """Print the plugins, what each brings, and those that could not be loaded."""
     registry = _registry(options)
     brings: dict[str, list[str]] = {name: [] for name in registry.sources}
-    for hook, noun in (("adapters", "scheme"), ("metrics", "metric"), ("inputs", "input"),
-                       ("trainers", "trainer"), ("reports", "report")):  # fmt: skip
+    for hook, noun in (("adapters", "scheme"), ("data", "data"), ("metrics", "metric"),
+                       ("inputs", "input"), ("trainers", "trainer"),
+                       ("reports", "report")):  # fmt: skip
         getattr(registry, hook)  # refuses two owners of one name
         for implementation in getattr(registry.manager.hook, f"canon_{hook}").get_hookimpls():
             for each in implementation.function():
-                name = getattr(each, "name", None) or getattr(each, "scheme", None) or each.suffix
+                name = getattr(each, "name", None) or getattr(each, "scheme", None)
+                name = name or (each.kind() if hook == "data" else each.suffix)
                 brings[implementation.plugin_name].append(f"{noun} {name}")
     for name, source in registry.sources.items():
         print(f"{name} ({source})")

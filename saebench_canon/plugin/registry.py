@@ -21,18 +21,20 @@ from saebench_canon.plugin import hookspecs
 
 if TYPE_CHECKING:
     from saebench_canon.plugin.adapter import Adapter
+    from saebench_canon.plugin.data import DataKind
     from saebench_canon.plugin.input import Input
     from saebench_canon.plugin.launcher import Launcher
     from saebench_canon.plugin.metric import Metric
+    from saebench_canon.plugin.ref import Ref
     from saebench_canon.plugin.report import Report
     from saebench_canon.plugin.trainer import Trainer
 
 GROUP = hookspecs.PROJECT
 BUILT_IN = "built-in"
-ROOMS = ("saes.formats", "inputs", "metrics", "trainers", "reports", "bench", "latents")
+ROOMS = ("saes.formats", "data", "inputs", "metrics", "trainers", "reports", "bench", "latents")
 NOUNS = (
-    "canon_adapters", "canon_inputs", "canon_metrics", "canon_trainers", "canon_reports",
-    "canon_launchers",
+    "canon_adapters", "canon_data", "canon_inputs", "canon_metrics", "canon_trainers",
+    "canon_reports", "canon_launchers",
 )  # fmt: skip
 Noun = TypeVar("Noun")
 
@@ -61,6 +63,18 @@ class Registry:
         adapters = self._collect("canon_adapters", lambda adapter: str(adapter.scheme))
         local = LocalAdapter(self.claim, lambda scheme: adapters[scheme])
         return {local.scheme: local, **adapters}
+
+    def reader(self, ref: Ref) -> tuple[Adapter, Ref]:
+        """The adapter that reads a ref, and the ref as it writes it: a path's by its format."""
+        from saebench_canon.plugin.local import LocalAdapter
+
+        adapter = self.adapter(ref.scheme)
+        return adapter.owner(ref) if isinstance(adapter, LocalAdapter) else (adapter, ref)
+
+    @cached_property
+    def data(self) -> dict[str, DataKind]:
+        """Kinds of data by the key with which a data table picks them."""
+        return self._collect("canon_data", lambda kind: str(kind.kind()))
 
     @cached_property
     def inputs(self) -> dict[str, Input]:

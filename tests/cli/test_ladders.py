@@ -20,9 +20,9 @@ from program import call
 
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
-from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.saes.formats.saelens_hub import locate, releases
+from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.load import find_suite, load_suite
 from saebench_canon.suite.specs import Suite
 
@@ -145,9 +145,9 @@ def test_without_files_and_network_a_case_fails_in_a_sentence(tmp_path: Path) ->
 
 def test_the_ladders_name_saes_that_there_are() -> None:
     for sae in suite("gpt2-ladder").saes:
-        assert isinstance(sae.source, Ref)
+        assert isinstance(sae.source, Checkpoint)
         assert (
-            locate(sae.source).repository
+            locate(sae.source.uri).repository
             == "jbloom/GPT2-Small-Feature-Splitting-Experiment-Layer-8"
         )
     assert [sae.axes["width"] for sae in suite("gpt2-ladder").saes] == list(GPT2_WIDTHS)
@@ -155,9 +155,9 @@ def test_the_ladders_name_saes_that_there_are() -> None:
     every = set(releases()["gemma-scope-2b-pt-res"].folders.values())
     registry = load_registry()
     for sae in suite("gemma-scope-2b").saes:
-        assert isinstance(sae.source, Ref)
-        folder = sae.source.target.removeprefix("google/gemma-scope-2b-pt-res/")
-        told = registry.adapter("gemma-scope").describe(sae.source)
+        assert isinstance(sae.source, Checkpoint)
+        folder = sae.source.uri.target.removeprefix("google/gemma-scope-2b-pt-res/")
+        told = registry.adapter("gemma-scope").describe(sae.source.uri)
         assert (told.d, told.width, told.hook) == (
             2304,
             sae.axes["width"],
