@@ -18,7 +18,9 @@ from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.metric import Mark, Measurement, Undefined
 from saebench_canon.plugin.record import Record, marks_of, scores_of
+from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
+from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.cases import Case
 from saebench_canon.suite.specs import SaeSpec
 
@@ -114,7 +116,7 @@ class Bench:
                 "data": self._told_data(case),
                 "trained": self._trainings(case),
                 "calibrated": calibrated,
-                "commits": _commits(case),
+                "commits": self._commits(case),
                 **self._named(case),
             },
         )
@@ -184,6 +186,18 @@ class Bench:
             if told is not None and told != width:
                 yield asdict(Mark("caveat", f"has {width} latents where the suite says {told}"))
 
+    def _commits(self, case: Case) -> dict[str, str]:
+        """The commits of what was read from a hub: its names may come to mean something else."""
+        commits = dict(case.data.source.commits(case.data)) if case.data is not None else {}
+        sources = [sae.source for sae in (*case.subject, *case.peers)]
+        named = [case.settings.get(name) for name in case.metric.opens]
+        sources += [Checkpoint(Ref.parse(text), self.registry) for text in named if text]
+        for source in sources:
+            commit = source.commit()
+            if commit is not None:
+                commits[source.ref] = commit
+        return commits
+
     def _keep_tables(self, case_id: str, measured: Any) -> dict[str, str]:
         if not isinstance(measured, Measurement):
             return {}
@@ -223,16 +237,6 @@ class Bench:
             acts = self.workshop.input("acts", case.data)
             told |= {"tokens": len(acts), "documents": int(acts.doc.unique().numel())}
         return told
-
-
-def _commits(case: Case) -> dict[str, str]:
-    """The commits of the hub's repositories that were read: a name may come to mean another one."""
-    commits = dict(case.data.source.commits(case.data)) if case.data is not None else {}
-    for sae in (*case.subject, *case.peers):
-        commit = sae.source.commit()
-        if commit is not None:
-            commits[sae.source.ref] = commit
-    return commits
 
 
 def _notes(calibrated: Mapping[str, Mapping[str, Any]]) -> Iterator[Mapping[str, str]]:

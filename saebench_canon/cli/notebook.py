@@ -139,9 +139,12 @@ def _suite(
     specs = []
     seen: Counter[int] = Counter()
     for name, sae in saes.items():
-        source: SaeSource = InMemory(sae, name) if not isinstance(sae, str) else Checkpoint(
-            Ref.parse(f"file:{sae}" if is_bare_path(sae) else sae).within(Path.cwd()), registry
-        )  # fmt: skip
+        source: SaeSource
+        if isinstance(sae, str):
+            ref = Ref.parse(f"file:{sae}" if is_bare_path(sae) else sae).within(Path.cwd())
+            source = Checkpoint(ref, registry)
+        else:
+            source = InMemory(sae, name)
         width = source.describe().width
         if width is None:
             raise CanonError(f"{sae} does not say its width")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.data import DataKind, DataSource, DataSpec
@@ -45,9 +45,11 @@ def _key(kind: DataKind, name: str, hint: Any, default: Any) -> Key:
         raise CanonError(f"{_named(kind)}: '{name}' is a key of every data table already")
     if hasattr(DataSource, name):
         raise CanonError(f"{_named(kind)}: '{name}' is a method, and cannot be a key too")
-    types = [part for part in (get_args(hint) or (hint,)) if part is not NoneType]
-    if get_origin(hint) is Literal and all(isinstance(word, str) for word in types):
-        return Key(name, str, default, tuple(types))
+    either = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    types = [part for part in either if part is not NoneType]
+    words = get_args(types[0]) if get_origin(types[0]) is Literal else ()
+    if len(types) == 1 and words and all(isinstance(word, str) for word in words):
+        return Key(name, str, default, words)
     if len(types) != 1 or types[0] not in PLAIN:
         raise CanonError(
             f"{_named(kind)}: the key '{name}' is of the type {hint}",

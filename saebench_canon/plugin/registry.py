@@ -74,7 +74,12 @@ class Registry:
     @cached_property
     def data(self) -> dict[str, DataKind]:
         """Kinds of data by the key with which a data table picks them."""
-        return self._collect("canon_data", lambda kind: str(kind.kind()))
+        from saebench_canon.plugin.data_keys import keys_of
+
+        kinds: dict[str, DataKind] = self._collect("canon_data", lambda kind: str(kind.kind()))
+        for kind in kinds.values():
+            keys_of(kind)  # refuses a field that no table can say
+        return kinds
 
     @cached_property
     def inputs(self) -> dict[str, Input]:

@@ -49,6 +49,10 @@ def _kind(table: Table, kinds: Mapping[str, DataKind]) -> DataKind:
                          hint="Data is of one kind: give each its own table.")  # fmt: skip
     known = {key for kind in kinds.values() for key in _keys(kind)}
     table.finish(also=[*known, "tokens", "holdout", "dtype", "normalize"])  # a misspelt key first
+    for kind in kinds.values():
+        for key in sorted(_keys(kind) & table.values.keys()):
+            raise CanonError(f"'{key}' goes with '{kind.kind()}', which is not here",
+                             where=table.where)  # fmt: skip
     choice = " or ".join(f"'{key}'" for key in kinds)
     raise CanonError(f"needs {choice}: where its activations come from", where=table.where)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_up_hub import GEMMA_SAES, GEMMA_WIDTHS, GPT2_WIDTHS, made_up_hub
+from made_up_hub import COMMIT, GEMMA_SAES, GEMMA_WIDTHS, GPT2_WIDTHS, made_up_hub
 from program import call
 
 from saebench_canon.bench.plan import make_plan
@@ -111,6 +111,14 @@ def test_every_case_is_measured_and_tables_are_printed(
     assert "latents where the suite says" in printed.replace("\n", " ")  # made up small
     planned = canon("plan", name, *LIMIT, *QUICK[name], cwd=folder, env=hub)
     assert f"{CASES[name]} cases, 0 to measure." in planned.stdout
+
+
+def test_records_name_the_commits_of_saes_and_model(ran: tuple[str, Path, str]) -> None:
+    name, folder, _ = ran
+    model = {"gpt2-ladder": "gpt2", "gemma-scope-2b": "google/gemma-2-2b"}[name]
+    for record in records(folder):
+        saes = {sae["ref"] for sae in (*record["subject"], *record["peers"])}
+        assert record["provenance"]["commits"] == dict.fromkeys({model, *saes}, COMMIT)
 
 
 def test_it_measured_the_saes_of_the_cache(ran: tuple[str, Path, str], hub: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
@@ -87,7 +88,7 @@ def planned(text: str, folder: Path, plugin: str | None = None) -> tuple[Plan, B
 
 def test_there_are_whole_suites_and_a_plugin_of_each_kind() -> None:
     assert len(SUITES) >= 2
-    assert set(EXAMPLES) >= {"metric", "input", "adapter", "trainer", "verb"}
+    assert set(EXAMPLES) >= {"metric", "input", "adapter", "data", "trainer", "verb"}
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -172,6 +173,15 @@ def test_the_adapter_of_the_docs_loads_by_scheme_and_by_bare_path(example: Path)
 def planned_x(sae: CanonicalSAE) -> torch.Tensor:
     assert sae.d == D
     return planted_acts(n=50)
+
+
+def test_the_data_of_the_docs_is_measured(example: Path) -> None:
+    (table,) = re.findall(r"^    \[data.nothing\]\n(?:    .+\n)+", PAGES["plugins"], re.MULTILINE)
+    text = ON_FILE.format(source='uri = "saes/w24-s0"', metric="fidelity")
+    text = text.replace('[data.acts]\nfile = "acts.safetensors"', textwrap.dedent(table))
+    scores = measured(text.replace('"acts"', '"nothing"'), example, EXAMPLES["data"])
+    assert scores["explained_variance"]["n"] == 40
+    assert scores["l0"]["value"] > 0
 
 
 def test_the_trainer_of_the_docs_trains_what_is_measured(example: Path) -> None:
