@@ -59,7 +59,12 @@ class Checkpoint:
     def content(self) -> str:
         """What its adapter says that it is: a digest, or a hub's name and revision."""
         adapter, ref = self._reader
+        _ = self._stamp  # taken before it is read: from now on the files must stay as they are
         return adapter.identity(ref)
+
+    @cached_property
+    def _stamp(self) -> tuple[tuple[str, int, int], ...]:
+        return _stamp(self.uri)
 
     def describe(self) -> Description:
         """What the checkpoint says of itself."""
@@ -83,8 +88,15 @@ class Checkpoint:
         return calibrate(sae, request.input(request.data.calibrates_on))
 
     def as_stored(self, *, device: str = "cpu", dtype: str = "float32") -> CanonicalSAE:
-        """The SAE in canonical form, without a threshold where it stores none."""
+        """The SAE in canonical form, without a threshold where it stores none.
+
+        Raises CanonError for files that are not those that were identified.
+        """
         adapter, ref = self._reader
+        if self._stamp != _stamp(self.uri):
+            raise CanonError(
+                f"'{self.ref}' has changed since the suite was read", hint="Run again."
+            )
         return adapter.load(ref, device=device, dtype=dtype)
 
     def trained(self, request: Request) -> None:
@@ -135,3 +147,12 @@ class Checkpoint:
             if folder is not None:
                 return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
         return 0
+
+
+def _stamp(uri: Ref) -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of each file of a checkpoint on disk."""
+    if not uri.local:
+        return ()
+    files = sorted(uri.path.glob("*")) if uri.path.is_dir() else [uri.path]
+    stats = [(file, file.stat()) for file in files if file.is_file()]
+    return tuple((file.name, stat.st_mtime_ns, stat.st_size) for file, stat in stats)

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planted import SUITE
+from planted import SUITE, write_sae
 
+from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.estimates import estimate
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
+from saebench_canon.errors import CanonError
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.saes.checkpoint import CheckpointAdapter
 from saebench_canon.saes.parameters import Parameters
@@ -57,3 +59,14 @@ def test_another_plan_reads_anew(suite: Path, reads: dict[str, Counter[str]]) ->
     second = make_plan(suite, registry, store)
     assert first.ids == second.ids
     assert reads["digest"] == dict.fromkeys(SAES, 2)
+
+
+def test_what_changes_after_the_plan_is_not_measured_under_its_id(suite: Path) -> None:
+    registry, store = load_registry(), Store(suite.parent / "store")
+    plan, bench = make_plan(suite, registry, store), Bench(registry, store)
+    write_sae(suite.parent / "saes" / "w24-s0", 24, seed=7)
+    case = next(case for case in plan.cases if str(case) == "relu-w24-s0 fidelity")
+    with pytest.raises(CanonError, match="w24-s0' has changed since the suite was read"):
+        bench.measure(case)
+    case = next(case for case in plan.cases if str(case) == "relu-w24-s1 fidelity")
+    assert bench.measure(case).id in plan.ids
