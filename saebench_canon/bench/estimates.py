@@ -239,7 +239,7 @@ class _Counted:
 
     def _model(self, data: DataSpec) -> None:
         """Count a language model's download and memory."""
-        name = data.reads.model
+        name = data.lm_source.model
         if not self._once("model", name):
             return
         model = self.data[data.name].model

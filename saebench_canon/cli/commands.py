@@ -131,6 +131,9 @@ def ls(options: Namespace) -> None:
     print("metrics")
     for metric in registry.metrics.values():
         print(f"  {metric.name:<16} of a {metric.of}: {metric.help.splitlines()[0]}")
+    print("kinds of data")
+    for key, kind in registry.data.items():
+        print(f"  {key:<16} {(kind.__doc__ or '').splitlines()[0]}")
     print("architectures to train")
     for trainer in registry.trainers.values():
         print(f"  {trainer.name:<16} {trainer.help.splitlines()[0]}")

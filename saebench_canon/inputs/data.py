@@ -70,7 +70,7 @@ def _load_acts(folder: Path) -> Acts:
 @made(per="data", version=1, available=gives("lm"))
 def lm(data: DataSpec, device: str) -> LanguageModel:
     """The language model of the data, in eval mode, and its tokenizer."""
-    language_model: LanguageModel = data.reads.language_model(data, device)
+    language_model: LanguageModel = data.lm_source.language_model(data, device)
     return language_model
 
 
@@ -83,8 +83,8 @@ def all_tokens(data: DataSpec, lm: LanguageModel) -> Tokens:
 
     from saebench_canon.inputs.extraction import tokenize
 
-    documents = data.reads.documents(data)
-    tokens = tokenize(documents, lm, context=data.reads.context, limit=data.tokens)
+    documents = data.lm_source.documents(data)
+    tokens = tokenize(documents, lm, context=data.lm_source.context, limit=data.tokens)
     held = torch.tensor(held_out(data, tokens.documents))[tokens.doc]
     order = torch.argsort(~held, stable=True)
     return replace(
@@ -108,7 +108,7 @@ def hook(data: DataSpec, lm: LanguageModel) -> HookPoint:
     """Where in the model the activations are."""
     from saebench_canon.data.hooks import resolve_hook
 
-    return resolve_hook(lm.model, data.reads.hook)
+    return resolve_hook(lm.model, data.lm_source.hook)
 
 
 @made(per="data", version=1, available=gives("tokens", "lm"), save=_save_acts, load=_load_acts)
@@ -154,7 +154,7 @@ def train_acts(data: DataSpec, all_acts: Acts) -> Acts:
 
 def windows(data: DataSpec, batch_size: int) -> int:
     """How many windows of the data's context a batch of so many tokens holds."""
-    return max(1, batch_size // data.reads.context)
+    return max(1, batch_size // data.lm_source.context)
 
 
 def held_out(data: DataSpec, documents: int) -> list[bool]:

@@ -84,7 +84,7 @@ def _load_losses(folder: Path) -> Losses:
 
 
 def _loss_settings(data: DataSpec) -> Mapping[str, Any]:
-    return {"loss_tokens": data.reads.loss_tokens}
+    return {"loss_tokens": data.lm_source.loss_tokens}
 
 
 @made(per="data", version=1, available=gives("tokens"), identity=_loss_settings)
@@ -94,7 +94,7 @@ def loss_tokens(data: DataSpec, tokens: Tokens) -> Tokens:
 
     import torch
 
-    kept = int((torch.cumsum(tokens.kept, 0) <= data.reads.loss_tokens).sum())
+    kept = int((torch.cumsum(tokens.kept, 0) <= data.lm_source.loss_tokens).sum())
     windows = slice(0, max(kept, 1))
     return replace(
         tokens,

@@ -157,7 +157,7 @@ class DataSpec:
         return self.source.gives.issuperset(what)
 
     @property
-    def reads(self) -> LanguageModelSource:
+    def lm_source(self) -> LanguageModelSource:
         """The source as one of a language model, where it gives one."""
         assert self.gives("lm"), f"{self.where} names no language model"
         return cast("LanguageModelSource", self.source)

@@ -33,6 +33,11 @@ def keys_of(kind: DataKind) -> tuple[Key, ...]:
 
     Raises CanonError for a field that no table can say, or that means something else already.
     """
+    if not fields(kind):
+        raise CanonError(
+            f"the kind of data {kind.__name__} has no fields",
+            hint="Write @dataclass(frozen=True) above the class; its first field picks it.",
+        )
     try:
         hints = get_type_hints(kind)
     except NameError as error:

@@ -74,12 +74,7 @@ class Registry:
     @cached_property
     def data(self) -> dict[str, DataKind]:
         """Kinds of data by the key with which a data table picks them."""
-        from saebench_canon.plugin.data_keys import keys_of
-
-        kinds: dict[str, DataKind] = self._collect("canon_data", lambda kind: str(kind.kind()))
-        for kind in kinds.values():
-            keys_of(kind)  # refuses a field that no table can say
-        return kinds
+        return self._collect("canon_data", lambda kind: str(kind.kind()))
 
     @cached_property
     def inputs(self) -> dict[str, Input]:
@@ -220,7 +215,17 @@ def _check_nouns(plugin: object) -> None:
     """Ask a plugin for all it brings, so that one that cannot tell is broken from the start."""
     for hook in NOUNS:
         if (bring := getattr(plugin, hook, None)) is not None:
-            list(bring())
+            nouns = list(bring())
+            if hook == "canon_data":
+                _check_keys(nouns)
+
+
+def _check_keys(kinds: Iterable[DataKind]) -> None:
+    """Refuse a kind of data with a field that no table can say."""
+    from saebench_canon.plugin.data_keys import keys_of
+
+    for kind in kinds:
+        keys_of(kind)
 
 
 def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:

@@ -220,6 +220,10 @@ class Listed(DataSource):
     listed: list[int]
 
 
+class Bare(DataSource):
+    bare: int = 3
+
+
 def test_the_keys_of_a_kind_are_its_fields() -> None:
     first, second = keys_of(Words)
     assert (first.name, first.words, first.required) == ("words", ("a", "b"), True)
@@ -229,6 +233,7 @@ def test_the_keys_of_a_kind_are_its_fields() -> None:
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
+        (Bare, r"Bare has no fields.*@dataclass\(frozen=True\)"),
         (Common, "'tokens' is a key of every data table"),
         (Method, "'size' is a method"),
         (Listed, r"the key 'listed' is of the type list\[int\]"),
@@ -237,3 +242,16 @@ def test_the_keys_of_a_kind_are_its_fields() -> None:
 def test_a_field_that_no_table_can_say_is_refused(kind: DataKind, sentence: str) -> None:
     with pytest.raises(CanonError, match=sentence):
         keys_of(kind)
+
+
+def test_a_plugin_with_such_a_field_is_refused_by_name(here: Path) -> None:
+    (here / "mine.py").write_text(PLUGIN.replace("d: int = 8", "size: int = 8"))
+    with pytest.raises(CanonError, match=r"mine.py does not import.*'noise': 'size' is a method"):
+        load_registry([here / "mine.py"])
+
+
+def test_ls_names_the_kinds(here: Path) -> None:
+    listed = call("ls", "--plugin", "mine.py", cwd=here).stdout.split("kinds of data\n")[1]
+    kinds = [line.split(maxsplit=1) for line in listed.splitlines()[:3]]
+    assert [name for name, _ in kinds] == ["file", "model", "noise"]
+    assert kinds[2][1] == "Activations of a normal distribution."
