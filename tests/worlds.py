@@ -23,6 +23,7 @@ from saebench_canon.bench.plan import plan_of
 from saebench_canon.bench.results import rows_of
 from saebench_canon.bench.store import Store
 from saebench_canon.cli.notebook import _write_acts
+from saebench_canon.data.file import ActivationFile
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.plugin.acts import Acts
@@ -207,7 +208,7 @@ def judged(saes: Saes, acts: Acts) -> tuple[Line, Answer]:
     if len({seed for _, seed in saes}) > 1:
         tables.append({**stitching, "label": "floor", "over": "all-pairs:seed"})
     with TemporaryDirectory() as folder:
-        data = DataSpec("acts", "world", file=_write_acts(acts, Path(folder)))
+        data = DataSpec("acts", "world", ActivationFile(_write_acts(acts, Path(folder))))
         specs = [
             SaeSpec(f"w{width}-s{seed}", {"width": width, "seed": seed}, "acts",
                     InMemory(each, f"w{width}-s{seed}"), "float32", "world")

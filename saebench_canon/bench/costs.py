@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from saebench_canon.bench.sizes import DataSize, ModelSize
 from saebench_canon.plugin.cost import Dictionary, Work
+from saebench_canon.plugin.data import DataSize, ModelSize
 
 START = 6.0  # seconds in which a worker imports torch and transformers
 BASE = 1000 * 2**20  # bytes of a worker that has imported them and mapped its activations

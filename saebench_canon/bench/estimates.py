@@ -13,15 +13,16 @@ from saebench_canon.bench import costs
 from saebench_canon.bench.earlier import Earlier, earlier
 from saebench_canon.bench.identity import Identities, wanted_by
 from saebench_canon.bench.plan import Plan
-from saebench_canon.bench.sizes import DataSize, SaeSize, cached_bytes, sizes_of
+from saebench_canon.bench.sizes import SaeSize, sizes_of
 from saebench_canon.plugin.cost import CaseSize, Cost, Dictionary, Work
-from saebench_canon.plugin.data import DataSpec
+from saebench_canon.plugin.data import DataSize, DataSpec
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.saes.memory import ITEM, sae_bytes, size
+from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.cases import Case
-from saebench_canon.suite.specs import SaeSpec, TrainSpec
+from saebench_canon.suite.specs import SaeSpec
 
 HELD = 4  # SAEs with their codes and losses among the 12 things that a worker keeps in memory
 NAMED = 3  # parts of the time that are named
@@ -103,7 +104,7 @@ class _Counted:
     earlier: dict[str, Earlier | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.data, self.saes = sizes_of(self.plan.suite, self.registry)
+        self.data, self.saes = sizes_of(self.plan.suite)
 
     @cached_property
     def identities(self) -> Identities | None:
@@ -187,7 +188,7 @@ class _Counted:
         if not self._once("sae", sae.name):
             return
         found = self.saes[sae.name]
-        if isinstance(sae.source, Ref) and found.download != 0:
+        if found.download != 0:
             self._download(found, f"SAE {sae.name}")
         known = self._dictionary(sae)
         if known is None:
@@ -195,8 +196,8 @@ class _Counted:
         n = self._scored(data)
         weights = sae_bytes(known.d, known.width, sae.dtype)
         self.held[sae.name] = weights + costs.codes_bytes(n, known)
-        if isinstance(sae.source, TrainSpec) and not self._has_sae(sae, data):
-            settings = sae.source.settings
+        settings = sae.source.training
+        if settings is not None and not self._has_sae(sae, data):
             self.work["training"] += costs.training(known, settings)
             batch = settings.get("batch_size", 1024)
             self._peak(f"training {sae.name}", costs.training_bytes(known, batch))
@@ -206,8 +207,7 @@ class _Counted:
         """Count the download of an SAE that a setting names."""
         if text is None or not self._once("named", text):
             return
-        ref = Ref.parse(text)
-        if not ref.local and cached_bytes(ref) == 0:
+        if Checkpoint(Ref.parse(text), self.registry).to_download(None) != 0:
             self._download(SaeSize(None, None, download=None), f"SAE {text}")
 
     def _download(self, found: SaeSize, what: str) -> None:
@@ -243,15 +243,14 @@ class _Counted:
             self._model(data)
 
     def _extracted(self, data: DataSpec | None) -> None:
-        if data is None or data.model is None or not self._once("activations", data.name):
+        if data is None or not data.gives("lm") or not self._once("activations", data.name):
             return
         if self._has("extracted", data, None):
             return
         self._model(data)
         found = self.data[data.name]
-        source = data.text or ""
-        if not self._has("all_tokens", data, None) and _on_hub(data):
-            self.unsized[f"the text {source}"] = None
+        if found.hub_text is not None and not self._has("all_tokens", data, None):
+            self.unsized[f"the text {found.hub_text}"] = None
         if found.tokens is None or found.model is None:
             return
         work = costs.extraction(found, found.tokens, found.model)
@@ -260,19 +259,19 @@ class _Counted:
 
     def _model(self, data: DataSpec) -> None:
         """Count a language model's download and memory."""
-        assert data.model is not None
-        if not self._once("model", data.model):
+        name = data.lm_source.model
+        if not self._once("model", name):
             return
         model = self.data[data.name].model
         if model is None:
-            self.unknown[f"the model {data.model}"] = None
-            self.unsized[f"the model {data.model}"] = None
+            self.unknown[f"the model {name}"] = None
+            self.unsized[f"the model {name}"] = None
             self.downloads += 1
             return
         if model.download:
             self.download += model.download
             self.downloads += 1
-        self.models[data.model] = costs.model_bytes(model, ITEM[data.dtype])
+        self.models[name] = costs.model_bytes(model, ITEM[data.dtype])
 
     def _has(self, name: str, data: DataSpec, sae: SaeSpec | None) -> bool:
         if self.identities is None:
@@ -307,15 +306,9 @@ class _Counted:
         )
 
 
-def _on_hub(data: DataSpec) -> bool:
-    from saebench_canon.data.sources import text_source
-
-    return text_source(data).kind == "hub"
-
-
 def _in_memory(found: DataSize, data: DataSpec) -> float:
-    """Bytes of activations that are read whole: those of a file."""
-    return 0.0 if data.file is None else 4.0 * (found.tokens or 0) * (found.d or 0)
+    """Bytes of activations that are held whole: those that no model gives."""
+    return 0.0 if data.gives("lm") else 4.0 * (found.tokens or 0) * (found.d or 0)
 
 
 def lines(found: Estimate, *, cores: int, there: int | None = None) -> Iterator[str]:

@@ -157,6 +157,9 @@ def ls(options: Namespace) -> None:
     print("questions")
     for question in registry.questions.values():
         print(f"  {question.name:<16} reads {', '.join(question.metrics)}: {question.help}")
+    print("kinds of data")
+    for key, kind in registry.data.items():
+        print(f"  {key:<16} {(kind.__doc__ or '').splitlines()[0]}")
     print("architectures to train")
     for trainer in registry.trainers.values():
         print(f"  {trainer.name:<16} {_first_line(trainer.help)}")
@@ -179,13 +182,14 @@ def plugins(options: Namespace) -> None:
     """Print the plugins, what each brings, and those that could not be loaded."""
     registry = _registry(options)
     brings: dict[str, list[str]] = {name: [] for name in registry.sources}
-    for hook, noun in (("adapters", "scheme"), ("metrics", "metric"), ("inputs", "input"),
-                       ("trainers", "trainer"), ("questions", "question"),
+    for hook, noun in (("adapters", "scheme"), ("data", "data"), ("metrics", "metric"),
+                       ("inputs", "input"), ("trainers", "trainer"), ("questions", "question"),
                        ("reports", "report")):  # fmt: skip
         getattr(registry, hook)  # refuses two owners of one name
         for implementation in getattr(registry.manager.hook, f"canon_{hook}").get_hookimpls():
             for each in implementation.function():
-                name = getattr(each, "name", None) or getattr(each, "scheme", None) or each.suffix
+                name = getattr(each, "name", None) or getattr(each, "scheme", None)
+                name = name or (each.kind() if hook == "data" else each.suffix)
                 brings[implementation.plugin_name].append(f"{noun} {name}")
     for name, source in registry.sources.items():
         print(f"{name} ({source})")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.metric import Metric
     from saebench_canon.plugin.record import Record
     from saebench_canon.suite.cases import Case
-    from saebench_canon.suite.specs import SaeSpec
 
 
 def frankenstein(options: Namespace) -> None:
@@ -119,7 +118,7 @@ def _save(
     small, large = (bench.workshop.sae(sae, case.data) for sae in case.subject)
     chosen = torch.zeros(large.width, dtype=torch.bool)
     chosen[list(added)] = True
-    told = _described(case.subject[0], bench.registry)
+    told = case.subject[0].source.describe()
     made = frankenstein(small, large, chosen, normalize=told.normalize)
     origin = {
         "small": record.subject[0]["digest"],
@@ -130,13 +129,6 @@ def _save(
     }
     metadata = _metadata(told, options.hook)
     save(made, Path(options.to), **metadata, frankenstein=origin)
-
-
-def _described(sae: SaeSpec, registry: Registry) -> Description:
-    from saebench_canon.plugin.ref import Ref
-
-    assert isinstance(sae.source, Ref)
-    return registry.adapter(sae.source.scheme).describe(sae.source)
 
 
 def _metadata(told: Description, hook: str | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from saebench_canon.plugin.acts import Acts
     from saebench_canon.plugin.registry import Registry
+    from saebench_canon.plugin.source import SaeSource
     from saebench_canon.suite.specs import Suite
 
 
@@ -127,9 +128,11 @@ def _suite(
     """The suite that a notebook's arguments describe."""
     from collections import Counter
 
+    from saebench_canon.data.file import ActivationFile
     from saebench_canon.plugin.data import DataSpec
     from saebench_canon.plugin.ref import Ref, is_bare_path
     from saebench_canon.saes.formats.in_memory import InMemory
+    from saebench_canon.saes.source import Checkpoint
     from saebench_canon.suite.metrics import parse_metric, refuse_shared_labels
     from saebench_canon.suite.specs import SaeSpec, Suite
     from saebench_canon.suite.toml_table import Table
@@ -139,19 +142,21 @@ def _suite(
     for name in settings:
         if name not in metrics:
             raise CanonError(f"'settings' names '{name}', which is not measured")
-    data = {} if file is None else {"data": DataSpec("data", "evaluate, acts", file=file)}
+    data = {}
+    if file is not None:
+        data["data"] = DataSpec("data", "evaluate, acts", ActivationFile(file))
     specs = []
     seen: Counter[int] = Counter()
     for name, sae in saes.items():
-        source: Ref | InMemory
+        source: SaeSource
         if isinstance(sae, str):
-            source = Ref.parse(f"file:{sae}" if is_bare_path(sae) else sae).within(Path.cwd())
-            width = registry.adapter(source.scheme).describe(source).width
-            if width is None:
-                raise CanonError(f"{sae} does not say its width")
+            ref = Ref.parse(f"file:{sae}" if is_bare_path(sae) else sae).within(Path.cwd())
+            source = Checkpoint(ref, registry)
         else:
             source = InMemory(sae, name)
-            width = source.object.width
+        width = source.describe().width
+        if width is None:
+            raise CanonError(f"{sae} does not say its width")
         axes = {"width": width, "seed": seen[width]}
         seen[width] += 1
         specs.append(

@@ -10,7 +10,6 @@ import pytest
 from saebench_canon.bench.results import keep_run, rows_of
 from saebench_canon.cli.pytest_plugin import SESSION, CaseItem
 from saebench_canon.cli.status_line import Note
-from saebench_canon.data.sources import lacking_text
 from saebench_canon.progress import listening
 from saebench_canon.suite.gates import broken_gates
 
@@ -45,7 +44,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             for label in plan.without_subject:
                 reporter.write_line(f"note: [[metric]] '{label}' finds nothing to measure here")
             for data in plan.suite.data.values():
-                if lacks := lacking_text(data, state.store):
+                if lacks := data.source.caveat(data, state.store):
                     reporter.write_line(f"note: {lacks}")
 
 

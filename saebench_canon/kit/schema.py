@@ -10,9 +10,11 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from saebench_canon import __version__
+from saebench_canon.plugin.data_keys import keys_of
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.question import Margin
 from saebench_canon.plugin.registry import Registry
@@ -24,7 +26,7 @@ Schema = dict[str, Any]
 
 TYPES: dict[type, str] = {
     str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array",
-    tuple: "array",
+    tuple: "array", Path: "string",
 }  # fmt: skip
 WORDS = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 VALUE: Schema = {"type": ["string", "number", "boolean"]}  # of an axis
@@ -34,7 +36,8 @@ EXTENDS: Schema = {"type": "string", "description": "The suite that this one is 
 
 def suite_schema(registry: Registry) -> Schema:
     """The schema of suite files under a registry: its metrics and trainers are the known ones."""
-    asked = _asked(registry)
+    asked, kinds = _asked(registry), _data(registry)
+    asked["data"] = {key: told for key, told in asked["data"].items() if key not in kinds} | kinds
     tables = {kind: _table(keys) for kind, keys in asked.items()}
     tables["suite"]["properties"]["extends"] = EXTENDS
     sae, metric = tables["sae"]["properties"], tables["metric"]["properties"]
@@ -195,6 +198,25 @@ def _margin(margin: Margin) -> Schema:
     }
 
 
+def _data(registry: Registry) -> Schema:
+    """Every key that a kind of data has; what kinds say differently of one key is left open."""
+    shared: Schema = {}
+    for kind in registry.data.values():
+        for key in keys_of(kind):
+            told: Schema = {"enum": list(key.words)} if key.words else {"type": TYPES[key.type]}
+            if not key.required and key.default is not None:
+                told["default"] = str(key.default) if key.type is Path else key.default
+            _agree(shared, key.name, told)
+    return shared
+
+
+def _agree(shared: Schema, key: str, told: Schema) -> None:
+    """Keep of a key what all say of it."""
+    kept = shared.setdefault(key, dict(told))
+    for each in [each for each in kept if kept[each] != told.get(each)]:
+        del kept[each]
+
+
 def _train(registry: Registry) -> Schema:
     """Every trainer's settings, and a table of its own for each."""
     shared: Schema = {
@@ -207,9 +229,7 @@ def _train(registry: Registry) -> Schema:
         settings = {key: _setting(default) for key, default in trainer.settings.items()}
         own[name] = {**_table(settings), "description": trainer.help.partition("\n")[0]}
         for key, told in settings.items():
-            kept = shared.setdefault(key, dict(told))
-            for each in [each for each in kept if kept[each] != told.get(each)]:
-                del kept[each]  # theirs differ
+            _agree(shared, key, told)
     return _table({**shared, **own})
 
 

@@ -77,7 +77,7 @@ class Cards:
             label=self._named(evidence),
             evidence=evidence,
             firing=observed.firing(evidence.latent) if evidence.kind == "latent" else None,
-            source=None if data is None else data.text,
+            source=data.lm_source.text if data is not None and data.gives("tokens", "lm") else None,
             sections=sections,
             notes=tuple(self.run.notes),
         )

@@ -10,6 +10,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from saebench_canon.plugin.adapter import Adapter
+    from saebench_canon.plugin.data import DataKind
     from saebench_canon.plugin.evidence import Evidence
     from saebench_canon.plugin.input import Input
     from saebench_canon.plugin.measuring import Bench, Case
@@ -28,6 +29,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def canon_adapters() -> Iterable[Adapter]:  # type: ignore[empty-body]
     """Adapters, each the owner of one URI scheme."""
+
+
+@hookspec
+def canon_data() -> Iterable[DataKind]:  # type: ignore[empty-body]
+    """Kinds of data, each picked by a key of a suite's data tables."""
 
 
 @hookspec

@@ -22,21 +22,24 @@ from saebench_canon.plugin import hookspecs
 
 if TYPE_CHECKING:
     from saebench_canon.plugin.adapter import Adapter
+    from saebench_canon.plugin.data import DataKind
     from saebench_canon.plugin.input import Input
     from saebench_canon.plugin.metric import Metric
     from saebench_canon.plugin.question import Question
+    from saebench_canon.plugin.ref import Ref
     from saebench_canon.plugin.report import Report
     from saebench_canon.plugin.trainer import Trainer
 
 GROUP = hookspecs.PROJECT
 BUILT_IN = "built-in"
 ROOMS = (
-    "saes.formats", "inputs", "metrics", "trainers", "questions", "reports", "bench", "latents",
+    "saes.formats", "data", "inputs", "metrics", "trainers", "questions", "reports", "bench",
+    "latents",
 )  # fmt: skip
 PREFIX = "_canon_plugin_"  # of the modules that plugin files become
 NOUNS = (
-    "canon_adapters", "canon_inputs", "canon_metrics", "canon_trainers", "canon_questions",
-    "canon_reports",
+    "canon_adapters", "canon_data", "canon_inputs", "canon_metrics", "canon_trainers",
+    "canon_questions", "canon_reports",
 )  # fmt: skip
 Noun = TypeVar("Noun")
 
@@ -65,6 +68,18 @@ class Registry:
         adapters = self._collect("canon_adapters", lambda adapter: str(adapter.scheme))
         local = LocalAdapter(self.claim, lambda scheme: adapters[scheme])
         return {local.scheme: local, **adapters}
+
+    def reader(self, ref: Ref) -> tuple[Adapter, Ref]:
+        """The adapter that reads a ref, and the ref as it writes it: a path's by its format."""
+        from saebench_canon.plugin.local import LocalAdapter
+
+        adapter = self.adapter(ref.scheme)
+        return adapter.owner(ref) if isinstance(adapter, LocalAdapter) else (adapter, ref)
+
+    @cached_property
+    def data(self) -> dict[str, DataKind]:
+        """Kinds of data by the key with which a data table picks them."""
+        return self._collect("canon_data", lambda kind: str(kind.kind()))
 
     @cached_property
     def inputs(self) -> dict[str, Input]:
@@ -205,7 +220,17 @@ def _check_nouns(plugin: object) -> None:
     """Ask a plugin for all it brings, so that one that cannot tell is broken from the start."""
     for hook in NOUNS:
         if (bring := getattr(plugin, hook, None)) is not None:
-            list(bring())
+            nouns = list(bring())
+            if hook == "canon_data":
+                _check_keys(nouns)
+
+
+def _check_keys(kinds: Iterable[DataKind]) -> None:
+    """Refuse a kind of data with a field that no table can say."""
+    from saebench_canon.plugin.data_keys import keys_of
+
+    for kind in kinds:
+        keys_of(kind)
 
 
 def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from saebench_canon.errors import CanonError, nearest, placed
 from saebench_canon.plugin.metric import SUBJECT, Metric, Of
 from saebench_canon.plugin.registry import Registry
+from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.axes import condition
 from saebench_canon.suite.saes import ref_of
 from saebench_canon.suite.specs import GateSpec, MetricSpec
@@ -68,7 +69,7 @@ def _setting(
     ref = ref_of(value, registry, root, where)
     if ref.local:
         with placed(where):
-            registry.adapter(ref.scheme).describe(ref)
+            Checkpoint(ref, registry).describe()
     return str(ref)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,17 @@ def _by_title(base: list[Any], over: list[Any]) -> list[Any]:
     return merged
 
 
-def anchored(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The tables with relative paths made absolute: they are relative to their own file."""
+def anchored(
+    tables: dict[str, Any], folder: Path, paths: Collection[str], maybe: Collection[str]
+) -> dict[str, Any]:
+    """The tables with relative paths made absolute: they are relative to their own file.
+
+    `paths` are the keys of data tables that hold paths, `maybe` those that hold one or a name.
+    """
     tables = deepcopy(tables)
     for data in _dicts(tables.get("data", {})):
-        for key in ("file", "model", "text"):
-            if isinstance(data.get(key), str) and (key == "file" or (folder / data[key]).exists()):
+        for key in (*paths, *maybe):
+            if isinstance(data.get(key), str) and (key in paths or (folder / data[key]).exists()):
                 data[key] = str(folder / data[key])
     for sae in tables.get("sae", []) if isinstance(tables.get("sae"), list) else []:
         uri = sae.get("uri") if isinstance(sae, dict) else None

@@ -15,10 +15,11 @@ from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.earlier import Earlier
 from saebench_canon.bench.estimates import Estimate, duration, estimate, lines, measured_speed
 from saebench_canon.bench.plan import Plan, make_plan
-from saebench_canon.bench.sizes import ModelSize, model_size, sizes_of
+from saebench_canon.bench.sizes import sizes_of
 from saebench_canon.bench.store import Store
 from saebench_canon.cli import commands
 from saebench_canon.plugin.cost import Work
+from saebench_canon.plugin.data import ModelSize
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.suite.load import packaged_suites
 
@@ -188,7 +189,7 @@ def cost(size):
 """
     plan, registry = brought(cost)
     found = estimate(plan, registry, speed=1e9)
-    tokens = sizes_of(plan.suite, registry)[0]["planted"].scored
+    tokens = sizes_of(plan.suite)[0]["planted"].scored
     widths = [case.subject[0].axes["width"] for case in plan.cases]
     assert tokens
     assert found.parts["breadth"] == pytest.approx(
@@ -238,7 +239,7 @@ def test_no_data_takes_no_activations(suite: Path) -> None:
 
 
 def test_an_sae_has_the_width_of_the_others_on_its_data(planned: Callable[[str], Plan]) -> None:
-    _, saes = sizes_of(planned(LADDER).suite, load_registry())
+    _, saes = sizes_of(planned(LADDER).suite)
     assert {(name, each.d, each.width) for name, each in saes.items()} == {
         ("w768", 768, 768), ("w1536", 768, 1536),
     }  # fmt: skip
@@ -247,7 +248,8 @@ def test_an_sae_has_the_width_of_the_others_on_its_data(planned: Callable[[str],
 
 def test_a_models_size_is_counted_from_its_configuration() -> None:
     plan = make_plan(packaged_suites()["quickstart"], load_registry(), Store(Path("no-store")))
-    found = model_size(plan.suite.data["docs"])
+    data = plan.suite.data["docs"]
+    found = data.source.size(data).model
     assert found is not None
     weights = Path(estimates.__file__).parents[1] / "packaged" / "tiny-lm" / "model.safetensors"
     assert found.parameters == pytest.approx(weights.stat().st_size / 4, rel=0.01)

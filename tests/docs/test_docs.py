@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
@@ -21,8 +22,10 @@ from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.results import rows_of
 from saebench_canon.bench.store import Store
 from saebench_canon.cli import pytest_plugin
+from saebench_canon.data.file import ActivationFile
 from saebench_canon.plugin import registry as plugins
 from saebench_canon.plugin.data import DataSpec
+from saebench_canon.plugin.data_keys import keys_of
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.plugin.role import ROLES
@@ -102,7 +105,7 @@ def test_every_role_is_told_with_its_tables_and_scores() -> None:
 
 def test_there_are_whole_suites_and_a_plugin_of_each_kind() -> None:
     assert len(SUITES) >= 2
-    assert set(EXAMPLES) >= {"metric", "question", "input", "adapter", "trainer", "verb"}
+    assert set(EXAMPLES) >= {"metric", "question", "input", "adapter", "data", "trainer", "verb"}
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -119,7 +122,7 @@ def test_set_as_the_docs_write_it_is_understood(example: Path, registry: Registr
     store = Store(example / "store")
     plan = make_plan(example / "suite.toml", registry, store, settings=lines)
     assert plan.suite.data["stories"].tokens == 100_000
-    assert {sae.source.settings["lr"] for sae in plan.suite.saes} == {3e-4}  # type: ignore[union-attr]
+    assert {(sae.source.training or {})["lr"] for sae in plan.suite.saes} == {3e-4}
     assert {sae.dtype for sae in plan.suite.saes} == {"float64"}
     assert [spec.settings.get("threshold") for spec in plan.suite.metrics][1] == 0.5
     assert {tuple(spec.seeds) for spec in plan.suite.metrics} == {(0, 1)}
@@ -235,6 +238,15 @@ def planned_x(sae: CanonicalSAE) -> torch.Tensor:
     return planted_acts(n=50)
 
 
+def test_the_data_of_the_docs_is_measured(example: Path) -> None:
+    (table,) = re.findall(r"^    \[data.nothing\]\n(?:    .+\n)+", PAGES["plugins"], re.MULTILINE)
+    text = ON_FILE.format(source='uri = "saes/w24-s0"', metric="fidelity")
+    text = text.replace('[data.acts]\nfile = "acts.safetensors"', textwrap.dedent(table))
+    scores = measured(text.replace('"acts"', '"nothing"'), example, EXAMPLES["data"])
+    assert scores["explained_variance"]["n"] == 40
+    assert scores["l0"]["value"] > 0
+
+
 def test_the_trainer_of_the_docs_trains_what_is_measured(example: Path) -> None:
     source = "train = { arch = 'random_rows', width = 24, k = 3 }"
     text = ON_FILE.format(source=source, metric="fidelity").replace("[[sae]]", HOLDOUT, 1)
@@ -340,13 +352,15 @@ def test_every_key_of_a_suite_is_told(
     assert section("suites", '[question."NAME"]')
 
 
-def test_every_default_of_a_data_table_is_the_codes() -> None:
+def test_every_default_of_a_data_table_is_the_codes(registry: Registry) -> None:
     told = rows(section("suites", "[data.NAME]"))
-    for field in fields(DataSpec):
-        if field.name in told:
-            shown = told[field.name][1].strip('`"')
-            kept = field.default
-            assert shown == str(kept) or kept is None, field.name
+    defaults = {field.name: field.default for field in fields(DataSpec) if field.name in told}
+    for kind in registry.data.values():
+        for key in keys_of(kind):
+            defaults[key.name] = None if key.required else key.default
+    assert defaults.keys() == told.keys()
+    for name, default in defaults.items():
+        assert told[name][1].strip('`"') == str(default) or default is None, name
 
 
 def test_every_setting_of_a_trainer_is_told_with_its_default(registry: Registry) -> None:
@@ -387,6 +401,7 @@ def test_every_hook_and_every_built_in_input_is_told(registry: Registry) -> None
     told = {name.split("(")[0] for name in rows(section("plugins", "Hooks"))}
     assert hooks == told
     table = rows(section("plugins", "One-file plugins"))
+    file = DataSpec("x", "x", ActivationFile(Path("x")))
     for each in registry.inputs.values():
         assert table[each.name][0] == ("SAE" if each.per == "sae" else "data"), each.name
-        assert (table[each.name][1] == "yes") == (not each.available(DataSpec("x", "x")))
+        assert (table[each.name][1] == "yes") == (not each.available(file))

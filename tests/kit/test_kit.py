@@ -217,6 +217,7 @@ def test_the_schema_has_every_key_that_parsers_know_and_no_other(
 
     monkeypatch.setattr(toml_table.Table, "finish", noting)
     more = (
+        '\n[data.lm]\nmodel = "packaged:tiny-lm"\nhook = "h"\ntext = "packaged:python-docs"\n'
         '\n[[gate]]\nscore = "fidelity.l0"\nrequire = "> 0"\n'
         '\n[[reference]]\nscore = "fidelity.l0"\naxis = "width"\n'
         'values = { 24 = 3 }\nsource = "x"\n'

@@ -51,6 +51,11 @@ class SaeLensAdapter:
         revision = f"@{ref.revision}" if ref.revision else ""
         return f"saelens://{place.release}/{place.id}{revision}"
 
+    def repository(self, ref: Ref) -> tuple[str, str]:
+        """The hub's repository of a ref, a release's among them, and the folder in it."""
+        place = hub.locate(ref)
+        return place.repository, place.folder
+
     def describe(self, ref: Ref) -> Description:
         """What the checkpoint says of itself; of a hub SAE of another format, what is known."""
         if ref.local:
