@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
-from saebench_canon.plugin.metric import Metric, Score
+from saebench_canon.plugin.metric import Metric
+from saebench_canon.plugin.registry import load_registry
 
 ARCHS, WIDTHS, SEEDS = ("relu", "topk", "batchtopk"), (128, 256, 512), (0, 1, 2)
 Member = dict[str, Any]
@@ -16,79 +17,13 @@ Member = dict[str, Any]
 NEEDS_PEERS = ("stable_novel_share", "stable_gain", "reproducible_share")
 
 
+METRICS = ("fidelity", "stitching", "meta_sae", "composition", "seed_matching")
+
+
 def declared() -> list[Metric]:
-    """The five metrics as their authors declare them."""
-
-    def of(name: str, subject: Any, about: str, *scores: Score) -> Metric:
-        return Metric(name, subject, 1, scores, dict, (), frozenset(), {}, about)
-
-    return [
-        of(
-            "fidelity",
-            "sae",
-            "How well one SAE reconstructs the activations, and at what price.",
-            Score("mse", better="lower"),
-            Score(
-                "explained_variance", better="higher", null="pca_explained_variance", headline=True
-            ),
-            Score("pca_explained_variance"),
-            Score("l0", digits=1, headline=True),
-            Score("dead_share", better="lower", headline=True),
-            Score("loss_recovered", better="higher", headline=True),
-        ),
-        of(
-            "stitching",
-            "pair",
-            "What a larger SAE has that a smaller one lacks.",
-            Score("small_mse", better="lower"),
-            Score("large_mse", better="lower"),
-            Score("stable_novel_share", better="lower", headline=True),
-            Score("stable_gain", better="lower", headline=True),
-            Score("reproducible_share", better="higher"),
-            Score("span_residual_null_low"),
-            Score("novel_share", better="lower", null="novel_share_null", headline=True),
-            Score("novel_gain", better="lower", null="novel_gain_null", headline=True),
-            Score("helpful_share", better="lower", null="helpful_share_null"),
-            Score("span_residual", better="lower", null="span_residual_null"),
-            Score("novel_share_null"),
-            Score("novel_gain_null"),
-            Score("helpful_share_null"),
-            Score("span_residual_null"),
-        ),
-        of(
-            "meta_sae",
-            "sae",
-            "How far the decoder rows decompose into a few shared directions.",
-            Score("explained_variance", better="lower", null="null_covariance", headline=True),
-            Score("null_covariance"),
-            Score("above_null", better="lower", headline=True),
-            Score("heldout_explained_variance", better="lower", null="heldout_null", headline=True),
-            Score("heldout_null"),
-            Score("composed_share", better="lower", null="composed_null"),
-            Score("composed_null"),
-            Score("composed_excess", better="lower", headline=True),
-            Score("planted_recall", better="higher"),
-            Score("purged_share"),
-        ),
-        of(
-            "composition",
-            "pair",
-            "Whether a larger SAE's latents are sums of a smaller one's.",
-            Score("composed_share", better="lower", null="composed_null", headline=True),
-            Score("composed_null"),
-            Score("composed_excess", better="lower", headline=True),
-            Score("planted_recall", better="higher", headline=True),
-        ),
-        of(
-            "seed_matching",
-            "group",
-            "Whether another training seed finds the same latents.",
-            Score("mcc", better="higher", null="null_mcc", headline=True),
-            Score("null_mcc"),
-            Score("shared_share", better="higher", null="null_shared", headline=True),
-            Score("null_shared"),
-        ),
-    ]
+    """The five metrics of the run as they are declared."""
+    metrics = load_registry().metrics
+    return [metrics[name] for name in METRICS]
 
 
 def rows(
@@ -154,7 +89,7 @@ def rows(
                 shared = 0.96 - 0.09 * at - 0.05 * math.log2(w / 128)
                 scores = {"mcc": shared - 0.02, "null_mcc": 0.39}
                 scores |= {"shared_share": shared, "null_shared": 0.004}
-                spread = {"stderr": 0.008 + 0.002 * at, "n": len(seeds), "unit": "seeds"}
+                spread = {"stderr": 0.008 + 0.002 * at, "n": len(seeds), "unit": "training seed"}
                 found += case(
                     "seed_matching", "seed_matching", "group", "group:seed", group, scores, **spread
                 )

@@ -8,6 +8,7 @@ from typing import Any
 
 from saebench_canon.bench.identity import Identities
 from saebench_canon.bench.plan import Plan, make_plan
+from saebench_canon.bench.results import cases_of_run
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.data import DataSpec
@@ -43,11 +44,11 @@ def check_unchanged(
     data: DataSpec | None,
 ) -> None:
     """Refuse an SAE that is not, or is not read on, what the run's records say it was."""
-    for case in run["cases"]:
-        record = store.record(case["id"]) if sae.name in case["subject"] else None
+    for case in cases_of_run(run):
+        record = store.record(case.id or "") if sae.name in case.subject else None
         if record is None:
             continue
-        was = record.subject[case["subject"].index(sae.name)]["digest"]
+        was = record.subject[case.subject.index(sae.name)]["digest"]
         told = record.provenance.get("data") or {}
         on = None if data is None else identities.data(data)
         if was != identities.sae(sae, data) or told.get("digest", on) != on:

@@ -12,10 +12,11 @@ from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError, placed
 from saebench_canon.plugin.data import Dtype
 from saebench_canon.plugin.registry import Registry
+from saebench_canon.plugin.row import ListedCase
 from saebench_canon.suite.cases import Case, cases_of
 from saebench_canon.suite.load import load_suite
 from saebench_canon.suite.references import check_references, published
-from saebench_canon.suite.specs import Suite
+from saebench_canon.suite.specs import SaeSpec, Suite
 
 State = Literal["measured", "failed", "missing"]
 
@@ -41,38 +42,38 @@ class Plan:
         found = {case.label for case in self.cases}
         return [spec.label for spec in self.suite.metrics if spec.label not in found]
 
-    def listed(self) -> list[dict[str, Any]]:
-        """The cases as plain data, names, axes and labels included: what a run file keeps."""
+    def listed(self) -> list[ListedCase]:
+        """The cases by their names, axes and labels: what a run file keeps."""
         return [
             listed(self.suite, case, case_id)
             for case, case_id in zip(self.cases, self.ids, strict=True)
         ]
 
 
-def listed(suite: Suite, case: Case, case_id: str) -> dict[str, Any]:
-    """One case as plain data."""
-    references = published(suite.references, case)
-    return {
-        "id": case_id,
-        "suite": suite.name,
-        "label": case.label,
-        "title": case.title,
-        "metric": case.metric.name,
-        "version": case.metric.version,
-        "of": case.metric.of,
-        "over": case.over,
-        "subject": [sae.name for sae in case.subject],
-        "axes": case.axes,
-        "members": [_member(sae) for sae in case.subject],
-        "data": None if case.data is None else case.data.name,
-        "seed": case.seed,
-        "settings": dict(case.settings),
-        **({"references": references} if references else {}),
-    }
+def listed(suite: Suite, case: Case, case_id: str) -> ListedCase:
+    """One case by its names and axes."""
+    return ListedCase(
+        id=case_id,
+        suite=suite.name,
+        label=case.label,
+        title=case.title,
+        metric=case.metric.name,
+        version=case.metric.version,
+        of=case.metric.of,
+        over=case.over,
+        subject=tuple(sae.name for sae in case.subject),
+        axes=case.axes,
+        members=tuple(_member(sae) for sae in case.subject),
+        data=None if case.data is None else case.data.name,
+        seed=case.seed,
+        settings=dict(case.settings),
+        references=published(suite.references, case),
+    )
 
 
-def _member(sae: Any) -> dict[str, Any]:
-    facts = dict(sae.axes)
+def _member(sae: SaeSpec) -> dict[str, Any]:
+    """The axes of one SAE of a case, and how many tokens it was trained on."""
+    facts: dict[str, Any] = dict(sae.axes)
     training = sae.source.training or {}
     if "tokens" in training:
         facts["train_tokens"] = training["tokens"]

@@ -14,9 +14,8 @@ from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.fingerprint import fingerprint
 from saebench_canon.plugin.metric import Mark, Metric
-from saebench_canon.plugin.published import Published
 from saebench_canon.plugin.question import Margins, Question
-from saebench_canon.plugin.row import Row
+from saebench_canon.plugin.row import ListedCase, Row, Status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
     """Write the run file of a plan: the names under which this suite knows its cases."""
-    cases = plan.listed()
     own = plan.suite.path is None or plan.suite.path.resolve().is_relative_to(
         Path(__file__).parents[1]
     )
@@ -39,7 +37,7 @@ def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
             "called": name,
             "path": None if plan.suite.path is None else str(plan.suite.path.resolve()),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "cases": cases,
+            "cases": [case.to_json() for case in plan.listed()],
             "questions": {name: dict(margins) for name, margins in plan.suite.questions.items()},
             "versions": versions(),
             "hardware": hardware(),
@@ -74,14 +72,17 @@ def asked_of(run: Mapping[str, Any], questions: Mapping[str, Question]) -> dict[
     """The questions that a run was asked and its margins; of an older run those of its metrics."""
     if isinstance(asked := run.get("questions"), dict):
         return asked
-    metrics = {case["metric"] for case in run["cases"]}
+    metrics = {case.metric for case in cases_of_run(run)}
     return {name: question.defaults for name, question in questions.items()
             if question.is_for(metrics)}  # fmt: skip
 
 
-def rows_of(
-    cases: Sequence[Mapping[str, Any]], store: Store, metrics: Mapping[str, Metric]
-) -> list[Row]:
+def cases_of_run(run: Mapping[str, Any]) -> list[ListedCase]:
+    """The cases that a run file lists."""
+    return [ListedCase.from_json(case) for case in run["cases"]]
+
+
+def rows_of(cases: Sequence[ListedCase], store: Store, metrics: Mapping[str, Metric]) -> list[Row]:
     """One row a score of each case, as the store has it now."""
     return [row for case in cases for row in _rows(case, store, metrics)]
 
@@ -99,34 +100,16 @@ def tables_of(store: Store) -> Tables:
     return table
 
 
-def _rows(case: Mapping[str, Any], store: Store, metrics: Mapping[str, Metric]) -> Iterator[Row]:
-    common: dict[str, Any] = {
-        "label": case["label"], "metric": case["metric"], "subject": tuple(case["subject"]),
-        "suite": case["suite"], "axes": case["axes"], "seed": case["seed"],
-        "settings": case["settings"], "id": case["id"], "of": case["of"], "over": case["over"],
-        "members": tuple(case["members"]), "data": case["data"],
-    }  # fmt: skip
-    told = {name: Published(**each) for name, each in case.get("references", {}).items()}
-    record, error = store.record(case["id"]), store.error(case["id"])
+def _rows(case: ListedCase, store: Store, metrics: Mapping[str, Metric]) -> Iterator[Row]:
+    record, error = store.record(case.id or ""), store.error(case.id or "")
     if record is None or error is not None:
-        status: Any = "missing" if error is None else "failed"
+        status: Status = "missing" if error is None else "failed"
         reason = None if error is None else str(error["error"])
-        declared = metrics[case["metric"]].scores if case["metric"] in metrics else ()
-        for score in declared:
-            yield Row(**common, score=score.name, status=status, reason=reason,
-                      reference=told.get(score.name))  # fmt: skip
+        scores = metrics[case.metric].scores if case.metric in metrics else ()
+        for score in scores:
+            yield Row.of_case(case, score=score.name, status=status, reason=reason)
         return
-    marks = tuple(Mark(kind=mark["kind"], reason=mark["reason"]) for mark in record.marks)  # type: ignore[arg-type]
-    for name, kept in record.scores.items():
-        yield Row(
-            **common,
-            score=name,
-            status="undefined" if kept["value"] is None else "measured",
-            value=kept["value"],
-            stderr=kept["stderr"],
-            n=kept["n"],
-            unit=kept["unit"],
-            reason=kept.get("reason"),
-            marks=marks,
-            reference=told.get(name),
-        )
+    marks = tuple(Mark(**mark) for mark in record.marks)  # type: ignore[arg-type]
+    for name, result in record.scores.items():
+        status = "undefined" if result["value"] is None else "measured"
+        yield Row.of_case(case, score=name, status=status, marks=marks, **result)

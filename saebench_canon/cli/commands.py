@@ -20,6 +20,7 @@ from saebench_canon.plugin.registry import Registry, load_registry
 if TYPE_CHECKING:
     from saebench_canon.bench.plan import Plan
     from saebench_canon.plugin.question import Margins
+    from saebench_canon.plugin.row import ListedCase
 
 FEW = 40  # cases that `plan` lists one by one
 
@@ -43,23 +44,23 @@ def plan(options: Namespace) -> None:
         limit=options.limit,
         dtype=options.dtype,
     )
-    listed = [{**case, "state": made.state(case["id"])} for case in made.listed()]
+    listed = [(case, made.state(case.id or "")) for case in made.listed()]
     if options.json:
-        print(json.dumps(listed, indent=1))
+        print(json.dumps([{**case.to_json(), "state": state} for case, state in listed], indent=1))
         return
     print(f"{made.suite.name}, version {made.suite.version}: {len(made.suite.saes)} SAEs")
     if len(listed) <= FEW:
         print(tabulate(
-            [("+".join(case["subject"]), case["title"], case["state"]) for case in listed],
+            [("+".join(case.subject), case.title, state) for case, state in listed],
             headers=["subject", "metric", "state"],
         ), end="\n\n")  # fmt: skip
-    states = Counter((case["title"], case["over"], case["state"]) for case in listed)
+    states = Counter((case.title, case.over, state) for case, state in listed)
     rows = [
         (title, over, *(states[title, over, state] for state in ("measured", "failed", "missing")))
-        for title, over in dict.fromkeys((case["title"], case["over"]) for case in listed)
+        for title, over in dict.fromkeys((case.title, case.over) for case, _ in listed)
     ]
     print(tabulate(rows, headers=["metric", "over", "measured", "failed", "to measure"]))
-    missing = sum(case["state"] != "measured" for case in listed)
+    missing = sum(state != "measured" for _, state in listed)
     if made.suite.questions:
         print(f"\nQuestions: {'; '.join(_say_questions(made.suite.questions, registry))}.")
     print(f"\n{len(listed)} cases, {missing} to measure.")
@@ -95,7 +96,7 @@ def show(options: Namespace) -> None:
         from saebench_canon.cli.latent import show_latent
 
         return show_latent(options)
-    from saebench_canon.bench.results import asked_of, last_run, rows_of, tables_of
+    from saebench_canon.bench.results import asked_of, cases_of_run, last_run, rows_of, tables_of
     from saebench_canon.questions.ask import answers_of
     from saebench_canon.reports import render
     from saebench_canon.tables.fold import summarise
@@ -103,10 +104,10 @@ def show(options: Namespace) -> None:
     store = Store(Path(options.store))
     run = last_run(store, options.suite)
     if options.errors:
-        _errors(run["cases"], store)
+        _errors(cases_of_run(run), store)
         return
     registry = _registry(options)
-    rows = rows_of(run["cases"], store, registry.metrics)
+    rows = rows_of(cases_of_run(run), store, registry.metrics)
     metrics = list(registry.metrics.values())
     if options.json and not options.answers:
         print(json.dumps([row.to_dict() for row in rows], indent=1))
@@ -133,8 +134,8 @@ def show(options: Namespace) -> None:
         print(render.text(summary, answers, all_scores=options.all), end="")
 
 
-def _errors(cases: Iterable[dict[str, str]], store: Store) -> None:
-    errors = [error for case in cases if (error := store.error(case["id"])) is not None]
+def _errors(cases: Iterable[ListedCase], store: Store) -> None:
+    errors = [error for case in cases if (error := store.error(case.id or "")) is not None]
     for error in errors:
         print(f"{error['case']}: {error['error']}")
         if error["traceback"]:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 
+from saebench_canon.bench.results import cases_of_run
 from saebench_canon.errors import CanonError
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.latents.card import Card, Related, Section
@@ -130,7 +131,7 @@ class Cards:
     @property
     def _records(self) -> Records:
         metrics = self.run.registry.metrics.values()
-        return Records(self.run.run["cases"], self.run.store, metrics)
+        return Records(cases_of_run(self.run.run), self.run.store, metrics)
 
     def _meta(self, sae: SaeSpec) -> MetaSae:
         return self._records.meta_latents(sae.name)

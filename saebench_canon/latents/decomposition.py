@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.metric import Metric, with_role
 from saebench_canon.plugin.record import Record
+from saebench_canon.plugin.row import ListedCase
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Cases = Sequence[Mapping[str, Any]]
+Cases = Sequence[ListedCase]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +77,9 @@ class Records:
         """The mean share of the SAE's latents that are sums of another seed's, if measured."""
         names = self._names("sums")
         records = (
-            self.store.measured(case["id"])
+            self.store.measured(case.id or "")
             for case in self.cases
-            if case["metric"] in names and case["over"].endswith(":seed") and sae in case["subject"]
+            if case.metric in names and case.over.endswith(":seed") and sae in case.subject
         )
         shares = [record.scores["composed_share"]["value"] for record in records if record]
         known = [share for share in shares if share is not None]
@@ -92,15 +93,15 @@ class Records:
         names = self._names(role)
         what = f"{' or '.join(names)} of {' and '.join(subject)}"
         cases = [
-            case for case in self.cases if case["metric"] in names and case["subject"] == subject
+            case for case in self.cases if case.metric in names and list(case.subject) == subject
         ]
         if not cases:
             raise CanonError(f"the suite has no {what}")
         for case in cases:
-            record = self.store.measured(case["id"])
+            record = self.store.measured(case.id or "")
             if record is not None:
-                return str(case["label"]), record
-        if any(self.store.error(case["id"]) is not None for case in cases):
+                return case.label, record
+        if any(self.store.error(case.id or "") is not None for case in cases):
             raise CanonError(f"{what} failed", hint="`show --errors` tells why.")
         raise CanonError(f"{what} is not measured")
 

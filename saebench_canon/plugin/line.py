@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from saebench_canon.plugin.metric import Unit
 from saebench_canon.plugin.published import Published
 from saebench_canon.plugin.row import Axis, Status
 
@@ -26,7 +27,7 @@ class Estimate:
     value: float
     half_width: float | None
     n: int | None
-    unit: str
+    unit: Unit
     kind: Kind
     values: tuple[float, ...]
     stderr: float | None = None
@@ -50,7 +51,7 @@ class Estimate:
     @property
     def seeds(self) -> int:
         """The number of training seeds."""
-        return self.n or 1 if self.unit == "seeds" else 1
+        return self.n or 1 if self.unit == "training seed" else 1
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.cost import CostOf
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Of = Literal["sae", "pair", "group"]
 Better = Literal["higher", "lower"]
+Unit = Literal["document", "latent", "training seed", "meta-seed", "draw"]  # what `n` counts
+UNITS: tuple[Unit, ...] = get_args(Unit)
 SUBJECT: Mapping[Of, str] = {"sae": "an SAE", "pair": "a pair", "group": "a group"}  # in words
 SAE = re.compile(r"\bCanonicalSAE\b")  # in the annotation of a setting that names one
 
@@ -60,7 +62,7 @@ class Value:
     value: float
     stderr: float | None = None
     n: int | None = None
-    unit: str | None = None
+    unit: Unit | None = None
 
 
 @dataclass(frozen=True)

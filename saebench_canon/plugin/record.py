@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from saebench_canon.errors import CanonError
-from saebench_canon.plugin.metric import Mark, Measurement, Metric, Undefined, Value
+from saebench_canon.errors import CanonError, nearest
+from saebench_canon.plugin.metric import UNITS, Mark, Measurement, Metric, Undefined, Value
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,9 @@ def _plain(metric: Metric, name: str, score: float | Value | Undefined) -> dict[
     numbers = [value.value, *([] if value.stderr is None else [value.stderr])]
     if not all(math.isfinite(number) for number in numbers):
         raise CanonError(f"metric '{metric.name}': '{name}' is not a finite number")
+    if value.unit is not None and value.unit not in UNITS:
+        raise CanonError(f"metric '{metric.name}': '{name}' counts the unknown unit "
+                         f"'{value.unit}'", hint=nearest(value.unit, UNITS))  # fmt: skip
     stderr = None if value.stderr is None else float(value.stderr)
     n = None if value.n is None else int(value.n)
     return {"value": float(value.value), "stderr": stderr, "n": n, "unit": value.unit}

@@ -104,7 +104,7 @@ def clear(test: Test, margins: Margins) -> bool:
 def planted_recall(test: Test) -> Estimate:
     """The share of planted sums that the test finds; none of them where nobody looked."""
     if test.recall is None or test.recall.estimate is None:
-        return Estimate(0.0, None, None, "seeds", "point", ())
+        return Estimate(0.0, None, None, "training seed", "point", ())
     return test.recall.estimate
 
 

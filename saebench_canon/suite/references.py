@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from saebench_canon.errors import CanonError, known_names, nearest
+from saebench_canon.plugin.published import Published
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.suite.axes import AxisValue, condition
 from saebench_canon.suite.cases import Case
@@ -71,20 +72,20 @@ def _number(key: str, value: Any, where: str) -> float:
     return value  # type: ignore[no-any-return]
 
 
-def published(references: Sequence[ReferenceSpec], case: Case) -> dict[str, dict[str, Any]]:
-    """The published values of a case by score, each with its source, as a run file keeps them."""
-    found: dict[str, dict[str, Any]] = {}
+def published(references: Sequence[ReferenceSpec], case: Case) -> dict[str, Published]:
+    """The published values of a case by score, each with its source."""
+    values: dict[str, Published] = {}
     for reference in references:
         label, _, score = reference.score.partition(".")
         if label != case.label or (value := _value(reference, case)) is None:
             continue
-        if score in found:
+        if score in values:
             raise CanonError(
                 f"two published values of {reference.score} for {case.name}", where=reference.where,
                 hint="Tell them apart by 'where', or keep one.",
             )  # fmt: skip
-        found[score] = {"value": value, "source": reference.source}
-    return found
+        values[score] = Published(value, reference.source)
+    return values
 
 
 def _value(reference: ReferenceSpec, case: Case) -> float | None:

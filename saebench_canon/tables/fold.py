@@ -176,7 +176,7 @@ def _line(
         title=title or " … ".join(dict.fromkeys((subjects[0], subjects[-1]))),
         cells=folded,
         subjects=subjects,
-        cases=tuple(dict.fromkeys(_who(row) for row in every)),
+        cases=tuple(dict.fromkeys(str(row) for row in every)),
         unfit="unfit" in kinds,
         caveat="caveat" in kinds,
     )
@@ -202,9 +202,9 @@ def _fold(rows: Sequence[Row], level: float) -> Estimate:
     stderr = fsum(errors) / len(errors) if len(errors) == len(rows) else None
     first, seeds = rows[0], rows[0].along(SEED)
     if first.of == "group" and len(seeds) > 1:
-        counted = first.n is not None and (first.unit or "").startswith(SEED)
         mean = fsum(float(row.value or 0.0) for row in rows) / len(rows)
-        return over_group(mean, stderr, first.n if counted and first.n else len(seeds), level=level)
+        count = first.n if first.unit == "training seed" else None
+        return over_group(mean, stderr, count or len(seeds), level=level)
     if first.of == "pair" and len(seeds) == 2:
         return over_pairs({(pair[0], pair[-1]): each for pair, each in values.items()}, level=level)
     return over_seeds(values, level=level, stderr=stderr, n=first.n, unit=first.unit)
@@ -260,7 +260,7 @@ def _notes(rows: Sequence[Row], marks: Mapping[str, Mapping[str, Sequence[str]]]
     spoken: dict[tuple[str, str], list[str]] = defaultdict(list)
     gaps: dict[tuple[str, str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        who = _who(row)
+        who = str(row)
         for mark in row.marks:
             if (mark.kind == "note" or row.of != "sae") and who not in spoken[
                 mark.kind, mark.reason
@@ -283,18 +283,12 @@ def _say_data(data: str | None) -> str:
     return "no data" if data is None else f"data {data}"
 
 
-def _who(row: Row) -> str:
-    if row.of == "group":
-        return ", ".join(row.subject)
-    return " → ".join(row.subject)
-
-
 def _settings(row: Row) -> str:
-    return json.dumps(dict(row.settings or {}), sort_keys=True, default=str)
+    return json.dumps(dict(row.settings), sort_keys=True, default=str)
 
 
 def _differing(a: Row, b: Row) -> str:
-    one, two = dict(a.settings or {}), dict(b.settings or {})
+    one, two = a.settings, b.settings
     return ", ".join(sorted(k for k in one.keys() | two.keys() if one.get(k) != two.get(k)))
 
 

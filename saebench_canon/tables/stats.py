@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any
 
 from saebench_canon.plugin.line import Estimate, Kind
+from saebench_canon.plugin.metric import Unit
 
 LEVEL = 0.95
 
@@ -22,7 +23,7 @@ def over_seeds(
     level: float = LEVEL,
     stderr: float | None = None,
     n: int | None = None,
-    unit: str | None = None,
+    unit: Unit | None = None,
 ) -> Estimate:
     """The mean over training seeds with Student's t interval, S - 1 degrees of freedom.
 
@@ -33,13 +34,13 @@ def over_seeds(
     values = tuple(_mean(each) for each in replicates.values())
     count, value = len(values), _mean(values)
     if count == 1:
-        if stderr is None or not (unit or "documents").startswith("doc"):
-            return Estimate(value, None, 1, "seeds", "point", values)
+        if stderr is None or (unit or "document") != "document":
+            return Estimate(value, None, 1, "training seed", "point", values)
         df = math.inf if n is None else n - 1
         half_width = _quantile(df, level) * stderr
-        return Estimate(value, half_width, n, unit or "documents", "bootstrap", values, stderr, df)
+        return Estimate(value, half_width, n, unit or "document", "bootstrap", values, stderr, df)
     if count == 2:
-        return Estimate(value, None, 2, "seeds", "values", values)
+        return Estimate(value, None, 2, "training seed", "values", values)
     spread = math.sqrt(math.fsum((each - value) ** 2 for each in values) / (count - 1))
     return _over(value, spread / math.sqrt(count), count, "t", values, level)
 
@@ -57,7 +58,7 @@ def over_pairs(
     seeds = dict.fromkeys(chain.from_iterable(pairs))
     left = [[value for pair, value in pairs.items() if seed not in pair] for seed in seeds]
     if not all(left):
-        return Estimate(_mean(values), None, len(seeds), "seeds", "values", values)
+        return Estimate(_mean(values), None, len(seeds), "training seed", "values", values)
     stderr = jackknife_stderr([_mean(each) for each in left])
     return _over(_mean(values), stderr, len(seeds), "jackknife", values, level)
 
@@ -65,7 +66,7 @@ def over_pairs(
 def over_group(value: float, stderr: float | None, seeds: int, *, level: float = LEVEL) -> Estimate:
     """A score of a whole group of seeds whose record carries its jackknife standard error."""
     if stderr is None or seeds < 3:
-        return Estimate(value, None, seeds, "seeds", "values", (value,))
+        return Estimate(value, None, seeds, "training seed", "values", (value,))
     return _over(value, stderr, seeds, "jackknife", (value,), level)
 
 
@@ -79,7 +80,7 @@ def difference(a: Estimate, b: Estimate, *, level: float = LEVEL) -> Estimate:
     """a - b for estimates from other seeds, with Welch's interval where both have an error."""
     value = a.value - b.value
     if a.stderr is None or b.stderr is None:
-        return Estimate(value, None, None, "seeds", "point", (value,))
+        return Estimate(value, None, None, "training seed", "point", (value,))
     parts = (a.stderr**2, b.stderr**2)
     stderr = math.sqrt(sum(parts))
     spread = sum(part**2 / each.df for part, each in zip(parts, (a, b), strict=True))
@@ -93,7 +94,9 @@ def _over(
     value: float, stderr: float, seeds: int, kind: Kind, values: tuple[float, ...], level: float
 ) -> Estimate:
     df = seeds - 1
-    return Estimate(value, _quantile(df, level) * stderr, seeds, "seeds", kind, values, stderr, df)
+    return Estimate(
+        value, _quantile(df, level) * stderr, seeds, "training seed", kind, values, stderr, df
+    )
 
 
 def _quantile(df: float, level: float) -> float:

@@ -219,12 +219,12 @@ def test_the_packaged_suite_reads_the_published_meta_sae_from_the_hub(
     assert found["meta_sae"]["explained_variance"] == pytest.approx(explained, abs=1e-5)
     assert found["meta_sae"]["mse"] == pytest.approx(mse, rel=1e-5)
     assert found["meta_sae"]["composed_share"] is None
-    listed = {case["label"]: case.get("references", {}) for case in plan.listed()}
-    assert listed["meta_sae"]["explained_variance"]["value"] == 0.5547
-    assert listed["meta_sae"]["mse"]["value"] == 0.00057942
-    assert listed["meta_replace"]["explained_variance"]["value"] == 0.5547
-    assert listed["meta_replace"]["mse"]["value"] == 0.00057942
-    assert listed["beside_3072"]["graph_overlap"]["value"] == 0.2892
+    listed = {case.label: case.references for case in plan.listed()}
+    assert listed["meta_sae"]["explained_variance"].value == 0.5547
+    assert listed["meta_sae"]["mse"].value == 0.00057942
+    assert listed["meta_replace"]["explained_variance"].value == 0.5547
+    assert listed["meta_replace"]["mse"].value == 0.00057942
+    assert listed["beside_3072"]["graph_overlap"].value == 0.2892
 
 
 def test_without_the_cache_the_packaged_suite_is_planned_and_its_download_is_told(

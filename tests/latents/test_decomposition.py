@@ -21,6 +21,7 @@ from saebench_canon.errors import CanonError
 from saebench_canon.latents.decomposition import Records
 from saebench_canon.plugin.record import Record
 from saebench_canon.plugin.registry import load_registry
+from saebench_canon.plugin.row import ListedCase
 
 EMPTY = Record(id="", metric="", version=2, settings={}, subject=(), peers=(), seed=0, scores={},
                tables={}, marks=(), provenance={})  # fmt: skip
@@ -49,7 +50,8 @@ def case(number: int, metric: str, *subject: str, over: str = "each") -> dict[st
 
 
 def records(cases: list[dict[str, Any]], store: Store) -> Records:
-    return Records(cases, store, load_registry().metrics.values())
+    listed = [ListedCase.from_json(case) for case in cases]
+    return Records(listed, store, load_registry().metrics.values())
 
 
 def decomposed(latents: int = 20) -> dict[str, pd.DataFrame]:

@@ -15,6 +15,7 @@ from saebench_canon.plugin.metric import Metric, Score, metric, with_role
 from saebench_canon.plugin.record import Record
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.role import ROLES
+from saebench_canon.plugin.row import ListedCase
 
 
 def paired(name: str = "mine", *roles: str, scores: tuple[str, ...] = ("value",)) -> Metric:
@@ -72,13 +73,15 @@ def test_a_plugins_sums_stand_on_cards(tmp_path: Path) -> None:
             provenance={},
         )
     )
-    records = Records([case], store, [mine])
+    records = Records([ListedCase.from_json(case)], store, [mine])
     assert records.sum_of("s", "l", 4).atoms == ((7, 0.5, 0.25),)
     assert records.floor("l") == 0.125
     with pytest.raises(CanonError, match="the suite has no other of s and l"):
-        Records([case], store, [paired("other", "sums", scores=("composed_share",))]).sum_of(
-            "s", "l", 4
-        )
+        Records(
+            [ListedCase.from_json(case)],
+            store,
+            [paired("other", "sums", scores=("composed_share",))],
+        ).sum_of("s", "l", 4)
 
 
 def test_a_table_of_an_older_version_says_which_to_run(tmp_path: Path) -> None:
@@ -101,7 +104,9 @@ def test_a_table_of_an_older_version_says_which_to_run(tmp_path: Path) -> None:
     )
     declare = metric(of="pair", version=3, name="mine", scores=[Score("composed_share")],
                      roles=["sums"])  # fmt: skip
-    records = Records([case], store, [declare(lambda small, large: {"composed_share": 1.0})])
+    records = Records(
+        [ListedCase.from_json(case)], store, [declare(lambda small, large: {"composed_share": 1.0})]
+    )
     with pytest.raises(CanonError, match=r"no table 'latents': run mine version 3"):
         records.sum_of("s", "l", 4)
 

@@ -25,7 +25,7 @@ def judged(
 ) -> Answer:
     members = [{"arch": "relu", "width": 128, "seed": seed} for seed in range(seeds)]
     scores = {"shared_share": shared} | ({} if null is None else {"null_shared": null})
-    more: dict[str, Any] = {"stderr": stderr, "n": seeds, "unit": "seeds"}
+    more: dict[str, Any] = {"stderr": stderr, "n": seeds, "unit": "training seed"}
     if mark:
         more["marks"] = [{"kind": mark, "reason": "told so"}]
     rows = run.case("m", "seed_matching", "group", "group:seed", members, scores, **more)
@@ -254,4 +254,4 @@ def test_a_gain_below_zero_is_an_error_that_comes(gain: float, floor: float, sai
 
 
 def point(value: float) -> Estimate:
-    return Estimate(value, None, 1, "seeds", "point", (value,))
+    return Estimate(value, None, 1, "training seed", "point", (value,))

@@ -56,7 +56,9 @@ def test_what_is_no_sum_of_smaller_latents_is_not_called_one(name: str) -> None:
 def around(value: float, half_width: float | None = 0.01, seeds: int = 3) -> Estimate:
     """An estimate with Student's interval over its seeds."""
     stderr = None if half_width is None else half_width / 4.302653
-    return Estimate(value, half_width, seeds, "seeds", "t", (value,) * seeds, stderr, seeds - 1)
+    return Estimate(
+        value, half_width, seeds, "training seed", "t", (value,) * seeds, stderr, seeds - 1
+    )
 
 
 def cell(

@@ -40,7 +40,9 @@ def test_the_sentence_is_right_or_says_that_it_cannot_be_told(name: str, seed: i
 
 def around(value: float, half_width: float | None = 0.01, seeds: int = 3) -> Estimate:
     stderr = None if half_width is None else half_width / 4.3
-    return Estimate(value, half_width, seeds, "seeds", "t", (value,) * seeds, stderr, seeds - 1)
+    return Estimate(
+        value, half_width, seeds, "training seed", "t", (value,) * seeds, stderr, seeds - 1
+    )
 
 
 def step(**cells: Cell | None) -> Line:

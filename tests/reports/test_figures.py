@@ -61,8 +61,9 @@ def made_up(
         members = tuple({"arch": arch, "width": width, "seed": seed} for width, seed in pair)
         names = tuple(f"{arch}-w{width}-s{seed}" for width, seed in pair)
         case = "+".join(names)
-        rows.append(Row(label, FOLLOWED.name, "novel_gain", names, "measured", suite="made-up",
-                        seed=0, id=case, of="pair", over=over, members=members))  # fmt: skip
+        rows.append(Row(label=label, metric=FOLLOWED.name, score="novel_gain", subject=names,
+                        status="measured", suite="made-up", seed=0, id=case, of="pair",
+                        over=over, members=members))  # fmt: skip
         return case
 
     for arch in archs:
@@ -141,8 +142,9 @@ def test_floors_are_not_drawn_and_architectures_stand_apart() -> None:
 
 def test_of_all_pairs_only_neighbours_are_drawn() -> None:
     rows, paths = made_up(["relu"], (64, 128, 256), [0])
-    wide = Row("every", "stitching", "novel_gain", ("a", "b"), "measured", id="wide", of="pair",
-               over="all-pairs:width", seed=0, suite="made-up",
+    wide = Row(label="every", metric="stitching", score="novel_gain", subject=("a", "b"),
+               status="measured", id="wide", of="pair", over="all-pairs:width", seed=0,
+               suite="made-up",
                members=({"arch": "relu", "width": 64, "seed": 0},
                         {"arch": "relu", "width": 256, "seed": 0}))  # fmt: skip
     paths["wide"] = points(9.0, 9.0, novel=3)

@@ -13,7 +13,7 @@ import pytest
 from stated_margins import answered
 
 from saebench_canon.bench.plan import Plan, make_plan
-from saebench_canon.bench.results import keep_run, last_run, rows_of
+from saebench_canon.bench.results import cases_of_run, keep_run, last_run, rows_of
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.published import Published, fold
@@ -52,9 +52,9 @@ def planned(suite: Path, registry: Registry) -> Callable[..., Plan]:
 def told(plan: Plan) -> dict[tuple[str, ...], dict[str, Any]]:
     """The published values of each case that has some."""
     return {
-        (case["label"], *case["subject"]): case["references"]
+        (case.label, *case.subject): case.to_json()["references"]
         for case in plan.listed()
-        if "references" in case
+        if case.references
     }
 
 
@@ -130,7 +130,7 @@ def test_what_is_wrong_is_said_when_the_suite_is_planned(
 def test_a_run_keeps_them_and_its_rows_carry_them(planned: Callable[..., Plan]) -> None:
     plan = planned(L0)
     keep_run(plan, name="small.toml", flags={})
-    rows = rows_of(last_run(plan.store, None)["cases"], plan.store, load_registry().metrics)
+    rows = rows_of(cases_of_run(last_run(plan.store, None)), plan.store, load_registry().metrics)
     with_them = [row for row in rows if row.reference is not None]
     assert {(row.score, row.axes["width"], row.reference.value) for row in with_them} == {  # type: ignore[index, union-attr]
         ("l0", 24, 5), ("l0", 48, 7.5),

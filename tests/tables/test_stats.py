@@ -18,7 +18,7 @@ def test_three_seeds_get_students_interval() -> None:
     found = over_seeds({0: [1.0], 1: [2.0], 2: [3.0]})
     assert found.value == 2.0
     assert found.half_width == pytest.approx(T2 / math.sqrt(3))
-    assert (found.n, found.unit, found.kind, found.df) == (3, "seeds", "t", 2)
+    assert (found.n, found.unit, found.kind, found.df) == (3, "training seed", "t", 2)
     assert (found.lo, found.hi) == (pytest.approx(2 - T2 / 3**0.5), pytest.approx(2 + T2 / 3**0.5))
 
 
@@ -38,10 +38,10 @@ def test_two_seeds_give_both_values_and_no_interval() -> None:
 
 
 def test_one_seed_gives_the_document_bootstrap_and_says_it_is_conditional() -> None:
-    found = over_seeds({0: [1.0]}, stderr=0.1, n=40, unit="documents")
+    found = over_seeds({0: [1.0]}, stderr=0.1, n=40, unit="document")
     assert found.half_width == pytest.approx(2.022691 * 0.1)  # t of 39 degrees
     assert found.conditional
-    assert (found.n, found.unit, found.seeds) == (40, "documents", 1)
+    assert (found.n, found.unit, found.seeds) == (40, "document", 1)
 
 
 def test_one_seed_without_an_error_over_documents_has_no_interval() -> None:
@@ -134,3 +134,11 @@ def test_the_jackknife_covers_pair_scores_and_independence_does_not(seeds: int) 
         independent.append(covers(over_seeds(pairs), 0.0))
     assert 0.92 < np.mean(jackknife) < 0.98
     assert np.mean(independent) < np.mean(jackknife) - 0.1
+
+
+def test_every_unit_is_one_that_values_may_count() -> None:
+    """A table that reads a unit by a word that no metric writes has a branch that is never run."""
+    from saebench_canon.plugin.metric import UNITS
+
+    assert over_seeds({0: [1.0], 1: [2.0]}).unit in UNITS
+    assert over_seeds({0: [1.0]}, stderr=0.1, n=4, unit="document").unit in UNITS

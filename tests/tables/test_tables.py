@@ -158,7 +158,7 @@ def test_a_case_that_failed_as_a_whole_fails_in_every_score() -> None:
 
 
 def test_saes_without_axes_stand_by_their_names() -> None:
-    found = summary([of_sae("first", stderr=0.01, n=9, unit="documents"), of_sae("second")])
+    found = summary([of_sae("first", stderr=0.01, n=9, unit="document"), of_sae("second")])
     (block,) = found.blocks
     (only,) = block.tables
     assert [line.title for line in only.lines] == ["first", "second"]
@@ -246,8 +246,8 @@ def test_more_axes_make_more_blocks() -> None:
 
 def test_saes_without_data_stand_apart_and_say_so() -> None:
     rows = [
-        Row("fidelity", "fidelity", "mse", (name,), "measured", value=1.0, data=data,
-            members=({"width": 8},))
+        Row(label="fidelity", metric="fidelity", score="mse", subject=(name,), status="measured",
+            value=1.0, data=data, members=({"width": 8},))
         for name, data in (("a", "owt"), ("b", None))
     ]  # fmt: skip
     assert [block.title for block in summarise(rows, []).blocks] == ["data owt", "no data"]
