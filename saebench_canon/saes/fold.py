@@ -1,4 +1,4 @@
-"""Raw parameters folded into a canonical SAE; what cannot be, exactly, is refused."""
+"""Raw parameters folded into a canonical SAE; parameters without an exact one are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from saebench_canon.errors import CanonError
 from saebench_canon.plugin.sae import Activation, CanonicalSAE, LinearEncoder
 
 LARGEST = 1e18  # of a weight: products of two fit into float32
-CHECKED = 2**26  # numbers looked at at once for one that is not finite
+CHECKED = 2**26  # numbers checked at once for one that is not finite
 
 
 def fold(
@@ -40,8 +40,9 @@ def fold(
     `W_enc` [d, m], `W_dec` [m, d], `b_dec` [d]; `b_enc` [m] (gated: `b_gate`, `b_mag`, `r_mag`);
     `threshold` scalar or [m] on the scale that selects. `rescale` says that selection saw
     pre-activations times n; otherwise it saw them as stored, and so it does here. `input_scale`
-    is the factor that the SAE expects its input to be multiplied with and its output divided by.
-    Raises CanonError naming the parameter that is missing, misshapen, not finite, or a zero row.
+    is the factor by which the SAE expects its input multiplied and its output divided.
+    Raises CanonError naming the parameter that is missing, has a wrong shape or a value that is not
+    finite, and for a decoder row of zeros.
     """
     if W_dec.ndim != 2:
         raise CanonError(f"W_dec has shape {list(W_dec.shape)}, not [m, d]", where=where)
@@ -60,7 +61,9 @@ def fold(
         if not largest < math.inf:
             raise CanonError(f"{name} holds a value that is not finite", where=where)
         if largest > LARGEST:
-            raise CanonError(f"{name} holds the value {largest:.3g}: codes overflow", where=where)
+            raise CanonError(
+                f"{name} holds the value {largest:.3g}, with which codes overflow", where=where
+            )
         # one copy, which is then worked on in place: the tensor itself may be mapped from a file
         return torch.empty(shape, dtype=dtype, device=tensor.device).copy_(tensor.detach())
 
@@ -113,7 +116,7 @@ def fold(
 
 
 def _largest(tensor: Tensor) -> float:
-    """The largest size of a value, seen a part at a time; nan if one is no number."""
+    """The largest absolute value, computed in parts; nan if one value is nan."""
     if tensor.numel() == 0:
         return 0.0
     flat = tensor if tensor.ndim else tensor[None]

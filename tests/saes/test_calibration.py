@@ -158,7 +158,7 @@ def test_without_a_positive_pre_activation_there_is_no_threshold() -> None:
     sae = fold(W_enc=eye, W_dec=eye, b_dec=torch.zeros(4), activation="batchtopk", k=2)
     with pytest.raises(CanonError, match="no latent is active"):
         calibrate(sae, tokens(-torch.ones(3, 4)))
-    with pytest.raises(CanonError, match="width 4, and these are 5"):
+    with pytest.raises(CanonError, match="width 4, but these have width 5"):
         calibrate(sae, tokens(torch.ones(3, 5)))
 
 

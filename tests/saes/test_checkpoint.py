@@ -98,7 +98,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "sae", "npz-relu")
     (tmp_path / "sae" / "weights.npz").rename(tmp_path / "elsewhere.npz")
     (tmp_path / "sae" / "weights.npz").symlink_to(tmp_path / "elsewhere.npz")
-    with pytest.raises(CanonError, match="link out of the folder"):
+    with pytest.raises(CanonError, match="link to a file outside the folder"):
         npz_relu.load(Ref.parse(f"npz-relu:{tmp_path / 'sae'}"))
 
 
@@ -107,7 +107,7 @@ def test_more_latents_than_memory_holds_are_refused_in_a_sentence(
 ) -> None:
     adapter = write(tmp_path / "sae", "pt-topk")
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 100})())
-    with pytest.raises(CanonError, match=r"10 latents takes \d+ B of memory, and 100 B are free"):
+    with pytest.raises(CanonError, match=r"10 latents needs \d+ B of memory, and 100 B are free"):
         adapter.load(Ref.parse(f"pt-topk:{tmp_path / 'sae'}"))
 
 

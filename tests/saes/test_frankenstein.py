@@ -177,7 +177,7 @@ def test_the_same_sae_is_the_same_bytes_and_no_folder_is_overwritten(tmp_path: P
         save(found, tmp_path / name, hook_name="blocks.0.hook_resid_pre")
     for name in ("cfg.json", "sae_weights.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
-    with pytest.raises(CanonError, match="is there already"):
+    with pytest.raises(CanonError, match="already exists"):
         save(found, tmp_path / "one")
     with pytest.raises(ValueError, match="JSON compliant"):
         save(found, tmp_path / "third", threshold=float("nan"))

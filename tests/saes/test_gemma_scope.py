@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from saebench_canon.errors import CanonError, NotOffline
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import load_registry
-from saebench_canon.saes.formats.gemma_scope import GEMMA_SCOPE, Place, place_of
+from saebench_canon.saes.formats.gemma_scope import GEMMA_SCOPE, PathFacts, path_facts
 from saebench_canon.testing import check_adapter
 
 RES = "google/gemma-scope-2b-pt-res"
@@ -112,40 +112,41 @@ def test_transcoders_of_the_second_generation_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("path", "place", "d", "hook"),
+    ("path", "facts", "d", "hook"),
     [
-        (f"{RES}/{SAE}", Place("gemma-2-2b", "google/gemma-2-2b", "res", 12, 2**14, 82), 2304,
+        (f"{RES}/{SAE}", PathFacts("gemma-2-2b", "google/gemma-2-2b", "res", 12, 2**14, 82), 2304,
          "blocks.12.hook_resid_post"),
-        (f"/hub/{SNAPSHOT}/{SAE}", Place("gemma-2-2b", "google/gemma-2-2b", "res", 12, 2**14, 82),
-         2304, "blocks.12.hook_resid_post"),
+        (f"/hub/{SNAPSHOT}/{SAE}",
+         PathFacts("gemma-2-2b", "google/gemma-2-2b", "res", 12, 2**14, 82), 2304,
+         "blocks.12.hook_resid_post"),
         (f"/hub/{SNAPSHOT}/{SAE}/params.npz",
-         Place("gemma-2-2b", "google/gemma-2-2b", "res", 12, 2**14, 82), 2304,
+         PathFacts("gemma-2-2b", "google/gemma-2-2b", "res", 12, 2**14, 82), 2304,
          "blocks.12.hook_resid_post"),
         ("google/gemma-scope-9b-it-res/layer_20/width_131k/average_l0_13",
-         Place("gemma-2-9b", "google/gemma-2-9b-it", "res", 20, 2**17, 13), 3584,
+         PathFacts("gemma-2-9b", "google/gemma-2-9b-it", "res", 20, 2**17, 13), 3584,
          "blocks.20.hook_resid_post"),
         ("google/gemma-scope-2b-pt-att/layer_0/width_65k/average_l0_39",
-         Place("gemma-2-2b", "google/gemma-2-2b", "att", 0, 2**16, 39), 2048,
+         PathFacts("gemma-2-2b", "google/gemma-2-2b", "att", 0, 2**16, 39), 2048,
          "blocks.0.attn.hook_z"),
         ("google/gemma-scope-27b-pt-mlp/layer_7/width_1m/average_l0_9",
-         Place("gemma-2-27b", "google/gemma-2-27b", "mlp", 7, 2**20, 9), 4608,
+         PathFacts("gemma-2-27b", "google/gemma-2-27b", "mlp", 7, 2**20, 9), 4608,
          "blocks.7.hook_mlp_out"),
         ("google/gemma-scope-2-4b-pt/resid_post_all/layer_0_width_262k_l0_big",
-         Place("gemma-3-4b", "google/gemma-3-4b-pt", "res", 0, 2**18), 2560,
+         PathFacts("gemma-3-4b", "google/gemma-3-4b-pt", "res", 0, 2**18), 2560,
          "blocks.0.hook_resid_post"),
         ("google/gemma-scope-2-270m-pt/attn_out/layer_5_width_16k_l0_small",
-         Place("gemma-3-270m", "google/gemma-3-270m", "att", 5, 2**14), 1024,
+         PathFacts("gemma-3-270m", "google/gemma-3-270m", "att", 5, 2**14), 1024,
          "blocks.5.attn.hook_z"),
-        (f"/somewhere/{SAE}", Place(None, None, None, 12, 2**14, 82), None, None),
-        ("/somewhere/else", Place(), None, None),
-        ("/my-gemma-scope-2b-pt-resampled/else", Place(), None, None),
+        (f"/somewhere/{SAE}", PathFacts(None, None, None, 12, 2**14, 82), None, None),
+        ("/somewhere/else", PathFacts(), None, None),
+        ("/my-gemma-scope-2b-pt-resampled/else", PathFacts(), None, None),
     ],
 )  # fmt: skip
 def test_names_tell_model_hook_and_sizes(
-    path: str, place: Place, d: int | None, hook: str | None
+    path: str, facts: PathFacts, d: int | None, hook: str | None
 ) -> None:
-    assert place_of(path) == place
-    assert (place_of(path).d, place_of(path).hook) == (d, hook)
+    assert path_facts(path) == facts
+    assert (path_facts(path).d, path_facts(path).hook) == (d, hook)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_every_sae_that_saelens_lists_is_understood() -> None:
         if release.loader not in known:
             continue
         for folder in release.folders.values():
-            place = place_of(f"{release.repository}/{folder}")
+            place = path_facts(f"{release.repository}/{folder}")
             transcoder = "transcoder" in folder or "clt" in folder
             assert place.transcoder == transcoder, (release.repository, folder)
             if not transcoder:
@@ -187,10 +188,10 @@ def test_every_sae_that_saelens_lists_is_understood() -> None:
     ],
 )
 def test_transcoders_are_refused_by_their_names(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CanonError, match="a transcoder reconstructs other activations"):
+    with pytest.raises(CanonError, match="a transcoder, which reconstructs other activations"):
         GEMMA_SCOPE.describe(Ref.parse(f"gemma-scope://{name}"))
     folder = written(tmp_path / name)
-    with pytest.raises(CanonError, match="a transcoder reconstructs other activations"):
+    with pytest.raises(CanonError, match="a transcoder, which reconstructs other activations"):
         GEMMA_SCOPE.load(local(folder))
 
 

@@ -223,14 +223,14 @@ def test_more_than_the_memory_is_refused_in_a_sentence(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 100})())
-    with pytest.raises(CanonError, match=r"24 latents takes .* of memory, and 100 B are free"):
+    with pytest.raises(CanonError, match=r"24 latents needs .* of memory, and 100 B are free"):
         ADAPTER.load(local(folder))
 
 
 def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "cfg.json").rename(tmp_path / "cfg.json")
     (folder / "cfg.json").symlink_to(tmp_path / "cfg.json")
-    with pytest.raises(CanonError, match=r"cfg\.json is a link out of the folder"):
+    with pytest.raises(CanonError, match=r"cfg\.json is a link to a file outside the folder"):
         ADAPTER.load(local(folder))
 
 
@@ -338,7 +338,7 @@ def test_a_hub_sae_is_described_from_the_cache(cache: Path) -> None:
 def test_what_a_hub_says_is_too_large_is_not_downloaded(cache: Path) -> None:
     path = cached(cache, "a" * 40, {"d_in": 10**4, "d_sae": 10**9})
     (path / "sae_weights.safetensors").unlink()
-    with pytest.raises(CanonError, match=r"an SAE of 1000000000 latents takes .* TiB of memory"):
+    with pytest.raises(CanonError, match=r"an SAE of 1000000000 latents needs .* TiB of memory"):
         ADAPTER.load(Ref.parse(HUB))
 
 

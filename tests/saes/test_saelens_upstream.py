@@ -150,7 +150,7 @@ def test_an_inference_checkpoint(
     if normalization == "none":
         check(canonical(theirs), theirs, scaled=scaled)
     else:
-        with pytest.raises(CanonError, match="in memory cannot hand on"):
+        with pytest.raises(CanonError, match="not supported for an SAE in memory"):
             canonical(theirs)
 
 
@@ -405,7 +405,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def cached(cache: Path, place: saelens_hub.Place, commit: str) -> Path:
+def cached(cache: Path, place: saelens_hub.HubSae, commit: str) -> Path:
     """The place in the cache where a file or folder of a release belongs."""
     repository = cache / f"models--{place.repository.replace('/', '--')}"
     (repository / "refs").mkdir(parents=True, exist_ok=True)
@@ -439,7 +439,7 @@ def test_a_release_with_a_factor_of_activations_is_folded(lens: Any, cache: Path
     name, release = next(
         (name, each)
         for name, each in saelens_hub.releases().items()
-        if each.scales and each.loader == saelens_hub.OWN
+        if each.scales and each.loader == saelens_hub.SAE_LENS
     )
     id, scale = next(iter(release.scales.items()))
     ref = Ref.parse(f"saelens://{name}/{id}")

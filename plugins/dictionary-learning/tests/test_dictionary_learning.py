@@ -357,7 +357,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, registry: Registry, share: fl
     folder = write(tmp_path / "trainer_0", "AutoEncoder")
     whole = (folder / "ae.pt").read_bytes()
     (folder / "ae.pt").write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(CanonError, match=r"ae\.pt: this is not a file of torch\.save"):
+    with pytest.raises(CanonError, match=r"ae\.pt: this is no file of torch\.save"):
         load(folder, registry)
 
 

@@ -195,7 +195,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, registry: Registry, share: fl
     path = write(tmp_path / "v5_layer_8.pt")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(CanonError, match=r"layer_8\.pt: this is not a file of torch\.save"):
+    with pytest.raises(CanonError, match=r"layer_8\.pt: this is no file of torch\.save"):
         load(path, registry)
 
 
