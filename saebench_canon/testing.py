@@ -1,11 +1,11 @@
-"""What the tests of a plugin may import: whether it keeps what it promises, and how it is loaded.
+"""What a plugin's tests may import: conformance checks, and what surrounds a plugin in a suite.
 
     def test_it_conforms(tmp_path):
         save_one(tmp_path)
         check_adapter(my_format, tmp_path)
 
-`saebench-canon check REF|METRIC` prints the same as a table. `load_registry([FILE])` plugs a file
-in beside the built-ins; `normalise` and `calibrate` are what a suite does around an SAE.
+`saebench-canon check REF|METRIC` prints the same findings as a table. `load_registry([FILE])` loads
+a plugin file with the built-ins; `normalise` and `calibrate` are what a suite does around an SAE.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def check_adapter(
     *,
     claim: Callable[[Path], str | None] | None = None,
 ) -> Findings:
-    """The findings on an adapter, looked at on one SAE that it loads.
+    """The findings on an adapter, checked on one SAE that it loads.
 
-    `ref` may be a bare path; `claim` is the plugin's `canon_claim`, and the adapter's own `claim`
-    where none is given. Raises AssertionError with a sentence for each check that failed.
+    `ref` may be a bare path; `claim` is the plugin's `canon_claim`; default: the adapter's
+    `claim`. Raises AssertionError with a sentence for each check that failed.
     """
     __tracebackhide__ = True
     return examine_adapter(adapter, ref, claim=claim).assert_ok()
@@ -58,11 +58,11 @@ def check_metric(
     except_scores: Iterable[str] = COUNT_DEAD,
     registry: Registry | None = None,
 ) -> Findings:
-    """The findings on a metric, looked at on small SAEs and activations with planted directions.
+    """The findings on a metric, checked on small SAEs and activations with planted directions.
 
-    `settings` other than the defaults; `except_scores` may change when dead latents are appended,
-    because they count them; `registry` has the inputs that the metric asks for, absent: those of
-    the installed plugins. Raises AssertionError with a sentence for each check that failed.
+    `settings` replace defaults; `except_scores` may change when dead latents are appended, because
+    they count them; `registry` has the inputs that the metric needs; default: those of the
+    installed plugins. Raises AssertionError with a sentence for each check that failed.
     """
     __tracebackhide__ = True
     return examine_metric(
@@ -76,19 +76,19 @@ def examine_adapter(
     *,
     claim: Callable[[Path], str | None] | None = None,
 ) -> Findings:
-    """What `check_adapter` finds, without an error for what failed."""
-    from saebench_canon.kit.adapter_checks import CHECKS, Opened
+    """The findings of `check_adapter`, without an AssertionError for failed checks."""
+    from saebench_canon.kit.adapter_checks import CHECKS, AdapterUnderTest
 
     text = str(ref)
     if is_bare_path(text):
         text = f"{adapter.scheme}:{text}"
-    found = ref if isinstance(ref, Ref) else Ref.parse(text)
-    if found.local:
-        found = found.within(Path.cwd())
-        if not found.path.exists():
-            raise CanonError(f"there is no file or folder {found.path}")
-    known = claim or getattr(adapter, "claim", None)
-    return report(str(ref), CHECKS, Opened(adapter, found, known))
+    parsed = ref if isinstance(ref, Ref) else Ref.parse(text)
+    if parsed.local:
+        parsed = parsed.within(Path.cwd())
+        if not parsed.path.exists():
+            raise CanonError(f"there is no file or folder {parsed.path}")
+    claim = claim or getattr(adapter, "claim", None)
+    return report(str(ref), CHECKS, AdapterUnderTest(adapter, parsed, claim))
 
 
 def examine_metric(
@@ -98,19 +98,19 @@ def examine_metric(
     except_scores: Iterable[str] = COUNT_DEAD,
     registry: Registry | None = None,
 ) -> Findings:
-    """What `check_metric` finds, without an error for what failed."""
-    from saebench_canon.kit.metric_checks import CHECKS, Measured
+    """The findings of `check_metric`, without an AssertionError for failed checks."""
+    from saebench_canon.kit.metric_checks import CHECKS, MetricUnderTest
 
-    measured = Measured(
+    candidate = MetricUnderTest(
         metric, settings or {}, frozenset(except_scores), registry or load_registry()
     )
-    return report(metric.name, CHECKS, measured)
+    return report(metric.name, CHECKS, candidate)
 
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        """A name that imports torch, imported when first used."""
+        """A name whose module imports torch, imported when it is first used."""
         if name not in _HOME:
             raise AttributeError(f"saebench_canon.testing has no name '{name}'")
         return getattr(import_module(f"saebench_canon.{_HOME[name]}"), name)

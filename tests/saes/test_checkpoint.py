@@ -90,7 +90,7 @@ def test_a_key_that_the_configuration_lacks_is_named(tmp_path: Path) -> None:
 def test_a_pickle_that_wants_more_is_refused_by_name(tmp_path: Path) -> None:
     write(tmp_path / "sae", "pt-topk")
     torch.save({"encoder.weight": print}, tmp_path / "sae" / "ae.pt")
-    with pytest.raises(CanonError, match=r"wants builtins\.print|wants __builtin__\.print"):
+    with pytest.raises(CanonError, match=r"asks for builtins\.print|asks for __builtin__\.print"):
         pt_topk.describe(Ref.parse(f"pt-topk:{tmp_path / 'sae'}"))
 
 

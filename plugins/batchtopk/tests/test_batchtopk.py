@@ -110,8 +110,8 @@ def registry() -> Registry:
     return load_registry([Path(plugin.__file__)])
 
 
-def load(folder: Path, registry: Registry, **how: Any) -> CanonicalSAE:
-    return registry.adapters["file"].load(Ref.parse(f"file:{folder}"), **how)
+def load(folder: Path, registry: Registry, **options: Any) -> CanonicalSAE:
+    return registry.adapters["file"].load(Ref.parse(f"file:{folder}"), **options)
 
 
 @pytest.mark.parametrize("unit", [True, False], ids=["unit rows", "other rows"])

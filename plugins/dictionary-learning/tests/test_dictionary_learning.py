@@ -118,8 +118,8 @@ def registry() -> Registry:
     return load_registry([Path(plugin.__file__)])
 
 
-def load(folder: Path, registry: Registry, **how: Any) -> CanonicalSAE:
-    return registry.adapters["file"].load(Ref.parse(f"file:{folder}"), **how)
+def load(folder: Path, registry: Registry, **options: Any) -> CanonicalSAE:
+    return registry.adapters["file"].load(Ref.parse(f"file:{folder}"), **options)
 
 
 def check(sae: CanonicalSAE, kind: str, state: dict[str, Tensor], scale: float = 1.0) -> None:

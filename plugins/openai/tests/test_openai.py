@@ -92,8 +92,8 @@ def registry() -> Registry:
     return load_registry([Path(plugin.__file__)])
 
 
-def load(path: Path, registry: Registry, **how: Any) -> CanonicalSAE:
-    return registry.adapters["file"].load(Ref.parse(f"file:{path}"), **how)
+def load(path: Path, registry: Registry, **options: Any) -> CanonicalSAE:
+    return registry.adapters["file"].load(Ref.parse(f"file:{path}"), **options)
 
 
 def check(path: Path, registry: Registry, w: dict[str, Tensor], activation: str) -> None:

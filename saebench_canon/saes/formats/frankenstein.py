@@ -19,7 +19,7 @@ from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.saes.formats.saelens_folder import CONFIG, WEIGHTS
 
 REFUSED = {
-    "topk": "it keeps the k largest codes of each token, so the combined latents would compete, and "
+    "topk": "it keeps the k largest codes of each token, so the combined latents would compete and "
     "would not have the codes on which they were chosen",
     "batchtopk": "it selects codes over a batch and has no threshold for single tokens",
 }
