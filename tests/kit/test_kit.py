@@ -148,7 +148,7 @@ def test_check_takes_a_ref_a_bare_path_and_settles_names(
     write_sae(workdir / "fidelity", 24)  # a folder of a metric's name
     for argument, count in (("./fidelity", 17), ("saelens:fidelity", 17), ("file:fidelity", 17)):
         assert cli.main(["check", argument]) == 0
-        assert capsys.readouterr().out.endswith(f"{what}: {count} checks, none failed.\n")
+        assert capsys.readouterr().out.endswith(f"{argument}: {count} checks, none failed.\n")
     assert cli.main(["check", "fidelity"]) == 0
     assert capsys.readouterr().out.endswith("fidelity: 11 checks, none failed.\n")
 
