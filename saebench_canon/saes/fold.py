@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -48,25 +49,7 @@ def fold(
         raise CanonError(f"W_dec has shape {list(W_dec.shape)}, not [m, d]", where=where)
     m, d = W_dec.shape
     dtype = torch.float64 if W_dec.dtype == torch.float64 else torch.float32
-
-    def read(name: str, tensor: Tensor | None, *shape: int) -> Tensor:
-        if tensor is None:
-            raise CanonError(f"{name} is missing", where=where)
-        if tuple(tensor.shape) != shape:
-            raise CanonError(
-                f"{name} has shape {list(tensor.shape)} where {list(shape)} is expected",
-                where=where,
-            )
-        largest = _largest(tensor)
-        if not largest < math.inf:
-            raise CanonError(f"{name} holds a value that is not finite", where=where)
-        if largest > LARGEST:
-            raise CanonError(
-                f"{name} holds the value {largest:.3g}, with which codes overflow", where=where
-            )
-        # one copy, which is then worked on in place: the tensor itself may be mapped from a file
-        return torch.empty(shape, dtype=dtype, device=tensor.device).copy_(tensor.detach())
-
+    read = partial(_read, dtype=dtype, where=where)
     rows = read("W_dec", W_dec, m, d)
     weights = read("W_enc", W_enc, d, m)
     b = read("b_dec", b_dec, d)
@@ -82,15 +65,10 @@ def fold(
         if not _largest(gain) <= LARGEST:
             raise CanonError("r_mag holds a value whose exponential overflows", where=where)
         gate = read("b_gate", b_gate, m)
-        magnitude = read("b_mag", b_mag, m)
+        offset = (read("b_mag", b_mag, m) - gate * gain) * norms
         weights *= norms
         coder = LinearEncoder(
-            weights,
-            gate * norms,
-            activation,
-            gain=gain,
-            offset=(magnitude - gate * gain) * norms,
-            shift=shift,
+            weights, gate * norms, activation, gain=gain, offset=offset, shift=shift
         )
         return CanonicalSAE(rows, b, coder)
     bias = torch.zeros_like(norms) if b_enc is None else read("b_enc", b_enc, m)
@@ -113,6 +91,27 @@ def fold(
     bias *= norms
     coder = LinearEncoder(weights, bias, activation, threshold=level, shift=shift)
     return CanonicalSAE(rows, b, coder)
+
+
+def _read(
+    name: str, tensor: Tensor | None, *shape: int, dtype: torch.dtype, where: str | None
+) -> Tensor:
+    """A copy of a parameter in a dtype; raises CanonError if it is missing or cannot be used."""
+    if tensor is None:
+        raise CanonError(f"{name} is missing", where=where)
+    if tuple(tensor.shape) != shape:
+        raise CanonError(
+            f"{name} has shape {list(tensor.shape)} where {list(shape)} is expected", where=where
+        )
+    largest = _largest(tensor)
+    if not largest < math.inf:
+        raise CanonError(f"{name} holds a value that is not finite", where=where)
+    if largest > LARGEST:
+        raise CanonError(
+            f"{name} holds the value {largest:.3g}, with which codes overflow", where=where
+        )
+    # one copy, which is then worked on in place: the tensor itself may be mapped from a file
+    return torch.empty(shape, dtype=dtype, device=tensor.device).copy_(tensor.detach())
 
 
 def _largest(tensor: Tensor) -> float:

@@ -175,7 +175,9 @@ def test_a_hub_sae_that_reads_otherwise_than_was_planned_is_refused_once(
     snapshot.mkdir(parents=True)
     write(snapshot, "npz-relu")
     if normalize != "none":
-        with pytest.raises(CanonError, match=r"other activations than were planned.*Run the command again"):
+        with pytest.raises(
+            CanonError, match=r"other activations than were planned.*Run the command again"
+        ):
             npz_norm.load(ref)
     assert npz_norm.describe(ref).normalize == normalize
     assert npz_norm.load(ref).width == M
