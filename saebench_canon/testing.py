@@ -1,4 +1,4 @@
-"""What the tests of a plugin may import: whether it keeps what it promises, and how it is loaded.
+"""What a plugin's tests may import: conformance checks, and what surrounds a plugin in a suite.
 
     def test_it_conforms(tmp_path):
         save_one(tmp_path)
@@ -47,23 +47,23 @@ def examine_adapter(
     *,
     claim: Callable[[Path], str | None] | None = None,
 ) -> Findings:
-    """The findings on an adapter, looked at on one SAE that it loads.
+    """The findings on an adapter, checked on one SAE that it loads.
 
-    `ref` may be a bare path; `claim` is the plugin's `canon_claim`, and the adapter's own `claim`
-    where none is given.
+    `ref` may be a bare path; `claim` is the plugin's `canon_claim`, default: the adapter's
+    `claim`.
     """
-    from saebench_canon.kit.adapter_checks import CHECKS, Opened
+    from saebench_canon.kit.adapter_checks import CHECKS, AdapterUnderTest
 
     text = str(ref)
     if is_bare_path(text):
         text = f"{adapter.scheme}:{text}"
-    found = ref if isinstance(ref, Ref) else Ref.parse(text)
-    if found.local:
-        found = found.within(Path.cwd())
-        if not found.path.exists():
-            raise CanonError(f"there is no file or folder {found.path}")
-    known = claim or getattr(adapter, "claim", None)
-    return report(str(ref), CHECKS, Opened(adapter, found, known))
+    parsed = ref if isinstance(ref, Ref) else Ref.parse(text)
+    if parsed.local:
+        parsed = parsed.within(Path.cwd())
+        if not parsed.path.exists():
+            raise CanonError(f"there is no file or folder {parsed.path}")
+    claim = claim or getattr(adapter, "claim", None)
+    return report(str(ref), CHECKS, AdapterUnderTest(adapter, parsed, claim))
 
 
 def examine_metric(
@@ -73,17 +73,19 @@ def examine_metric(
     except_scores: Iterable[str] = (),
     registry: Registry | None = None,
 ) -> Findings:
-    """The findings on a metric, looked at on small SAEs and activations with planted directions.
+    """The findings on a metric, checked on small SAEs and activations with planted directions.
 
-    `settings` other than the defaults; `except_scores` may change when dead latents are appended,
-    as scores declared with `counts_dead` may; `registry` has the inputs that the metric asks for,
-    absent: those of the installed plugins.
+    `settings` replace defaults; `except_scores` may change when dead latents are appended,
+    as scores declared with `counts_dead` may; `registry` has the inputs that the metric needs;
+    default: those of the installed plugins.
     """
-    from saebench_canon.kit.metric_checks import CHECKS, Measured
+    from saebench_canon.kit.metric_checks import CHECKS, MetricUnderTest
 
     counting = {score.name for score in metric.scores if score.counts_dead} | {*except_scores}
-    measured = Measured(metric, settings or {}, frozenset(counting), registry or load_registry())
-    return report(metric.name, CHECKS, measured)
+    candidate = MetricUnderTest(
+        metric, settings or {}, frozenset(counting), registry or load_registry()
+    )
+    return report(metric.name, CHECKS, candidate)
 
 
 def _without_fault(examine: Callable[P, Findings]) -> Callable[P, Findings]:
@@ -109,7 +111,7 @@ def registry_of(plugin: ModuleType) -> Registry:
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        """A name that imports torch, imported when first used."""
+        """A name whose module imports torch, imported when it is first used."""
         if name not in _HOME:
             raise AttributeError(f"saebench_canon.testing has no name '{name}'")
         return getattr(import_module(f"saebench_canon.{_HOME[name]}"), name)

@@ -1,4 +1,4 @@
-"""Small checkpoints of every format, each in its makers' layout, random and whole."""
+"""Small checkpoints of every format, in its authors' layout, with random weights."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def saelens(architecture: str, **config: Any) -> Writer:
         if architecture == "batchtopk":
             weights["topk_threshold"] = torch.tensor(0.2)
         save_file(weights, folder / "sae_weights.safetensors")
-        told = {
+        default_config = {
             "architecture": architecture, "d_in": D, "d_sae": M, "dtype": "float32",
             "apply_b_dec_to_input": True, "normalize_activations": "none",
             "reshape_activations": "none", "metadata": {"hook_name": "blocks.0.hook_resid_post"},
         }  # fmt: skip
-        (folder / "cfg.json").write_text(json.dumps(told | config))
+        (folder / "cfg.json").write_text(json.dumps(default_config | config))
         return folder
 
     return write
@@ -86,7 +86,7 @@ def dictionary_learning(dict_class: str) -> Writer:
             "BatchTopKSAE": linear | {"b_dec": w["b_dec"]} | level,
             "MatryoshkaBatchTopKSAE": raw | level | {"group_sizes": torch.tensor([4, 6])},
         }[dict_class]  # fmt: skip
-        torch.save({key: each.contiguous() for key, each in state.items()}, folder / "ae.pt")
+        torch.save({key: tensor.contiguous() for key, tensor in state.items()}, folder / "ae.pt")
         trainer = {
             "dict_class": dict_class, "trainer_class": "Trainer", "activation_dim": D,
             "dict_size": M, "k": 3, "layer": 0, "lm_name": "made/up", "submodule_name": "resid_0",
@@ -104,11 +104,12 @@ def sparsify(folder: Path) -> Path:
     w = parameters()
     weights = {"encoder.weight": w["W_enc"].T, "encoder.bias": w["b_enc"], "W_dec": w["W_dec"],
                "b_dec": w["b_dec"]}  # fmt: skip
-    save_file({k: each.contiguous() for k, each in weights.items()}, folder / "sae.safetensors")
-    told = {"activation": "topk", "expansion_factor": 2, "normalize_decoder": True,
-            "num_latents": M, "k": 3, "multi_topk": False, "skip_connection": False,
-            "transcode": False, "d_in": D}  # fmt: skip
-    (folder / "cfg.json").write_text(json.dumps(told))
+    tensors = {key: tensor.contiguous() for key, tensor in weights.items()}
+    save_file(tensors, folder / "sae.safetensors")
+    config = {"activation": "topk", "expansion_factor": 2, "normalize_decoder": True,
+              "num_latents": M, "k": 3, "multi_topk": False, "skip_connection": False,
+              "transcode": False, "d_in": D}  # fmt: skip
+    (folder / "cfg.json").write_text(json.dumps(config))
     return folder
 
 
@@ -122,10 +123,10 @@ def batchtopk(sae_type: str, *, published: bool = False) -> Writer:
         if sae_type == "jumprelu":
             state["jumprelu.log_threshold"] = w["threshold"].log()
         torch.save(state, folder / ("SAE.pt" if published else "sae.pt"))
-        told = {"sae_type": sae_type, "act_size": D, "dict_size": M, "top_k": 3,
-                "input_unit_norm": False, "model_name": "gpt2-small", "dtype": "torch.float32",
-                "hook_point": "blocks.8.hook_resid_pre"}  # fmt: skip
-        (folder / ("Config.json" if published else "config.json")).write_text(json.dumps(told))
+        config = {"sae_type": sae_type, "act_size": D, "dict_size": M, "top_k": 3,
+                  "input_unit_norm": False, "model_name": "gpt2-small", "dtype": "torch.float32",
+                  "hook_point": "blocks.8.hook_resid_pre"}  # fmt: skip
+        (folder / ("Config.json" if published else "config.json")).write_text(json.dumps(config))
         return folder
 
     return write

@@ -1,7 +1,7 @@
-"""A small made-up hub cache: what the packaged ladder suites ask of a hub, laid out as it would be.
+"""A small made-up hub cache with what the packaged ladder suites download, in the hub's layout.
 
-Models, SAEs and texts have the names, layouts and keys of the real ones; widths are a small part of
-those that the names say, and all weights are random.
+Models, SAEs and texts have the names, layouts and keys of the real ones; widths are much
+smaller than those that the names say, and all weights are random.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tiny_models import LETTERS, VOCABULARY, letter_tokenizer
 
 D = 16
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-# the width that the name says, or the folder, and the one there is; meta-SAEs need 32 live rows
+# width in the name, or folder, and true width; meta-SAEs need 32 live rows
 GPT2_WIDTHS = {
     768: 40, 1536: 48, 3072: 64, 6144: 80, 12288: 96, 24576: 128, 49152: 160, 98304: 192,
 }  # fmt: skip
@@ -35,7 +35,7 @@ GEMMA_WIDTHS = {
 
 
 def made_up_hub(home: Path) -> dict[str, str]:
-    """Write all of it below a folder; what the environment has to say for it to be found."""
+    """Write the cache below a folder; returns the environment variables that name it."""
     scratch = home / "scratch"
     _gpt2(scratch / "gpt2")
     _gemma(scratch / "gemma")
@@ -52,14 +52,14 @@ def made_up_hub(home: Path) -> dict[str, str]:
 
 def cached(home: Path, repository: str, folder: Path) -> None:
     """Lay a repository into the cache as the hub's client does: blobs, and links to them."""
-    place = home / "hub" / f"models--{repository.replace('/', '--')}"
-    for each in ("refs", "blobs", "snapshots"):
-        (place / each).mkdir(parents=True)
-    (place / "refs" / "main").write_text(COMMIT)
+    repository_folder = home / "hub" / f"models--{repository.replace('/', '--')}"
+    for subfolder in ("refs", "blobs", "snapshots"):
+        (repository_folder / subfolder).mkdir(parents=True)
+    (repository_folder / "refs" / "main").write_text(COMMIT)
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        blob = place / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        blob = repository_folder / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
         file.replace(blob)
-        link = place / "snapshots" / COMMIT / file.relative_to(folder)
+        link = repository_folder / "snapshots" / COMMIT / file.relative_to(folder)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(os.path.relpath(blob, link.parent))
 
@@ -73,13 +73,13 @@ def cached_text(home: Path, name: str, subset: str, documents: Iterable[str]) ->
     with pa.ipc.new_stream(folder / f"{short}-train.arrow", table.schema) as writer:
         writer.write_table(table)
     size = {"name": "train", "num_bytes": table.nbytes, "num_examples": len(table)}
-    told = {
+    info = {
         "builder_name": "parquet", "dataset_name": short, "config_name": subset,
         "version": {"version_str": "0.0.0", "major": 0, "minor": 0, "patch": 0},
         "features": {"text": {"dtype": "string", "_type": "Value"}},
         "splits": {"train": {**size, "dataset_name": short}},
     }  # fmt: skip
-    (folder / "dataset_info.json").write_text(json.dumps(told))
+    (folder / "dataset_info.json").write_text(json.dumps(info))
 
 
 def _stories() -> Iterable[str]:
@@ -137,10 +137,10 @@ def _weights(width: int, seed: int) -> dict[str, torch.Tensor]:
 
 def _feature_splitting(folder: Path) -> None:
     """The release `gpt2-small-res-jb-feature-splitting`, in the layout of SAELens 3."""
-    for told, width in GPT2_WIDTHS.items():
-        sae = folder / f"blocks.8.hook_resid_pre_{told}"
+    for named_width, width in GPT2_WIDTHS.items():
+        sae = folder / f"blocks.8.hook_resid_pre_{named_width}"
         sae.mkdir(parents=True)
-        weights = {key: each.contiguous() for key, each in _weights(width, told).items()}
+        weights = {key: tensor.contiguous() for key, tensor in _weights(width, named_width).items()}
         save_file(weights, sae / "sae_weights.safetensors")
         save_file({"sparsity": torch.full((width,), -2.0)}, sae / "sparsity.safetensors")
         (sae / "cfg.json").write_text(json.dumps(OLD | {"d_sae": width}))
@@ -148,11 +148,11 @@ def _feature_splitting(folder: Path) -> None:
 
 def _params(folder: Path) -> None:
     """`params.npz` of each width of layer 12."""
-    for told, width in GEMMA_WIDTHS.items():
-        sae = folder / "layer_12" / f"width_{told}"
+    for name, width in GEMMA_WIDTHS.items():
+        sae = folder / "layer_12" / f"width_{name}"
         sae.mkdir(parents=True)
-        held: Mapping[str, np.ndarray] = {k: v.numpy() for k, v in _weights(width, width).items()}
-        np.savez(sae / "params.npz", threshold=np.full(width, 0.05, np.float32), **held)
+        arrays: Mapping[str, np.ndarray] = {k: v.numpy() for k, v in _weights(width, width).items()}
+        np.savez(sae / "params.npz", threshold=np.full(width, 0.05, np.float32), **arrays)
 
 
 OLD = {

@@ -1,6 +1,6 @@
-"""Formats told in one function each, as a plugin tells them, and SAEs written in them.
+"""Formats of one function each, as in a plugin, and SAEs written in them.
 
-Torch is imported when SAEs are written: `check_adapter` imports this module and looks.
+Torch is imported only when SAEs are written: `check_adapter` checks the imports of this module.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def write(folder: Path, form: str, **changed: torch.Tensor) -> CheckpointAdapter
     w = weights() | changed
     if form == "npz-relu":
         arrays = {"enc": w["W_enc"].T, "bias": w["b_enc"], "dec": w["W_dec"], "mean": w["b_dec"]}
-        extra = {key: each for key, each in changed.items() if key not in weights()}
+        extra = {key: tensor for key, tensor in changed.items() if key not in weights()}
         np.savez(folder / "weights.npz", **{k: v.numpy() for k, v in (arrays | extra).items()})
         return npz_relu
     if form == "pt-topk":

@@ -25,16 +25,16 @@ KINDS: dict[str, Activation] = {
     "vanilla": "relu",
     "jumprelu": "jumprelu",
 }
-META = "Config.json"  # spelt so beside the published meta-SAE alone
+META = "Config.json"  # only the published meta-SAE spells it so
 CENTRED = ("gpt2", "pythia")  # models whose writing weights TransformerLens centres
 WRITES = re.compile(r"blocks\.\d+\.hook_(resid_(pre|mid|post)|attn_out|mlp_out)")
 NAMED = re.compile(r".*_(\d+)_(topk|batchtopk|vanilla|jumprelu)_(\d+)_[^_/]+_\d+")
 
 
-def _by_its_name(ref: Ref) -> Description:
-    """What the name that the repository gives a checkpoint says: …_WIDTH_TYPE_K_LR_STEP."""
-    found = NAMED.fullmatch(ref.target)
-    width, kind, k = found.groups() if found else (None, "batchtopk", None)
+def _described_by_name(ref: Ref) -> Description:
+    """What a checkpoint's name in the repository says: …_WIDTH_TYPE_K_LR_STEP."""
+    match = NAMED.fullmatch(ref.target)
+    width, kind, k = match.groups() if match else (None, "batchtopk", None)
     return Description(
         d=None,
         width=None if width is None else int(width),
@@ -45,7 +45,7 @@ def _by_its_name(ref: Ref) -> Description:
 
 @checkpoint(
     "batchtopk",
-    known=_by_its_name,
+    known=_described_by_name,
     files=["sae.pt", "config.json"],
     or_files=["SAE.pt", META],
     calibrates=True,
@@ -57,10 +57,12 @@ def batchtopk(files: Files) -> Parameters:
     w = files.torch("SAE.pt" if meta else "sae.pt")
     where = str(config.path)
     kind = config.get("sae_type", "topk") if meta else config["sae_type"]
-    if meta and kind == "topk":  # a default that nobody changed: its class is BatchTopKSAE
+    if meta and kind == "topk":  # a default left unchanged: its class is BatchTopKSAE
         kind = "batchtopk"
     if kind not in KINDS:
-        raise CanonError(f"sae_type is {kind!r}", where=where, hint=nearest(str(kind), KINDS))
+        raise CanonError(
+            f"sae_type {kind!r} is not known", where=where, hint=nearest(str(kind), KINDS)
+        )
     selects = kind in ("topk", "batchtopk")
     if selects and config.get("activation", "relu") != "relu":
         raise CanonError(
@@ -82,18 +84,18 @@ def batchtopk(files: Files) -> Parameters:
         k=config["top_k"] if selects else None,
         apply_b_dec_to_input=kind != "jumprelu",
         normalize="layer_norm" if normalises else "none",
-        **({"metadata": {"reads": "decoder rows"}} if meta else _place(config)),
+        **({"metadata": {"reads": "decoder rows"}} if meta else _hook_and_model(config)),
     )
-    for key, there in (("act_size", parameters.d), ("dict_size", parameters.width)):
-        if config.get(key, there) != there:
-            raise CanonError(f"{key} is {config[key]!r} and the weights have {there}", where=where)
+    for key, size in (("act_size", parameters.d), ("dict_size", parameters.width)):
+        if config.get(key, size) != size:
+            raise CanonError(f"{key} is {config[key]!r}, but the weights have {size}", where=where)
     return parameters
 
 
-def _place(config: dict[str, Any]) -> dict[str, Any]:
-    """Where in a model the activations are; TransformerLens made them as it does by default."""
-    told = {key: config.get(key) for key in ("hook_point", "model_name")}
-    hook, model = (each if isinstance(each, str) else None for each in told.values())
+def _hook_and_model(config: dict[str, Any]) -> dict[str, Any]:
+    """The model and hook of the activations, as TransformerLens loads a model by default."""
+    names = [config.get(key) for key in ("hook_point", "model_name")]
+    hook, model = (name if isinstance(name, str) else None for name in names)
     centred = (model or "").rpartition("/")[2].startswith(CENTRED) and WRITES.fullmatch(hook or "")
     return {
         "hook": hook,

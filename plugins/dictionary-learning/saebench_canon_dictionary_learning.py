@@ -35,34 +35,37 @@ def dictionary_learning(files: Files) -> Parameters:
         raise CanonError("'trainer' is not an object", where=where)
     name = str(trainer["dict_class"])
     if name not in CLASSES:
-        raise CanonError(f"dict_class is {name!r}", where=where, hint=nearest(name, CLASSES))
-    w, factor = _opened(files)
-    read = replace(CLASSES[name](w, trainer), input_scale=1 / factor, **_place(config, trainer))
-    read.check()
-    for key, there in (("activation_dim", read.d), ("dict_size", read.width)):
-        if trainer.get(key, there) != there:
-            raise CanonError(f"{key} is {trainer[key]!r} and the weights have {there}", where=where)
-    return read
+        raise CanonError(
+            f"dict_class {name!r} is not known", where=where, hint=nearest(name, CLASSES)
+        )
+    w, factor = _state_dict(files)
+    location = _hook_and_model(config, trainer)
+    parameters = replace(CLASSES[name](w, trainer), input_scale=1 / factor, **location)
+    parameters.check()
+    for key, size in (("activation_dim", parameters.d), ("dict_size", parameters.width)):
+        if trainer.get(key, size) != size:
+            raise CanonError(f"{key} is {trainer[key]!r}, but the weights have {size}", where=where)
+    return parameters
 
 
-def _opened(files: Files) -> tuple[Tensors, float]:
-    """The state dict, and the factor that its SAE wants activations divided by.
+def _state_dict(files: Files) -> tuple[Tensors, float]:
+    """The state dict, and the factor by which its SAE expects activations divided.
 
-    At the end of training biases and threshold are scaled to activations as they are. A backup,
-    under the same file name, is written before that.
+    At the end of training, biases and threshold are scaled to unscaled activations. A backup, under
+    the same file name, is written before that.
     """
-    held = files.torch("ae.pt")
-    if "ae" not in held:
-        return held, 1.0
-    held.ignore("step", "optimizer", "config")
-    state, factor = held["ae"], held["norm_factor"]
+    saved = files.torch("ae.pt")
+    if "ae" not in saved:
+        return saved, 1.0
+    saved.ignore("step", "optimizer", "config")
+    state, factor = saved["ae"], saved["norm_factor"]
     if not isinstance(state, Tensors):
-        raise CanonError("ae is not a state dict", where=str(held.path))
+        raise CanonError("ae is not a state dict", where=str(saved.path))
     files.opened.append(state)
     factor = factor.number() if isinstance(factor, Stored) else factor
     number = isinstance(factor, int | float) and not isinstance(factor, bool)
     if not number or not math.isfinite(factor) or factor <= 0:
-        raise CanonError(f"norm_factor is {factor!r}, not a positive number", where=str(held.path))
+        raise CanonError(f"norm_factor is {factor!r}, not a positive number", where=str(saved.path))
     return state, float(factor)
 
 
@@ -96,7 +99,7 @@ def jump_relu(w: Tensors, trainer: Config) -> Parameters:
 
 
 def top_k(w: Tensors, trainer: Config) -> Parameters:
-    """The k largest of relu(W (x − b_dec) + b) of each token, whatever threshold is stored."""
+    """The k largest of relu(W (x − b_dec) + b) of each token; a stored threshold is ignored."""
     w.ignore("threshold")
     return Parameters(
         **_linear(w),
@@ -115,7 +118,7 @@ def batch_top_k(w: Tensors, trainer: Config) -> Parameters:
 
 
 def matryoshka(w: Tensors, trainer: Config) -> Parameters:
-    """The same with all groups of latents active, as upstream leaves them."""
+    """The same with all groups of latents active, as in upstream's inference."""
     w.ignore("group_sizes")
     return Parameters(**_raw(w), **_level(w, trainer), architecture="matryoshka_batchtopk")
 
@@ -140,7 +143,7 @@ def _raw(w: Tensors) -> dict[str, Any]:
 
 
 def _level(w: Tensors, trainer: Config) -> dict[str, Any]:
-    """A batch's selection; a negative threshold was never set: training ended before step 1000."""
+    """Selection over a batch; training that ends before step 1000 leaves a negative threshold."""
     threshold = w["threshold"]
     return {
         "activation": "batchtopk",
@@ -151,16 +154,16 @@ def _level(w: Tensors, trainer: Config) -> dict[str, Any]:
 
 
 def _k(w: Tensors, trainer: Config) -> float:
-    """The k of the weights' file, which annealing changes; files of old versions hold none."""
+    """The k of the weights' file, which annealing changes; files of old versions have none."""
     if "k" not in w:
-        told: float = trainer["k"]
-        return told
+        configured: float = trainer["k"]
+        return configured
     k: float = w["k"].number()
     return int(k) if k.is_integer() else k
 
 
-def _place(config: Config, trainer: Config) -> dict[str, Any]:
-    """Where in a model of `transformers` the activations are, as far as the names tell."""
+def _hook_and_model(config: Config, trainer: Config) -> dict[str, Any]:
+    """The hook and model of the activations, as far as the configuration names them."""
     buffer, model = config.get("buffer"), trainer.get("lm_name")
     io = buffer.get("io", "out") if isinstance(buffer, Config) else "out"
     if io == "in_and_out":

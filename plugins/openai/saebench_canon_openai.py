@@ -17,39 +17,39 @@ from saebench_canon import (
 
 KEYS = frozenset({"pre_bias", "latent_bias", "encoder.weight"})
 COUNTS = ("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")
-AGAIN = ("activation.k", "activation.postact_fn")  # what activation_state_dict says, written twice
+DUPLICATES = ("activation.k", "activation.postact_fn")  # also in activation_state_dict
 
 
 def _has_its_keys(files: Files) -> bool:
-    """Whether the file has the keys that no other format's has."""
+    """Whether the file has this format's keys, which no other format has."""
     try:
-        return _opened(files).keys() >= KEYS
+        return _state_dict(files).keys() >= KEYS
     except CanonError:
         if files.path.is_file() and not any(files.folder.glob("*.json")):
-            raise  # damaged, and other formats' .pt files lie beside a configuration
+            raise  # damaged, and other formats save a configuration with their .pt files
         return False
 
 
 @checkpoint("openai", files=["*.pt"], claims=_has_its_keys)
 def openai(files: Files) -> Parameters:
     """Files of openai/sparse_autoencoder for GPT-2 small: v5 (TopK), v1 and v4 (ReLU)."""
-    w = _opened(files)
-    w.ignore(*COUNTS, *AGAIN)
+    w = _state_dict(files)
+    w.ignore(*COUNTS, *DUPLICATES)
     name = w.get("activation", "ReLU")
     shape: dict[str, Any] = {"activation": "relu"}
     if name == "TopK":
         state = w["activation_state_dict"]
         if (after := state.get("postact_fn", "ReLU")) != "ReLU":
             raise CanonError(
-                f"postact_fn is {after!r}, so its codes can be negative and a latent has no one "
-                "direction",
+                f"postact_fn is {after!r}, so its codes can be negative and a latent does not have "
+                "a single direction",
                 where=str(w.path),
             )
         # its loader normalises the input exactly where the activation is TopK
         shape = {"activation": "topk", "k": state["k"], "normalize": "layer_norm"}
     elif name != "ReLU":
         raise CanonError(
-            f"activation is {name!r}, and TopK and ReLU alone have a canonical form",
+            f"activation is {name!r}, and only TopK and ReLU have a canonical form",
             where=str(w.path),
         )
     else:
@@ -66,11 +66,13 @@ def openai(files: Files) -> Parameters:
     )
 
 
-def _opened(files: Files) -> Tensors:
-    found = files.find("*.pt")
-    if found is None:
-        raise CanonError("it is not one .pt file, nor a folder of just one", where=str(files.path))
-    return files.torch(found.name)
+def _state_dict(files: Files) -> Tensors:
+    file = files.find("*.pt")
+    if file is None:
+        raise CanonError(
+            "it is neither a .pt file nor a folder with exactly one", where=str(files.path)
+        )
+    return files.torch(file.name)
 
 
 @hookimpl
@@ -81,5 +83,5 @@ def canon_adapters() -> list[CheckpointAdapter]:
 
 @hookimpl
 def canon_claim(path: Path) -> str | None:
-    """The ref of a file whose keys are this format's, or of a folder that holds just it."""
+    """The ref of a file with this format's keys, or of a folder with that one .pt file."""
     return openai.claim(path)

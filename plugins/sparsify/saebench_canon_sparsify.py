@@ -21,7 +21,7 @@ MODULE = re.compile(r"[A-Za-z_]\w*(\.\w+)*\.\d+(\.\w+)*")  # a module inside a n
 REFUSED = {
     "transcode": "it is a transcoder: it predicts a module's output from its input",
     "skip_connection": "it adds a linear map of its input (W_skip) to what its latents give",
-    "signed": "its codes can be negative, and a latent then has no one direction",
+    "signed": "its codes can be negative, so a latent does not have a single direction",
 }
 
 
@@ -33,7 +33,7 @@ def sparsify(files: Files) -> Parameters:
     w = files.safetensors("sae.safetensors")
     if "W_skip" in w:
         raise CanonError(REFUSED["skip_connection"], where=str(w.path))
-    read = Parameters(
+    parameters = Parameters(
         W_enc=w["encoder.weight"].T,
         b_enc=w["encoder.bias"],
         W_dec=w["W_dec"],
@@ -44,13 +44,13 @@ def sparsify(files: Files) -> Parameters:
         hook=_hook(files.folder.absolute()),
         center_writing_weights=False,
     )
-    read.check()
-    _check_sizes(config, read)
-    return read
+    parameters.check()
+    _check_sizes(config, parameters)
+    return parameters
 
 
 def _refuse(config: Config) -> None:
-    """Refuse what has no canonical form, with the reason."""
+    """Raise CanonError, with the reason, for an SAE that has no canonical form."""
     where = str(config.path)
     for key, reason in REFUSED.items():
         if config.get(key, False):
@@ -66,19 +66,20 @@ def _refuse(config: Config) -> None:
         raise CanonError(f"activation is {activation!r}, and only topk is known", where=where)
 
 
-def _check_sizes(config: Config, read: Parameters) -> None:
+def _check_sizes(config: Config, parameters: Parameters) -> None:
     """Refuse a configuration of another size than the weights; `num_latents` 0 is d · expansion."""
-    there: dict[str, float] = {"d_in": read.d, "expansion_factor": read.width / read.d}
+    d, width = parameters.d, parameters.width
+    sizes: dict[str, float] = {"d_in": d, "expansion_factor": width / d}
     if config.get("num_latents", 0):
-        there = {"d_in": read.d, "num_latents": read.width}
-    for key, size in there.items():
+        sizes = {"d_in": d, "num_latents": width}
+    for key, size in sizes.items():
         if config[key] != size:
-            what = f"{key} is {config[key]!r} and that of the weights is {size:.12g}"
-            raise CanonError(what, where=str(config.path))
+            fault = f"{key} is {config[key]!r}, but that of the weights is {size:.12g}"
+            raise CanonError(fault, where=str(config.path))
 
 
 def _hook(folder: Path) -> str | None:
-    """The place that a checkpoint's folder is named after, a module of the model's base model."""
+    """The hook after which a checkpoint's folder is named, a module of the base model."""
     name = folder.parent.name if SEED.fullmatch(folder.name) else folder.name
     if block := BLOCK.fullmatch(name):
         return f"blocks.{block[1]}.hook_resid_post"

@@ -26,9 +26,9 @@ def check(options: Namespace) -> int:
     registry = load_registry([Path(each) for each in options.plugin])
     found = _examined(options, registry)
     rows = [(each.check, each.result, told) for each, told in zip(found, _once(found), strict=True)]
-    print(tabulate(rows, headers=["check", "result", "told"], maxcolwidths=[None, None, 76]))
+    print(tabulate(rows, headers=["check", "result", "message"], maxcolwidths=[None, None, 76]))
     count = f"{len(found.failed)} failed" if found.failed else "none failed"
-    print(f"\n{found.of}: {len(rows)} checks, {count}.")
+    print(f"\n{found.subject}: {len(rows)} checks, {count}.")
     return FAILED if found.failed else 0
 
 
@@ -36,9 +36,9 @@ def _once(found: Findings) -> Iterator[str]:
     """What each finding tells, a long sentence only the first time, paths from here."""
     seen: set[str] = set()
     for each in found:
-        again = not each.ok and each.told in seen
-        yield "as above" if again else each.told.replace(f"{Path.cwd()}/", "")
-        seen.add(each.told)
+        again = not each.ok and each.message in seen
+        yield "as above" if again else each.message.replace(f"{Path.cwd()}/", "")
+        seen.add(each.message)
 
 
 def _examined(options: Namespace, registry: Registry) -> Findings:
@@ -62,7 +62,7 @@ def _examined(options: Namespace, registry: Registry) -> Findings:
 
 
 def _of_ref(what: str, registry: Registry) -> Findings:
-    from saebench_canon.kit.adapter_checks import CHECKS, Opened
+    from saebench_canon.kit.adapter_checks import CHECKS, AdapterUnderTest
     from saebench_canon.kit.findings import report
 
     bare = is_bare_path(what)
@@ -85,7 +85,7 @@ def _of_ref(what: str, registry: Registry) -> Findings:
         ref = Ref.parse(claimed)
         adapter = registry.adapter(ref.scheme)
     claim = registry.claim if ref.local and registry.claim(ref.path) is not None else None
-    return report(what, CHECKS, Opened(adapter, ref, claim))
+    return report(what, CHECKS, AdapterUnderTest(adapter, ref, claim))
 
 
 def _setting(text: str) -> tuple[str, Any]:

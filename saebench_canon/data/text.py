@@ -239,7 +239,7 @@ def _from_hub(source: TextSource) -> Iterator[Document]:
 def _hub_rows(source: TextSource) -> Iterator[dict[str, Any]]:
     """The rows of a hub set: streamed, or from the local cache where the hub is forbidden."""
     where = str(source)
-    cached = hub.told_offline()
+    cached = hub.offline_mode()
     if not cached and hub.out_of_reach():
         raise NotOffline(
             "This text is on the hub, which cannot be reached.", where=where, hint=_SAVE

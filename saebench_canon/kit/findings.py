@@ -1,4 +1,4 @@
-"""What a conformance check finds: a sentence for each thing looked at."""
+"""What conformance checks find: one sentence for each check."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Subject = TypeVar("Subject")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: what should hold, whether it does, and what was seen."""
+    """The result of one check: what should hold, whether it does, and details."""
 
     check: str
     result: Literal["ok", "failed", "skipped"]
-    told: str
+    message: str
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong; what does not apply is not."""
+        """Whether the check did not fail; a skipped check is ok."""
         return self.result != "failed"
 
 
@@ -29,29 +29,29 @@ class Finding:
 class Findings:
     """The findings on one adapter or metric."""
 
-    of: str
+    subject: str
     findings: tuple[Finding, ...]
 
     @property
     def failed(self) -> tuple[Finding, ...]:
-        """The findings that say what is wrong."""
-        return tuple(each for each in self.findings if not each.ok)
+        """The findings of failed checks."""
+        return tuple(finding for finding in self.findings if not finding.ok)
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether no check failed."""
         return not self.failed
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self.findings)
 
     def __getitem__(self, check: str) -> Finding:
-        return next(each for each in self.findings if each.check == check)
+        return next(finding for finding in self.findings if finding.check == check)
 
     def __str__(self) -> str:
         count = f"{len(self.failed)} of {len(self.findings)} checks failed"
-        lines = [f"  {each.check}: {each.told}" for each in self.failed]
-        return "\n".join([f"{self.of}: {count}", *lines])
+        lines = [f"  {finding.check}: {finding.message}" for finding in self.failed]
+        return "\n".join([f"{self.subject}: {count}", *lines])
 
     def assert_ok(self) -> Findings:
         """The findings themselves; raises AssertionError with a line for each check that failed."""
@@ -71,15 +71,15 @@ class SkippedError(Exception):
 
 @dataclass(frozen=True)
 class Check(Generic[Subject]):
-    """One thing to look at: what should hold, and the function that looks."""
+    """One check: what should hold, and the function that tests it."""
 
     title: str
-    look: Callable[[Subject], str]
+    test: Callable[[Subject], str]
 
     def __call__(self, subject: Subject) -> Finding:
-        """The finding; an error in what is looked at is one, too, but for a hub out of reach."""
+        """The finding; an error of the plugin is a failed one, except for a hub out of reach."""
         try:
-            return Finding(self.title, "ok", self.look(subject))
+            return Finding(self.title, "ok", self.test(subject))
         except SkippedError as reason:
             return Finding(self.title, "skipped", str(reason))
         except NotOffline:
@@ -91,14 +91,14 @@ class Check(Generic[Subject]):
 
 
 def check(title: str) -> Callable[[Callable[[Subject], str]], Check[Subject]]:
-    """Make a check of a function that returns what it saw or raises what is wrong."""
+    """Make a check of a function that returns a message, or raises WrongError or SkippedError."""
 
-    def decorate(look: Callable[[Subject], str]) -> Check[Subject]:
-        return Check(title, look)
+    def decorate(test: Callable[[Subject], str]) -> Check[Subject]:
+        return Check(title, test)
 
     return decorate
 
 
-def report(of: str, checks: Iterable[Check[Subject]], subject: Subject) -> Findings:
+def report(name: str, checks: Iterable[Check[Subject]], subject: Subject) -> Findings:
     """The findings of all checks, in order."""
-    return Findings(of, tuple(each(subject) for each in checks))
+    return Findings(name, tuple(check(subject) for check in checks))

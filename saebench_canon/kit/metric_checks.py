@@ -1,4 +1,4 @@
-"""What a metric promises, looked at on small planted SAEs and activations."""
+"""What a metric promises, checked on small SAEs and activations with planted directions."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from saebench_canon.plugin.registry import Registry
 from saebench_canon.plugin.role import ROLES
 from saebench_canon.suite.words import words_of
 
-CLOSE = 1e-4  # how far a score may move when latents change places, relative or absolute
+CLOSE = 1e-4  # how much a score may change with the order of latents, relative or absolute
 SEED = 0
-TOO_MANY = 4  # names in a sentence
+MOST = 4  # names in a sentence
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One measurement: the record, its tables, and the inputs that the metric changed."""
+class MetricRun:
+    """One run of a metric: its record, its tables, and the inputs that it changed."""
 
     record: Record
     tables: dict[str, pd.DataFrame]
@@ -48,7 +48,7 @@ class Seen:
 
 
 @dataclass
-class Measured:
+class MetricUnderTest:
     """A metric, settings for it, and its measurements on the planted SAEs."""
 
     metric: Metric
@@ -57,28 +57,28 @@ class Measured:
     registry: Registry
 
     @cached_property
-    def first(self) -> Seen:
-        """The measurement that others are held against."""
+    def first(self) -> MetricRun:
+        """The run with which others are compared."""
         try:
             return self.measure()
         except Exception as error:
-            raise SkippedError("it does not measure") from error
+            raise SkippedError("measuring fails") from error
 
     def measure(
         self,
         change: Callable[[planted.World], planted.World] = lambda world: world,
         *,
         data: bool = True,
-    ) -> Seen:
-        """Measure the subject, changed first, with nothing kept from before."""
+    ) -> MetricRun:
+        """Measure the changed subject with an empty store."""
         changed: list[str] = []
 
-        def guarded(*given: Any, **settings: Any) -> Any:
-            before = [_digest(each) for each in given]
-            measured = self.metric.measure(*given, **settings)
-            names = zip(self.metric.inputs, given, before, strict=True)
-            changed.extend(name for name, each, was in names if _digest(each) != was)
-            return measured
+        def guarded(*inputs: Any, **settings: Any) -> Any:
+            digests = [_digest(value) for value in inputs]
+            measurement = self.metric.measure(*inputs, **settings)
+            named = zip(self.metric.inputs, inputs, digests, strict=True)
+            changed.extend(name for name, value, digest in named if _digest(value) != digest)
+            return measurement
 
         with TemporaryDirectory(prefix="canon-check-") as folder:
             file = planted.write_activations(Path(folder)) if data else None
@@ -90,179 +90,183 @@ class Measured:
                 name: pd.read_parquet(bench.store.root / path)
                 for name, path in record.tables.items()
             }
-        return Seen(record, tables, tuple(changed))
+        return MetricRun(record, tables, tuple(changed))
 
 
 def _digest(value: Any) -> str:
     """A digest of every tensor inside a value."""
     digest = hashlib.blake2b(digest_size=16)
 
-    def add(each: Any) -> None:
-        if isinstance(each, torch.Tensor):
-            digest.update(f"{each.dtype}{tuple(each.shape)}".encode())
-            flat = each.detach().cpu().contiguous().reshape(-1)
+    def add(part: Any) -> None:
+        if isinstance(part, torch.Tensor):
+            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            flat = part.detach().cpu().contiguous().reshape(-1)
             digest.update(flat.view(torch.uint8).numpy().tobytes())
-        elif isinstance(each, tuple | list):
-            for part in each:
-                add(part)
-        elif isinstance(each, dict):
-            for key in sorted(each, key=str):
+        elif isinstance(part, tuple | list):
+            for entry in part:
+                add(entry)
+        elif isinstance(part, dict):
+            for key in sorted(part, key=str):
                 digest.update(str(key).encode())
-                add(each[key])
-        elif is_dataclass(each) and not isinstance(each, type):
-            for part in fields(each):
-                add(getattr(each, part.name))
-        elif isinstance(each, int | float | str | bool | None):
-            digest.update(repr(each).encode())
+                add(part[key])
+        elif is_dataclass(part) and not isinstance(part, type):
+            for field in fields(part):
+                add(getattr(part, field.name))
+        elif isinstance(part, int | float | str | bool | None):
+            digest.update(repr(part).encode())
 
     add(value)
     return digest.hexdigest()
 
 
-@check("it says what it measures")
-def told(it: Measured) -> str:
-    """The function's docstring is the metric's help; scores are told apart."""
-    if not it.metric.help.strip():
+@check("it documents what it measures")
+def documented(candidate: MetricUnderTest) -> str:
+    """The function's docstring is the metric's help; score names are unique."""
+    if not candidate.metric.help.strip():
         raise WrongError("the function has no docstring, which is the metric's help")
-    names = [score.name for score in it.metric.scores]
+    names = [score.name for score in candidate.metric.scores]
     if not names:
         raise WrongError("it declares no score")
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise WrongError(f"it declares {min(twice)} twice")
-    for score in it.metric.scores:
+    if duplicates := {name for name in names if names.count(name) > 1}:
+        raise WrongError(f"it declares {min(duplicates)} twice")
+    for score in candidate.metric.scores:
         if score.null is not None and score.null not in names:
-            raise WrongError(f"the null of {score.name}, '{score.null}', is no score of it")
-    return it.metric.help.splitlines()[0]
+            raise WrongError(f"the null of {score.name}, '{score.null}', is none of its scores")
+    return candidate.metric.help.splitlines()[0]
 
 
 @check("its settings have defaults of plain types")
-def settings(it: Measured) -> str:
-    """A case's id is made of them, and a suite's values are checked against them."""
-    known = inspect.signature(it.metric.measure).parameters.values()
-    names = {each.name for each in known if each.kind is each.KEYWORD_ONLY}
-    if bare := names - set(it.metric.settings):
+def settings(candidate: MetricUnderTest) -> str:
+    """They are part of a case's id, and a suite's values are checked against their types."""
+    parameters = inspect.signature(candidate.metric.measure).parameters.values()
+    names = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+    if bare := names - set(candidate.metric.settings):
         raise WrongError(f"the setting '{min(bare)}' has no default")
-    for name, default in it.metric.settings.items():
+    for name, default in candidate.metric.settings.items():
         try:
             json.dumps(default, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise WrongError(f"the default of '{name}' is {default!r}: {error}") from error
         if (
             default is None
-            and name not in it.metric.opens
-            and not _typed(it.metric.kinds.get(name, ""))
+            and name not in candidate.metric.opens
+            and not _typed(candidate.metric.kinds.get(name, ""))
         ):
             raise WrongError(
-                f"the default of '{name}' is None: annotate it, such as {name}: int | None = None"
+                f"the default of '{name}' is None: annotate it, as in {name}: int | None = None"
             )
-    for name in it.settings:
-        if name not in it.metric.settings:
+    for name in candidate.settings:
+        if name not in candidate.metric.settings:
             raise WrongError(f"there is no setting '{name}'")
-    return ", ".join(f"{name} = {value!r}" for name, value in it.metric.settings.items()) or "none"
+    return (
+        ", ".join(f"{name} = {value!r}" for name, value in candidate.metric.settings.items())
+        or "none"
+    )
 
 
 def _typed(annotation: str) -> bool:
-    plain = {each.strip() for each in annotation.split("|")} & {"int", "float", "str", "bool"}
+    plain = {word.strip() for word in annotation.split("|")} & {"int", "float", "str", "bool"}
     return bool(plain or words_of(annotation))
 
 
 @check("its inputs are known")
-def inputs(it: Measured) -> str:
+def inputs(candidate: MetricUnderTest) -> str:
     """Every positional parameter is an input, by the roles of its subject."""
-    case = planted.world(it.metric.of).case(it.metric, {}, SEED, None)
-    wanted = [each.parameter for each in wanted_by(case, it.registry)]
-    return ", ".join(wanted)
+    case = planted.world(candidate.metric.of).case(candidate.metric, {}, SEED, None)
+    requests = wanted_by(case, candidate.registry)
+    return ", ".join(request.parameter for request in requests)
 
 
 @check("importing it imports no slow library")
-def light(it: Measured) -> str:
+def slow_imports(candidate: MetricUnderTest) -> str:
     """`plan`, `show` and `ls` import every metric."""
-    function = inspect.unwrap(it.metric.measure)
+    function = inspect.unwrap(candidate.metric.measure)
     at_import, _ = fresh_imports(function)
     if at_import:
         raise WrongError(
             f"importing {module_name(function)} imports {' and '.join(at_import)}:"
-            " import in the function"
+            " move the import into the function"
         )
     return f"neither {SLOW[0]} nor {', '.join(SLOW[1:])}"
 
 
 @check("it returns every score it declares")
-def returns(it: Measured) -> str:
-    """A finite number, or why it is undefined; its tables have what its roles need."""
-    seen = it.measure()
-    for role in it.metric.roles:
+def returns(candidate: MetricUnderTest) -> str:
+    """A finite number, or why it is undefined; its tables have the columns that its roles need."""
+    run = candidate.measure()
+    for role in candidate.metric.roles:
         for table, columns in ROLES[role].tables.items():
-            if table in seen.tables and (lacking := {*columns} - {*seen.tables[table].columns}):
+            if table in run.tables and (lacking := {*columns} - {*run.tables[table].columns}):
                 what = f"the role '{role}' needs a column '{min(lacking)}' in the table '{table}'"
                 raise WrongError(what)
-    undefined = {name: s["reason"] for name, s in seen.record.scores.items() if s["value"] is None}
-    if len(undefined) == len(seen.values):
+    scores = run.record.scores
+    undefined = {name: s["reason"] for name, s in scores.items() if s["value"] is None}
+    if len(undefined) == len(scores):
         reasons = "; ".join(dict.fromkeys(undefined.values()))
-        raise SkippedError(f"every score is undefined here: {reasons}")
-    said = f"{len(seen.values) - len(undefined)} of {len(seen.values)} with a number"
-    return said + "".join(f"; {name}: {reason}" for name, reason in list(undefined.items())[:1])
+        raise SkippedError(f"every score is undefined on the planted SAEs: {reasons}")
+    defined = f"{len(scores) - len(undefined)} of {len(scores)} with a number"
+    return defined + "".join(f"; {name}: {reason}" for name, reason in list(undefined.items())[:1])
 
 
-@check("without data it says what it lacks")
-def dataless(it: Measured) -> str:
-    """It measures what decoders tell, or gives reasons; it does not fail."""
-    values = it.measure(data=False).values
+@check("it does not fail without data")
+def without_data(candidate: MetricUnderTest) -> str:
+    """Scores that need no data have a number; the others are undefined with a reason."""
+    values = candidate.measure(data=False).values
     measured = [name for name, value in values.items() if value is not None]
     return f"{len(measured)} of {len(values)} with a number"
 
 
 @check("the same seed gives the same scores")
-def repeats(it: Measured) -> str:
+def same_seed(candidate: MetricUnderTest) -> str:
     """Scores and tables, to the last digit."""
-    first, again = it.first, it.measure()
-    if moved := _moved(first.values, again.values, close=0.0):
+    first, second = candidate.first, candidate.measure()
+    if moved := _moved(first.values, second.values, close=0.0):
         raise WrongError(f"at a second measurement {_differ(moved)}")
     for name, table in first.tables.items():
-        if not table.equals(again.tables[name]):
+        if not table.equals(second.tables[name]):
             raise WrongError(f"the table {name} differs at a second measurement")
     return f"{len(first.values)} scores, {len(first.tables)} tables"
 
 
-@check("global random numbers are left alone")
-def quiet(it: Measured) -> str:
+@check("the global random state is unchanged")
+def random_state(candidate: MetricUnderTest) -> str:
     """A metric's own randomness comes from its seed."""
-    _ = it.first  # what is made once may draw; and it skips what does not measure
-    leaves_random_states(it.measure)
-    return "of random, numpy and torch"
+    _ = candidate.first  # inputs computed once may draw; and skips if measuring fails
+    leaves_random_states(candidate.measure)
+    return "for random, numpy and torch"
 
 
-@check("its inputs are left as they were")
-def untouched(it: Measured) -> str:
-    """Other metrics work on the same tensors."""
-    if it.first.changed:
-        raise WrongError(f"it changes {' and '.join(it.first.changed)} in place")
-    return ", ".join(each for each in it.metric.inputs if each not in OF_CASE)
+@check("its inputs are unchanged")
+def inputs_unchanged(candidate: MetricUnderTest) -> str:
+    """Other metrics use the same tensors."""
+    if candidate.first.changed:
+        raise WrongError(f"it changes {' and '.join(candidate.first.changed)} in place")
+    return ", ".join(name for name in candidate.metric.inputs if name not in OF_CASE)
 
 
-@check("the order of latents is moot")
-def orderless(it: Measured) -> str:
-    """Every SAE's latents change places."""
-    seen = it.measure(lambda world: _each(world, planted.permuted))
-    if moved := _moved(it.first.values, seen.values, close=CLOSE):
+@check("the order of latents does not matter")
+def latent_order(candidate: MetricUnderTest) -> str:
+    """The latents of every SAE are permuted."""
+    run = candidate.measure(lambda world: _every_sae(world, planted.permuted))
+    if moved := _moved(candidate.first.values, run.values, close=CLOSE):
         raise WrongError(f"with latents in another order {_differ(moved)}")
     return f"scores within {CLOSE:g}"
 
 
-@check("dead latents count for nothing")
-def deathless(it: Measured) -> str:
+@check("dead latents do not matter")
+def dead_latents(candidate: MetricUnderTest) -> str:
     """Latents that are never active are appended to every SAE."""
-    seen = it.measure(lambda world: _each(world, planted.with_dead))
-    moved = _moved(it.first.values, seen.values, close=CLOSE)
-    allowed = sorted(moved.keys() & it.count_dead)
+    run = candidate.measure(lambda world: _every_sae(world, planted.with_dead))
+    moved = _moved(candidate.first.values, run.values, close=CLOSE)
+    allowed = sorted(moved.keys() & candidate.count_dead)
     for name in allowed:
         del moved[name]
     if moved:
         raise WrongError(f"with dead latents appended {_differ(moved)}")
-    return f"scores within {CLOSE:g}" + (f"; but for {', '.join(allowed)}" if allowed else "")
+    return f"scores within {CLOSE:g}" + (f"; except {', '.join(allowed)}" if allowed else "")
 
 
-def _each(world: planted.World, change: Callable[[Any], Any]) -> planted.World:
+def _every_sae(world: planted.World, change: Callable[[Any], Any]) -> planted.World:
     return planted.World(
         tuple(change(sae) for sae in world.subject), tuple(change(sae) for sae in world.peers)
     )
@@ -274,7 +278,7 @@ Moved = dict[str, tuple[float | None, float | None]]
 def _moved(
     first: Mapping[str, float | None], second: Mapping[str, float | None], *, close: float
 ) -> Moved:
-    """The scores that are not the same, with both values."""
+    """The scores that differ, with both values."""
     moved: Moved = {}
     for name, a in first.items():
         b = second.get(name)
@@ -288,9 +292,9 @@ def _moved(
 
 
 def _differ(moved: Moved) -> str:
-    told = [f"{name} is {_number(b)}, not {_number(a)}" for name, (a, b) in moved.items()]
-    rest = f" and {len(told) - TOO_MANY} more" if len(told) > TOO_MANY else ""
-    return ", ".join(told[:TOO_MANY]) + rest
+    changes = [f"{name} is {_number(b)}, not {_number(a)}" for name, (a, b) in moved.items()]
+    rest = f" and {len(changes) - MOST} more" if len(changes) > MOST else ""
+    return ", ".join(changes[:MOST]) + rest
 
 
 def _number(value: float | None) -> str:
@@ -298,6 +302,6 @@ def _number(value: float | None) -> str:
 
 
 CHECKS = [
-    told, settings, inputs, light, returns, dataless, repeats, quiet, untouched, orderless,
-    deathless,
+    documented, settings, inputs, slow_imports, returns, without_data, same_seed, random_state,
+    inputs_unchanged, latent_order, dead_latents,
 ]  # fmt: skip

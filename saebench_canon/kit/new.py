@@ -1,4 +1,4 @@
-"""Writing the start of a plugin or a suite: files that work as they are."""
+"""Files of a new plugin or suite, which work as they are."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def new_plugin(kind: str, name: str, folder: Path, registry: Registry) -> list[P
     _check_word(name, kind)
     home = folder / name
     if home.exists():
-        raise CanonError(f"{home} is there already", hint="Choose another name or --to DIR.")
+        raise CanonError(f"{home} already exists", hint="Choose another name or --to DIR.")
     module = name.replace("-", "_")
     _check_module(module, name)
     _check_free(kind, name, registry)
@@ -54,39 +54,37 @@ def _check_word(name: str, kind: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9]+(-[a-z0-9]+)*", name):
         raise CanonError(
             f"'{name}' cannot be the name of a new {kind}",
-            hint="It is two lower-case letters or digits at least, words joined by hyphens.",
+            hint="Use at least two lower-case letters or digits, and hyphens between words.",
         )
 
 
 def _check_module(module: str, name: str) -> None:
-    """Refuse what Python knows already: the new module would hide it, or be hidden by it."""
+    """Raise CanonError if the new module would hide another one, or be hidden by it."""
     if keyword.iskeyword(module) or keyword.issoftkeyword(module):
-        raise CanonError(f"'{name}' is a word of Python", hint="Choose another name.")
+        raise CanonError(f"'{name}' is a keyword of Python", hint="Choose another name.")
     if module in sys.stdlib_module_names or find_spec(module) is not None:
-        raise CanonError(
-            f"there is a Python module '{module}' already", hint="Choose another name."
-        )
+        raise CanonError(f"a Python module '{module}' already exists", hint="Choose another name.")
 
 
 def _check_free(kind: str, name: str, registry: Registry) -> None:
-    if name in registry.sources or any(each.name == name for each in registry.broken):
-        raise CanonError(f"there is a plugin '{name}' already", hint="Choose another name.")
+    if name in registry.sources or any(plugin.name == name for plugin in registry.broken):
+        raise CanonError(f"a plugin '{name}' already exists", hint="Choose another name.")
     noun, taken = (
         ("scheme", set(registry.adapters)) if kind == "adapter" else (kind, set(registry.metrics))
     )
     if name in taken:
-        raise CanonError(f"there is a {noun} '{name}' already", hint="Choose another name.")
+        raise CanonError(f"a {noun} '{name}' already exists", hint="Choose another name.")
 
 
 def _filled(template: str, name: str, title: str = "") -> str:
-    """A template with the name in its places."""
+    """A template with the name filled in."""
     files = resources.files("saebench_canon.kit") / "templates"
     text = (files / f"{template}.txt").read_text(encoding="utf-8")
     return Template(text).substitute(name=name, module=name.replace("-", "_"), title=title)
 
 
 def _write(folder: Path, files: dict[str, str]) -> list[Path]:
-    """Write files that must not be there yet."""
+    """Write files, none of which may exist yet."""
     written = []
     for name, text in files.items():
         path = folder / name
@@ -95,7 +93,7 @@ def _write(folder: Path, files: dict[str, str]) -> list[Path]:
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
         except FileExistsError:
-            raise CanonError(f"{path} is there already; it is left as it is") from None
+            raise CanonError(f"{path} already exists, and is not overwritten") from None
         except OSError as error:
             raise CanonError(f"{path} cannot be written: {error.strerror}") from error
         written.append(path)

@@ -1,4 +1,4 @@
-"""Small SAEs and activations with planted directions, on which a metric can be measured fast."""
+"""Small SAEs and activations with planted directions, on which a metric is measured quickly."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def directions() -> Tensor:
 def activations() -> Tensor:
     """Sums of a few planted directions, [480, 16]."""
     generator = torch.Generator().manual_seed(1)
-    on = (torch.rand(TOKENS, FEATURES, generator=generator) < 0.08).float()
+    active = (torch.rand(TOKENS, FEATURES, generator=generator) < 0.08).float()
     sizes = 1 + torch.rand(TOKENS, FEATURES, generator=generator)
-    return (on * sizes) @ directions() + 0.1
+    return (active * sizes) @ directions() + 0.1
 
 
 def planted_sae(width: int, seed: int) -> CanonicalSAE:
-    """An SAE of the planted directions and random ones, each a little off, in its own order."""
+    """An SAE of the planted directions and random ones, with noise added, in random order."""
     generator = torch.Generator().manual_seed(100 * width + seed)
     others = torch.randn(width - FEATURES, D, generator=generator)
     rows = torch.cat([directions(), normalize(others, dim=1)])
@@ -58,12 +58,12 @@ def permuted(sae: CanonicalSAE) -> CanonicalSAE:
     """The same SAE with its latents in another order."""
     order = torch.randperm(sae.width, generator=torch.Generator().manual_seed(2))
     coder = _coder(sae)
-    moved = replace(coder, weights=coder.weights[:, order], bias=coder.bias[order])
-    return CanonicalSAE(sae.W_dec[order], sae.b_dec, moved)
+    permuted_coder = replace(coder, weights=coder.weights[:, order], bias=coder.bias[order])
+    return CanonicalSAE(sae.W_dec[order], sae.b_dec, permuted_coder)
 
 
 def with_dead(sae: CanonicalSAE) -> CanonicalSAE:
-    """The same SAE with latents behind its own that are never active."""
+    """The same SAE with latents appended that are never active."""
     draws = torch.randn(DEAD, sae.d, generator=torch.Generator().manual_seed(3))
     coder = _coder(sae)
     weights = torch.cat([coder.weights, torch.zeros(sae.d, DEAD)], dim=1)
@@ -74,7 +74,7 @@ def with_dead(sae: CanonicalSAE) -> CanonicalSAE:
 
 @dataclass(frozen=True)
 class World:
-    """A subject for a metric, its peers, and the activations if there are any."""
+    """The SAEs that are a metric's subject, and their peers."""
 
     subject: tuple[CanonicalSAE, ...]
     peers: tuple[CanonicalSAE, ...]
@@ -107,7 +107,7 @@ def world(of: str) -> World:
 
 
 def write_activations(folder: Path) -> Path:
-    """The activations as a file that a data table can name."""
+    """Write the activations into a file that a data table can name."""
     folder.mkdir(parents=True, exist_ok=True)
     doc = torch.arange(TOKENS) * DOCUMENTS // TOKENS
     save_file({"acts": activations(), "doc": doc}, folder / "acts.safetensors")

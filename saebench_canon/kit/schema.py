@@ -1,7 +1,7 @@
-"""The JSON schema of suite files, drawn from the parsers, the metrics and the trainers.
+"""The JSON schema of suite files, derived from the parsers, the metrics and the trainers.
 
-An example suite with every kind of table is parsed, and what the parsers ask its tables for is
-noted: keys, types, choices, defaults. Only what a parser takes apart by hand is written here.
+An example suite with every kind of table is parsed, and what the parsers read from its tables is
+recorded: keys, types, choices, defaults. Only what no parser declares is written here.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ EXTENDS: Schema = {"type": "string", "description": "The suite that this one is 
 
 def suite_schema(registry: Registry) -> Schema:
     """The schema of suite files under a registry: its metrics and trainers are the known ones."""
-    asked, kinds = _asked(registry), _data(registry)
-    asked["data"] = {key: told for key, told in asked["data"].items() if key not in kinds} | kinds
-    tables = {kind: _table(keys) for kind, keys in asked.items()}
+    tables_read, kinds = _keys_read(registry), _data(registry)
+    others = {key: schema for key, schema in tables_read["data"].items() if key not in kinds}
+    tables_read["data"] = others | kinds
+    tables = {kind: _table(keys) for kind, keys in tables_read.items()}
     tables["suite"]["properties"]["extends"] = EXTENDS
     sae, metric = tables["sae"]["properties"], tables["metric"]["properties"]
     sae["train"] = _train(registry)
@@ -53,17 +54,19 @@ def suite_schema(registry: Registry) -> Schema:
         "additionalProperties": {"anyOf": [VALUE, {**_list(VALUE), "minItems": 1}]},
     }
     metric["seeds"] |= {"minItems": 1, "uniqueItems": True}
-    tables["metric"]["allOf"] = [_settings_of(each) for each in registry.metrics.values()]
+    tables["metric"]["allOf"] = [
+        _settings_of(known_metric) for known_metric in registry.metrics.values()
+    ]
     tables["reference"]["properties"]["values"] = {
         "type": "object",
         "additionalProperties": {"type": "number"},
     }
     tables["reference"]["properties"]["where"] = metric["where"]
     top: Schema = {"extends": EXTENDS}
-    for key, told in asked["top"].items():
-        one = {"$ref": f"#/$defs/{key}"}
-        named = {"type": "object", "additionalProperties": one}
-        top[key] = _list(one) if told["type"] == "array" else one if key == "suite" else named
+    for key, schema in tables_read["top"].items():
+        table = {"$ref": f"#/$defs/{key}"}
+        named = {"type": "object", "additionalProperties": table}
+        top[key] = _list(table) if schema["type"] == "array" else table if key == "suite" else named
     del tables["top"]
     tables.pop("question", None)
     top["question"] = _questions(registry)
@@ -87,44 +90,44 @@ def suite_schema(registry: Registry) -> Schema:
     }  # fmt: skip
 
 
-def _asked(registry: Registry) -> dict[str, dict[str, Schema]]:
-    """What parsers ask of each kind of table, by key."""
-    asked: dict[str, dict[str, Schema]] = {}
-    with _noted() as notes:
+def _keys_read(registry: Registry) -> dict[str, dict[str, Schema]]:
+    """The keys that parsers read from each kind of table."""
+    keys_of: dict[str, dict[str, Schema]] = {}
+    with _recorded_reads() as reads:
         parse_suite(_example(registry), registry, file="example")
     first: dict[tuple[str, str], Any] = {}
-    for where, key, kind, again, choices in notes:
-        default = first.setdefault((where, key), again)  # asked twice, the first tells
+    for where, key, kind, value, choices in reads:
+        default = first.setdefault((where, key), value)  # of two reads, the first counts
         table = re.search(r"\[+(\w+)", where)
-        told: Schema = {"enum": list(choices)} if choices else {"type": TYPES[kind]}
+        schema: Schema = {"enum": list(choices)} if choices else {"type": TYPES[kind]}
         if isinstance(default, list) and default:
-            told["items"] = {"type": TYPES[type(default[0])]}
+            schema["items"] = {"type": TYPES[type(default[0])]}
         if default is MISSING:
-            told["required"] = True  # taken out by _table
+            schema["required"] = True  # taken out by _table
         elif default not in (None, {}, []):
-            told["default"] = default
-        asked.setdefault(table[1] if table else "top", {})[key] = told
-    for name in ("label", "over"):  # theirs depend on the metric
-        asked["metric"][name].pop("default", None)
-    asked["suite"]["name"].pop("default", None)  # the file's
-    return asked
+            schema["default"] = default
+        keys_of.setdefault(table[1] if table else "top", {})[key] = schema
+    for name in ("label", "over"):  # their defaults depend on the metric
+        keys_of["metric"][name].pop("default", None)
+    keys_of["suite"]["name"].pop("default", None)  # the file's name
+    return keys_of
 
 
 @contextmanager
-def _noted() -> Iterator[list[tuple[str, str, type, Any, tuple[str, ...]]]]:
-    """What parsers ask for inside the block."""
-    notes: list[tuple[str, str, type, Any, tuple[str, ...]]] = []
-    token = noting.set(lambda *note: notes.append(note))
+def _recorded_reads() -> Iterator[list[tuple[str, str, type, Any, tuple[str, ...]]]]:
+    """What parsers read inside the block."""
+    reads: list[tuple[str, str, type, Any, tuple[str, ...]]] = []
+    token = noting.set(lambda *read: reads.append(read))
     try:
-        yield notes
+        yield reads
     finally:
         noting.reset(token)
 
 
 def _example(registry: Registry) -> dict[str, Any]:
-    """A suite with a table of every kind."""
+    """A suite with every kind of table."""
     arch, trainer = next(iter(registry.trainers.items()))
-    metric = next(each for each in registry.metrics.values() if each.of == "sae")
+    metric = next(metric for metric in registry.metrics.values() if metric.of == "sae")
     score = f"{metric.name}.{metric.scores[0].name}"
     source = {"model": "packaged:tiny-lm", "hook": "blocks.0.hook_resid_pre",
               "text": "packaged:python-docs", "holdout": 0.1, "normalize": "none"}  # fmt: skip
@@ -143,10 +146,10 @@ def _example(registry: Registry) -> dict[str, Any]:
 
 def _table(keys: Mapping[str, Schema]) -> Schema:
     """A table of these keys and no others."""
-    needed = [key for key, told in keys.items() if told.get("required") is True]
+    needed = [key for key, schema in keys.items() if schema.get("required") is True]
     bare = {
-        key: {name: each for name, each in told.items() if name != "required"}
-        for key, told in keys.items()
+        key: {name: value for name, value in schema.items() if name != "required"}
+        for key, schema in keys.items()
     }
     table = {"type": "object", "properties": bare, "additionalProperties": False}
     return {**table, "required": needed} if needed else table
@@ -203,42 +206,43 @@ def _data(registry: Registry) -> Schema:
     shared: Schema = {}
     for kind in registry.data.values():
         for key in keys_of(kind):
-            told: Schema = {"enum": list(key.words)} if key.words else {"type": TYPES[key.type]}
+            schema: Schema = {"enum": list(key.words)} if key.words else {"type": TYPES[key.type]}
             if not key.required and key.default is not None:
-                told["default"] = str(key.default) if key.type is Path else key.default
-            _agree(shared, key.name, told)
+                schema["default"] = str(key.default) if key.type is Path else key.default
+            _agree(shared, key.name, schema)
     return shared
 
 
-def _agree(shared: Schema, key: str, told: Schema) -> None:
-    """Keep of a key what all say of it."""
-    kept = shared.setdefault(key, dict(told))
-    for each in [each for each in kept if kept[each] != told.get(each)]:
-        del kept[each]
+def _agree(shared: Schema, key: str, schema: Schema) -> None:
+    """Keep only the keywords of a key's schema that this one has too, with the same values."""
+    common = shared.setdefault(key, dict(schema))
+    for keyword in [word for word in common if common[word] != schema.get(word)]:
+        del common[keyword]
 
 
 def _train(registry: Registry) -> Schema:
-    """Every trainer's settings, and a table of its own for each."""
+    """The settings of all trainers, and one table for each trainer."""
     shared: Schema = {
         "arch": {"enum": list(registry.trainers)},
         "width": {"type": "integer", "minimum": 1},
         "seed": {"type": "integer", "default": 0},
     }
-    own: Schema = {}
+    tables: Schema = {}
     for name, trainer in registry.trainers.items():
         settings = {key: _setting(default) for key, default in trainer.settings.items()}
-        own[name] = {**_table(settings), "description": trainer.help.partition("\n")[0]}
-        for key, told in settings.items():
-            _agree(shared, key, told)
-    return _table({**shared, **own})
+        tables[name] = {**_table(settings), "description": trainer.help.partition("\n")[0]}
+        for key, schema in settings.items():
+            _agree(shared, key, schema)
+    return _table({**shared, **tables})
 
 
 def _setting(default: Any, annotation: str | None = None) -> Schema:
     """The schema of a setting: of its default's type or, where that is None, its annotation's."""
-    if words := words_of(annotation):
-        return {"enum": list(words), **({} if default is None else {"default": default})}
+    if choices := words_of(annotation):
+        return {"enum": list(choices), **({} if default is None else {"default": default})}
     if default is not None:
-        told = list(default) if isinstance(default, tuple) else default
-        return {"type": TYPES[type(default)], "default": told}
-    types = [WORDS[each.strip()] for each in (annotation or "").split("|") if each.strip() in WORDS]
+        value = list(default) if isinstance(default, tuple) else default
+        return {"type": TYPES[type(default)], "default": value}
+    words = [word.strip() for word in (annotation or "").split("|")]
+    types = [WORDS[word] for word in words if word in WORDS]
     return {"type": types} if types else {}

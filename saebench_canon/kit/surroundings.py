@@ -1,4 +1,4 @@
-"""What plugin code must leave alone: global random numbers, and slow imports before their time."""
+"""What plugin code must not do: change the global random state, or import slow libraries early."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if spec is None or spec.origin != file:
     spec.loader.exec_module(module)
 else:
     module = importlib.import_module(name)
-at_import = [each for each in slow if each in sys.modules]
+at_import = [library for library in slow if library in sys.modules]
 if call and not at_import:
     from saebench_canon.plugin.ref import Ref
     scheme, text = call
@@ -45,65 +45,65 @@ if call and not at_import:
         if not isinstance(noun, type) and getattr(noun, "scheme", None) == scheme:
             noun.describe(Ref.parse(text))
             break
-print(json.dumps([at_import, [each for each in slow if each in sys.modules]]))
+print(json.dumps([at_import, [library for library in slow if library in sys.modules]]))
 """
 
 
 def fresh_imports(
-    made_by: Callable[..., Any], call: tuple[str, str] | None = None
+    maker: Callable[..., Any], call: tuple[str, str] | None = None
 ) -> list[list[str]]:
     """The slow libraries that importing the module of a function or class loads.
 
-    With `call`, a scheme and a ref, those after describing the ref follow. The module is imported
-    by a new process, since here they are loaded already.
+    With `call`, a scheme and a ref, a second list has those loaded after describing the ref. A new
+    process imports the module, since this one has loaded them already.
     """
-    name = made_by.__module__
+    name = maker.__module__
     try:
-        file = inspect.getsourcefile(made_by)
+        file = inspect.getsourcefile(maker)
     except TypeError:
         file = None
     last = name.rpartition(".")[2]
     if file is None or name == "__main__" or last == "conftest" or last.startswith("test_"):
-        raise SkippedError("it is defined in a test or in no file, whose imports are its own")
-    told = json.dumps([name, file, sys.path, SLOW, call])
+        raise SkippedError("it is defined in a test or in no file, whose imports do not count")
+    request = json.dumps([name, file, sys.path, SLOW, call])
     done = subprocess.run(
-        [sys.executable, "-P", "-c", _FRESH, told], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", _FRESH, request], capture_output=True, text=True, check=False
     )
     if done.returncode:
         line = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"
         raise WrongError(f"a new process cannot import {name} and describe the SAE: {line}")
-    found: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    imports: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
+    return imports
 
 
-def module_name(made_by: Callable[..., Any]) -> str:
-    """The module of a function or class, as its author named the file."""
-    return made_by.__module__.removeprefix(PREFIX)
+def module_name(maker: Callable[..., Any]) -> str:
+    """The module of a function or class, by the name of its file."""
+    return maker.__module__.removeprefix(PREFIX)
 
 
 @contextmanager
-def imports_noted() -> Iterator[list[str]]:
+def recorded_imports() -> Iterator[list[str]]:
     """The slow libraries that statements inside the block import, loaded already or not."""
-    noted: list[str] = []
+    imported: list[str] = []
     real = builtins.__import__
 
-    def noting(name: str, *rest: Any, **named: Any) -> ModuleType:
+    def recording_import(name: str, *rest: Any, **named: Any) -> ModuleType:
         level = named.get("level", rest[3] if len(rest) > 3 else 0)
         root = name.partition(".")[0]
-        if level == 0 and root in SLOW and root not in noted:
-            noted.append(root)
+        if level == 0 and root in SLOW and root not in imported:
+            imported.append(root)
         return real(name, *rest, **named)
 
-    builtins.__import__ = noting
+    builtins.__import__ = recording_import
     try:
-        yield noted
+        yield imported
     finally:
         builtins.__import__ = real
 
 
 @contextmanager
-def random_states_kept() -> Iterator[None]:
-    """Every global generator is afterwards as it was, and inside in a state of its own."""
+def random_states_restored() -> Iterator[None]:
+    """Set every global generator to a fixed state, and restore it afterwards."""
     import numpy
     import torch
 
@@ -135,12 +135,12 @@ def random_states() -> dict[str, bytes]:
 
 
 def leaves_random_states(*calls: Callable[[], object]) -> None:
-    """Call what is given; raises if a global generator is not then as it was.
+    """Make the calls; raises WrongError if they change the state of a global generator.
 
-    The generators start in a state that nobody else seeds them with: one that is seeded anew at
-    every call would else look untouched at the second.
+    The generators start in a state that no other code seeds them with: a generator that each call
+    seeds alike would otherwise look unchanged at the second call.
     """
-    with random_states_kept():
+    with random_states_restored():
         before = random_states()
         for call in calls:
             call()
@@ -148,6 +148,6 @@ def leaves_random_states(*calls: Callable[[], object]) -> None:
     moved = [name for name, state in before.items() if after[name] != state]
     if moved:
         raise WrongError(
-            f"it draws from the global generator of {' and '.join(moved)}: take a"
-            " torch.Generator of its own, or torch.random.fork_rng"
+            f"it draws from the global generator of {' and '.join(moved)}: use a"
+            " torch.Generator, or torch.random.fork_rng"
         )

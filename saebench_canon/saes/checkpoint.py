@@ -1,12 +1,12 @@
-"""A checkpoint format: one function that says which tensor is what, and is then an adapter.
+"""A checkpoint format: one function that says which tensor is what, made into an adapter.
 
     @checkpoint("npz-relu", files=["weights.npz"])
     def npz_relu(files):
         w = files.npz("weights.npz")
         return Parameters(W_enc=w["enc"].T, b_enc=w["bias"], W_dec=w["dec"], b_dec=w["mean"])
 
-The function sees names, shapes and numbers of the configuration, never weights: so the same one
-describes an SAE, checks it against its files, tells what it is, and loads it.
+The function sees names, shapes and the configuration, but no weights. So one function describes an
+SAE, checks its files, identifies it and loads it.
 """
 
 from __future__ import annotations
@@ -58,25 +58,25 @@ class CheckpointAdapter:
         self._guessed: dict[str, Description] = {}  # of hub refs that were not on this machine
 
     def parameters(self, path: Path) -> Parameters:
-        """What the checkpoint at a path computes; raises CanonError with the reason if it is none.
+        """What the checkpoint at a path computes; raises CanonError if it is not of this format.
 
-        What its files hold and the format does not know is an error: it may change the meaning.
+        A tensor that the format does not know is an error: it may change what the SAE computes.
         """
         files = Files(path)
         try:
             parameters = self._read(files)
         except CanonError:
             raise
-        except Exception as error:  # a format's own code on a file that is not as it thinks
+        except Exception as error:  # a format's own code on a file that it does not expect
             raise CanonError(
-                f"it does not read as {self.scheme} ({type(error).__name__}: {error})",
+                f"it cannot be read as {self.scheme} ({type(error).__name__}: {error})",
                 where=str(path),
             ) from error
-        for held in files.opened:
-            if held.unasked:
+        for tensors in files.opened:
+            if tensors.unused:
                 raise CanonError(
-                    f"it holds {held.unasked[0]}, which is no part of the format {self.scheme}",
-                    where=str(held.path),
+                    f"it holds {tensors.unused[0]}, which is no part of the format {self.scheme}",
+                    where=str(tensors.path),
                 )
         parameters.check()
         return parameters
@@ -95,12 +95,12 @@ class CheckpointAdapter:
             try:
                 if not self._claims(files):
                     return None
-            except CanonError:  # a damaged file of this name is still this format's, if anyone's
+            except CanonError:  # a damaged file of this name most likely has this format
                 pass
         return f"{self.scheme}:{files.path}"
 
     def identity(self, ref: Ref) -> str:
-        """A digest of a local checkpoint's content; a hub name and revision as they are written."""
+        """A digest of a local checkpoint's content; a hub ref's name and revision as written."""
         if ref.local:
             return f"{self.scheme}-sha256:{self.parameters(ref.path).digest()}"
         return str(ref)
@@ -110,18 +110,18 @@ class CheckpointAdapter:
         return repository_of(ref)
 
     def describe(self, ref: Ref) -> Description:
-        """What the checkpoint says of itself; of one that is not on this machine, what is known."""
+        """What the checkpoint's files say; if they are not on this machine, what the ref tells."""
         if ref.local:
             return self.parameters(ref.path).describe()
-        there = cached_files(*repository_of(ref), ref.revision)
-        if there is not None and self._holds(Files(there)):
+        folder = cached_files(*repository_of(ref), ref.revision)
+        if folder is not None and self._holds(Files(folder)):
             self._guessed.pop(str(ref), None)
-            return self.parameters(there).describe()
+            return self.parameters(folder).describe()
         if self._known is not None:
-            told = self._known(ref)
+            description = self._known(ref)
         else:
-            told = Description(d=None, width=None, architecture=self.scheme)
-        return self._guessed.setdefault(str(ref), told)
+            description = Description(d=None, width=None, architecture=self.scheme)
+        return self._guessed.setdefault(str(ref), description)
 
     def load(
         self, ref: Ref, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
@@ -132,42 +132,42 @@ class CheckpointAdapter:
         path = ref.path if ref.local else self._fetched(ref)
         parameters = self.parameters(path)
         self._check_guess(ref, parameters.describe())
-        kind = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.")
-        needed = parameters.bytes_to_load(kind)
+        dtype_name = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.")
+        needed = parameters.bytes_to_load(dtype_name)
         check_memory(needed, f"an SAE of {parameters.width} latents", where=str(path))
         sae = parameters.fold(where=str(path))
         return sae.to(device, getattr(torch, dtype) if isinstance(dtype, str) else dtype)
 
     def list(self) -> Iterator[str]:
-        """Nothing: neither paths nor hub names are known beforehand."""
+        """No ref: neither paths nor hub names are known in advance."""
         return iter(())
 
     def _holds(self, files: Files) -> bool:
-        """Whether the format's files are there, by whichever names."""
+        """Whether the folder holds the format's files, by either set of names."""
         return any(all(files.find(pattern) for pattern in layout) for layout in self.layouts)
 
-    def _check_guess(self, ref: Ref, told: Description) -> None:
-        """Refuse, once, an SAE that reads activations otherwise than was planned without it."""
-        guess = self._guessed.pop(str(ref), told)
+    def _check_guess(self, ref: Ref, description: Description) -> None:
+        """Refuse, once, an SAE that needs other activations than its guessed description said."""
+        guess = self._guessed.pop(str(ref), description)
         if (guess.normalize, bool(guess.center_writing_weights)) != (
-            told.normalize,
-            bool(told.center_writing_weights),
+            description.normalize,
+            bool(description.center_writing_weights),
         ):
             raise CanonError(
-                f"'{ref}' has been downloaded, and its configuration asks for other activations "
-                "than were planned before it could be read",
-                hint="Run again: now it is known.",
+                f"the configuration of '{ref}', now downloaded, needs other activations than "
+                "were planned without it",
+                hint="Run the command again: the plan will use the configuration.",
             )
 
     def _fetched(self, ref: Ref) -> Path:
-        """The folder in the hub's cache that holds a ref's files, by whichever names."""
-        there = cached_files(*repository_of(ref), ref.revision)
-        if there is not None and self._holds(Files(there)):
-            return there
+        """The folder in the hub's cache that holds a ref's files, by either set of names."""
+        folder = cached_files(*repository_of(ref), ref.revision)
+        if folder is not None and self._holds(Files(folder)):
+            return folder
         if any("*" in name for name in self.files):
             raise CanonError(
                 f"'{ref}' is not in the hub's cache, and {self.scheme} files have no fixed names",
-                hint=f"Download the file and name it: {self.scheme}:PATH.",
+                hint=f"Download the file and give its path: {self.scheme}:PATH.",
             )
         errors = []
         for layout in self.layouts:
@@ -190,10 +190,10 @@ def checkpoint(
 ) -> Callable[[Callable[[Files], Parameters]], CheckpointAdapter]:
     """Make an adapter of a function from a checkpoint's files to its parameters.
 
-    `files` names what the format consists of (patterns such as `*.pt` are allowed for paths);
-    `optional` what may lie beside it; `claims` tells where names alone do not; `known` describes a
-    hub ref that is not on this machine; `calibrates` that its SAEs may lack a threshold;
-    `or_files` names the files a second way.
+    `files` names the format's files (patterns such as `*.pt` are allowed for paths); `or_files` is
+    a second set of names for them; `optional` names files that may be missing. `claims` decides
+    whether a path is of this format where file names alone do not; `known` describes a hub ref that
+    is not on this machine; `calibrates` says that its SAEs may lack a threshold.
     """
 
     def decorate(function: Callable[[Files], Parameters]) -> CheckpointAdapter:

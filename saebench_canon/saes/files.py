@@ -17,12 +17,12 @@ from saebench_canon.saes.weights.torch_file import open_torch
 
 
 class Config(dict[str, Any]):
-    """The JSON object of a configuration file; a key that it lacks is an error naming both."""
+    """The JSON object of a configuration file; a missing key is an error that names both."""
 
-    def __init__(self, path: Path, told: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
         super().__init__({
             key: Config(path, value) if isinstance(value, dict) else value
-            for key, value in told.items()
+            for key, value in values.items()
         })  # fmt: skip
         self.path = path
 
@@ -32,7 +32,7 @@ class Config(dict[str, Any]):
 
 @dataclass(frozen=True)
 class Files:
-    """A checkpoint's folder, or the one file that it is; what is opened is remembered."""
+    """A checkpoint's folder or its single file; remembers which files were opened."""
 
     path: Path
     opened: list[Tensors] = field(default_factory=list, repr=False)
@@ -43,14 +43,14 @@ class Files:
         return self.path.parent if self.path.is_file() else self.path
 
     def find(self, pattern: str) -> Path | None:
-        """The one file whose name fits a pattern such as `*.pt`, if there is just one."""
+        """The file whose name matches a pattern such as `*.pt`, if exactly one does."""
         if self.path.is_file():
             return self.path if fnmatchcase(self.path.name, pattern) else None
         try:
-            found = [each for each in self.path.iterdir() if fnmatchcase(each.name, pattern)]
+            matches = [path for path in self.path.iterdir() if fnmatchcase(path.name, pattern)]
         except OSError:
             return None
-        return found[0] if len(found) == 1 and found[0].is_file() else None
+        return matches[0] if len(matches) == 1 and matches[0].is_file() else None
 
     def has(self, name: str) -> bool:
         """Whether the folder holds a file of that name."""
@@ -70,28 +70,28 @@ class Files:
         return self._open(name, open_npz)
 
     def torch(self, name: str) -> Tensors:
-        """What a file of `torch.save` holds: tensors unread, the rest as it is."""
+        """What a file of `torch.save` holds: tensors unread, other values as they are."""
         return self._open(name, open_torch)
 
-    def _open(self, name: str, opening: Callable[[Path], Tensors]) -> Tensors:
+    def _open(self, name: str, open_file: Callable[[Path], Tensors]) -> Tensors:
         path = self._inside(name)
         try:
-            tensors = opening(path)
+            tensors = open_file(path)
         except OSError as error:
             raise CanonError(f"it cannot be read ({error})", where=str(path)) from error
         self.opened.append(tensors)
         return tensors
 
     def _inside(self, name: str) -> Path:
-        """A file of the folder; a link out of it is refused."""
+        """A file of the folder; a link to a file outside it is refused."""
         path = self.folder / name
         if not path.is_file():
             raise CanonError(f"it has no {name}", where=str(self.folder))
-        home, real = self.folder.resolve(), path.resolve()
-        if not real.is_relative_to(home) and not _of_hub_cache(self.folder, real):
+        folder, real = self.folder.resolve(), path.resolve()
+        if not real.is_relative_to(folder) and not _of_hub_cache(self.folder, real):
             raise CanonError(
-                f"{name} is a link out of the folder", where=str(self.folder),
-                hint="Copy the file here, or name the folder it is in.",
+                f"{name} is a link to a file outside the folder", where=str(self.folder),
+                hint="Copy the file into the folder, or name the folder that holds it.",
             )  # fmt: skip
         return path
 
@@ -101,8 +101,8 @@ def _of_hub_cache(folder: Path, real: Path) -> bool:
     parts = folder.resolve().parts
     if "snapshots" not in parts:
         return False
-    place = len(parts) - 1 - parts[::-1].index("snapshots")
-    repository = Path(*parts[:place])
+    depth = len(parts) - 1 - parts[::-1].index("snapshots")
+    repository = Path(*parts[:depth])
     return repository.name.startswith("models--") and real.parent == repository / "blobs"
 
 

@@ -1,8 +1,9 @@
-"""Raw parameters folded into a canonical SAE; what cannot be, exactly, is refused."""
+"""Raw parameters folded into a canonical SAE; parameters without an exact one are refused."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from saebench_canon.errors import CanonError
 from saebench_canon.plugin.sae import Activation, CanonicalSAE, LinearEncoder
 
 LARGEST = 1e18  # of a weight: products of two fit into float32
-CHECKED = 2**26  # numbers looked at at once for one that is not finite
+CHECKED = 2**26  # numbers checked at once for one that is not finite
 
 
 def fold(
@@ -40,30 +41,15 @@ def fold(
     `W_enc` [d, m], `W_dec` [m, d], `b_dec` [d]; `b_enc` [m] (gated: `b_gate`, `b_mag`, `r_mag`);
     `threshold` scalar or [m] on the scale that selects. `rescale` says that selection saw
     pre-activations times n; otherwise it saw them as stored, and so it does here. `input_scale`
-    is the factor that the SAE expects its input to be multiplied with and its output divided by.
-    Raises CanonError naming the parameter that is missing, misshapen, not finite, or a zero row.
+    is the factor by which the SAE expects its input multiplied and its output divided.
+    Raises CanonError naming the parameter that is missing, has a wrong shape or a value that is not
+    finite, and for a decoder row of zeros.
     """
     if W_dec.ndim != 2:
         raise CanonError(f"W_dec has shape {list(W_dec.shape)}, not [m, d]", where=where)
     m, d = W_dec.shape
     dtype = torch.float64 if W_dec.dtype == torch.float64 else torch.float32
-
-    def read(name: str, tensor: Tensor | None, *shape: int) -> Tensor:
-        if tensor is None:
-            raise CanonError(f"{name} is missing", where=where)
-        if tuple(tensor.shape) != shape:
-            raise CanonError(
-                f"{name} has shape {list(tensor.shape)} where {list(shape)} is expected",
-                where=where,
-            )
-        largest = _largest(tensor)
-        if not largest < math.inf:
-            raise CanonError(f"{name} holds a value that is not finite", where=where)
-        if largest > LARGEST:
-            raise CanonError(f"{name} holds the value {largest:.3g}: codes overflow", where=where)
-        # one copy, which is then worked on in place: the tensor itself may be mapped from a file
-        return torch.empty(shape, dtype=dtype, device=tensor.device).copy_(tensor.detach())
-
+    read = partial(_read, dtype=dtype, where=where)
     rows = read("W_dec", W_dec, m, d)
     weights = read("W_enc", W_enc, d, m)
     b = read("b_dec", b_dec, d)
@@ -79,15 +65,10 @@ def fold(
         if not _largest(gain) <= LARGEST:
             raise CanonError("r_mag holds a value whose exponential overflows", where=where)
         gate = read("b_gate", b_gate, m)
-        magnitude = read("b_mag", b_mag, m)
+        offset = (read("b_mag", b_mag, m) - gate * gain) * norms
         weights *= norms
         coder = LinearEncoder(
-            weights,
-            gate * norms,
-            activation,
-            gain=gain,
-            offset=(magnitude - gate * gain) * norms,
-            shift=shift,
+            weights, gate * norms, activation, gain=gain, offset=offset, shift=shift
         )
         return CanonicalSAE(rows, b, coder)
     bias = torch.zeros_like(norms) if b_enc is None else read("b_enc", b_enc, m)
@@ -112,8 +93,29 @@ def fold(
     return CanonicalSAE(rows, b, coder)
 
 
+def _read(
+    name: str, tensor: Tensor | None, *shape: int, dtype: torch.dtype, where: str | None
+) -> Tensor:
+    """A copy of a parameter in a dtype; raises CanonError if it is missing or cannot be used."""
+    if tensor is None:
+        raise CanonError(f"{name} is missing", where=where)
+    if tuple(tensor.shape) != shape:
+        raise CanonError(
+            f"{name} has shape {list(tensor.shape)} where {list(shape)} is expected", where=where
+        )
+    largest = _largest(tensor)
+    if not largest < math.inf:
+        raise CanonError(f"{name} holds a value that is not finite", where=where)
+    if largest > LARGEST:
+        raise CanonError(
+            f"{name} holds the value {largest:.3g}, with which codes overflow", where=where
+        )
+    # one copy, which is then worked on in place: the tensor itself may be mapped from a file
+    return torch.empty(shape, dtype=dtype, device=tensor.device).copy_(tensor.detach())
+
+
 def _largest(tensor: Tensor) -> float:
-    """The largest size of a value, seen a part at a time; nan if one is no number."""
+    """The largest absolute value, computed in parts; nan if one value is nan."""
     if tensor.numel() == 0:
         return 0.0
     flat = tensor if tensor.ndim else tensor[None]

@@ -1,4 +1,4 @@
-"""Can the hub be asked? A name that does not resolve is known at once, not after five retries."""
+"""Can the hub be reached? Checked in one look-up, not after five retries."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from urllib.parse import urlparse
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
-def told_offline() -> bool:
-    """Whether the environment forbids asking the hub (`HF_HUB_OFFLINE=1` and its kin)."""
+def offline_mode() -> bool:
+    """Whether the environment forbids asking the hub (`HF_HUB_OFFLINE=1` and the like)."""
     return any(os.environ.get(name, "").lower() in {"1", "true", "yes", "on"} for name in OFFLINE)
 
 
 def out_of_reach() -> bool:
     """Whether asking the hub is forbidden or certain to fail: then only the local cache serves."""
-    if told_offline():
+    if offline_mode():
         return True
     from huggingface_hub import constants
 

@@ -23,13 +23,13 @@ def cached_commit(repository: str, revision: str | None) -> str | None:
 
 
 def cached_files(repository: str, folder: str, revision: str | None) -> Path | None:
-    """A folder of a repository in the hub's cache, if it is there."""
+    """A folder of a repository in the hub's cache, if the cache has it."""
     commit = cached_commit(repository, revision)
     if commit is None:
         return None
     name = f"models--{repository.replace('/', '--')}"
-    found = cache_folder() / name / "snapshots" / commit / folder
-    return found if found.is_dir() else None
+    path = cache_folder() / name / "snapshots" / commit / folder
+    return path if path.is_dir() else None
 
 
 def repository_of(ref: Ref) -> tuple[str, str]:
@@ -37,20 +37,22 @@ def repository_of(ref: Ref) -> tuple[str, str]:
     owner, _, rest = ref.target.partition("/")
     name, _, folder = rest.partition("/")
     if not name or ".." in folder.split("/"):
-        raise CanonError(f"'{ref}' names no repository", hint=f"{ref.scheme}://OWNER/NAME/FOLDER")
+        raise CanonError(
+            f"'{ref}' names no repository", hint=f"Write {ref.scheme}://OWNER/NAME/FOLDER."
+        )
     return f"{owner}/{name}", folder
 
 
 def fetch(ref: Ref, names: Sequence[str], *, optional: Sequence[str] = ()) -> Path:
     """The folder in the hub's cache that holds the files of a ref, downloaded if need be."""
     repository, folder = repository_of(ref)
-    there = cached_files(repository, folder, ref.revision)
-    if there is not None and all((there / name).is_file() for name in names):
-        return there
+    snapshot = cached_files(repository, folder, ref.revision)
+    if snapshot is not None and all((snapshot / name).is_file() for name in names):
+        return snapshot
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    if out_of_reach():  # known at once; the client would retry for half a minute
+    if out_of_reach():  # checked first: the client would retry for half a minute
         raise unreachable(ref)
     inside = f"{folder}/" if folder else ""
     with hub_errors(ref):
@@ -68,7 +70,7 @@ def fetch(ref: Ref, names: Sequence[str], *, optional: Sequence[str] = ()) -> Pa
 
 @contextmanager
 def hub_errors(ref: Ref) -> Iterator[None]:
-    """Says in a sentence what the hub's client raises inside."""
+    """Turn what the hub's client raises inside the block into a CanonError."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
@@ -77,17 +79,17 @@ def hub_errors(ref: Ref) -> Iterator[None]:
         raise
     except (HfHubHTTPError, HFValidationError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CanonError(f"the hub does not give '{ref}' ({first})") from error
+        raise CanonError(f"the hub refuses '{ref}' ({first})") from error
     except OSError as error:
         raise unreachable(ref) from error
 
 
 def unreachable(ref: Ref) -> NotOffline:
-    """The error for what is neither in the cache nor to be had."""
+    """The error for a ref that is not in the cache while the hub cannot be reached."""
     return NotOffline(
         f"'{ref}' is not in the hub's cache and the hub cannot be reached",
-        hint="Connect, or put the files into the cache that HF_HOME names; "
-        "a local folder goes by file:PATH.",
+        hint="Go online, or put the files into the cache that HF_HOME names. "
+        "Name a local folder as file:PATH.",
     )
 
 

@@ -1,4 +1,4 @@
-"""How much memory a load takes, and whether there is so much."""
+"""How much memory loading an SAE takes, and whether that much is free."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def sae_bytes(d: int, width: int, dtype: str = "float32", *, stored: str = "floa
     return entries * (ITEM[folds_in] + (0 if folds_in == dtype else ITEM[dtype]))
 
 
-def check_memory(needed: int, what: str, *, where: str) -> None:
-    """Refuse in a sentence what is more than is free."""
+def check_memory(needed: int, purpose: str, *, where: str) -> None:
+    """Raise CanonError if a purpose needs more memory than is free."""
     free = psutil.virtual_memory().available
     if needed > free:
         raise CanonError(
-            f"{what} takes {size(needed)} of memory, and {size(free)} are free", where=where
+            f"{purpose} needs {size(needed)} of memory, and {size(free)} are free", where=where
         )
 
 
 def size(count: float) -> str:
-    """Bytes as a person reads them."""
+    """Bytes with a unit."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"

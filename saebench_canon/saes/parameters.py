@@ -1,4 +1,4 @@
-"""What an SAE computes, told by tensors that still lie in their files."""
+"""What an SAE computes, described by tensors that are still in their files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 @dataclass(frozen=True)
 class Parameters:
-    """What an SAE computes: its tensors, still in their file, and how they are used.
+    """What an SAE computes: its tensors, not read yet, and how they are used.
 
     `x̂ = act((x − b_dec·[apply_b_dec_to_input]) W_enc + b_enc) W_dec + b_dec`. `batchtopk` without
     a threshold is calibrated on the suite's data (Leask et al. 2025, eq. 8). The other fields are
@@ -43,7 +43,7 @@ class Parameters:
     r_mag: Stored | None = None  # [m]
     input_scale: float = 1.0
     normalize: Normalisation = "none"
-    architecture: str | None = None  # as its makers call it; absent: the activation
+    architecture: str | None = None  # the name its authors use; default: the activation
     hook: str | None = None
     model: str | None = None
     prepend_bos: bool | None = None
@@ -63,12 +63,12 @@ class Parameters:
     @property
     def tensors(self) -> dict[str, Stored]:
         """The tensors by name."""
-        named = ((each.name, getattr(self, each.name)) for each in fields(self))
+        named = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {name: value for name, value in named if isinstance(value, Stored)}
 
     @property
     def shaping(self) -> dict[str, Any]:
-        """What shapes codes and reconstructions beside the tensors."""
+        """What determines codes and reconstructions besides the tensors."""
         return {
             "activation": self.activation,
             "k": self.k if self.activation in ("topk", "batchtopk") else None,
@@ -79,20 +79,20 @@ class Parameters:
         }
 
     def check(self) -> None:
-        """Refuse, before any memory is taken, tensors that do not fit each other."""
+        """Raise CanonError, before any memory is taken, for tensors that do not fit each other."""
         if len(self.W_dec.shape) != 2:
             raise self.W_dec.wrong(f"has shape {list(self.W_dec.shape)}, not [m, d]")
         d, m = self.d, self.width
         if d == 0 or m == 0:
-            raise self.W_dec.wrong(f"has shape {list(self.W_dec.shape)}: there is nothing in it")
-        wanted = {"W_enc": (d, m), "W_dec": (m, d), "b_dec": (d,)}
+            raise self.W_dec.wrong(f"has shape {list(self.W_dec.shape)}, which is empty")
+        shapes = {"W_enc": (d, m), "W_dec": (m, d), "b_dec": (d,)}
         for name, stored in self.tensors.items():
-            shape = wanted.get(name, (m,))
-            one = name == "threshold" and stored.shape in ((), (1,))
-            if stored.shape != shape and not one:
-                told = list(stored.shape[::-1] if stored.transposed else stored.shape)
+            shape = shapes.get(name, (m,))
+            scalar = name == "threshold" and stored.shape in ((), (1,))
+            if stored.shape != shape and not scalar:
+                in_file = list(stored.shape[::-1] if stored.transposed else stored.shape)
                 fits = list(shape[::-1] if stored.transposed else shape)
-                raise stored.wrong(f"has shape {told} where {fits} fits the decoder")
+                raise stored.wrong(f"has shape {in_file} where {fits} fits the decoder")
             if stored.dtype not in FLOATS:
                 raise stored.wrong(f"is of {stored.dtype}, not of floating point numbers")
         if self.activation in ("topk", "batchtopk"):
@@ -105,10 +105,10 @@ class Parameters:
         if isinstance(k, bool) or not isinstance(k, int | float) or not 0 < k <= m:
             raise CanonError(f"k is {k!r} where the SAE has {m} latents", where=where)
         if self.activation == "topk" and k != int(k):
-            raise CanonError(f"k is {k} and counts latents of a token", where=where)
+            raise CanonError(f"k is {k}, and TopK keeps a whole number of latents", where=where)
 
     def describe(self) -> Description:
-        """What the checkpoint says of itself."""
+        """What the checkpoint says about the SAE, without its weights."""
         return Description(
             d=self.d,
             width=self.width,
@@ -125,26 +125,26 @@ class Parameters:
         )
 
     def digest(self) -> str:
-        """A digest of what shapes codes and reconstructions."""
+        """A digest of all that determines codes and reconstructions."""
         digest = hashlib.sha256(json.dumps(self.shaping, sort_keys=True).encode())
         for name, stored in sorted(self.tensors.items()):
-            told = [name, stored.dtype, stored.shape, stored.transposed]
-            told += ["exp"] if stored.logarithm else []
-            digest.update(json.dumps(told).encode())
+            header = [name, stored.dtype, stored.shape, stored.transposed]
+            header += ["exp"] if stored.logarithm else []
+            digest.update(json.dumps(header).encode())
             for block in stored.source.blocks(stored.name):
                 digest.update(block)
         return digest.hexdigest()
 
     def bytes_to_load(self, dtype: str) -> int:
-        """The memory that loading takes beside the files' own pages."""
-        packed = sum(each.source.packed(each.name) for each in self.tensors.values())
+        """The memory that loading takes besides the mapped pages of its files."""
+        packed = sum(stored.source.packed(stored.name) for stored in self.tensors.values())
         return packed + sae_bytes(self.d, self.width, dtype, stored=self.W_dec.dtype)
 
     def fold(self, *, where: str) -> CanonicalSAE:
         """The SAE in canonical form, in the weights' precision or float32."""
         from saebench_canon.saes.fold import fold
 
-        tensors: dict[str, Any] = {name: each.tensor() for name, each in self.tensors.items()}
+        tensors: dict[str, Any] = {name: stored.tensor() for name, stored in self.tensors.items()}
         if self.threshold is not None and self.threshold.shape == (1,):
             tensors["threshold"] = tensors["threshold"].reshape(())
         activation = self.activation

@@ -171,7 +171,7 @@ def test_the_packaged_text_has_documents_and_a_digest():
 
 
 def test_a_hub_that_cannot_be_reached_is_said_at_once(monkeypatch):
-    monkeypatch.setattr(hub, "told_offline", lambda: False)
+    monkeypatch.setattr(hub, "offline_mode", lambda: False)
     monkeypatch.setattr(hub, "out_of_reach", lambda: True)
     with pytest.raises(NotOffline, match=r"a/b: This text is on the hub.*Save it as"):
         next(iter_documents(text_source("a/b")))
@@ -185,7 +185,7 @@ def test_a_hub_set_is_streamed(monkeypatch):
         asked.append((name, subset, options))
         return ({"text": f"story {number}"} for number in range(10**9))
 
-    monkeypatch.setattr(hub, "told_offline", lambda: False)
+    monkeypatch.setattr(hub, "offline_mode", lambda: False)
     monkeypatch.setattr(hub, "out_of_reach", lambda: False)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     documents = iter_documents(text_source("a/b", split="test", revision="v1"))
@@ -196,7 +196,7 @@ def test_a_hub_set_is_streamed(monkeypatch):
 
 def test_a_hub_set_that_does_not_open_is_a_sentence(monkeypatch):
     datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(hub, "told_offline", lambda: False)
+    monkeypatch.setattr(hub, "offline_mode", lambda: False)
     monkeypatch.setattr(hub, "out_of_reach", lambda: False)
     for error, kind in (
         (ConnectionError("Couldn't reach it\nat all"), NotOffline),

@@ -29,7 +29,7 @@ jsonschema = pytest.importorskip("jsonschema")
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty working directory, whose modules are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
@@ -60,111 +60,111 @@ def passes_its_tests(folder: Path, tmp_path: Path) -> None:
     assert "3 passed" in done.stdout
 
 
-def test_a_new_adapter_works_as_it_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_adapter_works_as_it_is(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["new", "adapter", "my-format"]) == 0
-    told = capsys.readouterr().out
-    assert "wrote my-format/my_format.py\n" in told
-    assert "saebench-canon check PATH --plugin my-format/my_format.py" in told
-    module = here / "my-format" / "my_format.py"
+    message = capsys.readouterr().out
+    assert "wrote my-format/my_format.py\n" in message
+    assert "saebench-canon check PATH --plugin my-format/my_format.py" in message
+    module = workdir / "my-format" / "my_format.py"
     assert len(own_lines(module.read_text())) == 10
     assert "my-format" in load_registry([module]).adapters
-    passes_its_tests(here / "my-format", here)
+    passes_its_tests(workdir / "my-format", workdir)
 
 
-def test_a_new_metric_works_as_it_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_metric_works_as_it_is(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["new", "metric", "common-share", "--to", "mine"]) == 0
     module = "mine/common-share/common_share.py"
     assert f"saebench-canon check common-share --plugin {module}" in capsys.readouterr().out
     assert cli.main(["check", "common-share", "--plugin", module]) == 0
     assert "common-share: 11 checks, none failed." in capsys.readouterr().out
-    passes_its_tests(here / "mine" / "common-share", here)
+    passes_its_tests(workdir / "mine" / "common-share", workdir)
 
 
 @pytest.mark.parametrize("kind", ["adapter", "metric"])
-def test_a_new_distribution_names_its_module_as_entry_point(kind: str, here: Path) -> None:
+def test_a_new_distribution_names_its_module_as_entry_point(kind: str, workdir: Path) -> None:
     assert cli.main(["new", kind, "my-own"]) == 0
-    project = tomllib.loads((here / "my-own" / "pyproject.toml").read_text())
+    project = tomllib.loads((workdir / "my-own" / "pyproject.toml").read_text())
     assert project["project"]["name"] == "my-own"
     assert project["project"]["entry-points"] == {"saebench_canon": {"my-own": "my_own"}}
     assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"] == ["my_own.py"]
 
 
-def test_a_new_suite_can_be_planned(here: Path) -> None:
+def test_a_new_suite_can_be_planned(workdir: Path) -> None:
     assert cli.main(["new", "suite", "first"]) == 0
-    plan = make_plan(here / "first.toml", load_registry(), Store(here / "store"))
+    plan = make_plan(workdir / "first.toml", load_registry(), Store(workdir / "store"))
     assert {case.label for case in plan.cases} == {"fidelity", "stitching", "seed_matching"}
     jsonschema.validate(
-        tomllib.loads((here / "first.toml").read_text()), suite_schema(load_registry())
+        tomllib.loads((workdir / "first.toml").read_text()), suite_schema(load_registry())
     )
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "told"),
+    ("kind", "name", "message"),
     [
         ("metric", "Mine", "'Mine' cannot be the name of a new metric"),
         ("metric", "a/b", "cannot be the name"),
         ("suite", "two words", "cannot be the name"),
-        ("metric", "json", "there is a Python module 'json' already"),
-        ("adapter", "torch", "there is a Python module 'torch' already"),
-        ("adapter", "class", "'class' is a word of Python"),
-        ("metric", "fidelity", "there is a metric 'fidelity' already"),
-        ("adapter", "saelens", "there is a scheme 'saelens' already"),
+        ("metric", "json", "a Python module 'json' already exists"),
+        ("adapter", "torch", "a Python module 'torch' already exists"),
+        ("adapter", "class", "'class' is a keyword of Python"),
+        ("metric", "fidelity", "a metric 'fidelity' already exists"),
+        ("adapter", "saelens", "a scheme 'saelens' already exists"),
         ("suite", "quickstart", "'quickstart' is a packaged suite"),
-        ("metric", "taken", "taken is there already"),
-        ("suite", "kept", "kept.toml is there already; it is left as it is"),
+        ("metric", "taken", "taken already exists"),
+        ("suite", "kept", "kept.toml already exists, and is not overwritten"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused_in_a_sentence(
-    kind: str, name: str, told: str, here: Path, capsys: pytest.CaptureFixture[str]
+    kind: str, name: str, message: str, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (here / "taken").mkdir()
-    (here / "kept.toml").write_text("mine")
+    (workdir / "taken").mkdir()
+    (workdir / "kept.toml").write_text("mine")
     assert cli.main(["new", kind, name]) == cli.USAGE_ERROR
-    assert told in capsys.readouterr().err
-    assert sorted(each.name for each in here.iterdir()) == ["kept.toml", "taken"]
-    assert (here / "kept.toml").read_text() == "mine"
+    assert message in capsys.readouterr().err
+    assert sorted(path.name for path in workdir.iterdir()) == ["kept.toml", "taken"]
+    assert (workdir / "kept.toml").read_text() == "mine"
 
 
 def test_check_says_what_fails_and_ends_in_1(
-    here: Path, capsys: pytest.CaptureFixture[str]
+    workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (here / "bad.py").write_text(
+    (workdir / "bad.py").write_text(
         "from saebench_canon import Score, hookimpl, metric\n\n"
         '@metric(of="sae", version=1, scores=[Score("value")])\n'
         "def bad(sae):\n    return {'value': float(sae.width)}\n\n"
         "@hookimpl\ndef canon_metrics():\n    return [bad]\n"
     )
     assert cli.main(["check", "bad", "--plugin", "bad.py"]) == 1
-    told = capsys.readouterr().out
-    assert re.search(r"dead latents count for nothing +failed +with dead latents appended", told)
-    assert told.endswith("bad: 11 checks, 2 failed.\n")
+    message = capsys.readouterr().out
+    assert re.search(r"dead latents do not matter +failed +with dead latents appended", message)
+    assert message.endswith("bad: 11 checks, 2 failed.\n")
     assert cli.main(["check", "bad", "--plugin", "bad.py", "--except", "value"]) == 1
     assert capsys.readouterr().out.endswith("bad: 11 checks, 1 failed.\n")
 
 
 def test_check_takes_a_ref_a_bare_path_and_settles_names(
-    here: Path, capsys: pytest.CaptureFixture[str]
+    workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_sae(here / "fidelity", 24)  # a folder of a metric's name
-    for what, count in (("./fidelity", 17), ("saelens:fidelity", 17), ("file:fidelity", 17)):
-        assert cli.main(["check", what]) == 0
-        assert capsys.readouterr().out.endswith(f"{what}: {count} checks, none failed.\n")
+    write_sae(workdir / "fidelity", 24)  # a folder of a metric's name
+    for argument, count in (("./fidelity", 17), ("saelens:fidelity", 17), ("file:fidelity", 17)):
+        assert cli.main(["check", argument]) == 0
+        assert capsys.readouterr().out.endswith(f"{argument}: {count} checks, none failed.\n")
     assert cli.main(["check", "fidelity"]) == 0
     assert capsys.readouterr().out.endswith("fidelity: 11 checks, none failed.\n")
 
 
-def test_check_of_a_damaged_sae_fails(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    weights = write_sae(here / "it", 24) / "sae_weights.safetensors"
+def test_check_of_a_damaged_sae_fails(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = write_sae(workdir / "it", 24) / "sae_weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
     assert cli.main(["check", "it"]) == 1
-    assert re.search(r"load gives the canonical form +failed", capsys.readouterr().out)
+    assert re.search(r"load returns the canonical form +failed", capsys.readouterr().out)
 
 
 def test_check_on_a_hub_out_of_reach_says_so(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    workdir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("saebench_canon.saes.hub.out_of_reach", lambda: True)
-    (here / "it.py").write_text(
+    (workdir / "it.py").write_text(
         "from saebench_canon import checkpoint, hookimpl\n\n"
         "@checkpoint('it', files=['no-such-file'])\ndef it(files): ...\n\n"
         "@hookimpl\ndef canon_adapters():\n    return [it]\n"
@@ -176,7 +176,7 @@ def test_check_on_a_hub_out_of_reach_says_so(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["fidelty"], "neither a metric nor a file or folder. Did you mean 'fidelity'?"),
         (["./fidelity"], "neither a metric nor a file or folder"),
@@ -189,10 +189,10 @@ def test_check_on_a_hub_out_of_reach_says_so(
     ],
 )
 def test_wrong_usage_of_check_ends_in_4(
-    words: list[str], told: str, here: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["check", *words]) == cli.USAGE_ERROR
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 SCHEMA = suite_schema(load_registry())
@@ -204,53 +204,54 @@ def keys_of(kind: str) -> set[str]:
 
 
 def test_the_schema_has_every_key_that_parsers_know_and_no_other(
-    here: Path, monkeypatch: pytest.MonkeyPatch
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, set[str]] = {}
+    keys_read: dict[str, set[str]] = {}
     finish = toml_table.Table.finish
 
-    def noting(self: toml_table.Table, also: Any = ()) -> None:
+    def recording(self: toml_table.Table, also: Any = ()) -> None:
         kind = re.search(r"\[+\w+", self.where)
         known = self._asked | set(also)
-        asked.setdefault(kind[0].strip("[") if kind else "top", set()).update(known)
+        keys_read.setdefault(kind[0].strip("[") if kind else "top", set()).update(known)
         finish(self, also)
 
-    monkeypatch.setattr(toml_table.Table, "finish", noting)
+    monkeypatch.setattr(toml_table.Table, "finish", recording)
     more = (
         '\n[data.lm]\nmodel = "packaged:tiny-lm"\nhook = "h"\ntext = "packaged:python-docs"\n'
         '\n[[gate]]\nscore = "fidelity.l0"\nrequire = "> 0"\n'
         '\n[[reference]]\nscore = "fidelity.l0"\naxis = "width"\n'
         'values = { 24 = 3 }\nsource = "x"\n'
     )
-    (here / "acts.safetensors").write_bytes(b"")
+    (workdir / "acts.safetensors").write_bytes(b"")
     for width in (24, 48):
         for seed in (0, 1):
-            write_sae(here / "saes" / f"w{width}-s{seed}", width, seed=seed)
-    (here / "it.toml").write_text(
+            write_sae(workdir / "saes" / f"w{width}-s{seed}", width, seed=seed)
+    (workdir / "it.toml").write_text(
         SUITE.replace("[data.planted]", "[data.planted]\nnormalize = 'none'") + more
     )
-    load_suite(here / "it.toml", load_registry())
-    asked["suite"].add("extends")  # taken out before parsing
-    asked["top"].add("extends")
-    assert set(asked) == {"top", *SCHEMA["$defs"]}
-    assert {kind: keys_of(kind) for kind in asked} == asked
+    load_suite(workdir / "it.toml", load_registry())
+    keys_read["suite"].add("extends")  # taken out before parsing
+    keys_read["top"].add("extends")
+    assert set(keys_read) == {"top", *SCHEMA["$defs"]}
+    assert {kind: keys_of(kind) for kind in keys_read} == keys_read
 
 
 def test_the_schema_has_every_setting_with_its_default() -> None:
     registry = load_registry()
     by_metric = {
-        each["if"]["properties"]["name"]["const"]: each["then"]["properties"]["settings"]
-        for each in SCHEMA["$defs"]["metric"]["allOf"]
+        rule["if"]["properties"]["name"]["const"]: rule["then"]["properties"]["settings"]
+        for rule in SCHEMA["$defs"]["metric"]["allOf"]
     }
     assert by_metric.keys() == registry.metrics.keys()
     for name, metric in registry.metrics.items():
-        told = by_metric[name]["properties"]
-        defaults = {key: each.get("default") for key, each in told.items()}
+        schemas = by_metric[name]["properties"]
+        defaults = {key: schema.get("default") for key, schema in schemas.items()}
         assert defaults == json.loads(json.dumps(metric.settings))
     train = SCHEMA["$defs"]["sae"]["properties"]["train"]["properties"]
     for name, trainer in registry.trainers.items():
-        own = {key: each.get("default") for key, each in train[name]["properties"].items()}
-        assert own == dict(trainer.settings)
+        schemas = train[name]["properties"]
+        defaults = {key: schema.get("default") for key, schema in schemas.items()}
+        assert defaults == dict(trainer.settings)
         assert trainer.settings.keys() <= train.keys()
 
 
@@ -317,13 +318,13 @@ def test_a_suite_that_extends_another_may_name_less() -> None:
 
 
 def test_schema_prints_it_with_the_metrics_of_plugins(
-    here: Path, capsys: pytest.CaptureFixture[str]
+    workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["new", "metric", "my-own"]) == 0
     capsys.readouterr()
     assert cli.main(["schema", "--plugin", "my-own/my_own.py"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert "my-own" in told["$defs"]["metric"]["properties"]["name"]["enum"]
+    message = json.loads(capsys.readouterr().out)
+    assert "my-own" in message["$defs"]["metric"]["properties"]["name"]["enum"]
     assert cli.main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(SCHEMA))
 
@@ -351,47 +352,49 @@ BROKEN = {
 
 
 def test_installed_plugins_that_do_not_import_are_shown_as_broken_and_the_rest_works(
-    here: Path, monkeypatch: pytest.MonkeyPatch
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CANON_PLUGINS", raising=False)
-    site = here / "site"
+    site = workdir / "site"
     for name, (text, _) in BROKEN.items():
         installed(site, name, name.replace("-", "_"), text)
     assert cli.main(["new", "metric", "another-one"]) == 0
     installed(
-        site, "another-one", "another_one", (here / "another-one" / "another_one.py").read_text()
+        site, "another-one", "another_one", (workdir / "another-one" / "another_one.py").read_text()
     )
 
     def call(*words: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "saebench_canon", *words], cwd=here, text=True,
+            [sys.executable, "-m", "saebench_canon", *words], cwd=workdir, text=True,
             capture_output=True, env={**os.environ, "PYTHONPATH": str(site)},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    told = call("plugins")
+    message = call("plugins")
     for name, (_, reason) in BROKEN.items():
-        assert re.search(rf"^{name} \(broken: .*{re.escape(reason)}", told, re.MULTILINE), told
-    assert "another-one (another-one 1.0)\n  metric another-one\n" in told
+        assert re.search(rf"^{name} \(broken: .*{re.escape(reason)}", message, re.MULTILINE), (
+            message
+        )
+    assert "another-one (another-one 1.0)\n  metric another-one\n" in message
     assert "another-one" in call("ls")
     call("plan", "quickstart")
 
 
-def test_a_plugin_file_that_does_not_import_is_wrong_usage(here: Path) -> None:
-    (here / "bad.py").write_text("import nothing_of_this_name")
+def test_a_plugin_file_that_does_not_import_is_wrong_usage(workdir: Path) -> None:
+    (workdir / "bad.py").write_text("import nothing_of_this_name")
     with pytest.raises(CanonError, match="does not import"):
-        load_registry([here / "bad.py"])
+        load_registry([workdir / "bad.py"])
 
 
 DOCS = DOCS / "plugins.md"
 
 
 @pytest.mark.skipif(not DOCS.is_file(), reason="docs/ is not here")
-def test_the_ten_lines_of_the_docs_are_the_template_and_conform(here: Path) -> None:
+def test_the_ten_lines_of_the_docs_are_the_template_and_conform(workdir: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
     text = next(block for block in blocks if block.startswith('"""Format:'))
     assert len(own_lines(text)) == 10
     assert cli.main(["new", "adapter", "my-format"]) == 0
-    template = (here / "my-format" / "my_format.py").read_text()
+    template = (workdir / "my-format" / "my_format.py").read_text()
     assert own_lines(text) == own_lines(template)

@@ -53,9 +53,9 @@ class Good:
         return Description(d=d, width=m, architecture="relu")
 
     def load(self, ref: Ref, *, device: str = "cpu", dtype: Any = "float32") -> CanonicalSAE:
-        weights = {name: torch.from_numpy(each) for name, each in self.read(ref).items()}
-        kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-        return fold(**weights, where=str(ref)).to(device, kind)
+        weights = {name: torch.from_numpy(array) for name, array in self.read(ref).items()}
+        torch_dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        return fold(**weights, where=str(ref)).to(device, torch_dtype)
 
     def list(self) -> tuple[str, ...]:
         return ()
@@ -76,56 +76,56 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_good_adapter_passes_every_check(folder: Path) -> None:
     report = check_adapter(Good(), folder)
-    assert {each.result for each in report} == {"ok"}
-    assert report["a bare path leads back to it"].told == f"good:{folder}"
+    assert {finding.result for finding in report} == {"ok"}
+    assert report["it claims the bare path"].message == f"good:{folder}"
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_adapter_of_one_function_passes(form: str, tmp_path: Path) -> None:
     adapter = write(tmp_path / "sae", form)
     report = check_adapter(adapter, f"{form}:{tmp_path / 'sae'}")
-    skipped = {each.check: each.told for each in report if each.result == "skipped"}
+    skipped = [finding for finding in report if finding.result == "skipped"]
     assert len(skipped) == (4 if form == "st-batch" else 0)
-    assert all("stores no threshold" in told for told in skipped.values())
+    assert all("stores no threshold" in finding.message for finding in skipped)
 
 
 def test_the_built_in_adapter_passes(tmp_path: Path) -> None:
     registry = load_registry()
     write_sae(tmp_path / "sae", 24)
     report = check_adapter(registry.adapters["saelens"], tmp_path / "sae", claim=registry.claim)
-    assert report["identity and describe do without torch"].told.startswith("neither torch")
+    assert report["identity and describe do not import torch"].message.startswith("neither torch")
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_report_on_an_adapter_is_the_same_on_another_processor(form: str, tmp_path: Path) -> None:
-    """What it tells is compared letter by letter (docs/tutorial-adapter.md)."""
+    """The output is compared letter by letter (docs/tutorial-adapter.md)."""
     adapter, ref = write(tmp_path / "sae", form), f"{form}:{tmp_path / 'sae'}"
-    here = list(examine_adapter(adapter, ref))
+    findings = list(examine_adapter(adapter, ref))
     with OtherProcessor():
-        there = list(examine_adapter(adapter, ref))
-    assert here == there
+        elsewhere = list(examine_adapter(adapter, ref))
+    assert findings == elsewhere
 
 
 @pytest.mark.parametrize("name", ["fidelity", "stitching", "seed_matching"])
 def test_a_report_on_a_metric_is_the_same_on_another_processor(name: str) -> None:
     metric = load_registry().metrics[name]
-    here = list(examine_metric(metric))
+    findings = list(examine_metric(metric))
     with OtherProcessor():
-        there = list(examine_metric(metric))
-    assert here == there
+        elsewhere = list(examine_metric(metric))
+    assert findings == elsewhere
 
 
 def test_another_processor_rounds_otherwise_and_counts_alike() -> None:
     draw = torch.Generator().manual_seed(0)
     a, b = torch.randn(30, 20, generator=draw), torch.randn(20, 10, generator=draw)
-    whole = torch.arange(600.0).reshape(30, 20) % 7
-    here, counted = a @ b, whole.sum(dim=0)
+    integers = torch.arange(600.0).reshape(30, 20) % 7
+    product, sums = a @ b, integers.sum(dim=0)
     with OtherProcessor():
-        there = a @ b
-        assert torch.equal(whole.sum(dim=0), counted)
-        assert not torch.equal((a[:7] @ b), there[:7])  # another shape, another kernel
-    assert not torch.equal(here, there)
-    torch.testing.assert_close(here, there, rtol=1e-6, atol=0)
+        other_product = a @ b
+        assert torch.equal(integers.sum(dim=0), sums)
+        assert not torch.equal((a[:7] @ b), other_product[:7])  # another shape, another kernel
+    assert not torch.equal(product, other_product)
+    torch.testing.assert_close(product, other_product, rtol=1e-6, atol=0)
 
 
 PLUGINS = sorted((PLUGINS).glob("*/saebench_canon_*.py"))
@@ -147,11 +147,11 @@ def test_the_adapter_of_every_format_conforms(
     ref = Ref.parse(registry.claim(ALL_FORMATS[form](tmp_path / "it")) or "")
     report = check_adapter(registry.adapters[ref.scheme], ref, claim=registry.claim)
     waits = not registry.adapters[ref.scheme].describe(ref).calibrated
-    assert sum(each.result == "skipped" for each in report) == (4 if waits else 0)
+    assert sum(finding.result == "skipped" for finding in report) == (4 if waits else 0)
 
 
 def altered(**changed: Callable[..., Any]) -> Callable[[], Any]:
-    """The good adapter with some methods that call what stood there before."""
+    """The good adapter with some methods replaced; each gets the method that it replaces."""
 
     def make() -> Any:
         good = Good()
@@ -171,8 +171,8 @@ def recoded(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], Any]
         def dense(self, x: torch.Tensor) -> torch.Tensor:
             return change(super().dense(x))
 
-    def load(real: Callable[..., CanonicalSAE], *given: Any, **named: Any) -> CanonicalSAE:
-        sae = real(*given, **named)
+    def load(real: Callable[..., CanonicalSAE], *args: Any, **named: Any) -> CanonicalSAE:
+        sae = real(*args, **named)
         return replace(sae, coder=Encoder(sae.coder.weights, sae.coder.bias, "relu"))  # type: ignore[attr-defined]
 
     return altered(load=load)
@@ -187,9 +187,9 @@ def schemed(scheme: str) -> Callable[[], Any]:
     return lambda: type("Bad", (Good,), {"scheme": scheme})()
 
 
-def drawing(real: Callable[..., Any], *given: Any, **named: Any) -> Any:
+def drawing(real: Callable[..., Any], *args: Any, **named: Any) -> Any:
     torch.randn(3)
-    return real(*given, **named)
+    return real(*args, **named)
 
 
 def importing(real: Callable[..., Any], ref: Ref) -> Any:
@@ -206,28 +206,28 @@ def uncaught(real: Callable[..., Any], ref: Ref, **named: Any) -> Any:
 
 CALLS = iter(range(10_000))
 BAD_ADAPTERS: dict[str, tuple[Callable[[], Any], str]] = {
-    "its scheme is a word for refs": (schemed("C"), "'C'"),
-    "the ref is read back as it is written": (schemed("Good"), "good"),
-    "what it lists are refs of its scheme": (
+    "its scheme is valid": (schemed("C"), "'C'"),
+    "the ref parses back to itself": (schemed("Good"), "good"),
+    "it lists refs of its scheme": (
         altered(list=lambda real: ["other:x"]), "'other:x', which is no ref of 'good'",
     ),
-    "a bare path leads back to it": (
-        altered(claim=lambda real, path: f"good:{path}"), "an empty folder is claimed",
+    "it claims the bare path": (
+        altered(claim=lambda real, path: f"good:{path}"), "an empty folder is also claimed",
     ),
-    "describe says what load gives": (
+    "describe agrees with load": (
         altered(describe=lambda real, ref: replace(real(ref), width=3)),
-        "describe says width = 3, and load gives 12",
+        "describe says width = 3, but load gives 12",
     ),
-    "identity and describe do without torch": (altered(describe=importing), "import torch"),
+    "identity and describe do not import torch": (altered(describe=importing), "import torch"),
     "identity stays the same": (
         altered(identity=lambda real, ref: real(ref) + str(ref)), "leave out the path",
     ),
     "identity changes when the SAE does": (
         altered(identity=lambda real, ref: real(ref)[:5]), "which changes the SAE",
     ),
-    "load gives the canonical form": (
+    "load returns the canonical form": (
         altered(load=lambda real, ref, **k: replace(s := real(ref, **k), W_dec=2 * s.W_dec)),
-        "off 1",
+        "differs from 1",
     ),
     "codes are at least 0": (recoded(lambda codes: codes - 1), "a code is -1"),
     "codes times rows plus bias is the reconstruction": (
@@ -238,53 +238,53 @@ BAD_ADAPTERS: dict[str, tuple[Callable[[], Any], str]] = {
     "a token's codes depend on no other token": (
         recoded(lambda codes: codes / codes.sum().clamp(min=1)), "row by row",
     ),
-    "sparse codes are the dense ones": (recoded(lambda codes: 2 * codes), "other codes"),
-    "dtype and device are as asked": (
-        altered(load=lambda real, ref, **k: real(ref)), "asked for torch.float64 on cpu",
+    "sparse codes equal dense codes": (recoded(lambda codes: 2 * codes), "other codes"),
+    "dtype and device are as requested": (
+        altered(load=lambda real, ref, **k: real(ref)), "load with torch.float64 on cpu",
     ),
-    "global random numbers are left alone": (altered(load=drawing), "generator of torch"),
-    "a path that is not there is a CanonError": (
+    "the global random state is unchanged": (altered(load=drawing), "generator of torch"),
+    "a missing path raises a CanonError": (
         altered(describe=uncaught), "describe raises FileNotFoundError",
     ),
-    "files cut short are a CanonError": (altered(describe=uncaught), "w.npz cut to"),
+    "truncated files raise a CanonError": (altered(describe=uncaught), "w.npz cut to"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("check", BAD_ADAPTERS)
 def test_each_check_of_an_adapter_catches_a_bad_one(check: str, folder: Path) -> None:
-    make, told = BAD_ADAPTERS[check]
+    make, message = BAD_ADAPTERS[check]
     adapter = make()
     ref = Ref("good", str(folder), local=True)
     finding = examine_adapter(adapter, ref)[check]
     assert finding.result == "failed", finding
-    assert told in finding.told
+    assert message in finding.message
 
 
 def test_there_is_a_bad_adapter_for_every_check(folder: Path) -> None:
-    assert [each.check for each in examine_adapter(Good(), folder)] == list(BAD_ADAPTERS)
+    assert [finding.check for finding in examine_adapter(Good(), folder)] == list(BAD_ADAPTERS)
 
 
 def test_other_ways_to_be_bad_are_caught_too(folder: Path) -> None:
     bad: list[tuple[str, Callable[[], Any], str]] = [
         ("identity stays the same", altered(identity=lambda real, ref: str(next(CALLS))), "second"),
         ("identity stays the same", altered(identity=lambda real, ref: 3), "not a text"),
-        ("a bare path leads back to it", altered(claim=lambda real, path: None), "nobody claims"),
-        ("a bare path leads back to it", altered(claim=lambda real, path: "other:x"), "other:x"),
-        ("describe says what load gives", altered(describe=lambda real, ref: 3), "Description"),
-        ("describe says what load gives",
-         altered(describe=lambda real, ref: replace(real(ref), width=None)), "does not tell"),
-        ("load gives the canonical form", altered(load=lambda real, ref, **k: 3), "fold makes one"),
-        ("load gives the canonical form", altered(load=lambda real, ref, **k: replace(
+        ("it claims the bare path", altered(claim=lambda real, path: None), "no plugin claims"),
+        ("it claims the bare path", altered(claim=lambda real, path: "other:x"), "other:x"),
+        ("describe agrees with load", altered(describe=lambda real, ref: 3), "Description"),
+        ("describe agrees with load",
+         altered(describe=lambda real, ref: replace(real(ref), width=None)), "does not return d"),
+        ("load returns the canonical form", altered(load=lambda real, ref, **k: 3), "fold makes a"),
+        ("load returns the canonical form", altered(load=lambda real, ref, **k: replace(
             s := real(ref, **k), b_dec=s.b_dec / 0)), "not finite"),
-        ("files cut short are a CanonError",
+        ("truncated files raise a CanonError",
          altered(load=lambda real, ref, **k: real(Ref("good", str(folder), local=True), **k),
                  describe=lambda real, ref: real(Ref("good", str(folder), local=True))),
          "still loads"),
     ]  # fmt: skip
-    for check, make, told in bad:
+    for check, make, message in bad:
         finding = examine_adapter(make(), folder)[check]
         assert finding.result == "failed", (check, finding)
-        assert told in finding.told
+        assert message in finding.message
 
 
 def test_a_module_that_imports_torch_at_its_top_is_caught(folder: Path, tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_a_module_that_imports_torch_at_its_top_is_caught(folder: Path, tmp_path
     (tmp_path / "fine.py").write_text(text.removeprefix("import torch\n"))
     for name, result in (("heavy", "failed"), ("fine", "ok")):
         adapter = load_registry([_hooked(tmp_path / f"{name}.py")]).adapters["good"]
-        finding = examine_adapter(adapter, folder)["identity and describe do without torch"]
+        finding = examine_adapter(adapter, folder)["identity and describe do not import torch"]
         assert finding.result == result, finding
 
 
@@ -367,11 +367,11 @@ def counts(sae: Any) -> Any:
     return {"value": float(sae.width)}
 
 
-def odd(sae: Any, *, how: Any = object) -> Any:
+def odd(sae: Any, *, mode: Any = object) -> Any:
     return {"value": 1.0}
 
 
-def loose(sae: Any, *, how=None) -> Any:  # type: ignore[no-untyped-def]
+def loose(sae: Any, *, mode=None) -> Any:  # type: ignore[no-untyped-def]
     return {"value": 1.0}
 
 
@@ -395,11 +395,12 @@ def without_a_column(sae: Any) -> Any:
 
 
 BAD_METRICS: list[tuple[str, Metric, str]] = [
-    ("it says what it measures", replace(good, help=""), "no docstring"),
-    ("it says what it measures", replace(good, scores=()), "declares no score"),
-    ("it says what it measures", replace(good, scores=(*SCORES, *SCORES)), "value twice"),
-    ("it says what it measures", replace(good, scores=(Score("value", null="no"),)), "no score"),
-    ("its settings have defaults of plain types", measuring(odd), "the default of 'how'"),
+    ("it documents what it measures", replace(good, help=""), "no docstring"),
+    ("it documents what it measures", replace(good, scores=()), "declares no score"),
+    ("it documents what it measures", replace(good, scores=(*SCORES, *SCORES)), "value twice"),
+    ("it documents what it measures", replace(good, scores=(Score("value", null="no"),)),
+     "none of its scores"),
+    ("its settings have defaults of plain types", measuring(odd), "the default of 'mode'"),
     ("its settings have defaults of plain types", measuring(loose), "annotate it"),
     ("its settings have defaults of plain types", replace(good, settings={}), "'above' has no"),
     ("its inputs are known", measuring(unknown), "'cods'"),
@@ -408,28 +409,28 @@ BAD_METRICS: list[tuple[str, Metric, str]] = [
     ("it returns every score it declares", measuring(fails), "ValueError: no"),
     ("it returns every score it declares",
      replace(measuring(without_a_column), roles=("meta_latents",)), "a column 'meta_latent'"),
-    ("without data it says what it lacks", measuring(needs_data), "AttributeError"),
+    ("it does not fail without data", measuring(needs_data), "AttributeError"),
     ("the same seed gives the same scores", measuring(drifts), "at a second measurement value is"),
-    ("global random numbers are left alone", measuring(draws), "random and numpy.random and torch"),
-    ("its inputs are left as they were", measuring(overwrites), "it changes acts in place"),
-    ("the order of latents is moot", measuring(by_place), "in another order value is"),
-    ("dead latents count for nothing", measuring(counts), "value is 46, not 40"),
+    ("the global random state is unchanged", measuring(draws), "random and numpy.random and torch"),
+    ("its inputs are unchanged", measuring(overwrites), "it changes acts in place"),
+    ("the order of latents does not matter", measuring(by_place), "in another order value is"),
+    ("dead latents do not matter", measuring(counts), "value is 46, not 40"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("check", "bad", "told"), BAD_METRICS, ids=[f"{n}-{b[0]}" for n, b in enumerate(BAD_METRICS)]
+    ("check", "bad", "message"), BAD_METRICS, ids=[f"{n}-{b[0]}" for n, b in enumerate(BAD_METRICS)]
 )
-def test_each_check_of_a_metric_catches_a_bad_one(check: str, bad: Metric, told: str) -> None:
+def test_each_check_of_a_metric_catches_a_bad_one(check: str, bad: Metric, message: str) -> None:
     finding = examine_metric(bad)[check]
     assert finding.result == "failed", finding
-    assert told in finding.told, finding
+    assert message in finding.message, finding
     with pytest.raises(AssertionError, match=f"bad|good: .* checks failed(.|\n)*{check}"):
         check_metric(bad)
 
 
 def test_there_is_a_bad_metric_for_every_check() -> None:
-    titles = {each.check for each in examine_metric(good)} - {
+    titles = {finding.check for finding in examine_metric(good)} - {
         "importing it imports no slow library"
     }
     assert titles == {check for check, *_ in BAD_METRICS}
@@ -437,7 +438,7 @@ def test_there_is_a_bad_metric_for_every_check() -> None:
 
 def test_a_good_metric_passes_every_check() -> None:
     report = check_metric(good, settings={"above": 0.05})
-    skipped = [each.check for each in report if each.result == "skipped"]
+    skipped = [finding.check for finding in report if finding.result == "skipped"]
     assert skipped == ["importing it imports no slow library"]  # this very file imports torch
 
 
@@ -452,27 +453,27 @@ def test_a_metric_whose_module_imports_torch_is_caught(top: str, tmp_path: Path)
     )
     registry = load_registry([path])
     report = examine_metric(registry.metrics["weighty"], registry=registry)
-    assert [each.check for each in report.failed] == (
+    assert [finding.check for finding in report.failed] == (
         ["importing it imports no slow library"] if top else []
     )
 
 
 def test_scores_that_count_dead_latents_are_set_aside() -> None:
     report = check_metric(measuring(counts), except_scores=["value"])
-    assert report["dead latents count for nothing"].told.endswith("but for value")
+    assert report["dead latents do not matter"].message.endswith("except value")
 
 
 def test_scores_that_say_that_they_count_dead_latents_are_set_aside_by_themselves() -> None:
     counting = replace(measuring(counts), scores=(Score("value", counts_dead=True),))
     report = check_metric(counting)
-    assert report["dead latents count for nothing"].told.endswith("but for value")
+    assert report["dead latents do not matter"].told.endswith("but for value")
 
 
 def test_a_metric_that_is_undefined_here_says_why() -> None:
     report = check_metric(measuring(lambda sae, lm: {"value": 1.0}))
     finding = report["it returns every score it declares"]
     assert finding.result == "skipped"
-    assert "needs 'lm'" in finding.told
+    assert "needs 'lm'" in finding.message
 
 
 def test_undefined_scores_conform() -> None:
@@ -483,5 +484,5 @@ def test_undefined_scores_conform() -> None:
 def test_every_built_in_metric_passes(name: str) -> None:
     quick = {"steps": 60} if name == "meta_sae" else {}
     report = check_metric(load_registry().metrics[name], settings=quick)
-    dead = report["dead latents count for nothing"].told
-    assert dead.endswith("but for dead_share") == (name == "fidelity")
+    dead = report["dead latents do not matter"].message
+    assert dead.endswith("except dead_share") == (name == "fidelity")

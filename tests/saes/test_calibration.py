@@ -33,7 +33,7 @@ def tokens(x: Tensor) -> Acts:
 
 
 def random_sae(
-    *, m: int = 24, d: int = D, k: float = 3, dtype: torch.dtype = torch.float64, **how: Any
+    *, m: int = 24, d: int = D, k: float = 3, dtype: torch.dtype = torch.float64, **options: Any
 ) -> CanonicalSAE:
     """A BatchTopK SAE without a threshold, rows not of unit norm."""
     g = torch.Generator().manual_seed(1)
@@ -43,7 +43,7 @@ def random_sae(
         "W_dec": 2 * torch.randn(m, d, generator=g, dtype=torch.float64),
         "b_dec": torch.randn(d, generator=g, dtype=torch.float64),
     }
-    return fold(**raw, activation="batchtopk", k=k, **how).to(dtype=dtype)
+    return fold(**raw, activation="batchtopk", k=k, **options).to(dtype=dtype)
 
 
 def brute_force(pre: np.ndarray, k: float) -> float | None:
@@ -75,9 +75,9 @@ def test_the_least_of_a_batch_is_brute_forces(seed: int, n: int, k: float, chunk
     x = torch.randn(n, D, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("saebench_canon.saes.calibration.CHUNK", chunk)
-        found = least_selected(sae.coder, x)
+        least = least_selected(sae.coder, x)
     expected = brute_force(pre_activations(sae, x), k)
-    assert found == (None if expected is None else pytest.approx(expected, rel=1e-12))
+    assert least == (None if expected is None else pytest.approx(expected, rel=1e-12))
 
 
 @pytest.mark.parametrize("rescale", [False, True])
@@ -88,10 +88,10 @@ def test_the_threshold_is_the_mean_over_the_batches(rescale: bool, on_input: boo
     chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[: 5 * BATCH]
     pre = pre_activations(sae, x)
     least = [brute_force(pre[part.numpy()], 3) for part in chosen.split(BATCH)]
-    told = calibrate(sae, tokens(x)).calibration
-    assert told is not None
-    assert told.threshold == pytest.approx(np.mean(least), rel=1e-12)
-    assert (told.k, told.tokens, told.batches) == (3, 5 * BATCH, 5)
+    calibration = calibrate(sae, tokens(x)).calibration
+    assert calibration is not None
+    assert calibration.threshold == pytest.approx(np.mean(least), rel=1e-12)
+    assert (calibration.k, calibration.tokens, calibration.batches) == (3, 5 * BATCH, 5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -112,8 +112,8 @@ def test_codes_are_those_above_the_threshold(dtype: torch.dtype) -> None:
 def planted(k: int, n: int = 8192, m: int = 64) -> tuple[CanonicalSAE, Acts]:
     """Tokens that are sums of k of m orthogonal directions on average, and the SAE of these."""
     g = torch.Generator().manual_seed(k)
-    on = torch.rand(n, m, generator=g) < k / m
-    codes = on * (1 + torch.rand(n, m, generator=g))
+    active = torch.rand(n, m, generator=g) < k / m
+    codes = active * (1 + torch.rand(n, m, generator=g))
     noise = 0.05 * torch.randn(n, m, generator=g)
     eye = torch.eye(m)
     sae = fold(W_enc=eye, W_dec=eye, b_dec=torch.zeros(m), activation="batchtopk", k=k)
@@ -159,7 +159,7 @@ def test_without_a_positive_pre_activation_there_is_no_threshold() -> None:
     sae = fold(W_enc=eye, W_dec=eye, b_dec=torch.zeros(4), activation="batchtopk", k=2)
     with pytest.raises(CanonError, match="no latent is active"):
         calibrate(sae, tokens(-torch.ones(3, 4)))
-    with pytest.raises(CanonError, match="width 4, and these are 5"):
+    with pytest.raises(CanonError, match="width 4, but these have width 5"):
         calibrate(sae, tokens(torch.ones(3, 5)))
 
 
@@ -183,21 +183,23 @@ def test_an_sae_with_a_threshold_is_left_as_it_is() -> None:
 def test_a_bounded_number_of_pre_activations_is_held_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    held: list[int] = []
+    counts: list[int] = []
     pre = LinearEncoder.pre
 
     def counting(coder: LinearEncoder, x: Tensor) -> Tensor:
         values = pre(coder, x)
-        held.append(values.numel())
+        counts.append(values.numel())
         return values
 
     monkeypatch.setattr("saebench_canon.saes.calibration.CHUNK", 480)
     monkeypatch.setattr(LinearEncoder, "pre", counting)
-    told = calibrate(random_sae(), tokens(planted_acts(BATCH * (BATCHES + 1)).double())).calibration
-    assert told is not None
-    assert told.batches == BATCHES
-    assert max(held) == 480  # 20 tokens of 24 latents
-    assert sum(held) == BATCHES * BATCH * 24
+    calibration = calibrate(
+        random_sae(), tokens(planted_acts(BATCH * (BATCHES + 1)).double())
+    ).calibration
+    assert calibration is not None
+    assert calibration.batches == BATCHES
+    assert max(counts) == 480  # 20 tokens of 24 latents
+    assert sum(counts) == BATCHES * BATCH * 24
 
 
 PLUGIN = '''
@@ -284,10 +286,10 @@ def test_the_record_tells_threshold_and_tokens(uncalibrated: Path) -> None:
     records = measured(uncalibrated, "acts.safetensors")
     for record in records.values():
         calibrated = record.provenance["calibrated"]
-        assert {each["digest"] for each in record.subject} == set(calibrated)
-        for told in calibrated.values():
-            assert told["threshold"] > 0
-            assert (told["k"], told["tokens"], told["batches"]) == (3, 600, 1)
+        assert {sae["digest"] for sae in record.subject} == set(calibrated)
+        for calibration in calibrated.values():
+            assert calibration["threshold"] > 0
+            assert (calibration["k"], calibration["tokens"], calibration["batches"]) == (3, 600, 1)
         notes = [mark["reason"] for mark in record.marks if mark["kind"] == "note"]
         assert "no threshold in its checkpoint: calibrated on 600 tokens (eq. 8)" in notes
     fidelity = next(record for record in records.values() if record.metric == "fidelity")
@@ -299,24 +301,24 @@ def test_without_data_decoders_are_measured_and_the_rest_says_what_it_lacks(
 ) -> None:
     for record in measured(uncalibrated, None).values():
         assert record.provenance["calibrated"] == {}
-        told = {name: score.get("reason") for name, score in record.scores.items()}
+        reasons = {name: score.get("reason") for name, score in record.scores.items()}
         if record.metric == "fidelity":
-            assert set(told.values()) == {"needs activations, and the SAE has no data"}
+            assert set(reasons.values()) == {"needs activations, and the SAE has no data"}
         elif record.metric == "meta_sae":
-            assert set(told.values()) == {None}
+            assert set(reasons.values()) == {None}
         else:
-            assert told["novel_share"] is None
+            assert reasons["novel_share"] is None
 
 
 def test_other_data_are_another_sae_and_the_same_data_the_same(uncalibrated: Path) -> None:
-    one, _ = planned(uncalibrated, "acts.safetensors")
-    again, _ = planned(uncalibrated, "acts.safetensors")
-    other, _ = planned(uncalibrated, "other.safetensors")
-    without, _ = planned(uncalibrated, None)
-    assert list(one.ids) == list(again.ids)
-    for left, right in ((one, other), (one, without), (other, without)):
-        assert not set(left.ids) & set(right.ids)
-    before = json.dumps(sorted(one.ids))
+    first, _ = planned(uncalibrated, "acts.safetensors")
+    replanned, _ = planned(uncalibrated, "acts.safetensors")
+    other_data, _ = planned(uncalibrated, "other.safetensors")
+    no_data, _ = planned(uncalibrated, None)
+    assert list(first.ids) == list(replanned.ids)
+    for plan, other_plan in ((first, other_data), (first, no_data), (other_data, no_data)):
+        assert not set(plan.ids) & set(other_plan.ids)
+    before = json.dumps(sorted(first.ids))
     (uncalibrated / "saes").rename(uncalibrated / "elsewhere")
     (uncalibrated / "saes").symlink_to(uncalibrated / "elsewhere")
     moved, _ = planned(uncalibrated, "acts.safetensors")
@@ -331,8 +333,8 @@ def test_thresholds_come_from_activations_that_are_not_scored(uncalibrated: Path
     registry, store = load_registry([uncalibrated / "made_up.py"]), Store(uncalibrated / "store")
     plan, bench = make_plan(suite, registry, store), Bench(registry, store)
     case = next(case for case in plan.cases if case.metric.name == "fidelity")
-    (told,) = bench.measure(case).provenance["calibrated"].values()
+    (calibration,) = bench.measure(case).provenance["calibrated"].values()
     train, scored = (bench.workshop.input(name, case.data) for name in ("train_acts", "acts"))
     raw = registry.adapters["made-up"].load(Ref.parse(case.subject[0].source.ref))
-    assert told["threshold"] == calibrate(raw, train).calibration.threshold  # type: ignore[union-attr]
-    assert told["threshold"] != calibrate(raw, scored).calibration.threshold  # type: ignore[union-attr]
+    assert calibration["threshold"] == calibrate(raw, train).calibration.threshold  # type: ignore[union-attr]
+    assert calibration["threshold"] != calibrate(raw, scored).calibration.threshold  # type: ignore[union-attr]

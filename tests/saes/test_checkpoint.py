@@ -20,8 +20,8 @@ from saebench_canon.saes.files import Files
 def test_it_describes_and_loads_what_was_written(tmp_path: Path, form: str) -> None:
     adapter = write(tmp_path / "sae", form)
     ref = Ref.parse(adapter.claim(tmp_path / "sae") or "")
-    told = adapter.describe(ref)
-    assert (told.d, told.width, told.calibrated) == (D, M, form != "st-batch")
+    description = adapter.describe(ref)
+    assert (description.d, description.width, description.calibrated) == (D, M, form != "st-batch")
     sae, w = adapter.load(ref), weights()
     norms = w["W_dec"].norm(dim=1)
     torch.testing.assert_close(sae.W_dec, w["W_dec"] / norms[:, None])
@@ -43,16 +43,16 @@ def test_its_identity_is_of_its_content(tmp_path: Path, form: str) -> None:
     adapter = write(tmp_path / "one", form)
     write(tmp_path / "same", form)
     write(tmp_path / "other", form, b_dec=torch.zeros(D))
-    one, same, other = (
+    identity, same, changed = (
         adapter.identity(Ref.parse(f"{form}:{tmp_path / name}"))
         for name in ("one", "same", "other")
     )
-    assert one == same != other
+    assert identity == same != changed
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "message"),
     [
         ("W_enc", torch.zeros(D, M + 1), "fits the decoder"),
         ("b_dec", torch.full((D,), torch.nan), "not finite"),
@@ -60,17 +60,17 @@ def test_its_identity_is_of_its_content(tmp_path: Path, form: str) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(
-    tmp_path: Path, form: str, key: str, value: torch.Tensor, told: str
+    tmp_path: Path, form: str, key: str, value: torch.Tensor, message: str
 ) -> None:
     adapter = write(tmp_path / "sae", form, **{key: value})
-    with pytest.raises(CanonError, match=told):
+    with pytest.raises(CanonError, match=message):
         adapter.load(Ref.parse(f"{form}:{tmp_path / 'sae'}"))
 
 
 def test_a_value_that_is_refused_is_named_as_its_file_names_it(tmp_path: Path) -> None:
     adapter = write(tmp_path / "sae", "npz-relu", b_enc=torch.full((M,), torch.nan))
-    told = r"weights\.npz: b_enc holds a value that is not finite \(read from bias\)"
-    with pytest.raises(CanonError, match=told):
+    message = r"weights\.npz: b_enc holds a value that is not finite \(read from bias\)"
+    with pytest.raises(CanonError, match=message):
         adapter.load(Ref.parse(f"npz-relu:{tmp_path / 'sae'}"))
 
 
@@ -90,7 +90,7 @@ def test_a_key_that_the_configuration_lacks_is_named(tmp_path: Path) -> None:
 def test_a_pickle_that_wants_more_is_refused_by_name(tmp_path: Path) -> None:
     write(tmp_path / "sae", "pt-topk")
     torch.save({"encoder.weight": print}, tmp_path / "sae" / "ae.pt")
-    with pytest.raises(CanonError, match=r"wants builtins\.print|wants __builtin__\.print"):
+    with pytest.raises(CanonError, match=r"asks for builtins\.print|asks for __builtin__\.print"):
         pt_topk.describe(Ref.parse(f"pt-topk:{tmp_path / 'sae'}"))
 
 
@@ -98,7 +98,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "sae", "npz-relu")
     (tmp_path / "sae" / "weights.npz").rename(tmp_path / "elsewhere.npz")
     (tmp_path / "sae" / "weights.npz").symlink_to(tmp_path / "elsewhere.npz")
-    with pytest.raises(CanonError, match="link out of the folder"):
+    with pytest.raises(CanonError, match="link to a file outside the folder"):
         npz_relu.load(Ref.parse(f"npz-relu:{tmp_path / 'sae'}"))
 
 
@@ -107,7 +107,7 @@ def test_more_latents_than_memory_holds_are_refused_in_a_sentence(
 ) -> None:
     adapter = write(tmp_path / "sae", "pt-topk")
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 100})())
-    with pytest.raises(CanonError, match=r"10 latents takes \d+ B of memory, and 100 B are free"):
+    with pytest.raises(CanonError, match=r"10 latents needs \d+ B of memory, and 100 B are free"):
         adapter.load(Ref.parse(f"pt-topk:{tmp_path / 'sae'}"))
 
 
@@ -175,7 +175,9 @@ def test_a_hub_sae_that_reads_otherwise_than_was_planned_is_refused_once(
     snapshot.mkdir(parents=True)
     write(snapshot, "npz-relu")
     if normalize != "none":
-        with pytest.raises(CanonError, match=r"other activations than were planned.*Run again"):
+        with pytest.raises(
+            CanonError, match=r"other activations than were planned.*Run the command again"
+        ):
             npz_norm.load(ref)
     assert npz_norm.describe(ref).normalize == normalize
     assert npz_norm.load(ref).width == M

@@ -62,8 +62,8 @@ def test_bare_paths_of_several_formats_are_recognised(
 ) -> None:
     forms = [*MIXED.items(), ("openai", "openai")]
     paths = [str(FORMATS[form](pytester.path / name)) for name, form in forms]
-    wish = ["--metrics", "fidelity,meta_sae,stitching", "--data", "acts.safetensors"]
-    ran = pytester.run("saebench-canon", "run", *paths, *wish, "--collect-only", "-q", *options)
+    request = ["--metrics", "fidelity,meta_sae,stitching", "--data", "acts.safetensors"]
+    ran = pytester.run("saebench-canon", "run", *paths, *request, "--collect-only", "-q", *options)
     assert ran.ret == 0
     ran.stdout.fnmatch_lines([
         "not measured: stitching compares two widths of a kind, and there is one.",

@@ -46,13 +46,13 @@ def registry() -> Registry:
 def opened(registry: Registry, path: Path, *, identified: bool = True) -> None:
     """Everything that a run does with a checkpoint before it measures."""
     adapter, ref = registry.adapters["file"], Ref.parse(f"file:{path}")
-    told = adapter.describe(ref)
+    description = adapter.describe(ref)
     if identified:  # reads every number; without it, what only loading meets is met
         adapter.identity(ref)
     sae = adapter.load(ref)
-    assert (sae.width, sae.d) == (told.width, told.d)
+    assert (sae.width, sae.d) == (description.width, description.d)
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(sae.width))
-    if told.calibrated:
+    if description.calibrated:
         codes = sae.encode(torch.ones(2, sae.d))
         assert bool(torch.isfinite(codes).all())
 
@@ -85,7 +85,7 @@ def test_a_mutated_checkpoint_opens_or_is_refused_in_a_sentence(
 
 def mutate(chance: random.Random, path: Path) -> str:
     """One change to one file of the checkpoint; returns what was done."""
-    files = sorted(each for each in (path, *path.glob("*")) if each.is_file())
+    files = sorted(file for file in (path, *path.glob("*")) if file.is_file())
     if not files:
         return "no file left"
     file = chance.choice(files)
@@ -133,14 +133,14 @@ def remove(chance: random.Random, file: Path) -> str:
     return "removed"
 
 
-def _places(value: Any) -> list[tuple[Any, Any]]:
+def _entries(value: Any) -> list[tuple[Any, Any]]:
     """Every container in JSON data with each of its keys."""
-    found: list[tuple[Any, Any]] = []
+    entries: list[tuple[Any, Any]] = []
     if isinstance(value, dict | list):
         keys = list(value) if isinstance(value, dict) else list(range(len(value)))
         for key in keys:
-            found += [(value, key), *_places(value[key])]
-    return found
+            entries += [(value, key), *_entries(value[key])]
+    return entries
 
 
 def _json(file: Path) -> Any:
@@ -152,10 +152,10 @@ def _json(file: Path) -> Any:
 
 def swap_value(chance: random.Random, file: Path) -> str:
     data = _json(file)
-    places = _places(data)
-    if not places:
+    entries = _entries(data)
+    if not entries:
         return "nothing to swap"
-    holder, key = chance.choice(places)
+    holder, key = chance.choice(entries)
     holder[key] = chance.choice(ODD)
     file.write_text(json.dumps(data))
     return f"{key} = {holder[key]!r}"
@@ -163,10 +163,10 @@ def swap_value(chance: random.Random, file: Path) -> str:
 
 def drop_key(chance: random.Random, file: Path) -> str:
     data = _json(file)
-    places = [(holder, key) for holder, key in _places(data) if isinstance(holder, dict)]
-    if not places:
+    entries = [(holder, key) for holder, key in _entries(data) if isinstance(holder, dict)]
+    if not entries:
         return "nothing to drop"
-    holder, key = chance.choice(places)
+    holder, key = chance.choice(entries)
     del holder[key]
     file.write_text(json.dumps(data))
     return f"dropped {key}"
@@ -183,26 +183,26 @@ def not_utf8(chance: random.Random, file: Path) -> str:
 
 
 def header(chance: random.Random, file: Path) -> str:
-    """Another value in a safetensors header, its length told rightly or not."""
+    """Another value in a safetensors header, with its length right or wrong."""
     data = file.read_bytes()
     if len(data) < 8:
         return "no header"
     length = struct.unpack("<Q", data[:8])[0]
     try:
-        told = json.loads(data[8 : 8 + length])
+        content = json.loads(data[8 : 8 + length])
     except ValueError:
         return "no header"
-    places = _places(told)
-    if not places:
+    entries = _entries(content)
+    if not entries:
         return "no header"
-    holder, key = chance.choice(places)
+    holder, key = chance.choice(entries)
     if chance.random() < 0.3 and isinstance(holder, dict):
         holder[f"{key}x"] = holder.pop(key)
     else:
         holder[key] = chance.choice([*ODD, "I8", "F64", "BOOL", [M, 6], [10**9, 10**9]])
-    text = json.dumps(told).encode()
-    said = len(text) if chance.random() < 0.9 else chance.randrange(2**64)
-    file.write_bytes(struct.pack("<Q", said) + text + data[8 + length :])
+    text = json.dumps(content).encode()
+    length_written = len(text) if chance.random() < 0.9 else chance.randrange(2**64)
+    file.write_bytes(struct.pack("<Q", length_written) + text + data[8 + length :])
     return f"header {key}"
 
 
@@ -210,54 +210,58 @@ def member(chance: random.Random, file: Path) -> str:
     """A zip archive with one member dropped, renamed, compressed, shortened or made of zeros."""
     try:
         with zipfile.ZipFile(file) as archive:
-            held = [(info.filename, archive.read(info)) for info in archive.infolist()]
+            members = [(info.filename, archive.read(info)) for info in archive.infolist()]
     except Exception:
         return "no archive"
-    if not held:
+    if not members:
         return "no member"
-    index = chance.randrange(len(held))
-    name, data = held[index]
-    how = chance.choice(("drop", "rename", "shorten", "bomb", "nan", "zeros", "compress", "twice"))
+    index = chance.randrange(len(members))
+    name, data = members[index]
+    change = chance.choice(
+        ("drop", "rename", "shorten", "bomb", "nan", "zeros", "compress", "twice")
+    )
     compression = zipfile.ZIP_STORED
-    if how == "drop":
-        held.pop(index)
-    elif how == "rename":
-        held[index] = (name + "x", data)
-    elif how == "shorten":
-        held[index] = (name, data[: chance.randrange(len(data) + 1)])
-    elif how == "bomb":
-        held[index] = (name, data + bytes(10**6))
-    elif how == "nan":
-        held[index] = (name, data[:-4] + struct.pack("<f", float("nan")))
-    elif how == "zeros":
-        held[index] = (name, bytes(len(data)))
-    elif how == "compress":
+    if change == "drop":
+        members.pop(index)
+    elif change == "rename":
+        members[index] = (name + "x", data)
+    elif change == "shorten":
+        members[index] = (name, data[: chance.randrange(len(data) + 1)])
+    elif change == "bomb":
+        members[index] = (name, data + bytes(10**6))
+    elif change == "nan":
+        members[index] = (name, data[:-4] + struct.pack("<f", float("nan")))
+    elif change == "zeros":
+        members[index] = (name, bytes(len(data)))
+    elif change == "compress":
         compression = zipfile.ZIP_DEFLATED
     else:
-        held.append((chance.choice((name, name.upper(), name.replace("enc", "enc2"))), data[::-1]))
+        members.append(
+            (chance.choice((name, name.upper(), name.replace("enc", "enc2"))), data[::-1])
+        )
     with zipfile.ZipFile(file, "w", compression) as archive:
-        for each, content in held:
-            archive.writestr(each, content)
-    return f"{how} {name}"
+        for filename, content in members:
+            archive.writestr(filename, content)
+    return f"{change} {name}"
 
 
 def in_pickle(chance: random.Random, file: Path) -> str:
     """Changed bytes in the pickle of a torch.save archive, or in an array's header."""
     try:
         with zipfile.ZipFile(file) as archive:
-            held = {info.filename: archive.read(info) for info in archive.infolist()}
+            members = {info.filename: archive.read(info) for info in archive.infolist()}
     except Exception:
         return "no archive"
-    names = [name for name in held if name.endswith((".pkl", ".npy"))]
+    names = [name for name in members if name.endswith((".pkl", ".npy"))]
     if not names:
         return "no pickle"
     name = chance.choice(names)
-    data = bytearray(held[name])
+    data = bytearray(members[name])
     for _ in range(chance.choice((1, 2, 8))):
         if data:
             data[chance.randrange(min(len(data), 4000))] = chance.randrange(256)
-    held[name] = bytes(data)
+    members[name] = bytes(data)
     with zipfile.ZipFile(file, "w") as archive:
-        for each, content in held.items():
-            archive.writestr(each, content)
+        for filename, content in members.items():
+            archive.writestr(filename, content)
     return f"bytes of {name}"

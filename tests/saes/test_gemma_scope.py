@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from saebench_canon.errors import CanonError, NotOffline
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import load_registry
-from saebench_canon.saes.formats.gemma_scope import GEMMA_SCOPE, Place, place_of
+from saebench_canon.saes.formats.gemma_scope import GEMMA_SCOPE, PathFacts, path_facts
 from saebench_canon.testing import check_adapter
 
 RES = "google/gemma-scope-2b-pt-res"
@@ -40,15 +40,15 @@ def local(path: Path) -> Ref:
 
 def written(folder: Path, **changed: torch.Tensor) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    held = parameters() | changed
-    np.savez(folder / "params.npz", **{name: each.numpy() for name, each in held.items()})
+    tensors = parameters() | changed
+    np.savez(folder / "params.npz", **{name: tensor.numpy() for name, tensor in tensors.items()})
     return folder
 
 
 def second(folder: Path, *, config: dict[str, Any] | None = None, **more: torch.Tensor) -> Path:
     """A folder of Gemma Scope 2."""
     folder.mkdir(parents=True, exist_ok=True)
-    w = {name.lower(): each for name, each in parameters().items()}
+    w = {name.lower(): tensor for name, tensor in parameters().items()}
     save_file(w | more, folder / "params.safetensors")
     if config is not None:
         (folder / "config.json").write_text(json.dumps(config))
@@ -84,12 +84,12 @@ def test_an_embedding_is_read_on_the_scale_on_which_the_model_hands_it_on(tmp_pa
 
 
 def test_the_second_generation_is_the_same_in_other_files(tmp_path: Path) -> None:
-    told = {"architecture": "jump_relu", "hf_hook_point_in": "model.layers.9.output"}
-    folder = second(tmp_path / "resid_post" / "layer_9_width_16k_l0_small", config=told)
+    config = {"architecture": "jump_relu", "hf_hook_point_in": "model.layers.9.output"}
+    folder = second(tmp_path / "resid_post" / "layer_9_width_16k_l0_small", config=config)
     bare = second(tmp_path / "bare")
     x = drawn()
-    for each in (folder, bare):
-        sae = GEMMA_SCOPE.load(local(each))
+    for path in (folder, bare):
+        sae = GEMMA_SCOPE.load(local(path))
         torch.testing.assert_close(sae.decode(sae.encode(x)), expected(x))
 
 
@@ -112,40 +112,41 @@ def test_transcoders_of_the_second_generation_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("path", "place", "d", "hook"),
+    ("path", "facts", "d", "hook"),
     [
-        (f"{RES}/{SAE}", Place("gemma-2-2b", "google/gemma-2-2b", "res", 12, 2**14, 82), 2304,
+        (f"{RES}/{SAE}", PathFacts("gemma-2-2b", "google/gemma-2-2b", "res", 12, 2**14, 82), 2304,
          "blocks.12.hook_resid_post"),
-        (f"/hub/{SNAPSHOT}/{SAE}", Place("gemma-2-2b", "google/gemma-2-2b", "res", 12, 2**14, 82),
-         2304, "blocks.12.hook_resid_post"),
+        (f"/hub/{SNAPSHOT}/{SAE}",
+         PathFacts("gemma-2-2b", "google/gemma-2-2b", "res", 12, 2**14, 82), 2304,
+         "blocks.12.hook_resid_post"),
         (f"/hub/{SNAPSHOT}/{SAE}/params.npz",
-         Place("gemma-2-2b", "google/gemma-2-2b", "res", 12, 2**14, 82), 2304,
+         PathFacts("gemma-2-2b", "google/gemma-2-2b", "res", 12, 2**14, 82), 2304,
          "blocks.12.hook_resid_post"),
         ("google/gemma-scope-9b-it-res/layer_20/width_131k/average_l0_13",
-         Place("gemma-2-9b", "google/gemma-2-9b-it", "res", 20, 2**17, 13), 3584,
+         PathFacts("gemma-2-9b", "google/gemma-2-9b-it", "res", 20, 2**17, 13), 3584,
          "blocks.20.hook_resid_post"),
         ("google/gemma-scope-2b-pt-att/layer_0/width_65k/average_l0_39",
-         Place("gemma-2-2b", "google/gemma-2-2b", "att", 0, 2**16, 39), 2048,
+         PathFacts("gemma-2-2b", "google/gemma-2-2b", "att", 0, 2**16, 39), 2048,
          "blocks.0.attn.hook_z"),
         ("google/gemma-scope-27b-pt-mlp/layer_7/width_1m/average_l0_9",
-         Place("gemma-2-27b", "google/gemma-2-27b", "mlp", 7, 2**20, 9), 4608,
+         PathFacts("gemma-2-27b", "google/gemma-2-27b", "mlp", 7, 2**20, 9), 4608,
          "blocks.7.hook_mlp_out"),
         ("google/gemma-scope-2-4b-pt/resid_post_all/layer_0_width_262k_l0_big",
-         Place("gemma-3-4b", "google/gemma-3-4b-pt", "res", 0, 2**18), 2560,
+         PathFacts("gemma-3-4b", "google/gemma-3-4b-pt", "res", 0, 2**18), 2560,
          "blocks.0.hook_resid_post"),
         ("google/gemma-scope-2-270m-pt/attn_out/layer_5_width_16k_l0_small",
-         Place("gemma-3-270m", "google/gemma-3-270m", "att", 5, 2**14), 1024,
+         PathFacts("gemma-3-270m", "google/gemma-3-270m", "att", 5, 2**14), 1024,
          "blocks.5.attn.hook_z"),
-        (f"/somewhere/{SAE}", Place(None, None, None, 12, 2**14, 82), None, None),
-        ("/somewhere/else", Place(), None, None),
-        ("/my-gemma-scope-2b-pt-resampled/else", Place(), None, None),
+        (f"/somewhere/{SAE}", PathFacts(None, None, None, 12, 2**14, 82), None, None),
+        ("/somewhere/else", PathFacts(), None, None),
+        ("/my-gemma-scope-2b-pt-resampled/else", PathFacts(), None, None),
     ],
 )  # fmt: skip
 def test_names_tell_model_hook_and_sizes(
-    path: str, place: Place, d: int | None, hook: str | None
+    path: str, facts: PathFacts, d: int | None, hook: str | None
 ) -> None:
-    assert place_of(path) == place
-    assert (place_of(path).d, place_of(path).hook) == (d, hook)
+    assert path_facts(path) == facts
+    assert (path_facts(path).d, path_facts(path).hook) == (d, hook)
 
 
 @pytest.mark.parametrize(
@@ -154,29 +155,29 @@ def test_names_tell_model_hook_and_sizes(
      ("262k", 262144), ("524k", 524288), ("1m", 1048576)],
 )  # fmt: skip
 def test_what_is_not_on_this_machine_is_described_by_its_name(written: str, width: int) -> None:
-    told = GEMMA_SCOPE.describe(
+    description = GEMMA_SCOPE.describe(
         Ref.parse(f"gemma-scope://{RES}/layer_12/width_{written}/average_l0_5")
     )
-    assert (told.d, told.width, told.prepend_bos) == (2304, width, True)
-    assert told.metadata == {"average_l0": 5}
+    assert (description.d, description.width, description.prepend_bos) == (2304, width, True)
+    assert description.metadata == {"average_l0": 5}
 
 
 def test_every_sae_that_saelens_lists_is_understood() -> None:
     from saebench_canon.saes.formats.saelens_hub import releases
 
     known = ("gemma_2", "gemma_3")
-    seen = 0
+    count = 0
     for release in releases().values():
         if release.loader not in known:
             continue
         for folder in release.folders.values():
-            place = place_of(f"{release.repository}/{folder}")
+            facts = path_facts(f"{release.repository}/{folder}")
             transcoder = "transcoder" in folder or "clt" in folder
-            assert place.transcoder == transcoder, (release.repository, folder)
+            assert facts.transcoder == transcoder, (release.repository, folder)
             if not transcoder:
-                seen += 1
-                assert None not in (place.width, place.d, place.hook), (release.name, folder)
-    assert seen > 1000
+                count += 1
+                assert None not in (facts.width, facts.d, facts.hook), (release.name, folder)
+    assert count > 1000
 
 
 @pytest.mark.parametrize(
@@ -187,10 +188,10 @@ def test_every_sae_that_saelens_lists_is_understood() -> None:
     ],
 )
 def test_transcoders_are_refused_by_their_names(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CanonError, match="a transcoder reconstructs other activations"):
+    with pytest.raises(CanonError, match="a transcoder, which reconstructs other activations"):
         GEMMA_SCOPE.describe(Ref.parse(f"gemma-scope://{name}"))
     folder = written(tmp_path / name)
-    with pytest.raises(CanonError, match="a transcoder reconstructs other activations"):
+    with pytest.raises(CanonError, match="a transcoder, which reconstructs other activations"):
         GEMMA_SCOPE.load(local(folder))
 
 
@@ -201,9 +202,13 @@ def test_a_repository_in_the_cache_is_read_and_what_is_not_there_is_a_sentence(h
     written(hub / SNAPSHOT / SAE)
     (hub / SNAPSHOT).parents[1].joinpath("refs").mkdir()
     (hub / SNAPSHOT).parents[1].joinpath("refs", "main").write_text("0123abc")
-    told = GEMMA_SCOPE.describe(ref)
-    assert (told.d, told.width, told.hook) == (D, M, "blocks.12.hook_resid_post")
-    assert told.model == "google/gemma-2-2b"
+    description = GEMMA_SCOPE.describe(ref)
+    assert (description.d, description.width, description.hook) == (
+        D,
+        M,
+        "blocks.12.hook_resid_post",
+    )
+    assert description.model == "google/gemma-2-2b"
     assert GEMMA_SCOPE.load(ref).width == GEMMA_SCOPE.load(Ref.parse(f"{ref}@0123abc")).width == M
     with pytest.raises(NotOffline):
         GEMMA_SCOPE.load(Ref.parse(f"{ref}@fedcba9"))
@@ -217,12 +222,12 @@ def test_a_bare_path_is_recognised(tmp_path: Path) -> None:
     assert registry.claim(second(tmp_path / "two")) == f"gemma-scope:{tmp_path / 'two'}"
     (folder / "cfg.json").write_text("{}")
     (folder / "sae_weights.safetensors").write_bytes(b"")
-    with pytest.raises(CanonError, match=r"two formats.*Say which one is meant: saelens:"):
+    with pytest.raises(CanonError, match=r"two formats.*Name one of them: saelens:"):
         registry.claim(folder)
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"threshold": torch.zeros(M + 1)}, "threshold has shape"),
         ({"W_enc": torch.zeros(M, D)}, "W_enc has shape"),
@@ -232,16 +237,16 @@ def test_a_bare_path_is_recognised(tmp_path: Path) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(
-    tmp_path: Path, changed: dict[str, torch.Tensor], told: str
+    tmp_path: Path, changed: dict[str, torch.Tensor], message: str
 ) -> None:
-    with pytest.raises(CanonError, match=told):
+    with pytest.raises(CanonError, match=message):
         GEMMA_SCOPE.load(local(written(tmp_path / "sae", **changed)))
 
 
 def test_a_lacking_array_is_named(tmp_path: Path) -> None:
     (tmp_path / "sae").mkdir()
-    held = {name: each.numpy() for name, each in parameters().items() if name != "threshold"}
-    np.savez(tmp_path / "sae" / "params.npz", **held)
+    arrays = {name: tensor.numpy() for name, tensor in parameters().items() if name != "threshold"}
+    np.savez(tmp_path / "sae" / "params.npz", **arrays)
     with pytest.raises(CanonError, match=r"params\.npz: it has no threshold"):
         GEMMA_SCOPE.describe(local(tmp_path / "sae"))
 
@@ -325,8 +330,8 @@ def test_loading_takes_no_second_copy_of_the_weights(tmp_path: Path) -> None:
         [sys.executable, "-c", PEAK, f"gemma-scope:{tmp_path}"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    loaded, own, peak = map(int, done.stdout.split())
+    loaded, private, peak = map(int, done.stdout.split())
     assert loaded == width
-    print(f"memory of its own {own / size:.2f}, with pages of the file {peak / size:.2f}")
-    assert own < 1.6 * size  # the canonical form, and what looks for values that are not finite
+    print(f"memory of its own {private / size:.2f}, with pages of the file {peak / size:.2f}")
+    assert private < 1.6 * size  # the canonical form, and what looks for values that are not finite
     assert peak < 2.6 * size  # and the pages of the file, which the system may take back

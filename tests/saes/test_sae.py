@@ -87,8 +87,8 @@ def test_a_massive_dimension_shared_with_the_decoder_bias_costs_no_digits(activa
     rows = torch.nn.functional.normalize(torch.randn(m, d, generator=g), dim=1)
     b = torch.randn(d, generator=g)
     b[5] = 3_000.0
-    on = torch.rand(n, m, generator=g) < 0.05
-    x = (on * (1 + torch.rand(n, m, generator=g))) @ rows + b
+    active = torch.rand(n, m, generator=g) < 0.05
+    x = (active * (1 + torch.rand(n, m, generator=g))) @ rows + b
     bias = torch.full((m,), -0.3)
     more = {
         "relu": {"b_enc": bias},
@@ -98,27 +98,29 @@ def test_a_massive_dimension_shared_with_the_decoder_bias_costs_no_digits(activa
     }[activation]
 
     def folded(dtype: torch.dtype) -> CanonicalSAE:
-        told = {k: v.to(dtype) if isinstance(v, Tensor) else v for k, v in more.items()}
+        parameters_in_dtype = {
+            k: v.to(dtype) if isinstance(v, Tensor) else v for k, v in more.items()
+        }
         return fold(
             W_enc=rows.T.to(dtype), W_dec=rows.to(dtype), b_dec=b.to(dtype),
-            apply_b_dec_to_input=True, activation=activation, **told,
+            apply_b_dec_to_input=True, activation=activation, **parameters_in_dtype,
         )  # fmt: skip
 
     exact = folded(torch.float64).encode(x.double())
     single = folded(torch.float32)
-    for found in (
+    for codes in (
         single.encode(x),
         single.encode_sparse(x).dense(),
         folded(torch.float64).to(dtype=torch.float32).encode(x),
     ):
-        assert float((found.double() - exact).abs().max()) < 1e-5
+        assert float((codes.double() - exact).abs().max()) < 1e-5
 
 
 def test_a_pre_activation_at_the_threshold_is_off() -> None:
-    one = torch.ones(1, 1)
+    weight = torch.ones(1, 1)
     sae = fold(
-        W_enc=one, W_dec=one, b_dec=torch.zeros(1), b_enc=torch.zeros(1), activation="jumprelu",
-        threshold=torch.tensor([0.5]),
+        W_enc=weight, W_dec=weight, b_dec=torch.zeros(1), b_enc=torch.zeros(1),
+        activation="jumprelu", threshold=torch.tensor([0.5]),
     )  # fmt: skip
     assert sae.encode(torch.tensor([[0.5], [0.75]])).tolist() == [[0.0], [0.75]]
     assert sae.encode_sparse(torch.tensor([[0.5], [0.75]])).values.tolist() == [0.75]
@@ -131,10 +133,10 @@ def test_topk_selects_on_the_scale_it_was_trained_on(rescale: bool, seed: int, k
     raw, x = parameters(seed), inputs(seed)
     norms = raw["W_dec"].norm(dim=1)
     pre = (x - raw["b_dec"]) @ raw["W_enc"] + raw["b_enc"]
-    seen = pre * norms if rescale else pre
-    kept = torch.zeros_like(pre).scatter(1, seen.topk(k, dim=1).indices, 1.0)
+    selected_on = pre * norms if rescale else pre
+    selected = torch.zeros_like(pre).scatter(1, selected_on.topk(k, dim=1).indices, 1.0)
     sae = fold(**raw, activation="topk", k=k, rescale=rescale, apply_b_dec_to_input=True)
-    check(sae, x, pre.relu() * kept, raw)
+    check(sae, x, pre.relu() * selected, raw)
     assert sae.encode_sparse(x).counts.sum() <= k * N
 
 
@@ -177,12 +179,12 @@ def test_codes_are_the_same_in_a_batch_and_alone() -> None:
 
 def test_many_tokens_are_encoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     sae, x = fold(**parameters(7), activation="topk", k=3), inputs(7)
-    whole = sae.encode_sparse(x)
+    at_once = sae.encode_sparse(x)
     monkeypatch.setattr("saebench_canon.plugin.sae.CHUNK", 4 * M)
     pieces = sae.encode_sparse(x)
-    assert torch.equal(whole.indptr, pieces.indptr)
-    assert torch.equal(whole.indices, pieces.indices)
-    torch.testing.assert_close(whole.values, pieces.values)
+    assert torch.equal(at_once.indptr, pieces.indptr)
+    assert torch.equal(at_once.indices, pieces.indices)
+    torch.testing.assert_close(at_once.values, pieces.values)
 
 
 def test_the_encoder_is_on_the_scale_of_the_codes() -> None:
@@ -351,11 +353,11 @@ def dropping(plain: Plain) -> object:
         ("encode", batch_topk(2), "other tokens"),
         ("encode", batch_topk(5), "other tokens"),
         ("encode", lambda p: lambda x: ((x - x.mean(0)) @ p.W_enc).relu(), "other tokens"),
-        ("encode", lambda p: lambda x: ((x @ p.W_enc).relu(), {}), "encode gives a tuple"),
-        ("encode", lambda p: lambda x: None, "encode gives a NoneType"),
-        ("encode", lambda p: lambda x: (x @ p.W_enc).relu().detach().numpy(), "gives a ndarray"),
+        ("encode", lambda p: lambda x: ((x @ p.W_enc).relu(), {}), "encode returns a tuple"),
+        ("encode", lambda p: lambda x: None, "encode returns a NoneType"),
+        ("encode", lambda p: lambda x: (x @ p.W_enc).relu().detach().numpy(), "returns a ndarray"),
         ("encode", lambda p: lambda x: (x @ p.W_enc).relu() / 0, "codes that are not finite"),
-        ("encode", dropping, r"others at every call.*eval\(\)"),
+        ("encode", dropping, r"two calls of encode.*eval\(\)"),
         ("encode", fails, r"encode of a tensor \[96, 6\] of torch\.float32 fails \(ValueError: no"),
         ("encode", lambda p: 3, "encode of a tensor.*fails"),
         ("decode", fails, r"decode of a tensor \[96, 11\] of torch\.float32 fails"),
@@ -373,12 +375,13 @@ def dropping(plain: Plain) -> object:
 )
 def test_an_object_without_a_canonical_form_is_refused(name, change, says) -> None:  # type: ignore[no-untyped-def]
     plain = Plain()
-    told = SimpleNamespace(**{
-        each: getattr(plain, each) for each in ("W_enc", "W_dec", "b_dec", "encode", "decode")
+    changed = SimpleNamespace(**{
+        attribute: getattr(plain, attribute)
+        for attribute in ("W_enc", "W_dec", "b_dec", "encode", "decode")
     })  # fmt: skip
-    setattr(told, name, change(plain))
+    setattr(changed, name, change(plain))
     with pytest.raises(CanonError, match=says):
-        canonical(told, name="mine")
+        canonical(changed, name="mine")
 
 
 def test_an_object_that_is_no_sae_is_refused() -> None:

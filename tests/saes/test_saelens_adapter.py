@@ -66,9 +66,17 @@ def test_the_layout_of_saelens_3_is_read(tmp_path: Path) -> None:
         "model_from_pretrained_kwargs": {"center_writing_weights": False},
     }  # fmt: skip
     path = written(tmp_path / "old", old)
-    told = ADAPTER.describe(local(path))
-    assert (told.architecture, told.k, told.hook) == ("topk", 3, "blocks.1.hook_resid_pre")
-    assert (told.model, told.prepend_bos, told.center_writing_weights) == ("gpt2", True, False)
+    description = ADAPTER.describe(local(path))
+    assert (description.architecture, description.k, description.hook) == (
+        "topk",
+        3,
+        "blocks.1.hook_resid_pre",
+    )
+    assert (description.model, description.prepend_bos, description.center_writing_weights) == (
+        "gpt2",
+        True,
+        False,
+    )
     assert ADAPTER.load(local(path)).encode_sparse(activations()).l0 <= 3
 
 
@@ -90,7 +98,7 @@ def test_the_layout_of_saelens_3_is_read(tmp_path: Path) -> None:
         ({"use_error_term": True}, "whatever its codes"),
         ({"architecture": "topk", "k": M + 1}, "k is 25"),
         ({"architecture": "topk"}, "k is None"),
-        ({"architecture": "topk", "k": 2.5}, "counts latents"),
+        ({"architecture": "topk", "k": 2.5}, "a whole number of latents"),
         ({"architecture": "batchtopk", "k": float("nan")}, "k is nan"),
         ({"activation_fn_str": "topk", "metadata": None, "activation_fn_kwargs": 3}, "k is None"),
         ({"architecture": "jumprelu"}, "no threshold"),
@@ -166,8 +174,8 @@ def test_identity_is_the_content(folder: Path, tmp_path: Path) -> None:
     assert ADAPTER.identity(local(elsewhere)) == identity
     (elsewhere / "cfg.json").write_text(json.dumps({**raw, "apply_b_dec_to_input": False}))
     assert ADAPTER.identity(local(elsewhere)) != identity
-    other = written(tmp_path / "other", b_dec=torch.zeros(D))
-    assert ADAPTER.identity(local(other)) != identity
+    changed = written(tmp_path / "other", b_dec=torch.zeros(D))
+    assert ADAPTER.identity(local(changed)) != identity
 
 
 def test_what_is_loaded_does_not_change_with_the_file(folder: Path) -> None:
@@ -223,14 +231,14 @@ def test_more_than_the_memory_is_refused_in_a_sentence(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 100})())
-    with pytest.raises(CanonError, match=r"24 latents takes .* of memory, and 100 B are free"):
+    with pytest.raises(CanonError, match=r"24 latents needs .* of memory, and 100 B are free"):
         ADAPTER.load(local(folder))
 
 
 def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "cfg.json").rename(tmp_path / "cfg.json")
     (folder / "cfg.json").symlink_to(tmp_path / "cfg.json")
-    with pytest.raises(CanonError, match=r"cfg\.json is a link out of the folder"):
+    with pytest.raises(CanonError, match=r"cfg\.json is a link to a file outside the folder"):
         ADAPTER.load(local(folder))
 
 
@@ -308,12 +316,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def cached(cache: Path, commit: str, config: dict[str, Any], **weights: torch.Tensor) -> Path:
     """A made-up copy of the release in the cache, laid out as the hub's client does."""
-    place = saelens_hub.locate(Ref.parse(HUB))
-    repository = cache / f"models--{place.repository.replace('/', '--')}"
+    hub_sae = saelens_hub.locate(Ref.parse(HUB))
+    repository = cache / f"models--{hub_sae.repository.replace('/', '--')}"
     (repository / "refs").mkdir(parents=True, exist_ok=True)
     (repository / "refs/main").write_text(commit)
-    (repository / "snapshots" / commit / place.folder).parent.mkdir(parents=True)
-    return written(repository / "snapshots" / commit / place.folder, config, **weights)
+    (repository / "snapshots" / commit / hub_sae.folder).parent.mkdir(parents=True)
+    return written(repository / "snapshots" / commit / hub_sae.folder, config, **weights)
 
 
 def test_a_hub_sae_is_described_from_the_cache(cache: Path) -> None:
@@ -325,9 +333,14 @@ def test_a_hub_sae_is_described_from_the_cache(cache: Path) -> None:
     old = {"hook_point": "h", "dtype": "float32", "device": "cpu", "metadata": None}
     path = cached(cache, "a" * 40, {**old, "normalize_activations": "layer_norm"})
     assert ADAPTER.identity(ref) == HUB  # as before the download, so that records are found again
-    told = ADAPTER.describe(ref)
-    assert told.center_writing_weights is True  # from SAELens' own table
-    assert (told.d, told.width, told.hook, told.normalize) == (D, M, "h", "layer_norm")
+    description = ADAPTER.describe(ref)
+    assert description.center_writing_weights is True  # from SAELens' own table
+    assert (description.d, description.width, description.hook, description.normalize) == (
+        D,
+        M,
+        "h",
+        "layer_norm",
+    )
     ours, disk = ADAPTER.load(ref), ADAPTER.load(local(path))
     assert torch.equal(ours.encode(activations()), disk.encode(activations()))
     assert torch.equal(
@@ -338,14 +351,14 @@ def test_a_hub_sae_is_described_from_the_cache(cache: Path) -> None:
 def test_what_a_hub_says_is_too_large_is_not_downloaded(cache: Path) -> None:
     path = cached(cache, "a" * 40, {"d_in": 10**4, "d_sae": 10**9})
     (path / "sae_weights.safetensors").unlink()
-    with pytest.raises(CanonError, match=r"an SAE of 1000000000 latents takes .* TiB of memory"):
+    with pytest.raises(CanonError, match=r"an SAE of 1000000000 latents needs .* TiB of memory"):
         ADAPTER.load(Ref.parse(HUB))
 
 
 def test_a_hub_sae_cannot_be_calibrated(cache: Path) -> None:
     zero = torch.tensor(0.0, dtype=torch.float64)
     cached(cache, "a" * 40, {"architecture": "batchtopk", "k": 3}, topk_threshold=zero)
-    with pytest.raises(CanonError, match="Name this folder in the place of the hub's name"):
+    with pytest.raises(CanonError, match="Name this folder instead of the hub's name"):
         ADAPTER.load(Ref.parse(HUB))
 
 

@@ -46,21 +46,21 @@ def lens() -> Any:
 
 
 INFERENCE: dict[str, Make] = {
-    "standard": lambda lens, **told: lens.StandardSAEConfig(D, M, **told),
-    "jumprelu": lambda lens, **told: lens.JumpReLUSAEConfig(D, M, **told),
-    "gated": lambda lens, **told: lens.GatedSAEConfig(D, M, **told),
-    "topk": lambda lens, **told: lens.TopKSAEConfig(D, M, k=5, **told),
-    "topk-rescaled": lambda lens, **told: lens.TopKSAEConfig(
-        D, M, k=5, rescale_acts_by_decoder_norm=True, **told
+    "standard": lambda lens, **options: lens.StandardSAEConfig(D, M, **options),
+    "jumprelu": lambda lens, **options: lens.JumpReLUSAEConfig(D, M, **options),
+    "gated": lambda lens, **options: lens.GatedSAEConfig(D, M, **options),
+    "topk": lambda lens, **options: lens.TopKSAEConfig(D, M, k=5, **options),
+    "topk-rescaled": lambda lens, **options: lens.TopKSAEConfig(
+        D, M, k=5, rescale_acts_by_decoder_norm=True, **options
     ),
 }
 TRAINING: dict[str, Make] = {
-    "standard": lambda lens, **told: lens.StandardTrainingSAEConfig(D, M, **told),
-    "jumprelu": lambda lens, **told: lens.JumpReLUTrainingSAEConfig(D, M, **told),
-    "gated": lambda lens, **told: lens.GatedTrainingSAEConfig(D, M, **told),
+    "standard": lambda lens, **options: lens.StandardTrainingSAEConfig(D, M, **options),
+    "jumprelu": lambda lens, **options: lens.JumpReLUTrainingSAEConfig(D, M, **options),
+    "gated": lambda lens, **options: lens.GatedTrainingSAEConfig(D, M, **options),
     **{
-        f"{name}{suffix}": lambda lens, name=name, rescale=rescale, **told: training(
-            lens, name, k=4, rescale_acts_by_decoder_norm=rescale, **told
+        f"{name}{suffix}": lambda lens, name=name, rescale=rescale, **options: training(
+            lens, name, k=4, rescale_acts_by_decoder_norm=rescale, **options
         )
         for name in ("topk", "batchtopk", "matryoshka")
         for suffix, rescale in (("", False), ("-rescaled", True))
@@ -68,14 +68,14 @@ TRAINING: dict[str, Make] = {
 }
 
 
-def training(lens: Any, name: str, **told: Any) -> Any:
+def training(lens: Any, name: str, **options: Any) -> Any:
     """The configuration of a training class that takes k."""
     if name == "matryoshka":
         return lens.MatryoshkaBatchTopKTrainingSAEConfig(
-            D, M, matryoshka_widths=[M // 2, M], **told
+            D, M, matryoshka_widths=[M // 2, M], **options
         )
     kinds = {"topk": lens.TopKTrainingSAEConfig, "batchtopk": lens.BatchTopKTrainingSAEConfig}
-    return kinds[name](D, M, **told)
+    return kinds[name](D, M, **options)
 
 
 def built(lens: Any, config: Any, *, kind: str = "SAE", seed: int = 0) -> Any:
@@ -143,14 +143,14 @@ def test_an_inference_checkpoint(
         INFERENCE[name](lens, apply_b_dec_to_input=on_input, normalize_activations=normalization),
     )
     theirs.save_model(tmp_path)
-    told = ADAPTER.describe(local(tmp_path))
-    assert (told.d, told.width, told.normalize) == (D, M, normalization)
+    description = ADAPTER.describe(local(tmp_path))
+    assert (description.d, description.width, description.normalize) == (D, M, normalization)
     scaled = name == "topk-rescaled"
     check(ADAPTER.load(local(tmp_path)), theirs, kind=normalization, scaled=scaled)
     if normalization == "none":
         check(canonical(theirs), theirs, scaled=scaled)
     else:
-        with pytest.raises(CanonError, match="in memory cannot hand on"):
+        with pytest.raises(CanonError, match="not supported for an SAE in memory"):
             canonical(theirs)
 
 
@@ -160,16 +160,16 @@ def test_an_inference_checkpoint(
 def test_a_training_checkpoint_and_its_inference_model(
     lens: Any, tmp_path: Path, name: str, on_input: bool, normalization: str
 ) -> None:
-    told = {"apply_b_dec_to_input": on_input, "normalize_activations": normalization}
-    config = TRAINING[name](lens, **told)
+    options = {"apply_b_dec_to_input": on_input, "normalize_activations": normalization}
+    config = TRAINING[name](lens, **options)
     theirs = built(lens, config, kind="TrainingSAE")
     theirs.save_model(tmp_path / "training")
     ours = ADAPTER.load(local(tmp_path / "training"))
     assert ADAPTER.describe(local(tmp_path / "training")).calibrated
     batch = name.startswith(("batchtopk", "matryoshka"))
     if not batch:
-        again = lens.TrainingSAE.load_from_disk(tmp_path / "training")
-        check(ours, again, kind=normalization, scaled=name == "topk-rescaled")
+        reloaded = lens.TrainingSAE.load_from_disk(tmp_path / "training")
+        check(ours, reloaded, kind=normalization, scaled=name == "topk-rescaled")
     if normalization == "none":
         torch.testing.assert_close(canonical(theirs).encode(activations()).shape, (N, M))
     theirs.save_inference_model(tmp_path / "inference")
@@ -194,8 +194,8 @@ def test_a_training_checkpoint_before_its_first_threshold_is_calibrated(
     )
     theirs.topk_threshold.fill_(0.0)
     theirs.save_model(tmp_path)
-    told = ADAPTER.describe(local(tmp_path))
-    assert (told.calibrated, told.k) == (False, 4.5)
+    description = ADAPTER.describe(local(tmp_path))
+    assert (description.calibrated, description.k) == (False, 4.5)
     x = activations()
     with torch.no_grad():
         chosen = theirs.encode(x)  # over the whole batch, which is smaller than a batch of ours
@@ -206,11 +206,11 @@ def test_a_training_checkpoint_before_its_first_threshold_is_calibrated(
         assert calibrated.calibration is not None
         assert calibrated.calibration.threshold == pytest.approx(float(least), rel=1e-5)
         z = calibrated.encode(x)
-        kept = torch.where(chosen > least, chosen, 0) * (1 if rescale else norms)
+        expected_codes = torch.where(chosen > least, chosen, 0) * (1 if rescale else norms)
         # the code at the threshold itself is in or out by its last digit
-        assert int(((z > 0) != (kept > 0)).sum()) <= 1
-        both = (z > 0) & (kept > 0)
-        agree(z[both], kept[both])
+        assert int(((z > 0) != (expected_codes > 0)).sum()) <= 1
+        both = (z > 0) & (expected_codes > 0)
+        agree(z[both], expected_codes[both])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
@@ -253,8 +253,8 @@ def test_a_factor_of_activations_kept_beside_a_training_checkpoint(
 ) -> None:
     from sae_lens.training.activation_scaler import ActivationScaler
 
-    told = {"normalize_activations": "expected_average_only_in"}
-    theirs = built(lens, TRAINING[name](lens, **told), kind="TrainingSAE")
+    options = {"normalize_activations": "expected_average_only_in"}
+    theirs = built(lens, TRAINING[name](lens, **options), kind="TrainingSAE")
     theirs.save_model(tmp_path / "sae")
     with pytest.raises(CanonError, match="the factor is not folded"):
         ADAPTER.load(local(tmp_path / "sae"))
@@ -307,9 +307,9 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
 def test_a_configuration_from_before_version_6(
     lens: Any, tmp_path: Path, layout: str, ones: bool
 ) -> None:
-    name, told = LAYOUTS[layout]
+    name, config = LAYOUTS[layout]
     built(lens, INFERENCE[name](lens)).save_model(tmp_path)
-    (tmp_path / "cfg.json").write_text(json.dumps(OLD | told))
+    (tmp_path / "cfg.json").write_text(json.dumps(OLD | config))
     if ones:  # some versions wrote it whatever it was
         weights = load_file(tmp_path / "sae_weights.safetensors")
         save_file(weights | {"scaling_factor": torch.ones(M)}, tmp_path / "sae_weights.safetensors")
@@ -363,10 +363,13 @@ def test_what_saelens_writes_of_the_others_is_refused_with_the_reason(
     from sae_lens.registry import get_sae_class
 
     kind, config = get_sae_class(architecture)
-    told = {"temporal": {"n_heads": 2, "bottleneck_factor": 1, "kval_topk": 3}, "abstopk": {"k": 3}}
+    settings_of = {
+        "temporal": {"n_heads": 2, "bottleneck_factor": 1, "kval_topk": 3},
+        "abstopk": {"k": 3},
+    }
     across = {"d_out": D, "apply_b_dec_to_input": False} if "transcoder" in architecture else {}
-    own = told.get(architecture, across)
-    sae = kind(config(d_in=D, d_sae=M, **own))
+    settings = settings_of.get(architecture, across)
+    sae = kind(config(d_in=D, d_sae=M, **settings))
     sae.save_model(tmp_path)
     reason = f"'{architecture}': {REFUSED[architecture]}"
     for ask in (ADAPTER.describe, ADAPTER.identity, ADAPTER.load):
@@ -405,29 +408,29 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def cached(cache: Path, place: saelens_hub.Place, commit: str) -> Path:
-    """The place in the cache where a file or folder of a release belongs."""
-    repository = cache / f"models--{place.repository.replace('/', '--')}"
+def cached(cache: Path, hub_sae: saelens_hub.HubSae, commit: str) -> Path:
+    """The path in the cache at which the client stores a hub SAE."""
+    repository = cache / f"models--{hub_sae.repository.replace('/', '--')}"
     (repository / "refs").mkdir(parents=True, exist_ok=True)
     (repository / "refs/main").write_text(commit)
-    path = repository / "snapshots" / commit / place.folder
+    path = repository / "snapshots" / commit / hub_sae.folder
     path.parent.mkdir(parents=True)
     return path
 
 
 def test_a_release_in_saelens_own_format_is_as_saelens_opens_it(lens: Any, cache: Path) -> None:
     ref = Ref.parse(HUB)
-    place = saelens_hub.locate(ref)
+    hub_sae = saelens_hub.locate(ref)
     with pytest.raises(NotOffline, match="cannot be reached"):
         ADAPTER.load(ref)
     for commit, on_input in (("a" * 40, True), ("b" * 40, False)):
         config = INFERENCE["standard"](lens, apply_b_dec_to_input=on_input)
-        built(lens, config, seed=int(on_input)).save_model(cached(cache, place, commit))
-    theirs = lens.SAE.from_pretrained(place.release, place.id)
+        built(lens, config, seed=int(on_input)).save_model(cached(cache, hub_sae, commit))
+    theirs = lens.SAE.from_pretrained(hub_sae.release, hub_sae.id)
     check(ADAPTER.load(ref), theirs)
     described = ADAPTER.describe(ref)
     assert (described.d, described.width) == (D, M)
-    folder = f"saelens://{place.repository}/{place.folder}"
+    folder = f"saelens://{hub_sae.repository}/{hub_sae.folder}"
     check(ADAPTER.load(Ref.parse(folder)), theirs)
     first = ADAPTER.load(Ref.parse(f"{HUB}@{'a' * 40}"))
     assert not torch.allclose(first.encode(activations()), ADAPTER.load(ref).encode(activations()))
@@ -437,9 +440,9 @@ def test_a_release_in_saelens_own_format_is_as_saelens_opens_it(lens: Any, cache
 
 def test_a_release_with_a_factor_of_activations_is_folded(lens: Any, cache: Path) -> None:
     name, release = next(
-        (name, each)
-        for name, each in saelens_hub.releases().items()
-        if each.scales and each.loader == saelens_hub.OWN
+        (name, release)
+        for name, release in saelens_hub.releases().items()
+        if release.scales and release.loader == saelens_hub.SAE_LENS
     )
     id, scale = next(iter(release.scales.items()))
     ref = Ref.parse(f"saelens://{name}/{id}")
@@ -451,13 +454,13 @@ def test_a_release_with_a_factor_of_activations_is_folded(lens: Any, cache: Path
 
 def test_a_release_in_another_format_goes_through_its_loader(lens: Any, cache: Path) -> None:
     ref = Ref.parse(HEADS_OF_THE_HUB)
-    place = saelens_hub.locate(ref)
+    hub_sae = saelens_hub.locate(ref)
     assert ADAPTER.describe(ref).width is None
     with pytest.raises(NotOffline, match="cannot be reached"):
         ADAPTER.load(ref)
     plain = built(lens, INFERENCE["standard"](lens))
-    path = cached(cache, place, "d" * 40)
+    path = cached(cache, hub_sae, "d" * 40)
     torch.save(dict(plain.state_dict()), path)
-    told = {"act_size": D, "dict_size": M, "act_name": "blocks.0.attn.hook_z"}
-    Path(str(path).split(".pt")[0] + "_cfg.json").write_text(json.dumps(told))
+    config = {"act_size": D, "dict_size": M, "act_name": "blocks.0.attn.hook_z"}
+    Path(str(path).split(".pt")[0] + "_cfg.json").write_text(json.dumps(config))
     check(ADAPTER.load(ref), plain)

@@ -49,20 +49,20 @@ def tensor(shape: bytes, stride: bytes) -> bytes:
 
 def nested(levels: int) -> bytes:
     """Each dictionary holds the one before twice."""
-    made = HEAD + b"}q\0"
+    data = HEAD + b"}q\0"
     for level in range(levels):
         old, new = bytes([level]), bytes([level + 1])
-        made += b"}q" + new + b"(" + text("a") + b"h" + old + text("b") + b"h" + old + b"u"
-    return made + b"."
+        data += b"}q" + new + b"(" + text("a") + b"h" + old + text("b") + b"h" + old + b"u"
+    return data + b"."
 
 
 def doubled(times: int) -> bytes:
-    """A text that is joined with itself again and again."""
-    made = HEAD + text("x" * 1024) + b"q\0"
+    """A text that is joined with itself many times."""
+    data = HEAD + text("x" * 1024) + b"q\0"
     for turn in range(times):
-        made += name("torch", "device") + b"h" + bytes([turn]) + b"h" + bytes([turn])
-        made += b"\x86Rq" + bytes([turn + 1])
-    return made + b"0}" + text("a") + b"h" + bytes([times]) + b"s."
+        data += name("torch", "device") + b"h" + bytes([turn]) + b"h" + bytes([turn])
+        data += b"\x86Rq" + bytes([turn + 1])
+    return data + b"0}" + text("a") + b"h" + bytes([times]) + b"s."
 
 
 ONE = b"K\x01\x85"
@@ -86,22 +86,22 @@ PICKLES = {
 
 
 def archive(
-    path: Path, data: bytes, *more: tuple[str, bytes], how: int = zipfile.ZIP_STORED
+    path: Path, data: bytes, *more: tuple[str, bytes], compression: int = zipfile.ZIP_STORED
 ) -> Path:
-    with zipfile.ZipFile(path, "w", how) as made:
-        made.writestr("archive/data.pkl", data)
+    with zipfile.ZipFile(path, "w", compression) as archive_file:
+        archive_file.writestr("archive/data.pkl", data)
         for member, content in (
             ("archive/byteorder", b"little"),
             ("archive/data/0", b"\0" * 4),
             *more,
         ):
-            made.writestr(member, content)
+            archive_file.writestr(member, content)
     return path
 
 
 @pytest.fixture
 def little_memory() -> Callable[[Path], str]:
-    """Open a file in a process that may take half a GiB and ten seconds, and give what it says."""
+    """Open a file in a process that may take half a GiB and ten seconds, and return its output."""
 
     def opened(path: Path) -> str:
         code = (
@@ -125,10 +125,10 @@ def little_memory() -> Callable[[Path], str]:
 def test_a_pickle_made_to_mislead_is_refused_at_once(
     tmp_path: Path, kind: str, little_memory: Callable[[Path], str]
 ) -> None:
-    said = little_memory(archive(tmp_path / "ae.pt", PICKLES[kind]))
-    harmless = ("a text of a tebibyte", "a million dictionaries")  # nothing is joined, nothing kept
-    assert said.startswith("opened" if kind in harmless else "refused:"), said
-    assert len(said) < 500
+    output = little_memory(archive(tmp_path / "ae.pt", PICKLES[kind]))
+    harmless = ("a text of a tebibyte", "a million dictionaries")  # nothing is joined or stored
+    assert output.startswith("opened" if kind in harmless else "refused:"), output
+    assert len(output) < 500
 
 
 @pytest.mark.parametrize("member", ["archive/data.pkl", "archive/byteorder"])
@@ -136,26 +136,26 @@ def test_members_that_unpack_to_more_are_not_unpacked(
     tmp_path: Path, member: str, little_memory: Callable[[Path], str]
 ) -> None:
     path = tmp_path / "ae.pt"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
-        for each in ("archive/data.pkl", "archive/byteorder"):
-            made.writestr(each, b"\0" * (2**28 if each == member else 6))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive_file:
+        for filename in ("archive/data.pkl", "archive/byteorder"):
+            archive_file.writestr(filename, b"\0" * (2**28 if filename == member else 6))
     assert "larger than names and shapes need" in little_memory(path)
 
 
 def test_two_members_of_one_name_are_refused_whatever_their_case(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2)}, tmp_path / "ae.pt")
-    with zipfile.ZipFile(tmp_path / "ae.pt") as held:
-        members = [(info.filename, held.read(info)) for info in held.infolist()]
+    with zipfile.ZipFile(tmp_path / "ae.pt") as original:
+        members = [(info.filename, original.read(info)) for info in original.infolist()]
     for twin in ("data.pkl", "DATA.PKL"):
-        with zipfile.ZipFile(tmp_path / "twice.pt", "w") as made:
+        with zipfile.ZipFile(tmp_path / "twice.pt", "w") as archive_file:
             for member, content in members:
-                made.writestr(member, content)
+                archive_file.writestr(member, content)
             if twin == "DATA.PKL":
-                made.writestr("ae/DATA.PKL", pickle.dumps({"a": 1}))
+                archive_file.writestr("ae/DATA.PKL", pickle.dumps({"a": 1}))
             else:
                 with pytest.warns(UserWarning, match="Duplicate name"):
-                    made.writestr("ae/data.pkl", pickle.dumps({"a": 1}))
-        with pytest.raises(CanonError, match="two members of one name"):
+                    archive_file.writestr("ae/data.pkl", pickle.dumps({"a": 1}))
+        with pytest.raises(CanonError, match="two of its members have the same name"):
             open_torch(tmp_path / "twice.pt")
 
 
@@ -169,15 +169,15 @@ def test_what_torch_saves_is_read_as_torch_reads_it(tmp_path: Path, dtype: str) 
         "k": 3, "name": "TopK",
     }  # fmt: skip
     torch.save(saved, tmp_path / "ae.pt")
-    held = open_torch(tmp_path / "ae.pt")
+    tensors = open_torch(tmp_path / "ae.pt")
     for key in ("plain", "turned", "part", "one", "none"):
-        read = held[key].tensor()
+        read = tensors[key].tensor()
         assert read.dtype == kind
         assert torch.equal(read, saved[key])
-        assert held[key].shape == tuple(saved[key].shape)
-    assert torch.equal(held["inside"]["parameter"].tensor(), base.float())
-    assert (held["k"], held["name"]) == (3, "TopK")
-    assert held["one"].number() == float(base[2, 3])
+        assert tensors[key].shape == tuple(saved[key].shape)
+    assert torch.equal(tensors["inside"]["parameter"].tensor(), base.float())
+    assert (tensors["k"], tensors["name"]) == (3, "TopK")
+    assert tensors["one"].number() == float(base[2, 3])
     halves = torch.save({"log": torch.tensor([-1.3], dtype=torch.bfloat16)}, tmp_path / "log.pt")
     assert halves is None
     log = open_torch(tmp_path / "log.pt")["log"]
@@ -186,8 +186,8 @@ def test_what_torch_saves_is_read_as_torch_reads_it(tmp_path: Path, dtype: str) 
 
 def test_shapes_that_no_file_has_are_refused_before_they_are_multiplied(tmp_path: Path) -> None:
     shape = "[" + ",".join(["9" * 4000] * 400) + "]"
-    told = f'{{"W": {{"dtype": "F32", "shape": {shape}, "data_offsets": [0, 4]}}}}'
-    data = struct.pack("<Q", len(told)) + told.encode() + b"\0" * 4
+    header = f'{{"W": {{"dtype": "F32", "shape": {shape}, "data_offsets": [0, 4]}}}}'
+    data = struct.pack("<Q", len(header)) + header.encode() + b"\0" * 4
     (tmp_path / "sae.safetensors").write_bytes(data)
     with pytest.raises(CanonError, match="entry for W cannot be read"):
         open_safetensors(tmp_path / "sae.safetensors")
@@ -195,11 +195,11 @@ def test_shapes_that_no_file_has_are_refused_before_they_are_multiplied(tmp_path
 
 def test_numbers_beyond_the_end_of_the_file_are_a_sentence(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", W=np.ones((4, 4), np.float32))
-    held = open_npz(tmp_path / "w.npz")
+    tensors = open_npz(tmp_path / "w.npz")
     data = (tmp_path / "w.npz").read_bytes()
     (tmp_path / "w.npz").write_bytes(data[:150])
     with pytest.raises(CanonError, match="ends before its numbers do"):
-        held["W"].tensor()
+        tensors["W"].tensor()
 
 
 def test_compressed_and_wide_weights_are_counted_in_the_memory_that_they_take() -> None:
@@ -209,11 +209,11 @@ def test_compressed_and_wide_weights_are_counted_in_the_memory_that_they_take() 
 
 
 def test_a_header_is_json_of_entries(tmp_path: Path) -> None:
-    for told in ("[]", "{}", '{"W": 3}', '{"W": {"dtype": "F32"}}'):
-        data = struct.pack("<Q", len(told)) + told.encode() + b"\0" * 8
+    for header in ("[]", "{}", '{"W": 3}', '{"W": {"dtype": "F32"}}'):
+        data = struct.pack("<Q", len(header)) + header.encode() + b"\0" * 8
         (tmp_path / "x.safetensors").write_bytes(data)
-        if told == "{}":
-            assert dict(open_safetensors(tmp_path / "x.safetensors")) == json.loads(told)
+        if header == "{}":
+            assert dict(open_safetensors(tmp_path / "x.safetensors")) == json.loads(header)
             continue
         with pytest.raises(CanonError):
             open_safetensors(tmp_path / "x.safetensors")

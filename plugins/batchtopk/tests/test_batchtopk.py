@@ -62,7 +62,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     state = module(weights(kind, unit=unit) | (change or {})).state_dict()
     torch.save(state, folder / names[0])
-    told = {
+    defaults = {
         "seed": 49, "batch_size": 4096, "lr": 0.0003, "num_tokens": 1000000000, "l1_coeff": 0.0,
         "beta1": 0.9, "beta2": 0.99, "max_grad_norm": 100000, "seq_len": 128,
         "dtype": "torch.float32", "model_name": "gpt2-small", "site": "resid_pre", "layer": 8,
@@ -74,7 +74,7 @@ def write(
         "hook_point": "blocks.8.hook_resid_pre",
         "name": f"gpt2-small_blocks.8.hook_resid_pre_{M}_{kind}_{K}_0.0003",
     }  # fmt: skip
-    (folder / names[1]).write_text(json.dumps(told | config, indent=4))
+    (folder / names[1]).write_text(json.dumps(defaults | config, indent=4))
     return folder
 
 
@@ -110,8 +110,8 @@ def registry() -> Registry:
     return registry_of(plugin)
 
 
-def load(folder: Path, registry: Registry, **how: Any) -> CanonicalSAE:
-    return registry.adapters["file"].load(Ref.parse(f"file:{folder}"), **how)
+def load(folder: Path, registry: Registry, **options: Any) -> CanonicalSAE:
+    return registry.adapters["file"].load(Ref.parse(f"file:{folder}"), **options)
 
 
 @pytest.mark.parametrize("unit", [True, False], ids=["unit rows", "other rows"])
@@ -122,10 +122,10 @@ def test_codes_and_reconstructions_are_upstream_s(
 ) -> None:
     folder = write(tmp_path / "sae", kind, unit=unit, input_unit_norm=unit_norm)
     state, x = weights(kind, unit=unit), inputs()
-    told = registry.adapters["file"].describe(Ref.parse(f"file:{folder}"))
-    assert told.normalize == ("layer_norm" if unit_norm else "none")
-    assert told.calibrated == (kind != "batchtopk")
-    read = normalise(x, told.normalize)
+    description = registry.adapters["file"].describe(Ref.parse(f"file:{folder}"))
+    assert description.normalize == ("layer_norm" if unit_norm else "none")
+    assert description.calibrated == (kind != "batchtopk")
+    read = normalise(x, description.normalize)
     sae = calibrate(load(folder, registry), Acts(read.x, torch.arange(N)))
     level = None if sae.calibration is None else sae.calibration.threshold
     codes, x_hat = upstream(state, kind, x, unit_norm=unit_norm, level=level)
@@ -164,10 +164,15 @@ def test_the_published_meta_sae_loads_and_selects_over_batches(
         del config["sae_type"]
     (folder / "Config.json").write_text(json.dumps(config))
     for path in (folder, folder / "SAE.pt"):
-        told = registry.adapters["file"].describe(Ref.parse(f"file:{path}"))
-        assert (told.d, told.width, told.k, told.architecture) == (D, M, K, "batchtopk")
-        assert not told.calibrated
-        assert told.hook is None
+        description = registry.adapters["file"].describe(Ref.parse(f"file:{path}"))
+        assert (description.d, description.width, description.k, description.architecture) == (
+            D,
+            M,
+            K,
+            "batchtopk",
+        )
+        assert not description.calibrated
+        assert description.hook is None
     sae, state = load(folder, registry), weights("topk")
     norms = state["W_dec"].norm(dim=1)
     torch.testing.assert_close(sae.W_dec, state["W_dec"] / norms[:, None])
@@ -182,8 +187,8 @@ def test_the_meta_sae_is_reached_by_its_hub_name(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     name = "gpt2-small_blocks.8.hook_resid_pre_2304_topk_4_0.001_2000"
     ref = Ref.parse(f"batchtopk://pleask/{name}")
-    told = registry.adapter("batchtopk").describe(ref)  # nothing is there yet but the name
-    assert (told.width, told.k) == (2304, 4)
+    description = registry.adapter("batchtopk").describe(ref)  # nothing is there yet but the name
+    assert (description.width, description.k) == (2304, 4)
     repository = tmp_path / f"models--pleask--{name}"
     snapshot = repository / "snapshots" / "0123abc"
     write(snapshot, "topk", names=("SAE.pt", "Config.json"), input_unit_norm=False)
@@ -200,13 +205,13 @@ def test_the_meta_sae_is_reached_by_its_hub_name(
 def test_it_says_where_its_activations_are(tmp_path: Path, registry: Registry) -> None:
     folder = write(tmp_path / "sae", "topk")
     assert registry.claim(folder) == registry.claim(folder / "config.json") == f"batchtopk:{folder}"
-    told = registry.adapters["batchtopk"].describe(Ref.parse(f"batchtopk:{folder}"))
-    assert (told.hook, told.model) == ("blocks.8.hook_resid_pre", "gpt2-small")
-    assert told.center_writing_weights
-    for other in ({"model_name": "gemma-2-2b"}, {"hook_point": "blocks.8.attn.hook_z"}):
-        write(folder, "topk", **other)
-        told = registry.adapters["batchtopk"].describe(Ref.parse(f"batchtopk:{folder}"))
-        assert not told.center_writing_weights
+    description = registry.adapters["batchtopk"].describe(Ref.parse(f"batchtopk:{folder}"))
+    assert (description.hook, description.model) == ("blocks.8.hook_resid_pre", "gpt2-small")
+    assert description.center_writing_weights
+    for config in ({"model_name": "gemma-2-2b"}, {"hook_point": "blocks.8.attn.hook_z"}):
+        write(folder, "topk", **config)
+        description = registry.adapters["batchtopk"].describe(Ref.parse(f"batchtopk:{folder}"))
+        assert not description.center_writing_weights
 
 
 def test_older_versions_settings_are_respected(tmp_path: Path, registry: Registry) -> None:
@@ -230,10 +235,10 @@ def test_older_versions_settings_are_respected(tmp_path: Path, registry: Registr
 
 
 def test_bfloat16_files_load(tmp_path: Path, registry: Registry) -> None:
-    half = {key: each.bfloat16() for key, each in weights("jumprelu").items()}
+    half = {key: tensor.bfloat16() for key, tensor in weights("jumprelu").items()}
     folder = write(tmp_path / "sae", "jumprelu", change=half, input_unit_norm=False)
     sae, x = load(folder, registry), inputs()
-    wide = {key: each.float() for key, each in half.items()}
+    wide = {key: tensor.float() for key, tensor in half.items()}
     wide["jumprelu.log_threshold"] = half["jumprelu.log_threshold"].exp().float().log()
     _, x_hat = upstream(wide, "jumprelu", x, unit_norm=False)
     torch.testing.assert_close(sae.decode(sae.encode(x)), x_hat, rtol=1e-4, atol=1e-4)
@@ -242,9 +247,9 @@ def test_bfloat16_files_load(tmp_path: Path, registry: Registry) -> None:
 @pytest.mark.parametrize(
     ("config", "change", "says"),
     [
-        ({"sae_type": "quantile"}, {}, "sae_type is 'quantile'"),
+        ({"sae_type": "quantile"}, {}, "sae_type 'quantile' is not known"),
         ({"activation": "abs"}, {}, "activation is 'abs'"),
-        ({"dict_size": 10**9}, {}, "dict_size is 1000000000 and the weights have 30"),
+        ({"dict_size": 10**9}, {}, "dict_size is 1000000000, but the weights have 30"),
         ({"act_size": 13}, {}, "act_size is 13"),
         ({"top_k": 0}, {}, "k is 0"),
         ({"top_k": "four"}, {}, "k is 'four'"),
@@ -279,13 +284,13 @@ def test_a_truncated_file_is_named(
     tmp_path: Path, registry: Registry, name: str, share: float
 ) -> None:
     folder = write(tmp_path / "sae", "topk")
-    whole = (folder / name).read_bytes()
-    (folder / name).write_bytes(whole[: int(share * len(whole))])
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: int(share * len(content))])
     with pytest.raises(CanonError, match=name.replace(".", r"\.")):
         load(folder, registry)
 
 
 def test_the_module_imports_without_torch() -> None:
-    told = "import sys, saebench_canon_batchtopk; assert 'torch' not in sys.modules"
+    code = "import sys, saebench_canon_batchtopk; assert 'torch' not in sys.modules"
     folder = Path(plugin.__file__).parent
-    subprocess.run([sys.executable, "-c", told], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)

@@ -64,24 +64,29 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     state: Any = state_of(kind, unit=unit) | (change or {})
     state = {name: tensor for name, tensor in state.items() if tensor is not None}
-    told = {
+    trainer_config = {
         "trainer_class": "Trainer", "dict_class": kind, "lr": 5e-05, "steps": 244140, "seed": 0,
         "activation_dim": D, "dict_size": M, "device": "cuda:0", "layer": 8,
         "lm_name": "EleutherAI/pythia-160m-deduped", "wandb_name": "made-up",
         "submodule_name": "resid_post_layer_8",
     }  # fmt: skip
     if kind not in ("AutoEncoder", "AutoEncoderNew", "GatedAutoEncoder", "JumpReluAutoEncoder"):
-        told["k"] = K
+        trainer_config["k"] = K
     if backup is not None:
         parameter = torch.nn.Parameter(torch.zeros(3))
         optimizer = torch.optim.Adam([parameter])
         parameter.sum().backward()
         optimizer.step()
-        state = {"step": 500, "ae": state, "optimizer": optimizer.state_dict(), "config": told}
+        state = {
+            "step": 500,
+            "ae": state,
+            "optimizer": optimizer.state_dict(),
+            "config": trainer_config,
+        }
         state |= backup
     torch.save(state, folder / "ae.pt")
     config = {
-        "trainer": told | trainer,
+        "trainer": trainer_config | trainer,
         "buffer": {"d_submodule": D, "io": "out", "n_ctxs": 244, "ctx_len": 1024} | (buffer or {}),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=4))
@@ -118,8 +123,8 @@ def registry() -> Registry:
     return registry_of(plugin)
 
 
-def load(folder: Path, registry: Registry, **how: Any) -> CanonicalSAE:
-    return registry.adapters["file"].load(Ref.parse(f"file:{folder}"), **how)
+def load(folder: Path, registry: Registry, **options: Any) -> CanonicalSAE:
+    return registry.adapters["file"].load(Ref.parse(f"file:{folder}"), **options)
 
 
 def check(sae: CanonicalSAE, kind: str, state: dict[str, Tensor], scale: float = 1.0) -> None:
@@ -155,8 +160,8 @@ def test_a_threshold_that_was_never_set_is_calibrated_on_data(
     tmp_path: Path, registry: Registry, kind: str
 ) -> None:
     folder = write(tmp_path / "trainer_0", kind, change={"threshold": torch.tensor(-1.0)})
-    told = registry.adapters["file"].describe(Ref.parse(f"file:{folder}"))
-    assert (told.calibrated, told.k) == (False, K)
+    description = registry.adapters["file"].describe(Ref.parse(f"file:{folder}"))
+    assert (description.calibrated, description.k) == (False, K)
     assert plugin.dictionary_learning.calibrates
     sae = load(folder, registry)
     with pytest.raises(CanonError, match="no threshold"):
@@ -196,9 +201,9 @@ def test_files_of_old_versions_hold_no_k(tmp_path: Path, registry: Registry) -> 
 def test_a_threshold_beside_weights_in_bfloat16_is_not_rounded(
     tmp_path: Path, registry: Registry, kind: str
 ) -> None:
-    level, whole = torch.tensor(0.4003), state_of(kind)
+    level, full = torch.tensor(0.4003), state_of(kind)
     assert level.bfloat16() != level
-    state = {key: w.bfloat16() if w.is_floating_point() else w for key, w in whole.items()}
+    state = {key: w.bfloat16() if w.is_floating_point() else w for key, w in full.items()}
     state["threshold"] = level
     folder = write(tmp_path / "trainer_0", kind, change=state)
     sae = load(folder, registry)
@@ -215,8 +220,8 @@ def test_a_backup_reads_activations_that_were_divided_by_its_factor(
     folder = write(tmp_path / "trainer_0", kind, backup={"norm_factor": 7.5})
     assert registry.adapters["file"].describe(Ref.parse(f"file:{folder}")).width == M
     check(load(folder, registry), kind, state_of(kind), scale=7.5)
-    whole = write(tmp_path / "trainer_1", kind)
-    refs = [Ref.parse(f"file:{each}") for each in (folder, whole)]
+    finished = write(tmp_path / "trainer_1", kind)
+    refs = [Ref.parse(f"file:{path}") for path in (folder, finished)]
     assert len({plugin.dictionary_learning.identity(ref) for ref in refs}) == 2
 
 
@@ -265,7 +270,7 @@ def test_a_tensor_that_a_backup_has_too_many_is_refused(tmp_path: Path, registry
 
 
 @pytest.mark.parametrize(
-    ("told", "buffer", "hook"),
+    ("trainer", "buffer", "hook"),
     [
         ({}, {}, "blocks.8.hook_resid_post"),
         ({"layer": 7}, {}, None),
@@ -275,12 +280,15 @@ def test_a_tensor_that_a_backup_has_too_many_is_refused(tmp_path: Path, registry
     ],
 )
 def test_where_the_activations_are_is_told_where_the_names_tell(
-    tmp_path: Path, told: dict[str, Any], buffer: dict[str, Any], hook: str | None
+    tmp_path: Path, trainer: dict[str, Any], buffer: dict[str, Any], hook: str | None
 ) -> None:
-    folder = write(tmp_path / "trainer_0", "AutoEncoder", buffer=buffer, **told)
-    found = plugin.dictionary_learning.describe(Ref.parse(f"file:{folder}"))
-    assert found.hook == hook
-    assert (found.model, found.center_writing_weights) == ("EleutherAI/pythia-160m-deduped", False)
+    folder = write(tmp_path / "trainer_0", "AutoEncoder", buffer=buffer, **trainer)
+    description = plugin.dictionary_learning.describe(Ref.parse(f"file:{folder}"))
+    assert description.hook == hook
+    assert (description.model, description.center_writing_weights) == (
+        "EleutherAI/pythia-160m-deduped",
+        False,
+    )
 
 
 def test_a_transcoder_is_refused(tmp_path: Path, registry: Registry) -> None:
@@ -293,7 +301,8 @@ def test_a_class_that_is_not_known_is_named_with_those_that_are(
     tmp_path: Path, registry: Registry
 ) -> None:
     folder = write(tmp_path / "trainer_0", "AutoEncoder", dict_class="CrossCoder")
-    with pytest.raises(CanonError, match=r"config\.json: dict_class is 'CrossCoder'") as caught:
+    message = r"config\.json: dict_class 'CrossCoder' is not known"
+    with pytest.raises(CanonError, match=message) as caught:
         load(folder, registry)
     for kind in CLASSES:
         assert kind in str(caught.value)
@@ -332,7 +341,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(
         ("{}", "it has no 'trainer'"),
         ('{"trainer": []}', "'trainer' is not an object"),
         ('{"trainer": {}}', "it has no 'dict_class'"),
-        ('{"trainer": {"dict_class": ["AutoEncoder"]}}', "dict_class is"),
+        ('{"trainer": {"dict_class": ["AutoEncoder"]}}', r"dict_class .* is not known"),
         (
             '{"trainer": {"dict_class": "AutoEncoder", "dict_size": 1000000000}}',
             "dict_size is 1000",
@@ -355,20 +364,20 @@ def test_a_configuration_that_does_not_fit_is_named(
 @pytest.mark.parametrize("share", [0, 0.3, 0.9])
 def test_a_truncated_file_is_named(tmp_path: Path, registry: Registry, share: float) -> None:
     folder = write(tmp_path / "trainer_0", "AutoEncoder")
-    whole = (folder / "ae.pt").read_bytes()
-    (folder / "ae.pt").write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(CanonError, match=r"ae\.pt: this is not a file of torch\.save"):
+    content = (folder / "ae.pt").read_bytes()
+    (folder / "ae.pt").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CanonError, match=r"ae\.pt: this is no file of torch\.save"):
         load(folder, registry)
 
 
 def test_a_pickled_object_is_refused_by_name(tmp_path: Path, registry: Registry) -> None:
     folder = write(tmp_path / "trainer_0", "AutoEncoder")
     torch.save({"bias": subprocess.run}, folder / "ae.pt")
-    with pytest.raises(CanonError, match=r"ae\.pt: its pickle wants \w+\.run"):
+    with pytest.raises(CanonError, match=r"ae\.pt: its pickle asks for \w+\.run"):
         load(folder, registry)
 
 
 def test_the_module_imports_without_torch() -> None:
-    told = "import sys, saebench_canon_dictionary_learning; assert 'torch' not in sys.modules"
+    code = "import sys, saebench_canon_dictionary_learning; assert 'torch' not in sys.modules"
     folder = Path(plugin.__file__).parent
-    subprocess.run([sys.executable, "-c", told], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)

@@ -90,8 +90,8 @@ def save(sae: Any, folder: Path) -> Path:
     """The files that upstream's training ends with."""
     folder.mkdir(parents=True)
     torch.save({k: v.cpu() for k, v in sae.state_dict().items()}, folder / "ae.pt")
-    told = {"dict_class": type(sae).__name__, "activation_dim": D, "dict_size": M, "k": K}
-    (folder / "config.json").write_text(json.dumps({"trainer": told}))
+    trainer = {"dict_class": type(sae).__name__, "activation_dim": D, "dict_size": M, "k": K}
+    (folder / "config.json").write_text(json.dumps({"trainer": trainer}))
     return folder
 
 
@@ -106,11 +106,11 @@ def check(ours: CanonicalSAE, theirs: Any, *, scale: float = 1.0) -> None:
     codes, x_hat = theirs.encode(x), theirs(x)
     assert 0 < int((codes > 0).sum()) < codes.numel()
     near = {"rtol": 1e-5, "atol": 1e-5 * scale}
-    found = ours.encode(x)
-    torch.testing.assert_close(found, codes * rows_of(theirs).norm(dim=1), **near)
-    torch.testing.assert_close(ours.encode_sparse(x).dense(), found, **near)
-    torch.testing.assert_close(ours.decode(found), x_hat, **near)
-    torch.testing.assert_close(torch.cat([ours.encode(row[None]) for row in x]), found, **near)
+    our_codes = ours.encode(x)
+    torch.testing.assert_close(our_codes, codes * rows_of(theirs).norm(dim=1), **near)
+    torch.testing.assert_close(ours.encode_sparse(x).dense(), our_codes, **near)
+    torch.testing.assert_close(ours.decode(our_codes), x_hat, **near)
+    torch.testing.assert_close(torch.cat([ours.encode(row[None]) for row in x]), our_codes, **near)
 
 
 @pytest.mark.parametrize("unit", [True, False], ids=["unit rows", "other rows"])
@@ -182,7 +182,7 @@ def test_what_its_training_leaves_is_read_as_it_computes(
     )  # fmt: skip
     folder = tmp_path / "trainer_0"
     ref = Ref.parse(plugin.canon_claim(folder) or "")
-    told = plugin.dictionary_learning.describe(ref)
-    assert (told.hook, told.model) == ("blocks.3.hook_resid_post", "made/up")
-    assert told.calibrated
+    description = plugin.dictionary_learning.describe(ref)
+    assert (description.hook, description.model) == ("blocks.3.hook_resid_post", "made/up")
+    assert description.calibrated
     check(load(folder), utils.load_dictionary(str(folder), device="cpu")[0], scale=4.0)

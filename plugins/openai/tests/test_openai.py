@@ -52,21 +52,21 @@ class Layout(nn.Module):
             self.register_buffer("latents_mean_square", torch.zeros(M))
 
 
-def write(path: Path, activation: str | None = "TopK", **told: Any) -> Path:
+def write(path: Path, activation: str | None = "TopK", **options: Any) -> Path:
     """A file as upstream saves it: the state dict, the activation's name, and its own state."""
-    change, layout = told.pop("change", {}), told.pop("layout", {})
-    state = Layout(weights(unit=told.pop("unit", False)), **layout).state_dict()
+    change, layout = options.pop("change", {}), options.pop("layout", {})
+    state = Layout(weights(unit=options.pop("unit", False)), **layout).state_dict()
     if activation is not None:
         state["activation"] = activation
-        own = nn.ReLU().state_dict()
+        activation_state = nn.ReLU().state_dict()
         if activation == "TopK":
-            own.update({"k": K, "postact_fn": "ReLU"})
+            activation_state.update({"k": K, "postact_fn": "ReLU"})
             # a TopK is a module inside, so its state is written under its name as well
-            state.update({f"activation.{key}": each for key, each in own.items()})
-        state["activation_state_dict"] = own
+            state.update({f"activation.{key}": value for key, value in activation_state.items()})
+        state["activation_state_dict"] = activation_state
     state.update(change)
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(type(state)((key, each) for key, each in state.items() if each is not None), path)
+    torch.save(type(state)((key, value) for key, value in state.items() if value is not None), path)
     return path
 
 
@@ -92,15 +92,15 @@ def registry() -> Registry:
     return registry_of(plugin)
 
 
-def load(path: Path, registry: Registry, **how: Any) -> CanonicalSAE:
-    return registry.adapters["file"].load(Ref.parse(f"file:{path}"), **how)
+def load(path: Path, registry: Registry, **options: Any) -> CanonicalSAE:
+    return registry.adapters["file"].load(Ref.parse(f"file:{path}"), **options)
 
 
 def check(path: Path, registry: Registry, w: dict[str, Tensor], activation: str) -> None:
     """Codes, reconstructions, and the same token by token."""
-    told = registry.adapters["file"].describe(Ref.parse(f"file:{path}"))
+    description = registry.adapters["file"].describe(Ref.parse(f"file:{path}"))
     x = inputs()
-    read = normalise(x, told.normalize)
+    read = normalise(x, description.normalize)
     sae = load(path, registry)
     codes, x_hat = upstream(w, x, activation)
     assert 0 < int((codes > 0).sum()) < codes.numel()
@@ -137,11 +137,26 @@ def test_a_tied_decoder_is_the_encoder(tmp_path: Path, registry: Registry, activ
 
 
 def test_it_describes_itself(tmp_path: Path, registry: Registry) -> None:
-    told = plugin.openai.describe(Ref.parse(f"openai:{write(tmp_path / 'v5' / '8.pt')}"))
-    assert (told.d, told.width, told.architecture, told.k) == (D, M, "topk", K)
-    assert (told.normalize, told.calibrated, told.hook) == ("layer_norm", True, None)
-    told = plugin.openai.describe(Ref.parse(f"openai:{write(tmp_path / 'v1' / '8.pt', 'ReLU')}"))
-    assert (told.architecture, told.k, told.normalize) == ("relu", None, "none")
+    description = plugin.openai.describe(Ref.parse(f"openai:{write(tmp_path / 'v5' / '8.pt')}"))
+    assert (description.d, description.width, description.architecture, description.k) == (
+        D,
+        M,
+        "topk",
+        K,
+    )
+    assert (description.normalize, description.calibrated, description.hook) == (
+        "layer_norm",
+        True,
+        None,
+    )
+    description = plugin.openai.describe(
+        Ref.parse(f"openai:{write(tmp_path / 'v1' / '8.pt', 'ReLU')}")
+    )
+    assert (description.architecture, description.k, description.normalize) == (
+        "relu",
+        None,
+        "none",
+    )
 
 
 def test_what_is_claimed_has_its_keys(tmp_path: Path, registry: Registry) -> None:
@@ -155,8 +170,8 @@ def test_what_is_claimed_has_its_keys(tmp_path: Path, registry: Registry) -> Non
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "ae.pt").write_bytes(b"PK")
     (tmp_path / "broken" / "config.json").write_text("{}")
-    for other in (tmp_path / "ae.pt", tmp_path / "broken", tmp_path / "broken" / "ae.pt"):
-        assert registry.claim(other) is None
+    for path in (tmp_path / "ae.pt", tmp_path / "broken", tmp_path / "broken" / "ae.pt"):
+        assert registry.claim(path) is None
 
 
 def test_a_hub_ref_is_refused_with_what_to_do(registry: Registry) -> None:
@@ -193,13 +208,13 @@ def test_what_does_not_fit_is_refused_in_a_sentence(
 @pytest.mark.parametrize("share", [0, 0.3, 0.9])
 def test_a_truncated_file_is_named(tmp_path: Path, registry: Registry, share: float) -> None:
     path = write(tmp_path / "v5_layer_8.pt")
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(CanonError, match=r"layer_8\.pt: this is not a file of torch\.save"):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CanonError, match=r"layer_8\.pt: this is no file of torch\.save"):
         load(path, registry)
 
 
 def test_the_module_imports_without_torch() -> None:
-    told = "import sys, saebench_canon_openai; assert 'torch' not in sys.modules"
+    code = "import sys, saebench_canon_openai; assert 'torch' not in sys.modules"
     folder = Path(plugin.__file__).parent
-    subprocess.run([sys.executable, "-c", told], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)

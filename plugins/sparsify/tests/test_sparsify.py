@@ -45,14 +45,14 @@ def write(
     """A hookpoint's folder as save_to_disk leaves it; a `change` to None leaves a tensor out."""
     folder.mkdir(parents=True, exist_ok=True)
     state = state_of(unit=unit) | (change or {})
-    whole = {name: each.contiguous() for name, each in state.items() if each is not None}
-    save_file(whole, folder / "sae.safetensors")
-    told = {
+    tensors = {name: value.contiguous() for name, value in state.items() if value is not None}
+    save_file(tensors, folder / "sae.safetensors")
+    defaults = {
         "activation": "topk", "expansion_factor": 3, "normalize_decoder": True, "num_latents": 0,
         "k": K, "multi_topk": False, "skip_connection": False, "transcode": False, "d_in": D,
     }  # fmt: skip
-    told = {key: value for key, value in (told | config).items() if key not in drop}
-    (folder / "cfg.json").write_text(json.dumps(told))
+    defaults = {key: value for key, value in (defaults | config).items() if key not in drop}
+    (folder / "cfg.json").write_text(json.dumps(defaults))
     return folder
 
 
@@ -72,8 +72,8 @@ def registry() -> Registry:
     return registry_of(plugin)
 
 
-def load(folder: Path, registry: Registry, **how: Any) -> CanonicalSAE:
-    return registry.adapters["file"].load(Ref.parse(f"file:{folder}"), **how)
+def load(folder: Path, registry: Registry, **options: Any) -> CanonicalSAE:
+    return registry.adapters["file"].load(Ref.parse(f"file:{folder}"), **options)
 
 
 def check(sae: CanonicalSAE, state: dict[str, Tensor]) -> None:
@@ -81,11 +81,11 @@ def check(sae: CanonicalSAE, state: dict[str, Tensor]) -> None:
     x, near = inputs(), {"rtol": 1e-5, "atol": 1e-5}
     codes, x_hat = upstream(state, x)
     assert 0 < int((codes > 0).sum()) <= N * K
-    found = sae.encode(x)
-    torch.testing.assert_close(found, codes * state["W_dec"].norm(dim=1), **near)
-    torch.testing.assert_close(sae.encode_sparse(x).dense(), found, **near)
-    torch.testing.assert_close(sae.decode(found), x_hat, **near)
-    torch.testing.assert_close(torch.cat([sae.encode(row[None]) for row in x]), found, **near)
+    our_codes = sae.encode(x)
+    torch.testing.assert_close(our_codes, codes * state["W_dec"].norm(dim=1), **near)
+    torch.testing.assert_close(sae.encode_sparse(x).dense(), our_codes, **near)
+    torch.testing.assert_close(sae.decode(our_codes), x_hat, **near)
+    torch.testing.assert_close(torch.cat([sae.encode(row[None]) for row in x]), our_codes, **near)
 
 
 @pytest.mark.parametrize("unit", [True, False], ids=["unit rows", "other rows"])
@@ -107,7 +107,7 @@ def test_codes_are_never_more_than_k_a_token(tmp_path: Path, registry: Registry)
 
 
 @pytest.mark.parametrize(
-    ("told", "drop"),
+    ("config", "drop"),
     [
         ({}, ()),
         ({"num_latents": M}, ()),
@@ -118,11 +118,16 @@ def test_codes_are_never_more_than_k_a_token(tmp_path: Path, registry: Registry)
     ids=["expansion", "latents", "latents win", "no latents told", "an older version"],
 )
 def test_its_width_is_told_in_either_way(
-    tmp_path: Path, registry: Registry, told: dict[str, Any], drop: tuple[str, ...]
+    tmp_path: Path, registry: Registry, config: dict[str, Any], drop: tuple[str, ...]
 ) -> None:
-    folder = write(tmp_path / "layers.3", drop=drop, **told)
-    found = plugin.sparsify.describe(Ref.parse(f"file:{folder}"))
-    assert (found.d, found.width, found.k, found.calibrated) == (D, M, K, True)
+    folder = write(tmp_path / "layers.3", drop=drop, **config)
+    description = plugin.sparsify.describe(Ref.parse(f"file:{folder}"))
+    assert (description.d, description.width, description.k, description.calibrated) == (
+        D,
+        M,
+        K,
+        True,
+    )
     check(load(folder, registry), state_of())
 
 
@@ -140,8 +145,12 @@ def test_its_width_is_told_in_either_way(
     ],
 )
 def test_the_folder_names_the_place(tmp_path: Path, folder: str, hook: str | None) -> None:
-    found = plugin.sparsify.describe(Ref.parse(f"sparsify:{write(tmp_path / folder)}"))
-    assert (found.hook, found.model, found.center_writing_weights) == (hook, None, False)
+    description = plugin.sparsify.describe(Ref.parse(f"sparsify:{write(tmp_path / folder)}"))
+    assert (description.hook, description.model, description.center_writing_weights) == (
+        hook,
+        None,
+        False,
+    )
 
 
 def test_the_seeds_of_a_hookpoint_are_claimed_each(tmp_path: Path, registry: Registry) -> None:
@@ -149,37 +158,37 @@ def test_the_seeds_of_a_hookpoint_are_claimed_each(tmp_path: Path, registry: Reg
         write(tmp_path / "layers.3" / f"seed{seed}", change=state_of(seed=seed))
     assert registry.claim(tmp_path / "layers.3") is None
     folders = sorted((tmp_path / "layers.3").iterdir())
-    assert [registry.claim(each) for each in folders] == [f"sparsify:{each}" for each in folders]
-    refs = [Ref.parse(f"sparsify:{each}") for each in folders]
+    assert [registry.claim(path) for path in folders] == [f"sparsify:{path}" for path in folders]
+    refs = [Ref.parse(f"sparsify:{path}") for path in folders]
     assert len({plugin.sparsify.identity(ref) for ref in refs}) == 3
 
 
 def test_weights_in_bfloat16_compute_in_float32(tmp_path: Path, registry: Registry) -> None:
-    state = {name: each.bfloat16() for name, each in state_of().items()}
+    state = {name: tensor.bfloat16() for name, tensor in state_of().items()}
     folder = write(tmp_path / "layers.3", change=state)
     assert plugin.sparsify.describe(Ref.parse(f"file:{folder}")).dtype == "bfloat16"
-    check(load(folder, registry), {name: each.float() for name, each in state.items()})
+    check(load(folder, registry), {name: tensor.float() for name, tensor in state.items()})
 
 
 @pytest.mark.parametrize(
-    ("told", "says"),
+    ("config", "says"),
     [
         ({"transcode": True}, "it is a transcoder"),
         ({"skip_connection": True}, "it adds a linear map of its input"),
         ({"signed": True}, "its codes can be negative"),
         ({"activation": "groupmax"}, "activation is 'groupmax': it keeps the largest"),
         ({"activation": "relu"}, "activation is 'relu', and only topk is known"),
-        ({"d_in": 9}, "d_in is 9 and that of the weights is 12"),
-        ({"num_latents": 10**9}, "num_latents is 1000000000 and that of the weights is 36"),
-        ({"expansion_factor": 5}, "expansion_factor is 5 and that of the weights is 3"),
+        ({"d_in": 9}, "d_in is 9, but that of the weights is 12"),
+        ({"num_latents": 10**9}, "num_latents is 1000000000, but that of the weights is 36"),
+        ({"expansion_factor": 5}, "expansion_factor is 5, but that of the weights is 3"),
         ({"expansion_factor": "3"}, "expansion_factor is '3'"),
         ({"num_latents": [36]}, r"num_latents is \[36\]"),
     ],
 )
 def test_a_configuration_that_has_no_canonical_form_is_refused(
-    tmp_path: Path, registry: Registry, told: dict[str, Any], says: str
+    tmp_path: Path, registry: Registry, config: dict[str, Any], says: str
 ) -> None:
-    folder = write(tmp_path / "layers.3", **told)
+    folder = write(tmp_path / "layers.3", **config)
     with pytest.raises(CanonError, match=says) as caught:
         load(folder, registry)
     assert "cfg.json" in str(caught.value)
@@ -195,7 +204,7 @@ def test_a_key_that_the_configuration_lacks_is_named(
 
 
 @pytest.mark.parametrize(
-    ("change", "told", "says"),
+    ("change", "config", "says"),
     [
         ({"W_skip": torch.zeros(D, D)}, {}, r"it adds a linear map of its input \(W_skip\)"),
         ({"W_dec": None}, {}, "it has no W_dec"),
@@ -212,10 +221,10 @@ def test_what_does_not_fit_is_refused_in_a_sentence(
     tmp_path: Path,
     registry: Registry,
     change: dict[str, Tensor | None],
-    told: dict[str, Any],
+    config: dict[str, Any],
     says: str,
 ) -> None:
-    folder = write(tmp_path / "layers.3", change=change, **told)
+    folder = write(tmp_path / "layers.3", change=change, **config)
     with pytest.raises(CanonError, match=says) as caught:
         load(folder, registry)
     assert "sae.safetensors" in str(caught.value)
@@ -224,13 +233,13 @@ def test_what_does_not_fit_is_refused_in_a_sentence(
 @pytest.mark.parametrize("share", [0, 0.3, 0.9])
 def test_a_truncated_file_is_named(tmp_path: Path, registry: Registry, share: float) -> None:
     folder = write(tmp_path / "layers.3")
-    whole = (folder / "sae.safetensors").read_bytes()
-    (folder / "sae.safetensors").write_bytes(whole[: int(share * len(whole))])
+    content = (folder / "sae.safetensors").read_bytes()
+    (folder / "sae.safetensors").write_bytes(content[: int(share * len(content))])
     with pytest.raises(CanonError, match=r"sae\.safetensors: "):
         load(folder, registry)
 
 
 def test_the_module_imports_without_torch() -> None:
-    told = "import sys, saebench_canon_sparsify; assert 'torch' not in sys.modules"
+    code = "import sys, saebench_canon_sparsify; assert 'torch' not in sys.modules"
     folder = Path(plugin.__file__).parent
-    subprocess.run([sys.executable, "-c", told], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)

@@ -37,9 +37,11 @@ def inputs() -> Tensor:
     return torch.randn(N, D, generator=torch.Generator().manual_seed(3)) + 0.3
 
 
-def made(*, unit: bool = True, dtype: torch.dtype = torch.float32, **told: Any) -> SparseCoder:
+def upstream_sae(
+    *, unit: bool = True, dtype: torch.dtype = torch.float32, **config_changes: Any
+) -> SparseCoder:
     """One of upstream's SAEs with nothing left at its initial value."""
-    config = SparseCoderConfig(**{"expansion_factor": 3, "k": K} | told)
+    config = SparseCoderConfig(**{"expansion_factor": 3, "k": K} | config_changes)
     sae = SparseCoder(D, config, dtype=dtype)
     with torch.no_grad():
         for parameter in sae.parameters():
@@ -56,17 +58,17 @@ def check(folder: Path) -> None:
     theirs = SparseCoder.load_from_disk(folder).float()
     ours = plugin.sparsify.load(Ref.parse(f"sparsify:{folder}"))
     x = inputs()
-    told = theirs.encode(x)
-    codes = torch.zeros(N, M).scatter_(1, told.top_indices, told.top_acts)
+    upstream_codes = theirs.encode(x)
+    codes = torch.zeros(N, M).scatter_(1, upstream_codes.top_indices, upstream_codes.top_acts)
     assert 0 < int((codes > 0).sum()) <= N * K
-    found = ours.encode(x)
-    torch.testing.assert_close(found, codes * theirs.W_dec.norm(dim=1), **NEAR)
-    torch.testing.assert_close(ours.encode_sparse(x).dense(), found, **NEAR)
-    x_hat = theirs.decode(told.top_acts, told.top_indices)
+    our_codes = ours.encode(x)
+    torch.testing.assert_close(our_codes, codes * theirs.W_dec.norm(dim=1), **NEAR)
+    torch.testing.assert_close(ours.encode_sparse(x).dense(), our_codes, **NEAR)
+    x_hat = theirs.decode(upstream_codes.top_acts, upstream_codes.top_indices)
     if not theirs.cfg.multi_topk:  # its forward then returns what the 4 k largest give, a loss term
         torch.testing.assert_close(theirs(x).sae_out, x_hat)
-    torch.testing.assert_close(ours.decode(found), x_hat, **NEAR)
-    torch.testing.assert_close(torch.cat([ours.encode(row[None]) for row in x]), found, **NEAR)
+    torch.testing.assert_close(ours.decode(our_codes), x_hat, **NEAR)
+    torch.testing.assert_close(torch.cat([ours.encode(row[None]) for row in x]), our_codes, **NEAR)
 
 
 @pytest.mark.parametrize("unit", [True, False], ids=["unit rows", "other rows"])
@@ -74,22 +76,23 @@ def check(folder: Path) -> None:
     "told", [{}, {"num_latents": M}, {"multi_topk": True}, {"normalize_decoder": False}], ids=str
 )
 def test_what_it_saves_is_read_as_it_computes(
-    tmp_path: Path, told: dict[str, Any], unit: bool
+    tmp_path: Path, config: dict[str, Any], unit: bool
 ) -> None:
     folder = tmp_path / "layers.3" / "seed1"
-    made(unit=unit, **told).save_to_disk(folder)
+    upstream_sae(unit=unit, **config).save_to_disk(folder)
     check(folder)
-    found = plugin.sparsify.describe(Ref.parse(plugin.canon_claim(folder) or ""))
-    assert (found.width, found.k, found.hook) == (M, K, "blocks.3.hook_resid_post")
+    description = plugin.sparsify.describe(Ref.parse(plugin.canon_claim(folder) or ""))
+    assert (description.width, description.k) == (M, K)
+    assert description.hook == "blocks.3.hook_resid_post"
 
 
 def test_weights_in_bfloat16(tmp_path: Path) -> None:
-    made(unit=False, dtype=torch.bfloat16).save_to_disk(tmp_path / "layers.3")
+    upstream_sae(unit=False, dtype=torch.bfloat16).save_to_disk(tmp_path / "layers.3")
     check(tmp_path / "layers.3")
 
 
 @pytest.mark.parametrize(
-    ("told", "says"),
+    ("config", "says"),
     [
         ({"transcode": True}, "it is a transcoder"),
         ({"skip_connection": True}, "adds a linear map of its input"),
@@ -99,8 +102,8 @@ def test_weights_in_bfloat16(tmp_path: Path) -> None:
     ids=str,
 )
 def test_what_is_no_sae_of_this_form_is_refused(
-    tmp_path: Path, told: dict[str, Any], says: str
+    tmp_path: Path, config: dict[str, Any], says: str
 ) -> None:
-    made(**told).save_to_disk(tmp_path / "layers.3")
+    upstream_sae(**config).save_to_disk(tmp_path / "layers.3")
     with pytest.raises(CanonError, match=rf"cfg\.json: .*{re.escape(says)}"):
         plugin.sparsify.load(Ref.parse(f"sparsify:{tmp_path / 'layers.3'}"))

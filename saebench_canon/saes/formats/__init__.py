@@ -1,1 +1,1 @@
-"""Which formats does this package read? An adapter each."""
+"""Which formats does this package read? One adapter for each."""

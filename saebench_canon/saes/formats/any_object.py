@@ -1,4 +1,4 @@
-"""Any SAE in memory brought to canonical form: an object that can encode, decode, and has rows."""
+"""The canonical form of any SAE in memory: an object with encode, decode and decoder rows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from saebench_canon.kernels.codes import Codes
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.saes.fold import row_norms
 
-AGREES = 1e-4  # largest relative error between what an object gives and what it should
-ALONE = 0.02  # the same between codes of a token alone and in a batch, which rounding tells apart
-SIZES = (0.3, 1.0, 10.0)  # of the activations that an object is tried on
+AGREES = 1e-4  # largest relative error between an object's results and the expected ones
+ALONE = 0.02  # the same for codes of a token alone and in a batch, which differ by rounding
+SIZES = (0.3, 1.0, 10.0)  # of the activations on which an object is tested
 
 
 class AnySAE(Protocol):
@@ -25,7 +25,7 @@ class AnySAE(Protocol):
     b_dec: Tensor  # [d]
 
     def encode(self, x: Tensor) -> Tensor:
-        """Codes [n, m] of activations [n, d], which it gets in the dtype and place of W_dec."""
+        """Codes [n, m] of activations [n, d], which have the dtype and device of W_dec."""
 
     def decode(self, codes: Tensor) -> Tensor:
         """Reconstructions [n, d] of codes [n, m]."""
@@ -33,7 +33,7 @@ class AnySAE(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class WrappedEncoder:
-    """Codes of somebody's object times the norms of its decoder rows."""
+    """Codes of an SAE object times the norms of its decoder rows."""
 
     sae: AnySAE
     norms: Tensor  # [m]
@@ -41,9 +41,9 @@ class WrappedEncoder:
 
     def dense(self, x: Tensor) -> Tensor:
         """Codes [n, m] of activations [n, d]."""
-        home = self.sae.W_dec
+        rows = self.sae.W_dec
         with torch.no_grad():  # a copy, since an encode may work in place
-            codes = self.sae.encode(x.to(device=home.device, dtype=home.dtype, copy=True))
+            codes = self.sae.encode(x.to(device=rows.device, dtype=rows.dtype, copy=True))
         return codes.to_dense().to(device=x.device, dtype=self.norms.dtype) * self.norms
 
     def sparse(self, x: Tensor) -> Codes:
@@ -51,7 +51,7 @@ class WrappedEncoder:
         return Codes.from_dense(self.dense(x))
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> WrappedEncoder:
-        """The same encoder with its norms elsewhere; the object itself stays where it is."""
+        """The same encoder with its norms moved; the object itself is not moved."""
         linear = None if self.linear is None else self.linear.to(device=device, dtype=dtype)
         return replace(self, norms=self.norms.to(device=device, dtype=dtype), linear=linear)
 
@@ -59,8 +59,8 @@ class WrappedEncoder:
 def canonical(sae: object, *, name: str | None = None) -> CanonicalSAE:
     """The canonical form of any SAE in memory; raises CanonError with the reason if it has none.
 
-    Objects of SAELens are folded; any other is wrapped after its `decode` and its codes have
-    been checked on random inputs.
+    Objects of SAELens are folded. Any other object is wrapped, after its `encode` and `decode`
+    have been checked on random inputs.
     """
     if isinstance(sae, CanonicalSAE):
         return sae
@@ -94,23 +94,23 @@ def _wrap(sae: AnySAE, where: str) -> CanonicalSAE:
     x = _probe(rows, b)
     rows, b = rows.to(dtype), b.to(device=rows.device, dtype=dtype)
     norms = row_norms(rows, where)
-    raw = _called(sae, "encode", x, where)
-    codes = _checked(raw, x, rows, where)
-    if _differ(codes @ rows + b, _called(sae, "decode", raw, where), slack):
-        raise CanonError("its decode is not codes times W_dec plus b_dec", where=where)
-    if _differ(codes, _called(sae, "encode", x, where), slack):
+    raw = _call(sae, "encode", x, where)
+    codes = _dense_codes(raw, x, rows, where)
+    if _differ(codes @ rows + b, _call(sae, "decode", raw, where), slack):
+        raise CanonError("decode does not return codes times W_dec plus b_dec", where=where)
+    if _differ(codes, _call(sae, "encode", x, where), slack):
         raise CanonError(
-            "its codes of one activation are others at every call",
+            "two calls of encode give different codes for the same activations",
             where=where,
             hint="If it is a module in training mode, call its eval().",
         )
     alone = [(slice(row, row + 1), ALONE) for row in range(len(SIZES))]
     for part, allowed in [(slice(len(x) // 2), slack), *alone]:
-        if _differ(codes[part], _called(sae, "encode", x[part], where), allowed):
+        if _differ(codes[part], _call(sae, "encode", x[part], where), allowed):
             raise CanonError(
                 "a token's codes depend on the other tokens of its batch",
                 where=where,
-                hint="Give it a threshold for inference.",
+                hint="Use an encode with a fixed threshold for inference.",
             )
     linear = getattr(sae, "W_enc", None)
     if not isinstance(linear, Tensor) or not _is_linear(linear.detach(), x, codes, slack):
@@ -120,51 +120,53 @@ def _wrap(sae: AnySAE, where: str) -> CanonicalSAE:
 
 
 def _check_tensor(value: object, name: str, where: str) -> None:
-    """Refuse what is no tensor of floating point numbers."""
+    """Raise CanonError unless the value is a tensor of floating point numbers."""
     if not isinstance(value, Tensor):
         raise CanonError(
             f"{name} is of type {type(value).__name__}, not a tensor of torch",
             where=where,
-            hint="torch.as_tensor makes one, and encode and decode take and give tensors.",
+            hint="Convert it with torch.as_tensor; encode and decode must take and return tensors.",
         )
     if not value.is_floating_point() or value.is_meta:
-        kind = "on the meta device" if value.is_meta else f"of {value.dtype}"
-        raise CanonError(f"{name} is {kind}, not of floating point numbers", where=where)
+        fault = "on the meta device" if value.is_meta else f"of {value.dtype}"
+        raise CanonError(f"{name} is {fault}, not of floating point numbers", where=where)
 
 
-def _called(sae: AnySAE, method: str, argument: Tensor, where: str) -> Tensor:
-    """What an object's encode or decode gives for a copy of the argument."""
+def _call(sae: AnySAE, method: str, argument: Tensor, where: str) -> Tensor:
+    """What an object's encode or decode returns for a copy of the argument."""
     try:
-        given: object = getattr(sae, method)(argument.clone())
-    except Exception as error:  # somebody's own code
-        told = (str(error).strip().splitlines() or [""])[0]
+        returned: object = getattr(sae, method)(argument.clone())
+    except Exception as error:  # the object's own code
+        message = (str(error).strip().splitlines() or [""])[0]
         raise CanonError(
             f"{method} of a tensor {list(argument.shape)} of {argument.dtype} fails "
-            f"({type(error).__name__}: {told})",
+            f"({type(error).__name__}: {message})",
             where=where,
         ) from error
-    if not isinstance(given, Tensor):
-        raise CanonError(f"{method} gives a {type(given).__name__}, not a tensor", where=where)
-    return given
+    if not isinstance(returned, Tensor):
+        raise CanonError(f"{method} returns a {type(returned).__name__}, not a tensor", where=where)
+    return returned
 
 
-def _checked(raw: Tensor, x: Tensor, rows: Tensor, where: str) -> Tensor:
+def _dense_codes(raw: Tensor, x: Tensor, rows: Tensor, where: str) -> Tensor:
     """An object's codes as dense ones [n, m] in the rows' precision."""
     if raw.shape != (len(x), len(rows)):
         raise CanonError(
-            f"encode gives shape {list(raw.shape)} where [n, {len(rows)}] is expected",
+            f"encode returns shape {list(raw.shape)} where [n, {len(rows)}] is expected",
             where=where,
         )
     codes = raw.to_dense().to(rows)
     if not torch.isfinite(codes).all():
-        raise CanonError("encode gives codes that are not finite", where=where)
+        raise CanonError("encode returns codes that are not finite", where=where)
     if (codes < 0).any():
-        raise CanonError("its codes can be negative, so a latent has no one direction", where=where)
+        raise CanonError(
+            "its codes can be negative, so a latent does not have a single direction", where=where
+        )
     return codes
 
 
 def _probe(rows: Tensor, b: Tensor) -> Tensor:
-    """Random activations [96, d] of several sizes around the bias, the same at every call."""
+    """Random activations [96, d] of several sizes around the bias, equal at every call."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(32 * len(SIZES), rows.shape[1], generator=generator)
     sizes = torch.tensor(SIZES).repeat(32)[:, None]
@@ -173,7 +175,7 @@ def _probe(rows: Tensor, b: Tensor) -> Tensor:
 
 
 def _is_linear(weights: Tensor, x: Tensor, codes: Tensor, slack: float) -> bool:
-    """Whether active codes are x times the weights plus a constant of the latent."""
+    """Whether active codes are x times the weights plus a constant for each latent."""
     if weights.shape != (x.shape[1], codes.shape[1]):
         return False
     active = codes > 0
@@ -185,9 +187,9 @@ def _is_linear(weights: Tensor, x: Tensor, codes: Tensor, slack: float) -> bool:
     return bool(spread.norm() <= slack * codes.norm())
 
 
-def _differ(ours: Tensor, given: Tensor, slack: float) -> bool:
-    if ours.shape != given.shape:
+def _differ(ours: Tensor, returned: Tensor, slack: float) -> bool:
+    if ours.shape != returned.shape:
         return True
-    theirs = given.to_dense().to(ours)
-    # not "<=": a difference that is not a number is one
+    theirs = returned.to_dense().to(ours)
+    # not ">": a difference of nan counts as one
     return not bool((ours - theirs).norm() <= slack * theirs.norm().clamp(min=1e-6))

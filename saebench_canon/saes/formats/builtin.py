@@ -1,4 +1,4 @@
-"""The adapters that this package brings."""
+"""The built-in adapters."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def canon_claim(path: Path) -> str | None:
     if len(claims) > 1:
         raise CanonError(
             f"'{path}' holds checkpoints of two formats",
-            hint=f"Say which one is meant: {' or '.join(claims)}.",
+            hint=f"Name one of them: {' or '.join(claims)}.",
         )
     return claims[0] if claims else None

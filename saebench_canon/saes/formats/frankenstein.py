@@ -1,4 +1,4 @@
-"""The small SAE with latents of a large one in it, as an SAE in SAELens' format."""
+"""A small SAE with latents of a large one added, as an SAE in SAELens' format."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.saes.formats.saelens_folder import CONFIG, WEIGHTS
 
 REFUSED = {
-    "topk": "it keeps the k largest codes of each token, so latents that are put together would "
-    "compete for the k places, and none would have the codes that it was judged by",
+    "topk": "it keeps the k largest codes of each token, so the combined latents would compete and "
+    "would not have the codes on which they were chosen",
     "batchtopk": "it selects codes over a batch and has no threshold for single tokens",
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Frankenstein:
-    """An SAE made of parts of two, as the tensors and the configuration of SAELens' format."""
+    """An SAE combined from two, as tensors and configuration in SAELens' format."""
 
     tensors: Mapping[str, Tensor]
     config: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class _Parts:
+class _Latents:
     """Some latents of an SAE in float64: `act(y weights + bias)`, y = x or x − b as the new SAE."""
 
     weights: Tensor  # [d, m]
@@ -49,46 +49,47 @@ class _Parts:
 def frankenstein(
     small: CanonicalSAE, large: CanonicalSAE, chosen: Tensor, *, normalize: Normalisation = "none"
 ) -> Frankenstein:
-    """The small SAE with the chosen latents [m1] bool of the large one behind its own.
+    """The small SAE with the chosen latents [m1] bool of the large one appended.
 
     On any activation its codes are the small SAE's and then the chosen ones of the large one, and
-    it adds their rows to the small SAE's bias: the stitched output with the bias held at b_0, the
-    convention under which a latent counts as helpful. All latents of the small SAE are there.
+    it adds their rows to the small SAE's bias: the stitched output with the bias fixed at b_0, the
+    convention under which a latent counts as helpful. It has all latents of the small SAE.
 
-    ReLU latents with JumpReLU ones make a JumpReLU SAE in which they have the threshold 0; with
-    gated ones, latents of either kind make a gated SAE in which a gate is the latent's own
-    pre-activation less its threshold. BatchTopK with a threshold is JumpReLU.
+    ReLU with JumpReLU latents make a JumpReLU SAE, in which the former have the threshold 0. With
+    gated latents, either kind makes a gated SAE, in which its gate is its pre-activation minus
+    its threshold. BatchTopK with a threshold is JumpReLU.
 
     SAELens' format has one b_dec, which is subtracted from the input or is not. It is subtracted
-    where the small SAE subtracts it. What an SAE subtracts otherwise goes into its encoder's bias,
-    in float64: exact but for the digits that float32 has left when a dimension is massive.
-    `normalize` is what both SAEs have done to each activation before they read it.
+    where the small SAE subtracts it. Any other shift of an SAE is moved into its encoder's bias, in
+    float64: exact but for the digits that float32 loses where a dimension is massive.
+    `normalize` is how both SAEs normalise each activation before they read it.
 
     Raises:
         CanonError: per-token TopK, whose selection would compete; no threshold; an encoder that is
             not known; SAEs of different widths of activations; a mask that does not fit.
     """
-    coder, other = encoders(small, large)
+    small_coder, large_coder = encoders(small, large)
     if chosen.shape != (large.width,) or chosen.dtype != torch.bool:
         raise CanonError(
             f"the chosen latents have shape {list(chosen.shape)} and type {chosen.dtype} where "
             f"[{large.width}] of booleans is expected"
         )
-    subtracts = coder.shift is not None and torch.equal(coder.shift, small.b_dec)
-    about = small.b_dec.double().cpu()
+    shift = small_coder.shift
+    subtracts = shift is not None and torch.equal(shift, small.b_dec)
+    center = small.b_dec.double().cpu()
     if not subtracts:
-        about = torch.zeros_like(about)
-    every = torch.ones(small.width, dtype=torch.bool)
+        center = torch.zeros_like(center)
+    all_latents = torch.ones(small.width, dtype=torch.bool)
     parts = [
-        _parts(small, coder, every, about),
-        _parts(large, other, chosen, about),
+        _latents(small, small_coder, all_latents, center),
+        _latents(large, large_coder, chosen, center),
     ]
     architecture, tensors = _joined(parts)
-    tensors |= {"b_dec": small.b_dec, "W_dec": torch.cat([each.rows for each in parts])}
+    tensors |= {"b_dec": small.b_dec, "W_dec": torch.cat([latents.rows for latents in parts])}
     dtype = torch.promote_types(small.W_dec.dtype, large.W_dec.dtype)
     dtype = torch.promote_types(dtype, torch.float32)
     return Frankenstein(
-        {name: each.to("cpu", dtype).contiguous() for name, each in sorted(tensors.items())},
+        {name: value.to("cpu", dtype).contiguous() for name, value in sorted(tensors.items())},
         {
             "architecture": architecture,
             "d_in": small.d,
@@ -103,18 +104,18 @@ def frankenstein(
     )
 
 
-def save(made: Frankenstein, folder: Path, **metadata: Any) -> None:
-    """Save it for inference into a folder that is not there yet; the same SAE, the same bytes."""
+def save(sae: Frankenstein, folder: Path, **metadata: Any) -> None:
+    """Save an SAE for inference into a new folder; equal SAEs give equal bytes."""
     from safetensors.torch import save_file
 
     if folder.exists():
-        raise CanonError(f"{folder} is there already", hint="Name a new folder.")
-    config = {**made.config, "metadata": {**made.config["metadata"], **metadata}}
+        raise CanonError(f"{folder} already exists", hint="Name a new folder.")
+    config = {**sae.config, "metadata": {**sae.config["metadata"], **metadata}}
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(f".{folder.name}-{uuid4().hex}.tmp")
     draft.mkdir()
     try:
-        save_file(dict(made.tensors), draft / WEIGHTS)
+        save_file(dict(sae.tensors), draft / WEIGHTS)
         text = json.dumps(config, indent=1, sort_keys=True, allow_nan=False)
         (draft / CONFIG).write_text(text + "\n", encoding="utf-8")
         draft.rename(folder)
@@ -124,75 +125,76 @@ def save(made: Frankenstein, folder: Path, **metadata: Any) -> None:
 
 
 def encoders(small: CanonicalSAE, large: CanonicalSAE) -> tuple[LinearEncoder, LinearEncoder]:
-    """The encoders of two SAEs that can be put together; raises CanonError for what cannot be."""
+    """The encoders of two SAEs; raises CanonError if the SAEs cannot be combined."""
     if small.d != large.d:
         raise CanonError(f"the SAEs read activations of width {small.d} and {large.d}")
     return _coder(small, "smaller"), _coder(large, "larger")
 
 
 def _coder(sae: CanonicalSAE, which: str) -> LinearEncoder:
-    """The SAE's encoder, if its latents have the same codes in any company."""
+    """The SAE's encoder, if the codes of its latents do not depend on other latents."""
     coder = sae.coder
     if not isinstance(coder, LinearEncoder):
-        raise CanonError(f"the {which} SAE's encoder is not known, only what it gives")
+        raise CanonError(f"the {which} SAE's encoder is not known, only its codes are")
     if coder.activation in REFUSED:
         raise CanonError(
             f"the {which} SAE is {coder.activation}: {REFUSED[coder.activation]}",
-            hint="ReLU, JumpReLU, gated, and BatchTopK with a threshold can be put together.",
+            hint="ReLU, JumpReLU, gated, and BatchTopK with a threshold can be combined.",
         )
     return coder
 
 
-def _parts(sae: CanonicalSAE, coder: LinearEncoder, chosen: Tensor, about: Tensor) -> _Parts:
-    """The chosen latents as they read activations less `about` [d]."""
+def _latents(sae: CanonicalSAE, coder: LinearEncoder, chosen: Tensor, center: Tensor) -> _Latents:
+    """The chosen latents, reading activations minus `center` [d]."""
     chosen = chosen.to(sae.W_dec.device)
 
     def wide(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor[chosen].double().cpu()
 
     weights = coder.weights[:, chosen].double().cpu()
-    shift = torch.zeros_like(about) if coder.shift is None else coder.shift.double().cpu()
-    bias = coder.bias[chosen].double().cpu() + (about - shift) @ weights
+    shift = torch.zeros_like(center) if coder.shift is None else coder.shift.double().cpu()
+    bias = coder.bias[chosen].double().cpu() + (center - shift) @ weights
     threshold, offset = wide(coder.threshold), wide(coder.offset)
-    scale = wide(coder.scale)  # above 0, so it may stand on either side of the selection
+    scale = wide(coder.scale)  # above 0, so it may be applied before or after the selection
     if scale is not None:
         weights, bias = weights * scale, bias * scale
         threshold = None if threshold is None else threshold * scale
         offset = None if offset is None else offset * scale
     rows = sae.W_dec[chosen].double().cpu()
-    return _Parts(weights, bias, rows, threshold, wide(coder.gain), offset)
+    return _Latents(weights, bias, rows, threshold, wide(coder.gain), offset)
 
 
-def _joined(parts: list[_Parts]) -> tuple[str, dict[str, Tensor]]:
+def _joined(parts: list[_Latents]) -> tuple[str, dict[str, Tensor]]:
     """The architecture that can hold all parts, and its encoder's tensors."""
 
-    def side_by_side(of: Callable[[_Parts], Tensor]) -> Tensor:
-        return torch.cat([of(each) for each in parts])
+    def concatenated(parameter: Callable[[_Latents], Tensor]) -> Tensor:
+        return torch.cat([parameter(latents) for latents in parts])
 
-    encoder = {"W_enc": torch.cat([each.weights for each in parts], dim=1)}
-    if any(each.gain is not None for each in parts):
+    encoder = {"W_enc": torch.cat([latents.weights for latents in parts], dim=1)}
+    if any(latents.gain is not None for latents in parts):
         return "gated", encoder | {
-            "b_gate": side_by_side(_gate),
-            "b_mag": side_by_side(_magnitude),
-            "r_mag": side_by_side(lambda each: _or(each.gain, 1.0, each).log()),
+            "b_gate": concatenated(_gate),
+            "b_mag": concatenated(_magnitude),
+            "r_mag": concatenated(lambda latents: _or(latents.gain, 1.0, latents).log()),
         }
-    encoder["b_enc"] = side_by_side(lambda each: each.bias)
-    if all(each.threshold is None for each in parts):
+    encoder["b_enc"] = concatenated(lambda latents: latents.bias)
+    if all(latents.threshold is None for latents in parts):
         return "standard", encoder
     return "jumprelu", encoder | {
-        "threshold": side_by_side(lambda each: _or(each.threshold, 0.0, each))
+        "threshold": concatenated(lambda latents: _or(latents.threshold, 0.0, latents))
     }
 
 
-def _gate(each: _Parts) -> Tensor:
+def _gate(latents: _Latents) -> Tensor:
     """b_gate: a latent that is not gated is active above its threshold."""
-    return each.bias - _or(each.threshold, 0.0, each)
+    return latents.bias - _or(latents.threshold, 0.0, latents)
 
 
-def _magnitude(each: _Parts) -> Tensor:
+def _magnitude(latents: _Latents) -> Tensor:
     """b_mag, with which the magnitude is `y weights · gain + b_mag`."""
-    return each.bias * _or(each.gain, 1.0, each) + _or(each.offset, 0.0, each)
+    gain, offset = _or(latents.gain, 1.0, latents), _or(latents.offset, 0.0, latents)
+    return latents.bias * gain + offset
 
 
-def _or(tensor: Tensor | None, value: float, each: _Parts) -> Tensor:
-    return torch.full_like(each.bias, value) if tensor is None else tensor
+def _or(tensor: Tensor | None, default: float, latents: _Latents) -> Tensor:
+    return torch.full_like(latents.bias, default) if tensor is None else tensor

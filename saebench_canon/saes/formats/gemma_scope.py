@@ -1,8 +1,8 @@
 """The scheme `gemma-scope`: JumpReLU SAEs of Gemma 2 (`params.npz`) and of Gemma 3 (Gemma Scope 2).
 
-The files hold weights only. Model, hook and scale are told by the names of repository and folders,
-`gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82`, and are not known where a file has been
-taken out of them.
+The files hold weights only. Model, hook and scale come from the names of repository and folders,
+`gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82`, and are unknown for a file that has been
+moved out of them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from saebench_canon.saes.weights.stored import Tensors
 
 FIRST = "params.npz"
 SECOND, CONFIG = "params.safetensors", "config.json"
-TRANSCODER = "a transcoder reconstructs other activations than those it reads"
+TRANSCODER = "it is a transcoder, which reconstructs other activations than it reads"
 
-# activations' widths by model and site: what the heads found is as wide as all heads together
+# widths of activations by model and site: attention output is as wide as all heads together
 STREAM = {
     "gemma-2-2b": 2304, "gemma-2-9b": 3584, "gemma-2-27b": 4608,
     "gemma-3-270m": 640, "gemma-3-1b": 1152, "gemma-3-4b": 2560, "gemma-3-12b": 3840,
@@ -45,8 +45,8 @@ _FOLDER = re.compile(r"(?:layer_(\d+)|embedding)/width_(\w+)/average_l0_(\d+)$")
 _FOLDER_2 = re.compile(r"(\w+)/layer_(\d+)_width_([0-9]+[km])\w*$")
 
 
-class Place(NamedTuple):
-    """What the names of repository and folders tell; None is what they do not."""
+class PathFacts(NamedTuple):
+    """What the names of repository and folders say about an SAE; None where they say nothing."""
 
     size: str | None = None  # the model without its variant
     model: str | None = None
@@ -73,40 +73,40 @@ class Place(NamedTuple):
 
     @property
     def metadata(self) -> dict[str, int]:
-        """What else the names say."""
+        """The average L0, if the names say it."""
         return {} if self.l0 is None else {"average_l0": self.l0}
 
 
-def place_of(path: str) -> Place:
-    """What a path on the hub or on disk tells by its names."""
+def path_facts(path: str) -> PathFacts:
+    """What the names in a path on the hub or on disk say."""
     path = path.removesuffix(f"/{FIRST}").removesuffix(f"/{SECOND}").rstrip("/")
     if second := _SECOND.search(path):
-        return _second_place(path, second[1], second[2])
-    place, first = Place(), _FIRST.search(path)
+        return _second_facts(path, second[1], second[2])
+    facts, first = PathFacts(), _FIRST.search(path)
     if first:
         size, variant, site = first.groups()
-        place = place._replace(
+        facts = facts._replace(
             size=f"gemma-2-{size}",
             model=f"google/gemma-2-{size}" + ("-it" if variant == "it" else ""),
             site=site if site in HOOKS else None,
             transcoder=site == "transcoders",
         )
     if folder := _FOLDER.search(path):
-        place = place._replace(
+        facts = facts._replace(
             layer=int(folder[1]) if folder[1] else None,
             width=WIDTHS.get(folder[2]),
             l0=int(folder[3]),
             embedding=folder[1] is None,
         )
-    return place
+    return facts
 
 
-def _second_place(path: str, size: str, variant: str) -> Place:
-    """What the names of Gemma Scope 2 tell."""
+def _second_facts(path: str, size: str, variant: str) -> PathFacts:
+    """What the names of Gemma Scope 2 say."""
     folder = _FOLDER_2.search(path)
     kind = folder[1].removesuffix("_all") if folder else ""
     suffix = "" if (size, variant) == ("270m", "pt") else f"-{variant}"
-    return Place(
+    return PathFacts(
         size=f"gemma-3-{size}",
         model=f"google/gemma-3-{size}{suffix}",
         site=_SITES.get(kind),
@@ -117,31 +117,31 @@ def _second_place(path: str, size: str, variant: str) -> Place:
 
 
 def known(ref: Ref) -> Description:
-    """What a hub ref's names tell of an SAE that is not on this machine."""
-    place = place_of(ref.target)
-    if place.transcoder:
+    """What a hub ref's names say about an SAE that is not on this machine."""
+    facts = path_facts(ref.target)
+    if facts.transcoder:
         raise CanonError(TRANSCODER, where=str(ref))
     return Description(
-        d=place.d,
-        width=place.width,
+        d=facts.d,
+        width=facts.width,
         architecture="jumprelu",
-        hook=place.hook,
-        model=place.model,
+        hook=facts.hook,
+        model=facts.model,
         prepend_bos=True,
         dtype="float32",
-        metadata=place.metadata,
+        metadata=facts.metadata,
     )
 
 
 @checkpoint("gemma-scope", files=[FIRST], or_files=[SECOND], optional=[CONFIG], known=known)
 def GEMMA_SCOPE(files: Files) -> Parameters:  # noqa: N802  what the decorator makes is a constant
-    """Gemma Scope and Gemma Scope 2: JumpReLU, the decoder bias not taken off the input."""
-    place = place_of(Path(files.path).resolve().as_posix())
-    if place.transcoder:
+    """Gemma Scope and Gemma Scope 2: JumpReLU; the input keeps the decoder bias."""
+    facts = path_facts(Path(files.path).resolve().as_posix())
+    if facts.transcoder:
         raise CanonError(TRANSCODER, where=str(files.path))
     if files.find(FIRST) is None:
-        return _parameters(_second(files), place, "w_enc", "w_dec")
-    return _parameters(files.npz(FIRST), place, "W_enc", "W_dec")
+        return _parameters(_second(files), facts, "w_enc", "w_dec")
+    return _parameters(files.npz(FIRST), facts, "W_enc", "W_dec")
 
 
 def _second(files: Files) -> Tensors:
@@ -164,11 +164,11 @@ def _second(files: Files) -> Tensors:
     return w
 
 
-def _parameters(w: Tensors, place: Place, enc: str, dec: str) -> Parameters:
+def _parameters(w: Tensors, facts: PathFacts, enc: str, dec: str) -> Parameters:
     """What an SAE computes with these tensors."""
     decoder = w[dec]
     # embeddings were taken before the model multiplies them by √d
-    scale = 1 / math.sqrt(decoder.shape[-1]) if place.embedding and all(decoder.shape) else 1.0
+    scale = 1 / math.sqrt(decoder.shape[-1]) if facts.embedding and all(decoder.shape) else 1.0
     return Parameters(
         W_enc=w[enc],
         W_dec=decoder,
@@ -177,8 +177,8 @@ def _parameters(w: Tensors, place: Place, enc: str, dec: str) -> Parameters:
         activation="jumprelu",
         threshold=w["threshold"],
         input_scale=scale,
-        hook=place.hook,
-        model=place.model,
+        hook=facts.hook,
+        model=facts.model,
         prepend_bos=True,
-        metadata=place.metadata,
+        metadata=facts.metadata,
     )

@@ -86,11 +86,11 @@ def _content(sae: CanonicalSAE) -> str | None:
     if not isinstance(sae.coder, LinearEncoder):
         return None
     digest = hashlib.blake2b(digest_size=16)
-    parts = {each.name: getattr(sae.coder, each.name) for each in fields(sae.coder)}
+    parts = {field.name: getattr(sae.coder, field.name) for field in fields(sae.coder)}
     for name, part in sorted({**parts, "W_dec": sae.W_dec, "b_dec": sae.b_dec}.items()):
         if isinstance(part, torch.Tensor):
-            told = f"{name} {part.dtype} {tuple(part.shape)}"
-            digest.update(told.encode())
+            header = f"{name} {part.dtype} {tuple(part.shape)}"
+            digest.update(header.encode())
             digest.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         else:
             digest.update(f"{name} {part!r}".encode())

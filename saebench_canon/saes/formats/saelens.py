@@ -1,7 +1,6 @@
 """The scheme `saelens`: folders of SAELens, and the SAEs of the hub that SAELens knows.
 
-What is in SAELens' own format is read as it stands; what is in another goes through the loader
-that SAELens has for it.
+SAEs in SAELens' own format are read directly; those in another format are loaded by SAELens.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from saebench_canon.saes.checkpoint import CheckpointAdapter, Parameters
 from saebench_canon.saes.files import Files, read_json
 from saebench_canon.saes.formats import saelens_folder as form
 from saebench_canon.saes.formats import saelens_hub as hub
-from saebench_canon.saes.formats.saelens_config import Config, parse_config
+from saebench_canon.saes.formats.saelens_config import SaeLensConfig, parse_config
 from saebench_canon.saes.hub import out_of_reach
 from saebench_canon.saes.hub_files import cached_commit, fetch, hub_errors, unreachable
 from saebench_canon.saes.memory import check_memory, sae_bytes
@@ -41,15 +40,15 @@ class SaeLensAdapter:
         return form.LOCAL.claim(path)
 
     def identity(self, ref: Ref) -> str:
-        """A digest of a folder's content; a hub SAE's name and revision as they are written.
+        """A digest of a folder's content; of a hub SAE, its name and revision as written.
 
-        The commit behind the name is no part of it: the first download would change it.
+        The commit is not part of it: the first download would change it.
         """
         if ref.local:
             return form.LOCAL.identity(ref)
-        place = hub.locate(ref)
+        hub_sae = hub.locate(ref)
         revision = f"@{ref.revision}" if ref.revision else ""
-        return f"saelens://{place.release}/{place.id}{revision}"
+        return f"saelens://{hub_sae.release}/{hub_sae.id}{revision}"
 
     def repository(self, ref: Ref) -> tuple[str, str]:
         """The hub's repository of a ref, a release's among them, and the folder in it."""
@@ -57,13 +56,13 @@ class SaeLensAdapter:
         return place.repository, place.folder
 
     def describe(self, ref: Ref) -> Description:
-        """What the checkpoint says of itself; of a hub SAE of another format, what is known."""
+        """What the checkpoint says; of a hub SAE in another format, only what its release says."""
         if ref.local:
             return form.LOCAL.describe(ref)
-        place = hub.locate(ref)
-        if place.loader != hub.OWN:
-            return Description(d=None, width=None, architecture=place.loader, model=place.model)
-        return form.describe(_config(ref, place))
+        hub_sae = hub.locate(ref)
+        if hub_sae.loader != hub.SAE_LENS:
+            return Description(d=None, width=None, architecture=hub_sae.loader, model=hub_sae.model)
+        return form.describe(_config(ref, hub_sae))
 
     def load(
         self, ref: Ref, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
@@ -73,21 +72,25 @@ class SaeLensAdapter:
 
         if ref.local:
             return form.LOCAL.load(ref, device=device, dtype=dtype)
-        place = hub.locate(ref)
-        if place.loader == hub.OWN:
-            config = _config(ref, place)  # a small file: what is too large is not downloaded
+        hub_sae = hub.locate(ref)
+        if hub_sae.loader == hub.SAE_LENS:
+            config = _config(
+                ref, hub_sae
+            )  # a small file: an SAE that is too large is not downloaded
             _check_memory(config.d, config.width, ref)
-            return _own(place).load(place.ref(ref.revision), device=device, dtype=dtype)
-        told = form.object_parameters(_through_saelens(ref, place), where=str(ref))
-        if told.normalize != "none":
+            return _saelens_format(hub_sae).load(
+                hub_sae.ref(ref.revision), device=device, dtype=dtype
+            )
+        parameters = form.object_parameters(_through_saelens(ref, hub_sae), where=str(ref))
+        if parameters.normalize != "none":
             raise CanonError(
-                f"normalize_activations is '{told.normalize}', which is known only once it is "
-                "loaded, when its activations have been taken",
+                f"normalize_activations is '{parameters.normalize}', which is known only after "
+                "loading, too late for its activations to be normalised",
                 where=str(ref),
                 hint="Save it in SAELens' format and name its folder.",
             )
-        _check_memory(told.d, told.width, ref)
-        sae = form.fold_object(told, where=str(ref))
+        _check_memory(parameters.d, parameters.width, ref)
+        sae = form.fold_object(parameters, where=str(ref))
         return sae.to(device, getattr(torch, dtype) if isinstance(dtype, str) else dtype)
 
     def list(self) -> Iterator[str]:
@@ -97,37 +100,37 @@ class SaeLensAdapter:
                 yield f"saelens://{release.name}/{id}"
 
 
-def _own(place: hub.Place) -> CheckpointAdapter:
-    """What reads a place in SAELens' own format, with what its release says beside the files."""
+def _saelens_format(hub_sae: hub.HubSae) -> CheckpointAdapter:
+    """The adapter of a hub SAE in SAELens' own format, with what its release says about it."""
 
     def released(files: Files) -> Parameters:
-        told = form.read(files, overrides=place.overrides, scale=place.scale)
-        if told.activation == "batchtopk" and told.threshold is None:
+        parameters = form.read(files, overrides=hub_sae.overrides, scale=hub_sae.scale)
+        if parameters.activation == "batchtopk" and parameters.threshold is None:
             raise CanonError(
-                "topk_threshold is 0, so it has to be calibrated on data, which goes by its "
-                "description and a hub's SAE is described without its weights",
+                "topk_threshold is 0, so the SAE must be calibrated, and an SAE named on the hub "
+                "cannot be: it is described without its weights",
                 where=str(files.folder),
-                hint="Name this folder in the place of the hub's name.",
+                hint="Name this folder instead of the hub's name.",
             )
-        return told
+        return parameters
 
     return CheckpointAdapter("saelens", released, (form.CONFIG, form.WEIGHTS))
 
 
-def _config(ref: Ref, place: hub.Place) -> Config:
+def _config(ref: Ref, hub_sae: hub.HubSae) -> SaeLensConfig:
     """What a hub SAE's cfg.json says, from the hub's cache or else from the hub."""
-    folder = fetch(place.ref(ref.revision), [form.CONFIG])
-    raw = {**read_json(folder / form.CONFIG), **place.overrides}
-    return parse_config(raw, where=str(ref), input_scale=place.scale)
+    folder = fetch(hub_sae.ref(ref.revision), [form.CONFIG])
+    raw = {**read_json(folder / form.CONFIG), **hub_sae.overrides}
+    return parse_config(raw, where=str(ref), input_scale=hub_sae.scale)
 
 
 def _check_memory(d: int, width: int, ref: Ref) -> None:
     check_memory(sae_bytes(d, width), f"an SAE of {width} latents", where=str(ref))
 
 
-def _through_saelens(ref: Ref, place: hub.Place) -> Any:
+def _through_saelens(ref: Ref, hub_sae: hub.HubSae) -> Any:
     """The SAE as SAELens loads it, in evaluation mode."""
-    if out_of_reach() and cached_commit(place.repository, ref.revision) is None:
+    if out_of_reach() and cached_commit(hub_sae.repository, ref.revision) is None:
         raise unreachable(ref)
     with (
         hub_errors(ref),
@@ -139,18 +142,18 @@ def _through_saelens(ref: Ref, place: hub.Place) -> Any:
         from sae_lens import SAE
 
         try:
-            return SAE.from_pretrained(place.release, place.id).eval()
+            return SAE.from_pretrained(hub_sae.release, hub_sae.id).eval()
         except OSError:
             raise
-        except Exception as error:  # fifteen loaders of somebody else's
+        except Exception as error:  # any of SAELens' fifteen loaders
             raise CanonError(
-                f"SAELens does not load it ({type(error).__name__}: {error})", where=str(ref)
+                f"SAELens cannot load it ({type(error).__name__}: {error})", where=str(ref)
             ) from error
 
 
 @contextmanager
 def _pinned(revision: str | None) -> Iterator[None]:
-    """Every download inside is of the revision; SAELens itself has no word for it."""
+    """Every download inside the block is of the revision; SAELens has no option for it."""
     if revision is None:
         yield
         return
@@ -166,7 +169,7 @@ def _pinned(revision: str | None) -> Iterator[None]:
 
 @contextmanager
 def _from_cache_if_offline() -> Iterator[None]:
-    """Where the hub is out of reach, its client looks into the cache without trying it first."""
+    """If the hub is out of reach, its client reads the cache without trying the hub first."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE

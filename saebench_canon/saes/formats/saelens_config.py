@@ -1,4 +1,4 @@
-"""What a cfg.json of SAELens says, of any version from 3.x on, and which SAEs it rules out."""
+"""What SAELens' cfg.json says, from version 3.x on, and which SAEs are refused for it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ARCHITECTURES: dict[str, Activation] = {
     "batchtopk": "batchtopk",
     "matryoshka_batchtopk": "batchtopk",
 }
-_TRANSCODER = "a transcoder reconstructs other activations than those it reads"
+_TRANSCODER = "it is a transcoder, which reconstructs other activations than it reads"
 _SELECTING = ("topk", "batchtopk", "matryoshka_batchtopk")  # have k, and may rescale
 REFUSED = {
-    "abstopk": "its codes are signed, so a latent has no one direction",
+    "abstopk": "its codes are signed, so a latent does not have a single direction",
     "matching_pursuit": "its codes come from a search, not from an encoder and one activation",
     "temporal": "a token's codes depend on the tokens before it",
     "transcoder": _TRANSCODER,
@@ -40,8 +40,8 @@ _NOT_FOLDED = {
 
 
 @dataclass(frozen=True)
-class Config:
-    """The parts of a cfg.json that shape codes and reconstructions, and the rest as metadata."""
+class SaeLensConfig:
+    """What a cfg.json says about codes and reconstructions, and the rest as metadata."""
 
     where: str
     architecture: str
@@ -56,32 +56,34 @@ class Config:
     metadata: Mapping[str, Any] = field(repr=False)
 
     @property
-    def named(self) -> str:
-        """The architecture, and of what was trained as another, that one."""
+    def trained_architecture(self) -> str:
+        """The architecture in which the SAE was trained."""
         return self.text("training_architecture") or self.architecture
 
     def text(self, *names: str) -> str | None:
-        """What the metadata has under the first of these names that it has, if it is text."""
-        told = next((self.metadata[name] for name in names if self.metadata.get(name)), None)
-        return told if isinstance(told, str) else None
+        """The first of these entries of the metadata that is not empty, if it is text."""
+        value = next((self.metadata[name] for name in names if self.metadata.get(name)), None)
+        return value if isinstance(value, str) else None
 
-    def told(self, name: str) -> bool | None:
-        """A yes or no of the metadata, if it says either."""
+    def flag(self, name: str) -> bool | None:
+        """An entry of the metadata, if it is true or false."""
         value = self.metadata.get(name)
         return value if isinstance(value, bool) else None
 
     @property
     def centred(self) -> bool | None:
-        """Whether the model's writing weights were centred, if it is said."""
+        """Whether the model's writing weights were centred, if the metadata says so."""
         kwargs = self.metadata.get("model_from_pretrained_kwargs")
         centred = kwargs.get("center_writing_weights") if isinstance(kwargs, Mapping) else None
         return centred if isinstance(centred, bool) else None
 
 
-def parse_config(raw: Mapping[str, Any], *, where: str, input_scale: float | None = None) -> Config:
-    """The cfg.json of any SAELens from 3.x on; raises CanonError for what has no canonical form.
+def parse_config(
+    raw: Mapping[str, Any], *, where: str, input_scale: float | None = None
+) -> SaeLensConfig:
+    """The cfg.json of any SAELens from 3.x on; raises CanonError if it has no canonical form.
 
-    `input_scale` is the factor of `expected_average_only_in`, where it is known.
+    `input_scale` is the factor of `expected_average_only_in`, if it is known.
     """
     nested = raw.get("metadata")
     metadata = {**raw, **nested} if isinstance(nested, Mapping) else dict(raw)
@@ -93,7 +95,8 @@ def parse_config(raw: Mapping[str, Any], *, where: str, input_scale: float | Non
         raise CanonError(f"d_in is {d} and d_out is {raw['d_out']}: {_TRANSCODER}", where=where)
     if raw.get("use_error_term"):
         raise CanonError(
-            "use_error_term is on, so its output is its input whatever its codes", where=where
+            "use_error_term is on, so its output equals its input whatever its codes are",
+            where=where,
         )
     if raw.get("reshape_activations") not in (None, "none", "hook_z"):  # hook_z: heads side by side
         raise CanonError(
@@ -104,7 +107,7 @@ def parse_config(raw: Mapping[str, Any], *, where: str, input_scale: float | Non
     trained = metadata.get("training_architecture_details")
     if k is None and isinstance(trained, Mapping):
         k = trained.get("k")
-    return Config(
+    return SaeLensConfig(
         where=where,
         architecture=architecture,
         d=d,
@@ -120,7 +123,7 @@ def parse_config(raw: Mapping[str, Any], *, where: str, input_scale: float | Non
 
 
 def _architecture(raw: Mapping[str, Any], *, old: bool, where: str) -> tuple[str, Any]:
-    """The architecture and k; before 6.0 the activation function may say more than its name."""
+    """The architecture and k; before 6.0 the activation function decides about TopK."""
     architecture, k = raw.get("architecture") or "standard", raw.get("k")
     if old:
         activation = raw.get("activation_fn_str") or raw.get("activation_fn") or "relu"
@@ -142,25 +145,25 @@ def _architecture(raw: Mapping[str, Any], *, old: bool, where: str) -> tuple[str
             where=where,
             hint=known_names(sorted(ARCHITECTURES)),
         )
-    if architecture in _SELECTING and not _counts(k):
+    if architecture in _SELECTING and not _is_positive(k):
         raise CanonError(f"k is {k!r}, not a number above 0", where=where)
     return architecture, k
 
 
-def _normalisation(asked: Any, factor: float | None, where: str) -> tuple[Normalisation, float]:
-    """What is done to each activation by itself, and the factor that all share."""
-    if asked is True:
-        asked = _SCALED
-    asked = asked or "none"
-    if asked in _PER_TOKEN:
-        return cast(Normalisation, asked), 1.0
-    if asked == _SCALED and factor is not None:
+def _normalisation(value: Any, factor: float | None, where: str) -> tuple[Normalisation, float]:
+    """How each activation is normalised by itself, and the factor that all share."""
+    if value is True:
+        value = _SCALED
+    value = value or "none"
+    if value in _PER_TOKEN:
+        return cast(Normalisation, value), 1.0
+    if value == _SCALED and factor is not None:
         return "none", factor
-    reason = _NOT_FOLDED.get(asked, "this is not known") if isinstance(asked, str) else "no name"
-    raise CanonError(f"normalize_activations is '{asked}': {reason}", where=where)
+    reason = _NOT_FOLDED.get(value, "this is not known") if isinstance(value, str) else "no name"
+    raise CanonError(f"normalize_activations is '{value}': {reason}", where=where)
 
 
-def _counts(k: Any) -> bool:
+def _is_positive(k: Any) -> bool:
     return isinstance(k, int | float) and not isinstance(k, bool) and 0 < k < math.inf
 
 

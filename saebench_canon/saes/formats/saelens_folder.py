@@ -13,7 +13,7 @@ from saebench_canon.errors import CanonError
 from saebench_canon.plugin.adapter import Description
 from saebench_canon.saes.checkpoint import Parameters, checkpoint
 from saebench_canon.saes.files import Files
-from saebench_canon.saes.formats.saelens_config import ARCHITECTURES, Config, parse_config
+from saebench_canon.saes.formats.saelens_config import ARCHITECTURES, SaeLensConfig, parse_config
 from saebench_canon.saes.weights.stored import Stored, Tensors
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
-SCALER = "activation_scaler.json"  # beside training checkpoints
+SCALER = "activation_scaler.json"  # saved with training checkpoints
 
 
 @checkpoint("saelens", files=[CONFIG, WEIGHTS], optional=[SCALER], calibrates=True)
-def LOCAL(files: Files) -> Parameters:  # noqa: N802  what the decorator makes is a constant
+def LOCAL(files: Files) -> Parameters:  # noqa: N802  the decorator makes a constant
     """SAELens' inference and training checkpoints."""
     return read(files)
 
@@ -38,9 +38,9 @@ claim_saelens = LOCAL.claim
 def read(
     files: Files, *, overrides: Mapping[str, Any] | None = None, scale: float | None = None
 ) -> Parameters:
-    """What a folder's SAE computes; a release lays `overrides` over its cfg.json.
+    """What a folder's SAE computes; a release's `overrides` replace values of its cfg.json.
 
-    `scale` is the factor of activations that a release tells; a training checkpoint has its own.
+    `scale` is the factor of activations that a release gives; a training checkpoint has its own.
     """
     raw = {**files.json(CONFIG), **(overrides or {})}
     if scale is None and files.has(SCALER):
@@ -49,7 +49,7 @@ def read(
     return parameters(config, files.safetensors(WEIGHTS))
 
 
-def parameters(config: Config, w: Tensors) -> Parameters:
+def parameters(config: SaeLensConfig, w: Tensors) -> Parameters:
     """What an SAE of this configuration computes with these tensors."""
     for name, shape in (("W_enc", (config.d, config.width)), ("W_dec", (config.width, config.d))):
         if w[name].shape != shape:
@@ -57,7 +57,7 @@ def parameters(config: Config, w: Tensors) -> Parameters:
                 f"has shape {list(w[name].shape)} where {CONFIG} says {list(shape)}"
             )
     activation = ARCHITECTURES[config.architecture]
-    told = Parameters(
+    shared = Parameters(
         W_enc=w["W_enc"],
         W_dec=_decoder(config, w),
         b_dec=w["b_dec"],
@@ -67,34 +67,34 @@ def parameters(config: Config, w: Tensors) -> Parameters:
         apply_b_dec_to_input=config.apply_b_dec_to_input,
         input_scale=config.input_scale,
         normalize=config.normalize,
-        architecture=config.named,
+        architecture=config.trained_architecture,
         hook=config.text("hook_name", "hook_point"),
         model=config.text("model_name"),
-        prepend_bos=config.told("prepend_bos"),
+        prepend_bos=config.flag("prepend_bos"),
         center_writing_weights=config.centred,
         metadata=config.metadata,
     )
     if activation == "gated":
-        return replace(told, b_gate=w["b_gate"], b_mag=w["b_mag"], r_mag=w["r_mag"])
-    told = replace(told, b_enc=w["b_enc"])
+        return replace(shared, b_gate=w["b_gate"], b_mag=w["b_mag"], r_mag=w["r_mag"])
+    biased = replace(shared, b_enc=w["b_enc"])
     if activation == "jumprelu":
-        return replace(told, threshold=_threshold(w))
+        return replace(biased, threshold=_threshold(w))
     if activation == "batchtopk":  # a training checkpoint, whose threshold starts at 0
         level = w["topk_threshold"]
-        return told if level.number() <= 0 else replace(told, threshold=level)
-    return told
+        return biased if level.number() <= 0 else replace(biased, threshold=level)
+    return biased
 
 
-def describe(config: Config) -> Description:
-    """What the configuration alone says of the SAE."""
+def describe(config: SaeLensConfig) -> Description:
+    """What the configuration alone says about the SAE."""
     return Description(
         d=config.d,
         width=config.width,
-        architecture=config.named,
+        architecture=config.trained_architecture,
         k=config.k,
         hook=config.text("hook_name", "hook_point"),
         model=config.text("model_name"),
-        prepend_bos=config.told("prepend_bos"),
+        prepend_bos=config.flag("prepend_bos"),
         center_writing_weights=config.centred,
         dtype=(config.text("dtype") or "float32").removeprefix("torch."),
         normalize=config.normalize,
@@ -106,50 +106,52 @@ def object_parameters(sae: Any, *, where: str) -> Parameters:
     """What an SAE object of SAELens computes."""
     if getattr(sae, "use_error_term", False):
         raise CanonError(
-            "use_error_term is on, so its output is its input whatever its codes", where=where
+            "use_error_term is on, so its output equals its input whatever its codes are",
+            where=where,
         )
     config = parse_config(sae.cfg.to_dict(), where=where)
-    source = InMemory(sae.state_dict())
-    held = {
-        name: Stored(name, tuple(each.shape), str(each.dtype).removeprefix("torch."), source)
-        for name, each in source.state.items()
+    source = ObjectTensors(sae.state_dict())
+    stored = {
+        name: Stored(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), source)
+        for name, tensor in source.state.items()
     }
-    tensors = Tensors(source.path, held)
-    with _named(where):
-        told = parameters(config, tensors)
-        told.check()
-    if tensors.unasked:
+    tensors = Tensors(source.path, stored)
+    with _errors_of_object(where):
+        sae_parameters = parameters(config, tensors)
+        sae_parameters.check()
+    if tensors.unused:
         raise CanonError(
-            f"it holds {tensors.unasked[0]}, which no SAE of its architecture does", where=where
+            f"it holds {tensors.unused[0]}, which is no part of its architecture", where=where
         )
-    return told
+    return sae_parameters
 
 
 def from_object(sae: Any, *, where: str) -> CanonicalSAE:
     """The canonical form of an SAE object of SAELens.
 
-    Raises CanonError also where the SAE normalises each activation: which activations it is to be
-    measured on would then have to be said too, as the description of a checkpoint does.
+    Raises CanonError also if the SAE normalises each activation: the activations that it is
+    measured on must be normalised alike, which only the description of a checkpoint can request.
     """
-    told = object_parameters(sae, where=where)
-    if told.normalize != "none":
+    sae_parameters = object_parameters(sae, where=where)
+    if sae_parameters.normalize != "none":
         raise CanonError(
-            f"normalize_activations is '{told.normalize}', which an SAE in memory cannot hand on",
+            f"normalize_activations is '{sae_parameters.normalize}', which is not supported for an "
+            "SAE in memory",
             where=where,
             hint="Save it and name its folder.",
         )
-    return fold_object(told, where=where)
+    return fold_object(sae_parameters, where=where)
 
 
-def fold_object(told: Parameters, *, where: str) -> CanonicalSAE:
-    """The canonical form of what an object computes."""
-    with _named(where):
-        return told.fold(where=where)
+def fold_object(sae_parameters: Parameters, *, where: str) -> CanonicalSAE:
+    """The canonical form of an object with these parameters."""
+    with _errors_of_object(where):
+        return sae_parameters.fold(where=where)
 
 
 @contextmanager
-def _named(where: str) -> Iterator[None]:
-    """Says what is wrong inside of the object: its tensors lie in no file."""
+def _errors_of_object(where: str) -> Iterator[None]:
+    """Name the object in errors raised inside the block: its tensors are in no file."""
     try:
         yield
     except CanonError as error:
@@ -157,8 +159,8 @@ def _named(where: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class InMemory:
-    """The tensors of an object, in the place of a file."""
+class ObjectTensors:
+    """The tensors of an object, as the source of `Stored` ones."""
 
     state: Mapping[str, Tensor] = field(repr=False)
     path: Path = Path("state_dict")
@@ -175,17 +177,17 @@ class InMemory:
         yield flat.view(torch.uint8).numpy().tobytes()
 
     def packed(self, name: str) -> int:
-        """Nothing: it is in memory already."""
+        """No bytes: the tensor is in memory already."""
         return 0
 
 
 @dataclass(frozen=True)
 class Finetuned:
-    """Decoder rows times a factor each, multiplied when they are read."""
+    """Decoder rows, each multiplied by its factor when they are read."""
 
     rows: Stored
     factor: Stored
-    on: bool  # cfg.json says that there is one
+    enabled: bool  # finetuning_scaling_factor in cfg.json
 
     @property
     def path(self) -> Path:
@@ -199,7 +201,7 @@ class Finetuned:
         rows, factor = self.rows.tensor(), self.factor.tensor().to(torch.float64)
         if torch.allclose(factor, torch.ones_like(factor)):
             return rows
-        if not self.on:
+        if not self.enabled:
             raise self.factor.wrong("is not 1 and finetuning_scaling_factor is off")
         if not (factor > 0).all():
             raise self.factor.wrong("holds a value that is not above 0")
@@ -207,8 +209,8 @@ class Finetuned:
         return wide * factor[:, None].to(wide)
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        """What they are made of."""
-        yield f"finetuned {self.on}".encode()
+        """The bytes of rows and factors."""
+        yield f"finetuned {self.enabled}".encode()
         yield from self.rows.source.blocks(self.rows.name)
         yield from self.factor.source.blocks(self.factor.name)
 
@@ -219,10 +221,10 @@ class Finetuned:
         )
 
 
-def _decoder(config: Config, w: Tensors) -> Stored:
+def _decoder(config: SaeLensConfig, w: Tensors) -> Stored:
     """The decoder rows, with the factors that versions up to 5.x could add after training."""
     rows: Stored = w["W_dec"]
-    name = next((each for each in ("scaling_factor", "finetuning_scaling_factor") if each in w), "")
+    name = next((key for key in ("scaling_factor", "finetuning_scaling_factor") if key in w), "")
     if not name:
         return rows
     factor: Stored = w[name]
@@ -232,7 +234,7 @@ def _decoder(config: Config, w: Tensors) -> Stored:
 
 
 def _threshold(w: Tensors) -> Stored:
-    """The thresholds, whose logarithms training checkpoints up to 6.x hold."""
+    """The thresholds; training checkpoints up to 6.x hold their logarithms."""
     if "log_threshold" not in w:
         threshold: Stored = w["threshold"]
         return threshold
@@ -241,7 +243,7 @@ def _threshold(w: Tensors) -> Stored:
 
 
 def _factor(files: Files) -> float | None:
-    """The factor by which a training checkpoint scales activations, until it is folded."""
+    """The factor by which a training checkpoint scales activations, if it is not folded yet."""
     factor = files.json(SCALER).get("scaling_factor")
     if factor is None:
         return None

@@ -1,4 +1,4 @@
-"""SAELens' releases on the hub: what there is and where it lies, without importing it."""
+"""SAELens' releases on the hub: their SAEs and folders, read without importing SAELens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.saes.hub_files import repository_of
 
-OWN = "sae_lens"  # the loader of SAELens' own format
+SAE_LENS = "sae_lens"  # the loader of SAELens' own format
 
 
 @dataclass(frozen=True)
@@ -25,24 +25,24 @@ class Release:
     loader: str  # by which SAELens reads it
     folders: dict[str, str]
     scales: dict[str, float]  # factors of activations that SAELens folds in on loading
-    overrides: dict[str, Any]  # what is to be laid over each cfg.json
+    overrides: dict[str, Any]  # values that replace those of each cfg.json
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a hub ref points: an SAE of a release, or any folder of a repository."""
+class HubSae:
+    """The SAE that a hub ref names: one of a release, or any folder of a repository."""
 
     release: str
     id: str
     repository: str
     folder: str
     model: str | None = None
-    loader: str = OWN
+    loader: str = SAE_LENS
     scale: float | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
 
     def ref(self, revision: str | None) -> Ref:
-        """The ref that names the repository and the folder themselves."""
+        """The ref that names the repository and the folder."""
         return Ref("saelens", f"{self.repository}/{self.folder}", revision)
 
 
@@ -61,7 +61,7 @@ def releases() -> dict[str, Release]:
             name,
             entry["repo_id"],
             entry.get("model"),
-            entry.get("conversion_func") or OWN,
+            entry.get("conversion_func") or SAE_LENS,
             {str(sae["id"]): str(sae["path"]) for sae in entry["saes"]},
             {
                 str(sae["id"]): float(sae["norm_scaling_factor"])
@@ -74,8 +74,8 @@ def releases() -> dict[str, Release]:
     }
 
 
-def locate(ref: Ref) -> Place:
-    """The place of a ref; raises CanonError with the nearest names when there is none."""
+def locate(ref: Ref) -> HubSae:
+    """The SAE that a ref names; raises CanonError with the nearest names if there is none."""
     first, slash, rest = ref.target.partition("/")
     known = releases()
     if first in known:
@@ -86,7 +86,7 @@ def locate(ref: Ref) -> Place:
                 where=str(ref),
                 hint=_few(rest, release.folders),
             )
-        return Place(
+        return HubSae(
             first,
             rest,
             release.repository,
@@ -99,7 +99,7 @@ def locate(ref: Ref) -> Place:
     _, slash, folder = rest.partition("/")
     if slash and folder:
         repository, folder = repository_of(ref)
-        return Place(repository, folder, repository, folder)
+        return HubSae(repository, folder, repository, folder)
     raise CanonError(
         f"SAELens has no release '{first}'",
         where=str(ref),
@@ -112,5 +112,5 @@ def _few(name: str, known: dict[str, Release] | dict[str, str]) -> str:
     hint = nearest(name, known)
     if not hint.startswith("There is") or len(known) <= 3:
         return hint
-    some = ", ".join(f"'{each}'" for each in sorted(known)[:3])
-    return f"There are {len(known)}, among them {some}."
+    first = ", ".join(f"'{known_name}'" for known_name in sorted(known)[:3])
+    return f"There are {len(known)}, among them {first}."

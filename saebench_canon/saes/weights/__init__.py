@@ -1,1 +1,1 @@
-"""How is a file read that nobody can trust? Without running code, described without being read."""
+"""How is an untrusted file of weights read? Its code is not run, its weights come last."""

@@ -1,4 +1,4 @@
-"""Numbers mapped from where they lie in a file."""
+"""Numbers mapped from a file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def mapped(path: Path, dtype: str, start: int, count: int) -> Tensor:
     import numpy as np
     import torch
 
-    kind = getattr(torch, dtype)
+    torch_dtype = getattr(torch, dtype)
     if count == 0:
-        return torch.empty(0, dtype=kind)
+        return torch.empty(0, dtype=torch_dtype)
     if start < 0 or start + count * SIZES[dtype] > path.stat().st_size:
         raise CanonError("the file ends before its numbers do", where=str(path))
     stored = "uint16" if dtype == "bfloat16" else dtype
     numbers = torch.from_numpy(np.memmap(path, stored, mode="c", offset=start, shape=(count,)))
-    return numbers.view(kind) if dtype == "bfloat16" else numbers
+    return numbers.view(torch_dtype) if dtype == "bfloat16" else numbers

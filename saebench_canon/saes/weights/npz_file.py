@@ -17,8 +17,8 @@ from saebench_canon.saes.weights.zip_member import data_start, member_blocks
 if TYPE_CHECKING:
     from torch import Tensor
 
-BOMB = 100  # no weights of any size compress by so much
-SMALL = 2**26  # bytes below which compression may be what it likes
+BOMB = 100  # large weights never compress by this factor
+SMALL = 2**26  # bytes below which any compression is accepted
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class NpzFile:
         return array.permute(*reversed(range(array.ndim))) if member.fortran else array
 
     def packed(self, name: str) -> int:
-        """Bytes of memory beside the file's own pages that reading takes."""
+        """Bytes of memory, besides the file's mapped pages, that reading takes."""
         member = self.members[name]
         return 0 if member.info.compress_type == zipfile.ZIP_STORED else member.nbytes
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        """The bytes of one of its arrays, in the order of the file."""
+        """The bytes of one of its arrays, in file order."""
         member = self.members[name]
         yield from member_blocks(
             self.path, member.info, start=member.header, size=member.nbytes, name=name
@@ -77,29 +77,30 @@ class NpzFile:
 
 
 def open_npz(path: Path) -> Tensors:
-    """The arrays of an .npz file, unread; raises CanonError when it is not one."""
+    """The arrays of an .npz file, unread; raises CanonError if it is not one."""
     members: dict[str, Member] = {}
     try:
         with zipfile.ZipFile(path) as archive:
             if len({info.filename for info in archive.infolist()}) < len(archive.infolist()):
-                raise CanonError("it holds two members of one name", where=str(path))
+                raise CanonError("two of its members have the same name", where=str(path))
             for info in archive.infolist():
                 name = info.filename.removesuffix(".npy")
                 with archive.open(info) as stream:
                     members[name] = _member(name, info, stream, path)
     except CanonError:
         raise
-    except Exception as error:  # a damaged archive raises half a dozen kinds
-        raise CanonError(f"this is not an .npz file, or a damaged one ({error})",
+    except Exception as error:  # a damaged archive raises many kinds of errors
+        raise CanonError(f"this is no .npz file, or a damaged one ({error})",
                          where=str(path)) from error  # fmt: skip
     source = NpzFile(path, members)
     return Tensors(
-        path, {name: Stored(name, each.shape, each.dtype, source) for name, each in members.items()}
+        path,
+        {name: Stored(name, array.shape, array.dtype, source) for name, array in members.items()},
     )
 
 
 def _member(name: str, info: zipfile.ZipInfo, stream: IO[bytes], path: Path) -> Member:
-    """A member by its header; raises CanonError for what is no array of numbers."""
+    """A member by its header; raises CanonError if it is no array of numbers."""
     from numpy.lib import format as npy
 
     version = npy.read_magic(stream)
@@ -111,17 +112,17 @@ def _member(name: str, info: zipfile.ZipInfo, stream: IO[bytes], path: Path) -> 
     if not plausible(shape):
         raise CanonError(f"the shape of {name} cannot be read", where=where)
     if dtype.name not in SIZES or dtype.byteorder == ">":
-        raise CanonError(f"{name} is of {dtype}, which weights are not", where=where)
+        raise CanonError(f"{name} is of {dtype}, which is no number format of weights", where=where)
     member = Member(info, stream.tell(), dtype.name, tuple(map(int, shape)), bool(fortran))
     if info.file_size != member.header + member.nbytes:
         raise CanonError(
-            f"{name} is said to be {list(member.shape)} of {member.dtype} and takes "
+            f"{name} should be {list(member.shape)} of {member.dtype}, but takes "
             f"{info.file_size - member.header} bytes",
             where=where,
         )
     if member.nbytes > max(SMALL, BOMB * info.compress_size):
         raise CanonError(
-            f"{name} unpacks {info.compress_size} bytes to {member.nbytes}, as no weights do",
+            f"{name} unpacks {info.compress_size} bytes to {member.nbytes}, which weights never do",
             where=where,
         )
     return member

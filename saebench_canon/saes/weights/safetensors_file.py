@@ -25,7 +25,7 @@ _LARGEST = 100 * 2**20  # bytes of a header, the format's own limit
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of the file: its dtype, its shape, and where its bytes lie."""
+    """One tensor of the file: its dtype, its shape, and the position of its bytes."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -52,7 +52,7 @@ class SafetensorsFile:
         return tensor
 
     def packed(self, name: str) -> int:
-        """Bytes of memory beside the file's own pages that reading takes: none."""
+        """Bytes of memory, besides the file's mapped pages, that reading takes: none."""
         return 0
 
     def blocks(self, name: str) -> Iterator[bytes]:
@@ -60,27 +60,27 @@ class SafetensorsFile:
         entry = self.entries[name]
         with self.path.open("rb") as file:
             file.seek(entry.start)
-            left = entry.stop - entry.start
-            while left > 0:
-                block = file.read(min(left, BLOCK))
+            remaining = entry.stop - entry.start
+            while remaining > 0:
+                block = file.read(min(remaining, BLOCK))
                 if not block:
                     raise CanonError(f"the file ends within {name}", where=str(self.path))
-                left -= len(block)
+                remaining -= len(block)
                 yield block
 
 
 def open_safetensors(path: Path) -> Tensors:
-    """The tensors of a safetensors file, unread; raises CanonError when it is not one."""
+    """The tensors of a safetensors file, unread; raises CanonError if it is not one."""
     entries = read_header(path)
     source = SafetensorsFile(path, entries)
     return Tensors(
         path,
-        {name: Stored(name, each.shape, each.dtype, source) for name, each in entries.items()},
+        {name: Stored(name, entry.shape, entry.dtype, source) for name, entry in entries.items()},
     )
 
 
 def read_header(path: Path) -> dict[str, Entry]:
-    """The tensors of a safetensors file by name; raises CanonError when it is not one."""
+    """The tensors of a safetensors file by name; raises CanonError if it is not one."""
     where = str(path)
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -95,28 +95,28 @@ def read_header(path: Path) -> dict[str, Entry]:
     if not isinstance(header, dict):
         raise CanonError("this is not a safetensors file", where=where)
     entries = {}
-    for name, entry in header.items():
+    for name, fields in header.items():
         if name != "__metadata__":
-            entries[name] = _entry(name, entry, 8 + length, size, where)
+            entries[name] = _entry(name, fields, 8 + length, size, where)
     return entries
 
 
-def _entry(name: str, entry: Any, first: int, size: int, where: str) -> Entry:
-    """One entry of the header, whose bytes lie in the file and are as many as its shape says."""
+def _entry(name: str, fields: Any, first: int, size: int, where: str) -> Entry:
+    """One entry of the header; raises CanonError unless the file has the bytes of its shape."""
     try:
-        start, stop = entry["data_offsets"]
-        shape = tuple(entry["shape"])
-        dtype = DTYPES[entry["dtype"]]
-        whole = plausible(shape) and plausible((start, stop), many=True)
+        start, stop = fields["data_offsets"]
+        shape = tuple(fields["shape"])
+        dtype = DTYPES[fields["dtype"]]
+        readable = plausible(shape) and plausible((start, stop), many=True)
     except (KeyError, TypeError, ValueError):
-        whole = False
-    if not whole:
+        readable = False
+    if not readable:
         raise CanonError(f"the header's entry for {name} cannot be read", where=where)
     if first + stop > size:
         raise CanonError(f"the file ends before its tensor {name}", where=where)
     if stop - start != math.prod(shape) * SIZES[dtype]:
         raise CanonError(
-            f"{name} is said to be {list(shape)} of {dtype} and takes {stop - start} bytes",
+            f"{name} should be {list(shape)} of {dtype}, but takes {stop - start} bytes",
             where=where,
         )
     return Entry(dtype, shape, first + start, first + stop)

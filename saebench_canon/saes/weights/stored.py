@@ -1,4 +1,4 @@
-"""A tensor that still lies in its file: name, shape and number format, and how to read it."""
+"""A tensor that is still in its file: name, shape, number format, and how to read it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ BLOCK = 2**20  # bytes read at once
 
 
 def plausible(numbers: Sequence[Any], *, many: bool = False) -> bool:
-    """Whether these are sizes that a file can have: looked at before they are multiplied."""
+    """Whether these are sizes that a file can have; checked before they are multiplied."""
     few = many or len(numbers) <= DIMENSIONS
-    return few and all(type(each) is int and 0 <= each <= LARGEST for each in numbers)
+    return few and all(type(number) is int and 0 <= number <= LARGEST for number in numbers)
 
 
-class Source(Protocol):
-    """A file of weights that has been looked into."""
+class WeightFile(Protocol):
+    """A file of weights whose header has been read."""
 
     @property
     def path(self) -> Path:
@@ -42,7 +42,7 @@ class Source(Protocol):
         """The bytes of one of its tensors, a bounded number at a time."""
 
     def packed(self, name: str) -> int:
-        """Bytes of memory beside the file's own pages that reading a tensor takes."""
+        """Bytes of memory, besides the file's mapped pages, that reading a tensor takes."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Stored:
     name: str
     shape: tuple[int, ...]
     dtype: str  # a key of SIZES
-    source: Source
+    source: WeightFile
     transposed: bool = False
     logarithm: bool = False  # the file holds its logarithm
 
@@ -72,14 +72,14 @@ class Stored:
 
     def tensor(self) -> Tensor:
         """The tensor itself."""
-        read = self.source.read(self.name)
+        tensor = self.source.read(self.name)
         if self.transposed:
-            read = read.T
-        if tuple(read.shape) != self.shape:
-            raise self.wrong(f"is {list(read.shape)} where its file says {list(self.shape)}")
+            tensor = tensor.T
+        if tuple(tensor.shape) != self.shape:
+            raise self.wrong(f"is {list(tensor.shape)} where its file says {list(self.shape)}")
         if not self.logarithm:
-            return read
-        return (read if SIZES[self.dtype] >= 4 else read.float()).exp()  # halves lose digits
+            return tensor
+        return (tensor if SIZES[self.dtype] >= 4 else tensor.float()).exp()  # halves lose digits
 
     def number(self) -> float:
         """The one number that the file holds."""
@@ -92,25 +92,25 @@ class Stored:
             return float(np.frombuffer(b"\0\0" + raw, "<f4")[0])
         return float(np.frombuffer(raw, np.dtype(self.dtype).newbyteorder("<"))[0])
 
-    def wrong(self, what: str) -> CanonError:
-        """The error that says something of this tensor."""
-        return CanonError(f"{self.name} {what}", where=str(self.source.path))
+    def wrong(self, fault: str) -> CanonError:
+        """The error that names this tensor, its fault and its file."""
+        return CanonError(f"{self.name} {fault}", where=str(self.source.path))
 
 
 class Tensors(dict[str, Any]):
-    """What a file holds by name; a name that it lacks is an error naming file and key.
+    """What a file holds by name; a missing name is an error that names file and key.
 
-    It remembers what was asked for: what no reader asks for is no part of the format.
+    It remembers which names were requested: the others are no part of the format.
     """
 
-    def __init__(self, path: Path, held: Mapping[str, Any]) -> None:
-        super().__init__(held)
+    def __init__(self, path: Path, contents: Mapping[str, Any]) -> None:
+        super().__init__(contents)
         self.path = path
-        self.asked: set[str] = set()
+        self.requested: set[str] = set()
 
     def __getitem__(self, name: str) -> Any:
         """What the file holds under the name."""
-        self.asked.add(name)
+        self.requested.add(name)
         return super().__getitem__(name)
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -118,19 +118,19 @@ class Tensors(dict[str, Any]):
         return self[name] if name in self else default  # noqa: SIM401  it remembers
 
     def __missing__(self, name: str) -> Any:
-        there = ", ".join(sorted(map(str, self))) or "nothing"
+        names = ", ".join(sorted(map(str, self))) or "nothing"
         hint = nearest(name, map(str, self))
         raise CanonError(
             f"it has no {name}",
             where=str(self.path),
-            hint=hint if hint.startswith("Did") else f"It holds {there}.",
+            hint=hint if hint.startswith("Did") else f"It holds {names}.",
         )
 
     def ignore(self, *names: str) -> None:
-        """Let these be, whether they are there or not."""
-        self.asked.update(names)
+        """Accept these names, whether the file has them or not, without using them."""
+        self.requested.update(names)
 
     @property
-    def unasked(self) -> list[str]:
-        """What nobody asked for."""
-        return sorted(str(name) for name in self if name not in self.asked)
+    def unused(self) -> list[str]:
+        """The names that were neither requested nor ignored."""
+        return sorted(str(name) for name in self if name not in self.requested)

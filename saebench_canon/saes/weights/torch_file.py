@@ -1,7 +1,7 @@
-"""What a file of `torch.save` holds, found and read without torch's own reader.
+"""What a file of `torch.save` holds, read without torch's own reader.
 
-The tensors that are loaded are those that were looked at: the numbers are mapped from the places
-that the vetted pickle names, so that no second reader can see another file in the same bytes.
+Exactly the tensors that were checked are loaded: their numbers are mapped from the positions that
+the checked pickle names, so no second reader can find other contents in the same bytes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DEEPEST = 6  # dictionaries within dictionaries
 
 @dataclass(frozen=True)
 class TorchFile:
-    """A file of `torch.save` whose pickle has been looked into."""
+    """A file of `torch.save` whose pickle has been read."""
 
     path: Path
     prefix: str  # of the archive's members
@@ -47,7 +47,7 @@ class TorchFile:
         return torch.as_strided(flat, view.shape, view.stride)
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        """The bytes of the part of the storage that a tensor spans, after how it lies in it."""
+        """The bytes of the part of the storage that a tensor spans, after its strides."""
         view = self.views[name]
         size = SIZES[view.storage.dtype]
         if view.stride != _contiguous(view.shape):
@@ -56,7 +56,7 @@ class TorchFile:
         yield from member_blocks(self.path, self._member(view), start=start, size=length, name=name)
 
     def packed(self, name: str) -> int:
-        """Bytes of memory beside the file's own pages that reading takes: none."""
+        """Bytes of memory, besides the file's mapped pages, that reading takes: none."""
         return 0
 
     def _member(self, view: View) -> zipfile.ZipInfo:
@@ -66,30 +66,30 @@ class TorchFile:
 def open_torch(path: Path) -> Tensors:
     """What a file of `torch.save` holds: tensors unread, numbers and texts as they are.
 
-    Tensors inside dictionaries are dictionaries of tensors. Raises CanonError when it is no such
-    file, or when its pickle asks for more than weights need.
+    Dictionaries inside dictionaries become `Tensors`, too. Raises CanonError if it is no such file,
+    or if its pickle needs more than weights do.
     """
     where = str(path)
     try:
-        return _opened(path, where)
+        return _read_archive(path, where)
     except (CanonError, FileNotFoundError):
         raise
-    except Exception as error:  # a damaged archive raises half a dozen kinds
+    except Exception as error:  # a damaged archive raises many kinds of errors
         old = _is_old(path)
         raise CanonError(
-            "this is torch.save's format before PyTorch 1.6, which cannot be looked into"
-            if old else f"this is not a file of torch.save, or a damaged one ({_told(error)})",
+            "this is torch.save's format before PyTorch 1.6, which cannot be checked"
+            if old else f"this is no file of torch.save, or a damaged one ({_message(error)})",
             where=where,
-            hint="If you trust it, torch.load(…, weights_only=True) it and save it again."
+            hint="If you trust it, load it with torch.load(…, weights_only=True) and save it again."
             if old else None,
         ) from error  # fmt: skip
 
 
-def _opened(path: Path, where: str) -> Tensors:
+def _read_archive(path: Path, where: str) -> Tensors:
     with zipfile.ZipFile(path) as archive:
         members = {info.filename: info for info in archive.infolist()}
         if len({name.casefold() for name in members}) < len(archive.infolist()):
-            raise CanonError("it holds two members of one name", where=where)
+            raise CanonError("two of its members have the same name", where=where)
         pickles = [name for name in members if name.endswith("data.pkl")]
         if len(pickles) != 1:
             raise CanonError("it holds no torch.save archive", where=where)
@@ -98,15 +98,15 @@ def _opened(path: Path, where: str) -> Tensors:
         if order is not None and order != b"little":
             raise CanonError("its numbers are not little-endian", where=where)
         data = _small(archive, members[pickles[0]], where)
-    held = described(data or b"", where)
-    if not isinstance(held, dict):
-        raise CanonError(f"it holds a {type(held).__name__}, not a dictionary", where=where)
+    contents = described(data or b"", where)
+    if not isinstance(contents, dict):
+        raise CanonError(f"it holds a {type(contents).__name__}, not a dictionary", where=where)
     source = TorchFile(path, prefix, members, {})
-    return _Walk(source).tensors(held, "", 0)
+    return _StateDictReader(source).tensors(contents, "", 0)
 
 
 def _small(archive: zipfile.ZipFile, info: zipfile.ZipInfo | None, where: str) -> bytes | None:
-    """A member that is stored as it is and no larger than names and shapes need."""
+    """The bytes of a member that is uncompressed and no larger than names and shapes need."""
     if info is None:
         return None
     if info.compress_type != zipfile.ZIP_STORED or info.file_size > _PICKLE:
@@ -114,35 +114,35 @@ def _small(archive: zipfile.ZipFile, info: zipfile.ZipInfo | None, where: str) -
     return archive.read(info)
 
 
-class _Walk:
-    """Turns what the pickle describes into tensors, as far as a state dict may reach."""
+class _StateDictReader:
+    """Turns what the pickle describes into tensors, up to the size of a state dict."""
 
     def __init__(self, source: TorchFile) -> None:
         self.source = source
-        self.seen = 0
+        self.entries = 0
 
-    def tensors(self, held: Mapping[Any, Any], above: str, depth: int) -> Tensors:
-        """A dictionary of the file with its tensors as `Stored`, whose bytes are in the file."""
+    def tensors(self, contents: Mapping[Any, Any], above: str, depth: int) -> Tensors:
+        """A dictionary of the file with its tensors as `Stored`, checked to be in the file."""
         where = str(self.source.path)
-        self.seen += len(held)
-        if depth > _DEEPEST or self.seen > _ENTRIES:
-            raise CanonError("its dictionaries hold more than a state dict does", where=where)
-        found: dict[str, Any] = {}
-        for key, value in held.items():
+        self.entries += len(contents)
+        if depth > _DEEPEST or self.entries > _ENTRIES:
+            raise CanonError("its dictionaries hold more than a state dict may", where=where)
+        values: dict[str, Any] = {}
+        for key, value in contents.items():
             name = f"{above}{key}"
             if isinstance(value, View):
                 _check(name, value, self.source)
                 self.source.views[name] = value
-                found[str(key)] = Stored(name, value.shape, value.storage.dtype, self.source)
+                values[str(key)] = Stored(name, value.shape, value.storage.dtype, self.source)
             elif isinstance(value, dict):
-                found[str(key)] = self.tensors(value, f"{name}/", depth + 1)
+                values[str(key)] = self.tensors(value, f"{name}/", depth + 1)
             else:
-                found[str(key)] = value
-        return Tensors(self.source.path, found)
+                values[str(key)] = value
+        return Tensors(self.source.path, values)
 
 
 def _check(name: str, view: View, source: TorchFile) -> None:
-    """Refuse a tensor that reaches beyond its storage, or a storage that the file lacks."""
+    """Raise CanonError for a tensor beyond the end of its storage, or without a storage."""
     where = str(source.path)
     if not plausible((view.offset, *view.stride), many=True) or not plausible(view.shape):
         raise CanonError(f"the shape of {name} cannot be read", where=where)
@@ -154,7 +154,7 @@ def _check(name: str, view: View, source: TorchFile) -> None:
     size, span = SIZES[view.storage.dtype], _span(view)
     if (view.offset + span) * size > member.file_size:
         raise CanonError(
-            f"{name} is said to be {list(view.shape)} of {view.storage.dtype}, and the file has "
+            f"{name} should be {list(view.shape)} of {view.storage.dtype}, but the file has only "
             f"{member.file_size} bytes for it",
             where=where,
         )
@@ -178,11 +178,11 @@ def _numbers(shape: tuple[int, ...]) -> int:
 
 
 def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(_numbers(shape[place + 1 :]) for place in range(len(shape)))
+    return tuple(_numbers(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def _told(error: Exception) -> str:
-    """What an error says, or its kind, in a few words."""
+def _message(error: Exception) -> str:
+    """The start of an error's message, or its type if it has none."""
     return (str(error) or type(error).__name__)[:200]
 
 

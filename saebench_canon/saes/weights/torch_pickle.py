@@ -1,7 +1,7 @@
-"""What the pickle of `torch.save` describes, read without running what is in it.
+"""What the pickle of `torch.save` describes, read without running its code.
 
-Every name in it is a stand-in of ours, and only the instructions are followed that dictionaries,
-lists, numbers, texts and tensors need: tensors become descriptions of where their numbers lie.
+Every name in it is replaced by a harmless one, and only the instructions that dictionaries, lists,
+numbers, texts and tensors need are followed. Tensors become positions of their numbers.
 """
 
 from __future__ import annotations
@@ -53,14 +53,16 @@ class StateDict(dict[Any, Any]):
 
 
 def described(data: bytes, where: str) -> Any:
-    """What the pickle holds, its tensors as `View`; raises CanonError for a name that it may not.
+    """What the pickle holds, its tensors as `View`; raises CanonError for a forbidden name.
 
-    What else is wrong with it is raised as its reader meets it.
+    Other faults raise whatever error pickle raises.
     """
 
     def tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> View:
         if not isinstance(storage, Storage):
-            raise CanonError("its pickle makes tensors of something else", where=where)
+            raise CanonError(
+                "its pickle makes a tensor from something that is no storage", where=where
+            )
         return View(storage, offset, tuple(shape), tuple(stride))
 
     def first(value: Any, *rest: Any) -> Any:
@@ -76,23 +78,23 @@ def described(data: bytes, where: str) -> Any:
     allowed |= {("torch", name): dtype for name, dtype in _STORAGES.items()}
     allowed |= {("torch", dtype): dtype for dtype in SIZES}
 
-    # the unpickler in Python: that in C takes memory for as many memo slots as a pickle names
+    # Python's unpickler: the one in C allocates as many memo slots as a pickle names
     class Unpickler(pickle._Unpickler):
         dispatch = _dispatch()
 
         def find_class(self, module: str, name: str) -> Any:
             if (module, name) not in allowed:
                 raise CanonError(
-                    f"its pickle wants {module}.{name}, which weights have no need of",
+                    f"its pickle asks for {module}.{name}, which weights do not need",
                     where=where,
                     hint="Save the state dict alone, or as safetensors.",
                 )
             return allowed[module, name]
 
-        def persistent_load(self, told: Any) -> Storage:
-            kind, dtype, key, *_ = told
+        def persistent_load(self, description: Any) -> Storage:
+            kind, dtype, key, *_ = description
             if kind != "storage" or dtype not in SIZES or not isinstance(key, str):
-                raise CanonError("its pickle names a storage that is none", where=where)
+                raise CanonError("its pickle names a storage that is not one", where=where)
             return Storage(dtype, key)
 
     load: Callable[[], Any] = Unpickler(io.BytesIO(data)).load
@@ -100,14 +102,14 @@ def described(data: bytes, where: str) -> Any:
 
 
 def _dispatch() -> dict[int, Any]:
-    """The instructions that are followed; attributes are set on nothing."""
+    """The instructions that are followed; none of them sets an attribute."""
     known = pickle._Unpickler.dispatch
     codes = [getattr(pickle, name.decode())[0] for name in _FOLLOWED]
     return {**{code: known[code] for code in codes}, pickle.BUILD[0]: _forget}
 
 
 def _forget(unpickler: Any) -> None:
-    """BUILD: a state dict's attributes are left out; anything else has none to set."""
+    """BUILD: drop the attributes of a state dict, and refuse those of anything else."""
     unpickler.stack.pop()
     if not isinstance(unpickler.stack[-1], StateDict):
         raise pickle.UnpicklingError("attributes are set on something")

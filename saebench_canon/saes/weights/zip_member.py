@@ -27,7 +27,7 @@ def data_start(path: Path, info: zipfile.ZipInfo) -> int:
 def member_blocks(
     path: Path, member: str | zipfile.ZipInfo, *, start: int, size: int, name: str
 ) -> Iterator[bytes]:
-    """`size` bytes of a member from `start` on; raises CanonError naming the tensor they are of."""
+    """`size` bytes of a member from `start` on; raises CanonError naming their tensor."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
             stream.seek(start)
@@ -39,5 +39,5 @@ def member_blocks(
                 yield block
     except (CanonError, GeneratorExit):
         raise
-    except Exception as error:  # a damaged member raises what its compression pleases
+    except Exception as error:  # a damaged member raises whatever its compression raises
         raise CanonError(f"{name} cannot be read ({error})", where=str(path)) from error
