@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from saebench_canon.kernels.nulls import covariance_matched
     from saebench_canon.plugin.acts import Acts
     from saebench_canon.plugin.adapter import Adapter, Description
+    from saebench_canon.plugin.by_line import by_line
+    from saebench_canon.plugin.cost import Cost, Work
+    from saebench_canon.plugin.data import DataKind, DataSize, DataSource, LanguageModelSource
     from saebench_canon.plugin.evidence import Evidence
     from saebench_canon.plugin.hookspecs import hookimpl
     from saebench_canon.plugin.input import Input, made
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
         Value,
         metric,
     )
+    from saebench_canon.plugin.question import Answer, Margin, Question
     from saebench_canon.plugin.record import Record
     from saebench_canon.plugin.ref import Ref
     from saebench_canon.plugin.report import Report
@@ -42,27 +46,33 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Activation", "Acts", "Adapter", "Bench", "CanonError", "CanonicalSAE", "Case",
-    "CheckpointAdapter", "Codes", "Config", "Description", "Evidence", "Files", "Input", "Mark",
-    "Measurement", "Metric", "Parameters", "Record", "Ref", "Report", "Score", "Stored", "Tensors",
-    "Trained", "Trainer", "Undefined", "Value", "checkpoint", "covariance_matched", "evaluate",
-    "fold", "hookimpl", "made", "max_cosine", "metric", "nearest", "trainer",
+    "Activation", "Acts", "Adapter", "Answer", "Bench", "CanonError", "CanonicalSAE", "Case",
+    "CheckpointAdapter", "Codes", "Config", "Cost", "DataKind", "DataSize", "DataSource",
+    "Description", "Evidence", "Files", "Input", "LanguageModelSource", "Margin", "Mark",
+    "Measurement", "Metric", "Parameters", "Question", "Record", "Ref", "Report", "Score",
+    "Stored", "Tensors", "Trained", "Trainer", "Undefined", "Value", "Work", "by_line",
+    "checkpoint", "covariance_matched", "evaluate", "fold", "hookimpl", "made", "max_cosine",
+    "metric", "nearest", "trainer",
 ]  # fmt: skip
 
 _HOME = {
     "Activation": "saes.checkpoint", "Acts": "plugin.acts", "Adapter": "plugin.adapter",
-    "Bench": "plugin.measuring", "CanonError": "errors", "CanonicalSAE": "plugin.sae",
-    "Case": "plugin.measuring", "CheckpointAdapter": "saes.checkpoint", "Codes": "kernels.codes",
-    "Config": "saes.files", "Description": "plugin.adapter", "Evidence": "plugin.evidence",
-    "Files": "saes.files", "Input": "plugin.input", "Mark": "plugin.metric",
-    "Measurement": "plugin.metric", "Metric": "plugin.metric", "Parameters": "saes.checkpoint",
+    "Answer": "plugin.question", "Bench": "plugin.measuring", "CanonError": "errors",
+    "CanonicalSAE": "plugin.sae", "Case": "plugin.measuring",
+    "CheckpointAdapter": "saes.checkpoint", "Codes": "kernels.codes", "Config": "saes.files",
+    "Cost": "plugin.cost", "DataKind": "plugin.data", "DataSize": "plugin.data",
+    "DataSource": "plugin.data", "Description": "plugin.adapter", "Evidence": "plugin.evidence",
+    "Files": "saes.files", "Input": "plugin.input", "LanguageModelSource": "plugin.data",
+    "Margin": "plugin.question", "Mark": "plugin.metric", "Measurement": "plugin.metric",
+    "Metric": "plugin.metric", "Parameters": "saes.checkpoint", "Question": "plugin.question",
     "Record": "plugin.record", "Ref": "plugin.ref", "Report": "plugin.report",
     "Score": "plugin.metric", "Stored": "saes.weights.stored", "Tensors": "saes.weights.stored",
     "Trained": "plugin.trainer", "Trainer": "plugin.trainer", "Undefined": "plugin.metric",
-    "Value": "plugin.metric", "checkpoint": "saes.checkpoint",
-    "covariance_matched": "kernels.nulls", "evaluate": "cli.notebook", "fold": "saes.fold",
-    "hookimpl": "plugin.hookspecs", "made": "plugin.input", "max_cosine": "kernels.cosine",
-    "metric": "plugin.metric", "nearest": "errors", "trainer": "plugin.trainer",
+    "Value": "plugin.metric", "Work": "plugin.cost", "by_line": "plugin.by_line",
+    "checkpoint": "saes.checkpoint", "covariance_matched": "kernels.nulls",
+    "evaluate": "cli.notebook", "fold": "saes.fold", "hookimpl": "plugin.hookspecs",
+    "made": "plugin.input", "max_cosine": "kernels.cosine", "metric": "plugin.metric",
+    "nearest": "errors", "trainer": "plugin.trainer",
 }  # fmt: skip
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+
+LISTED = 12  # known names in a hint
 
 
 class CanonError(Exception):
@@ -48,9 +50,16 @@ def _rebuild(kind: type[CanonError], what: str, where: str | None, hint: str | N
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The hint that names what was probably meant, or else all there is."""
+    """The hint after an unknown name: what was probably meant, and the names that are known."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    if close:
-        return f"Did you mean {' or '.join(repr(each) for each in close)}?"
-    return f"There is {', '.join(names)}." if names else ""
+    meant = f"Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
+    return " ".join(sentence for sentence in (meant, known_names(names)) if sentence)
+
+
+def known_names(names: Sequence[str]) -> str:
+    """The names as a hint, those beyond the first twelve as a number."""
+    if not names:
+        return ""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"Known: {', '.join(names[:LISTED])}{more}."

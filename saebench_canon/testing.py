@@ -4,16 +4,19 @@
         save_one(tmp_path)
         check_adapter(my_format, tmp_path)
 
-`saebench-canon check REF|METRIC` prints the same findings as a table. `load_registry([FILE])` loads
-a plugin file with the built-ins; `normalise` and `calibrate` are what a suite does around an SAE.
+`check_…` raises AssertionError with a sentence for each check that failed; `examine_…` gives the
+same findings without. `saebench-canon check REF|METRIC` prints them as a table.
+`load_registry([FILE])` loads a plugin file with the built-ins; `normalise` and `calibrate` are what
+a suite does around an SAE.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from saebench_canon.errors import CanonError
 from saebench_canon.kit.findings import Finding, Findings, report
@@ -21,6 +24,8 @@ from saebench_canon.plugin.ref import Ref, is_bare_path
 from saebench_canon.plugin.registry import Registry, load_registry
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from saebench_canon.inputs.normalise import normalise
     from saebench_canon.plugin.adapter import Adapter
     from saebench_canon.plugin.metric import Metric
@@ -29,45 +34,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Finding", "Findings", "Registry", "calibrate", "check_adapter", "check_metric",
     "examine_adapter", "examine_metric", "load_registry", "normalise",
+    "registry_of",
 ]  # fmt: skip
 
+P = ParamSpec("P")
 _HOME = {"calibrate": "saes.calibration", "normalise": "inputs.normalise"}  # they import torch
-
-COUNT_DEAD = ("dead_share",)  # scores that dead latents may change, since they count them
-
-
-def check_adapter(
-    adapter: Adapter,
-    ref: str | Path | Ref,
-    *,
-    claim: Callable[[Path], str | None] | None = None,
-) -> Findings:
-    """The findings on an adapter, checked on one SAE that it loads.
-
-    `ref` may be a bare path; `claim` is the plugin's `canon_claim`; default: the adapter's
-    `claim`. Raises AssertionError with a sentence for each check that failed.
-    """
-    __tracebackhide__ = True
-    return examine_adapter(adapter, ref, claim=claim).assert_ok()
-
-
-def check_metric(
-    metric: Metric,
-    *,
-    settings: Mapping[str, Any] | None = None,
-    except_scores: Iterable[str] = COUNT_DEAD,
-    registry: Registry | None = None,
-) -> Findings:
-    """The findings on a metric, checked on small SAEs and activations with planted directions.
-
-    `settings` replace defaults; `except_scores` may change when dead latents are appended, because
-    they count them; `registry` has the inputs that the metric needs; default: those of the
-    installed plugins. Raises AssertionError with a sentence for each check that failed.
-    """
-    __tracebackhide__ = True
-    return examine_metric(
-        metric, settings=settings, except_scores=except_scores, registry=registry
-    ).assert_ok()
 
 
 def examine_adapter(
@@ -76,7 +47,11 @@ def examine_adapter(
     *,
     claim: Callable[[Path], str | None] | None = None,
 ) -> Findings:
-    """The findings of `check_adapter`, without an AssertionError for failed checks."""
+    """The findings on an adapter, checked on one SAE that it loads.
+
+    `ref` may be a bare path; `claim` is the plugin's `canon_claim`; default: the adapter's
+    `claim`.
+    """
     from saebench_canon.kit.adapter_checks import CHECKS, AdapterUnderTest
 
     text = str(ref)
@@ -95,16 +70,42 @@ def examine_metric(
     metric: Metric,
     *,
     settings: Mapping[str, Any] | None = None,
-    except_scores: Iterable[str] = COUNT_DEAD,
+    except_scores: Iterable[str] = (),
     registry: Registry | None = None,
 ) -> Findings:
-    """The findings of `check_metric`, without an AssertionError for failed checks."""
+    """The findings on a metric, checked on small SAEs and activations with planted directions.
+
+    `settings` replace defaults; `except_scores` may change when dead latents are appended, as
+    scores declared with `counts_dead` may; `registry` has the inputs that the metric needs;
+    default: those of the installed plugins.
+    """
     from saebench_canon.kit.metric_checks import CHECKS, MetricUnderTest
 
+    counting = {score.name for score in metric.scores if score.counts_dead} | {*except_scores}
     candidate = MetricUnderTest(
-        metric, settings or {}, frozenset(except_scores), registry or load_registry()
+        metric, settings or {}, frozenset(counting), registry or load_registry()
     )
     return report(metric.name, CHECKS, candidate)
+
+
+def _without_fault(examine: Callable[P, Findings]) -> Callable[P, Findings]:
+    """The same findings; raises AssertionError with a sentence for each check that failed."""
+
+    @wraps(examine)
+    def check(*args: P.args, **kwargs: P.kwargs) -> Findings:
+        __tracebackhide__ = True
+        return examine(*args, **kwargs).assert_ok()
+
+    return check
+
+
+check_adapter = _without_fault(examine_adapter)
+check_metric = _without_fault(examine_metric)
+
+
+def registry_of(plugin: ModuleType) -> Registry:
+    """The registry of the built-ins and one plugin module, whether or not it is installed."""
+    return load_registry([Path(str(plugin.__file__))], installed=False)
 
 
 if not TYPE_CHECKING:

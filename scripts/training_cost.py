@@ -23,8 +23,10 @@ from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor
 
 from saebench_canon.kernels.adam import Adam
-from saebench_canon.kernels.meta_sae import Fit, Training
+from saebench_canon.kernels.meta_sae import Fit
+from saebench_canon.kernels.meta_training import Training
 from saebench_canon.trainers import gradients, loop
+from saebench_canon.trainers.settings import Revival, Schedule
 
 Step = Callable[[Tensor], object]  # one step of training on a batch [n, d]
 
@@ -194,7 +196,7 @@ class OurSae:
         k, flat = sae.cfg.k, sae.cfg.architecture() == "batchtopk"
         self._gradients = loop.ClosedForm(
             select=gradients.LargestOfBatch(k) if flat else gradients.LargestOfEach(k),
-            revival=gradients.Revival(1 / 32, 512, DEAD_AFTER),
+            revival=Revival(1 / 32, 512, DEAD_AFTER),
         )
         self._parameters = list(sae.parameters())
         self._adam = Adam([each.data for each in self._parameters], loop.BETAS)
@@ -330,7 +332,7 @@ def main() -> None:
         print(f"{title}: explained variance after {given.steps or steps} steps")
         for name in ("ours", "dense, fused Adam", "SAELens, fused Adam"):
             draw, total = batches(data, size), given.steps or steps
-            schedule = loop.Schedule(total * size, size, SAE_LR, warm_up=0.02, decay=0.9)
+            schedule = Schedule(total * size, size, SAE_LR, warm_up=0.02, decay=0.9)
             for step in range(total):
                 if k == SAE_K:
                     contenders[name].at(schedule.rate(step))

@@ -25,17 +25,18 @@ from saebench_canon.bench.results import rows_of
 from saebench_canon.bench.store import Store
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.nulls import isotropic
+from saebench_canon.plugin.line import Cell
+from saebench_canon.plugin.question import Answer
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
-from saebench_canon.questions.verdict import Verdict, verdicts
+from saebench_canon.questions import atomic
 from saebench_canon.saes.formats.in_memory import InMemory
 from saebench_canon.suite.metrics import parse_metric
 from saebench_canon.suite.specs import SaeSpec, Suite
 from saebench_canon.suite.toml_table import Table
 from saebench_canon.tables.fold import summarise
-from saebench_canon.tables.summary import Cell
 
-NO, YES, OPEN, BLIND = "no", "yes", "undecided", "not measurable"
+NO, YES, OPEN, BLIND = "no", "none-found", "undecided", "not-measurable"
 TOLD = (OPEN, BLIND)  # that it cannot be told
 ATOMIC = (YES, *TOLD)
 COMPOSED = (NO, *TOLD)
@@ -236,7 +237,7 @@ def worlds_of(d: int, m: int) -> dict[str, World]:
             lambda g: anisotropic(m, d, g), lambda g: anisotropic(m // 2, d, g), own=True
         ),
         "two seeds, sums 50%": replace(
-            planted(d, m, 0.5, with_atoms=True), seeds=2, right=("not judged", *TOLD)
+            planted(d, m, 0.5, with_atoms=True), seeds=2, right=("not-judged", *TOLD)
         ),
     }  # fmt: skip
     return found
@@ -277,8 +278,8 @@ TAUGHT: Mapping[str, tuple[int, int]] = {
 
 def judged(
     saes: Mapping[tuple[int, int], Tensor | CanonicalSAE], **settings: object
-) -> tuple[Verdict, dict[str, Cell]]:
-    """The verdict on the larger size, and the cells of both tests, as a suite gives them."""
+) -> tuple[Answer, dict[str, Cell]]:
+    """The answer on the larger size, and the cells of both tests, as a suite gives them."""
     registry = load_registry()
     seeds = {seed for _, seed in saes}
     tables: list[dict[str, object]] = [{"name": "meta_sae", "settings": settings}]
@@ -313,8 +314,7 @@ def judged(
         for name, cell in line.cells.items()
         if not table.is_floor and line.key[-1] == max(widths)
     }
-    found = [each for each in verdicts(block) if each.question == "atomic?"]
-    return next(each for each in found if each.at == str(max(widths))), cells
+    return next(each for each in atomic.ATOMIC.ask(block) if each.size == max(widths)), cells
 
 
 def _as_sae(rows: Tensor | CanonicalSAE) -> CanonicalSAE:
@@ -338,9 +338,9 @@ def _table(names: list[str], repeats: int) -> None:
         first: dict[str, Cell] = {}
         for seed in range(repeats):
             saes = taught(TAUGHT[name], seed) if world is None else world.made(seed)
-            verdict, cells = judged(saes)
-            wrong = "" if verdict.answer in right else " (WRONG)"
-            answers[f"{verdict.answer}{wrong}"] += 1
+            answer, cells = judged(saes)
+            wrong = "" if answer.answer in right else " (WRONG)"
+            answers[f"{answer.answer}{wrong}"] += 1
             first = first or cells
         told = ", ".join(f"{each} {count}" for each, count in answers.most_common())
         columns = ["meta_sae.composed_excess", "meta_sae.composed_least",

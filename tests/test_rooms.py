@@ -19,13 +19,16 @@ AT_THE_ROOT = {"__init__", "__main__", "errors", "progress", "testing"}
 FLOORS = (
     ("cli",),
     ("testing", "metrics"),
-    ("kit", "latents", "metrics.fidelity", "metrics.stitching_loss"),
-    ("bench", "reports", "inputs", "metrics.meta_ladder", "metrics.meta_replace"),
     (
-        "saes.formats", "data", "questions", "metrics.meta_sae", "metrics.composition",
+        "kit", "latents", "metrics.fidelity", "metrics.stitching_loss", "metrics.meta_ladder",
+        "metrics.meta_replace",
+    ),
+    (
+        "bench", "inputs", "metrics.meta_sae", "metrics.composition",
         "metrics.seed_matching", "metrics.stitching",
     ),
-    ("saes", "suite", "tables", "trainers", "metrics.shared"),
+    ("saes.formats", "data", "suite", "questions", "reports", "metrics.shared"),
+    ("saes", "tables", "trainers"),
     ("plugin",),
     ("kernels", "saes.weights"),
     ("errors", "progress", "packaged"),
@@ -91,6 +94,13 @@ def test_imports_go_down(name: str) -> None:
     for module, _ in IMPORTS[name]:
         if module not in FACES and ROOMS[module] != ROOMS[name]:
             assert FLOOR[ROOMS[module]] > FLOOR[ROOMS[name]], f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("name", sorted(IMPORTS))
+def test_a_metric_is_imported_by_metrics_alone(name: str) -> None:
+    for module, _ in IMPORTS[name]:
+        if module not in FACES and ROOMS[module].startswith("metrics"):
+            assert ROOMS[name].startswith("metrics"), f"{name} imports {module}"
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

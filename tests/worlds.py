@@ -23,20 +23,22 @@ from saebench_canon.bench.plan import plan_of
 from saebench_canon.bench.results import rows_of
 from saebench_canon.bench.store import Store
 from saebench_canon.cli.notebook import _write_acts
+from saebench_canon.data.file import ActivationFile
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.data import DataSpec
+from saebench_canon.plugin.line import Cell, Line
+from saebench_canon.plugin.question import Answer
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
-from saebench_canon.questions.verdict import Verdict, verdicts
+from saebench_canon.questions.complete import COMPLETE
 from saebench_canon.saes.formats.in_memory import InMemory
 from saebench_canon.suite.metrics import parse_metric
 from saebench_canon.suite.specs import SaeSpec, Suite
 from saebench_canon.suite.toml_table import Table
 from saebench_canon.tables.fold import summarise
 from saebench_canon.tables.stats import difference
-from saebench_canon.tables.summary import Cell, Line
 
 TOKENS, DOCUMENTS = 3072, 24
 SETTINGS: Mapping[str, Any] = {"orders": 0, "orderings": ()}  # no verdict needs a path
@@ -198,15 +200,15 @@ class World:
         return saes, acts
 
 
-def judged(saes: Saes, acts: Acts) -> tuple[Line, Verdict]:
-    """The step of the ladder and its verdict, as a suite with floors and fidelity gives them."""
+def judged(saes: Saes, acts: Acts) -> tuple[Line, Answer]:
+    """The step of the ladder and its answer, as a suite with floors and fidelity gives them."""
     registry = load_registry()
     stitching = {"name": "stitching", "peers": "seed", "settings": dict(SETTINGS)}
     tables = [{"name": "fidelity"}, stitching]
     if len({seed for _, seed in saes}) > 1:
         tables.append({**stitching, "label": "floor", "over": "all-pairs:seed"})
     with TemporaryDirectory() as folder:
-        data = DataSpec("acts", "world", file=_write_acts(acts, Path(folder)))
+        data = DataSpec("acts", "world", ActivationFile(_write_acts(acts, Path(folder))))
         specs = [
             SaeSpec(f"w{width}-s{seed}", {"width": width, "seed": seed}, "acts",
                     InMemory(each, f"w{width}-s{seed}"), "float32", "world")
@@ -223,11 +225,11 @@ def judged(saes: Saes, acts: Acts) -> tuple[Line, Verdict]:
         rows = rows_of(plan.listed(), store, registry.metrics)
     (block,) = summarise(rows, registry.metrics.values()).blocks
     (table,) = block.of("stitching")
-    verdict = next(each for each in verdicts(block) if each.question == "complete?")
-    return table.lines[0], verdict
+    return table.lines[0], COMPLETE.ask(block)[0]
 
 
-NO, YES, OPEN, BLIND, LEFT = "no", "yes", "undecided", "not measurable", "not judged"
+NO, YES, OPEN = "no", "none-found", "undecided"
+BLIND, LEFT = "not-measurable", "not-judged"
 TOLD = (OPEN, BLIND)  # that it cannot be told
 
 
@@ -493,9 +495,9 @@ BEYOND: Mapping[str, World] = {
 }
 
 
-def as_published(line: Line, verdict: Verdict) -> str:
+def as_published(line: Line, answer: Answer) -> str:
     """What the rule said as it was first written down, on the same numbers."""
-    if verdict.answer == LEFT:
+    if answer.answer == LEFT:
         return LEFT
     told = {name: cell.estimate for name, cell in line.cells.items()}
     if told["reproducible_share"].lo < 0.5 or told["large_mse"].value > told["small_mse"].value:
@@ -518,9 +520,9 @@ def table(repeats: int, only: str) -> None:
         if only not in name:
             continue
         found = [judged(*world.made(seed)) for seed in range(repeats)]
-        answers = Counter(verdict.answer for _, verdict in found)
+        answers = Counter(answer.answer for _, answer in found)
         first = Counter(as_published(*each) for each in found)
-        line, verdict = found[0]
+        line, answer = found[0]
         told = [_told(line.cells[each], at > 0) for at, each in enumerate(names)]
         errors = [line.cells[f"{each}_mse_rescaled"].estimate for each in ("small", "large")]
         small, large = (each.value if each else 1.0 for each in errors)
@@ -529,7 +531,7 @@ def table(repeats: int, only: str) -> None:
         cells = [name, *said, *told, f"{1 - large / small:.2f}", wrong]
         print(f"| {' | '.join(cells)} |", flush=True)
         if "-v" in sys.argv:
-            print("   ", verdict.sentence, flush=True)
+            print("   ", answer.sentence, flush=True)
 
 
 def _told(cell: Cell, floored: bool) -> str:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from saebench_canon.bench.identity import Identities, needs_threshold
+from saebench_canon.bench.identity import Identities
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError, placed
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.fingerprint import fingerprint
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.suite.specs import SaeSpec, TrainSpec
+from saebench_canon.plugin.source import Request
+from saebench_canon.saes.source import Checkpoint
+from saebench_canon.suite.specs import SaeSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 HELD_IN_MEMORY = 12
 KEPT = "kept.safetensors"
-TRAINED = "training.json"  # beside a trained SAE: how its training went
 
 
 @dataclass(frozen=True)
@@ -87,18 +88,19 @@ class Workshop:
         """The canonical SAE of a spec: loaded, or trained first if the store does not have it."""
         key = self.identities.sae(spec, data)
         loaded: CanonicalSAE = self._hold(
-            f"{key}/{self.execution.device}", lambda: self._load(spec, data), where=spec.where
+            f"{key}/{self.execution.device}",
+            lambda: spec.source.load(self._request(spec, data)),
+            where=spec.where,
         )
         return loaded
 
     def named(self, text: str) -> CanonicalSAE:
         """The SAE that a setting names; one that selects over batches has no threshold yet."""
-        ref = Ref.parse(text)
-        adapter = self.registry.adapter(ref.scheme)
+        source = Checkpoint(Ref.parse(text), self.registry)
 
         def load() -> CanonicalSAE:
-            sae = adapter.load(ref)
-            reads = adapter.describe(ref).normalize
+            sae = source.as_stored()
+            reads = source.describe().normalize
             if reads != "none":
                 raise CanonError(
                     f"'{text}' normalises what it reads ({reads}), and what a setting names reads"
@@ -109,48 +111,18 @@ class Workshop:
         opened: CanonicalSAE = self._hold(f"named {self.identities.named(text)}", load, where=None)
         return opened
 
-    def _load(self, spec: SaeSpec, data: DataSpec | None) -> CanonicalSAE:
-        from saebench_canon.saes.formats.any_object import canonical
+    def training(self, spec: SaeSpec, data: DataSpec | None) -> Mapping[str, Any] | None:
+        """How an SAE's training went; None for one that was not trained here."""
+        return spec.source.trained(self._request(spec, data))
 
-        source = spec.source
-        if isinstance(source, TrainSpec):
-            source = Ref.parse(f"saelens:{self.trained(spec, data)}")
-        if isinstance(source, Ref):
-            adapter = self.registry.adapter(source.scheme, where=spec.where)
-            sae = adapter.load(source, device=self.execution.device, dtype=spec.dtype)
-            known = not needs_threshold(source, adapter)
-        else:
-            sae = canonical(source.object)  # type: ignore[attr-defined]
-            known = getattr(sae.coder, "calibrated", True)
-        if data is None or known:
-            return sae
-        from saebench_canon.saes.calibration import calibrate
+    def _request(self, spec: SaeSpec, data: DataSpec | None) -> Request:
+        def artefact(make: Callable[[Path], None]) -> Path:
+            key = self.identities.sae(spec, data)
+            return self.store.artefact(key, make, what=f"training of {spec.name}")
 
-        return calibrate(sae, self.input(data.calibrates_on, data))
-
-    def trained(self, spec: SaeSpec, data: DataSpec | None) -> Path:
-        """The folder of a trained SAE in SAELens' format; trained now if it is not there."""
-        source = spec.source
-        assert isinstance(source, TrainSpec)
-        trainer = self.registry.trainer(source.arch, where=spec.where)
-
-        def make(folder: Path) -> None:
-            acts = self.input("train_acts", data)
-            trained = trainer.train(
-                acts, folder, width=source.width, seed=source.seed, **dict(source.settings)
-            )
-            text = json.dumps(asdict(trained), sort_keys=True)
-            (folder / TRAINED).write_text(text, encoding="utf-8")
-
-        return self.store.artefact(
-            self.identities.sae(spec, data), make, what=f"training of {spec.name}"
+        return Request(
+            self.execution.device, spec.dtype, data, lambda name: self.input(name, data), artefact
         )
-
-    def training(self, spec: SaeSpec, data: DataSpec | None) -> dict[str, Any]:
-        """How an SAE's training went: tokens seen, passes over the data, steps, last loss."""
-        text = (self.trained(spec, data) / TRAINED).read_text(encoding="utf-8")
-        told: dict[str, Any] = json.loads(text)
-        return told
 
     def memo(
         self, key: Mapping[str, Any], make: Callable[[], dict[str, float]]

@@ -18,9 +18,11 @@ from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.metric import Mark, Measurement, Undefined
 from saebench_canon.plugin.record import Record, marks_of, scores_of
+from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
+from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.cases import Case
-from saebench_canon.suite.specs import SaeSpec, TrainSpec
+from saebench_canon.suite.specs import SaeSpec
 
 if TYPE_CHECKING:
     from saebench_canon.plugin.sae import CanonicalSAE
@@ -114,6 +116,7 @@ class Bench:
                 "data": self._told_data(case),
                 "trained": self._trainings(case),
                 "calibrated": calibrated,
+                "commits": self._commits(case),
                 **self._named(case),
             },
         )
@@ -183,6 +186,18 @@ class Bench:
             if told is not None and told != width:
                 yield asdict(Mark("caveat", f"has {width} latents where the suite says {told}"))
 
+    def _commits(self, case: Case) -> dict[str, str]:
+        """The commits of what was read from a hub: its names may come to mean something else."""
+        commits = dict(case.data.source.commits(case.data)) if case.data is not None else {}
+        sources = [sae.source for sae in (*case.subject, *case.peers)]
+        named = [case.settings.get(name) for name in case.metric.opens]
+        sources += [Checkpoint(Ref.parse(text), self.registry) for text in named if text]
+        for source in sources:
+            commit = source.commit()
+            if commit is not None:
+                commits[source.ref] = commit
+        return commits
+
     def _keep_tables(self, case_id: str, measured: Any) -> dict[str, str]:
         if not isinstance(measured, Measurement):
             return {}
@@ -195,9 +210,9 @@ class Bench:
         """How the subject's SAEs were trained here: tokens seen, passes over the data, steps."""
         told = {}
         for sae in case.subject:
-            if isinstance(sae.source, TrainSpec):
-                digest = self.identities.sae(sae, case.data)
-                told[digest] = self.workshop.training(sae, case.data)
+            outcome = self.workshop.training(sae, case.data)
+            if outcome is not None:
+                told[self.identities.sae(sae, case.data)] = outcome
         return told
 
     def _calibrations(self, case: Case) -> dict[str, Any]:
@@ -212,11 +227,7 @@ class Bench:
         }
 
     def _told(self, sae: SaeSpec, case: Case) -> dict[str, str]:
-        digest = self.identities.sae(sae, case.data)
-        source = sae.source
-        if isinstance(source, TrainSpec):
-            return {"ref": f"train:{source.arch}/{source.width}/{source.seed}", "digest": digest}
-        return {"ref": str(source), "digest": digest}
+        return {"ref": sae.source.ref, "digest": self.identities.sae(sae, case.data)}
 
     def _told_data(self, case: Case) -> dict[str, Any] | None:
         if case.data is None:

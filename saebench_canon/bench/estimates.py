@@ -10,16 +10,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from saebench_canon.bench import costs
-from saebench_canon.bench.costs import Dictionary, Work
+from saebench_canon.bench.earlier import Earlier, earlier
 from saebench_canon.bench.identity import Identities, wanted_by
 from saebench_canon.bench.plan import Plan
-from saebench_canon.bench.sizes import DataSize, SaeSize, cached_bytes, sizes_of
-from saebench_canon.plugin.data import DataSpec
+from saebench_canon.bench.sizes import SaeSize, sizes_of
+from saebench_canon.plugin.cost import CaseSize, Cost, Dictionary, Work
+from saebench_canon.plugin.data import DataSize, DataSpec
+from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.saes.memory import ITEM, sae_bytes, size
+from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.cases import Case
-from saebench_canon.suite.specs import SaeSpec, TrainSpec
+from saebench_canon.suite.specs import SaeSpec
 
 HELD = 4  # SAEs with their codes and losses among the 12 things that a worker keeps in memory
 NAMED = 3  # parts of the time that are named
@@ -40,6 +43,7 @@ class Estimate:
     unsized: tuple[str, ...]  # what will be downloaded, nobody here knows how much
     unknown: tuple[str, ...]  # what time and memory leave out
     longest: float = 0.0  # seconds of the longest case, which workers cannot share either
+    earlier: tuple[Earlier, ...] = ()  # what is told of metrics by their records alone
 
     def seconds(self, cores: int) -> float:
         """Seconds with a worker on each of so many cores."""
@@ -97,9 +101,10 @@ class _Counted:
     downloads: int = 0
     unsized: dict[str, None] = field(default_factory=dict)  # in order
     unknown: dict[str, None] = field(default_factory=dict)
+    earlier: dict[str, Earlier | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.data, self.saes = sizes_of(self.plan.suite, self.registry)
+        self.data, self.saes = sizes_of(self.plan.suite)
 
     @cached_property
     def identities(self) -> Identities | None:
@@ -124,19 +129,35 @@ class _Counted:
         known = [each for each in found if each is not None]
         if len(known) < len(found):
             return
-        cost = costs.METRICS.get(case.metric.name)
-        if cost is None:
-            self.unknown[f"the metric {case.metric.name}"] = None
-        else:
-            work = cost(n, known, case.settings)
-            self.work[case.label] += work
-            self.cases.append(work)
-        size = self._size(case.data)
-        if "loss_with" in case.metric.inputs and size is not None and size.model is not None:
-            self.work[case.label] += costs.spliced(size, size.model, known, case.settings)
-        self._peak(f"{case.label} of {case.name}", costs.peak(
-            case.metric.name, n, known, case.settings
-        ))  # fmt: skip
+        size = CaseSize(n, tuple(known), case.settings, self._loss_with(case.data, known))
+        cost = self._cost(case.metric, size)
+        if cost is not None:
+            self.work[case.label] += cost.work
+            self.cases.append(cost.work)
+            self._peak(f"{case.label} of {case.name}", cost.memory)
+
+    def _cost(self, metric: Metric, size: CaseSize) -> Cost | None:
+        """What a case takes: as its metric says, or else by earlier records."""
+        if metric.cost is not None:
+            try:
+                return metric.cost(size)
+            except Exception as error:  # a plugin's own code; the plan goes on without it
+                said = f"{type(error).__name__}: {error}".rstrip(": ")
+                self.unknown[f"the metric {metric.name} (its cost fails, {said})"] = None
+                return None
+        if metric.name not in self.earlier:
+            self.earlier[metric.name] = earlier(metric, self.plan.store)
+        records = self.earlier[metric.name]
+        if records is None:
+            self.unknown[f"the metric {metric.name}"] = None
+            return None
+        return Cost(Work(fixed=records.seconds), costs.rows_bytes(size.saes))
+
+    def _loss_with(self, data: DataSpec | None, saes: Iterable[Dictionary]) -> Work:
+        size = self._size(data)
+        if size is None or size.model is None:
+            return Work()
+        return costs.loss_with(size, size.model, saes)
 
     def _once(self, *key: str) -> bool:
         first = key not in self.done
@@ -167,7 +188,7 @@ class _Counted:
         if not self._once("sae", sae.name):
             return
         found = self.saes[sae.name]
-        if isinstance(sae.source, Ref) and found.download != 0:
+        if found.download != 0:
             self._download(found, f"SAE {sae.name}")
         known = self._dictionary(sae)
         if known is None:
@@ -175,8 +196,8 @@ class _Counted:
         n = self._scored(data)
         weights = sae_bytes(known.d, known.width, sae.dtype)
         self.held[sae.name] = weights + costs.codes_bytes(n, known)
-        if isinstance(sae.source, TrainSpec) and not self._has_sae(sae, data):
-            settings = sae.source.settings
+        settings = sae.source.training
+        if settings is not None and not self._has_sae(sae, data):
             self.work["training"] += costs.training(known, settings)
             batch = settings.get("batch_size", 1024)
             self._peak(f"training {sae.name}", costs.training_bytes(known, batch))
@@ -186,8 +207,7 @@ class _Counted:
         """Count the download of an SAE that a setting names."""
         if text is None or not self._once("named", text):
             return
-        ref = Ref.parse(text)
-        if not ref.local and cached_bytes(ref) == 0:
+        if Checkpoint(Ref.parse(text), self.registry).to_download(None) != 0:
             self._download(SaeSize(None, None, download=None), f"SAE {text}")
 
     def _download(self, found: SaeSize, what: str) -> None:
@@ -223,15 +243,14 @@ class _Counted:
             self._model(data)
 
     def _extracted(self, data: DataSpec | None) -> None:
-        if data is None or data.model is None or not self._once("activations", data.name):
+        if data is None or not data.gives("lm") or not self._once("activations", data.name):
             return
         if self._has("extracted", data, None):
             return
         self._model(data)
         found = self.data[data.name]
-        source = data.text or ""
-        if not self._has("all_tokens", data, None) and _on_hub(data):
-            self.unsized[f"the text {source}"] = None
+        if found.hub_text is not None and not self._has("all_tokens", data, None):
+            self.unsized[f"the text {found.hub_text}"] = None
         if found.tokens is None or found.model is None:
             return
         work = costs.extraction(found, found.tokens, found.model)
@@ -240,19 +259,19 @@ class _Counted:
 
     def _model(self, data: DataSpec) -> None:
         """Count a language model's download and memory."""
-        assert data.model is not None
-        if not self._once("model", data.model):
+        name = data.lm_source.model
+        if not self._once("model", name):
             return
         model = self.data[data.name].model
         if model is None:
-            self.unknown[f"the model {data.model}"] = None
-            self.unsized[f"the model {data.model}"] = None
+            self.unknown[f"the model {name}"] = None
+            self.unsized[f"the model {name}"] = None
             self.downloads += 1
             return
         if model.download:
             self.download += model.download
             self.downloads += 1
-        self.models[data.model] = costs.model_bytes(model, ITEM[data.dtype])
+        self.models[name] = costs.model_bytes(model, ITEM[data.dtype])
 
     def _has(self, name: str, data: DataSpec, sae: SaeSpec | None) -> bool:
         if self.identities is None:
@@ -283,18 +302,13 @@ class _Counted:
             unsized=tuple(self.unsized),
             unknown=tuple(self.unknown),
             longest=max((work.seconds(speed) for work in self.cases), default=0.0),
+            earlier=tuple(records for records in self.earlier.values() if records is not None),
         )
 
 
-def _on_hub(data: DataSpec) -> bool:
-    from saebench_canon.data.sources import text_source
-
-    return text_source(data).kind == "hub"
-
-
 def _in_memory(found: DataSize, data: DataSpec) -> float:
-    """Bytes of activations that are read whole: those of a file."""
-    return 0.0 if data.file is None else 4.0 * (found.tokens or 0) * (found.d or 0)
+    """Bytes of activations that are held whole: those that no model gives."""
+    return 0.0 if data.gives("lm") else 4.0 * (found.tokens or 0) * (found.d or 0)
 
 
 def lines(found: Estimate, *, cores: int, there: int | None = None) -> Iterator[str]:
@@ -311,6 +325,8 @@ def lines(found: Estimate, *, cores: int, there: int | None = None) -> Iterator[
         short = f"; this machine has {size(there)}" if there and there < found.memory else ""
         yield f"memory    {rough} {size(found.memory)} a worker{most}{short}"
     yield f"download  {_say_download(found)}"
+    for records in found.earlier:
+        yield f"records   {_say_earlier(records)}"
     if found.unknown:
         yield f"left out  {_few(found.unknown)}: not known here"
 
@@ -323,6 +339,14 @@ def _time(found: Estimate, rough: str, cores: int) -> Iterator[str]:
     shown = [f"{name} {duration(each)}" for name, each in named if each > alone / 20]
     if alone > SHORT:
         yield f"          of it {', '.join(shown)}"
+
+
+def _say_earlier(records: Earlier) -> str:
+    """Where the time of a metric is from that does not say what it costs."""
+    each = "less than 1 s" if records.seconds < 1 else duration(records.seconds)
+    of = "1 earlier record" if records.count == 1 else f"{records.count} earlier records"
+    mean = f"as {of} took" if records.count == 1 else f"the mean of {of}"
+    return f"{records.metric}: {each} a case, {mean}, whatever its size"
 
 
 def _say_download(found: Estimate) -> str:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError, nearest, placed
 from saebench_canon.plugin.data import SPLIT_SEED, DataSpec
-from saebench_canon.plugin.fingerprint import Remembers, file_digest, fingerprint
+from saebench_canon.plugin.fingerprint import Remembers, fingerprint
 from saebench_canon.plugin.ref import Ref
-from saebench_canon.suite.specs import CALIBRATION_VERSION, SaeSpec, TrainSpec
+from saebench_canon.saes.source import Checkpoint
+from saebench_canon.suite.specs import SaeSpec
 
 if TYPE_CHECKING:
-    from saebench_canon.plugin.adapter import Adapter
     from saebench_canon.plugin.registry import Registry
     from saebench_canon.suite.cases import Case
 
@@ -55,48 +55,16 @@ class Identities:
         common["split_seed"] = SPLIT_SEED
         if data.normalize not in (None, "none"):
             common["normalize"] = data.normalize
-        if data.file is not None:
-            return {"file": file_digest(data.file), **common}
-        from saebench_canon.data.sources import model_identity, text_identity
-
-        return {
-            "model": model_identity(data),
-            "text": text_identity(data, self.memory),
-            "hook": data.hook,
-            "context": data.context,
-            "center": bool(data.center),
-            "dtype": data.dtype,
-            **common,
-        }
+        return {**data.source.identity(data, self.memory), **common}
 
     def sae(self, sae: SaeSpec, data: DataSpec | None) -> str:
         """The fingerprint of an SAE: its content, or all that shapes its training."""
         key = ("sae", sae)
         if key not in self._known:
             with placed(sae.where):
-                self._known[key] = fingerprint({"dtype": sae.dtype, **self._sae(sae, data)})
+                source = sae.source.identity(data, lambda name: self.input(name, data, None))
+                self._known[key] = fingerprint({"dtype": sae.dtype, **source})
         return self._known[key]
-
-    def _sae(self, sae: SaeSpec, data: DataSpec | None) -> dict[str, Any]:
-        source = sae.source
-        if isinstance(source, Ref):
-            adapter = self.registry.adapter(source.scheme)
-            content = {"content": adapter.identity(source)}
-            if data is None or not needs_threshold(source, adapter):
-                return content
-            on = self.input(data.calibrates_on, data, None)
-            return {**content, "calibrated": {"version": CALIBRATION_VERSION, "on": on}}
-        if isinstance(source, TrainSpec):
-            trainer = self.registry.trainer(source.arch)
-            return {
-                "trainer": source.arch,
-                "version": trainer.version,
-                "width": source.width,
-                "seed": source.seed,
-                "settings": dict(source.settings),
-                "data": self.input("train_acts", data, None),
-            }
-        return {"object": source.digest()}  # type: ignore[attr-defined]
 
     def input(self, name: str, data: DataSpec | None, sae: SaeSpec | None) -> str:
         """The fingerprint of an input: name, version, settings and all that it needs."""
@@ -164,16 +132,8 @@ class Identities:
         """The identity of an SAE that a setting names."""
         key = ("named", text)
         if key not in self._known:
-            ref = Ref.parse(text)
-            self._known[key] = self.registry.adapter(ref.scheme).identity(ref)
+            self._known[key] = Checkpoint(Ref.parse(text), self.registry).content
         return str(self._known[key])
-
-
-def needs_threshold(ref: Ref, adapter: Adapter) -> bool:
-    """Whether an SAE is calibrated on its data; of a hub's SAE its format alone may say."""
-    if not ref.local:
-        return bool(getattr(adapter, "calibrates", False))
-    return not adapter.describe(ref).calibrated
 
 
 def wanted_by(case: Case, registry: Registry) -> Iterator[Wanted]:

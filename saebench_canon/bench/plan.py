@@ -9,16 +9,13 @@ from typing import Any, Literal
 
 from saebench_canon.bench.identity import Identities, wanted_by
 from saebench_canon.bench.store import Store
-from saebench_canon.data.sources import check_source
 from saebench_canon.errors import CanonError, placed
 from saebench_canon.plugin.data import Dtype
-from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.saes.memory import check_memory, sae_bytes
 from saebench_canon.suite.cases import Case, cases_of
 from saebench_canon.suite.load import load_suite
 from saebench_canon.suite.references import check_references, published
-from saebench_canon.suite.specs import Suite, TrainSpec
+from saebench_canon.suite.specs import Suite
 
 State = Literal["measured", "failed", "missing"]
 
@@ -76,8 +73,9 @@ def listed(suite: Suite, case: Case, case_id: str) -> dict[str, Any]:
 
 def _member(sae: Any) -> dict[str, Any]:
     facts = dict(sae.axes)
-    if isinstance(sae.source, TrainSpec) and "tokens" in sae.source.settings:
-        facts["train_tokens"] = sae.source.settings["tokens"]
+    training = sae.source.training or {}
+    if "tokens" in training:
+        facts["train_tokens"] = training["tokens"]
     return facts
 
 
@@ -108,11 +106,11 @@ def plan_of(suite: Suite, registry: Registry, store: Store, *, to_measure: bool 
         list(wanted_by(case, registry))  # refuses inputs that nobody makes
     for data in suite.data.values():
         with placed(data.where):
-            check_source(data)
-    check_files(suite, registry)
+            data.source.check(data)
+    check_widths(suite)
     check_references(suite, cases)
     if to_measure:
-        check_saes_fit(suite, registry)
+        check_saes_fit(suite)
     identities = Identities(registry, store)
     for case in cases:
         _refuse_doubles(case, identities)
@@ -128,16 +126,11 @@ def _refuse_doubles(case: Case, identities: Identities) -> None:
             raise CanonError(f"'{other}' and '{sae.name}' are the same SAE", where=sae.where)
 
 
-def check_saes_fit(suite: Suite, registry: Registry) -> None:
+def check_saes_fit(suite: Suite) -> None:
     """Refuse SAEs on disk that are larger than memory, before any of them is read."""
     for sae in suite.saes:
-        if not isinstance(sae.source, Ref) or not sae.source.local:
-            continue
         with placed(sae.where):
-            told = registry.adapter(sae.source.scheme).describe(sae.source)
-            if told.d is not None and told.width is not None:
-                needed = sae_bytes(told.d, told.width, sae.dtype, stored=told.dtype or "float32")
-                check_memory(needed, f"an SAE of {told.width} latents", where=sae.source.target)
+            sae.source.check_fits(sae.dtype)
 
 
 def adjusted(suite: Suite, *, limit: int | None, dtype: Dtype | None) -> Suite:
@@ -156,23 +149,23 @@ def adjusted(suite: Suite, *, limit: int | None, dtype: Dtype | None) -> Suite:
     return replace(suite, data=data, saes=saes)
 
 
-def check_files(suite: Suite, registry: Registry) -> None:
-    """Refuse files of activations that are none, or not as wide as the SAEs that read them."""
-    from saebench_canon.saes.weights.safetensors_file import read_header
+def check_widths(suite: Suite) -> None:
+    """Refuse SAEs that read activations of another width than their data says it has.
 
+    A model's width is that of its stream, and a hook may give another: the bench will see.
+    """
     for data in suite.data.values():
-        if data.file is None:
+        if data.gives("lm"):
             continue
         with placed(data.where):
-            acts = read_header(data.file).get("acts")
-        if acts is None or len(acts.shape) != 2:
-            raise CanonError(f"{data.file} has no 'acts' [n, d]", where=data.where)
+            width = data.source.size(data).d
         for sae in suite.saes:
-            if sae.data == data.name and isinstance(sae.source, Ref) and sae.source.local:
-                d = registry.adapter(sae.source.scheme).describe(sae.source).d
-                if d is not None and d != acts.shape[1]:
-                    raise CanonError(
-                        f"SAE '{sae.name}' reads activations of width {d},"
-                        f" and {data.file.name} has {acts.shape[1]}",
-                        where=sae.where,
-                    )
+            if width is None or sae.data != data.name or not sae.source.local:
+                continue
+            d = sae.source.describe().d
+            if d is not None and d != width:
+                raise CanonError(
+                    f"SAE '{sae.name}' reads activations of width {d},"
+                    f" and those of '{data.name}' ({data.source}) are {width}",
+                    where=sae.where,
+                )

@@ -15,6 +15,7 @@ from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.fingerprint import fingerprint
 from saebench_canon.plugin.metric import Mark, Metric
 from saebench_canon.plugin.published import Published
+from saebench_canon.plugin.question import Margins, Question
 from saebench_canon.plugin.row import Row
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
             "path": None if plan.suite.path is None else str(plan.suite.path.resolve()),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "cases": cases,
+            "questions": {name: dict(margins) for name, margins in plan.suite.questions.items()},
             "versions": versions(),
             "hardware": hardware(),
             "git": git_state(None if own else plan.suite.path),
@@ -66,6 +68,15 @@ def last_run(store: Store, suite: str | None) -> dict[str, Any]:
             f"there is no run in {store.root}", hint="First `saebench-canon run SUITE`."
         )
     raise CanonError(f"no run of '{suite}' in {store.root}", hint=nearest(suite, known))
+
+
+def asked_of(run: Mapping[str, Any], questions: Mapping[str, Question]) -> dict[str, Margins]:
+    """The questions that a run was asked and its margins; of an older run those of its metrics."""
+    if isinstance(asked := run.get("questions"), dict):
+        return asked
+    metrics = {case["metric"] for case in run["cases"]}
+    return {name: question.defaults for name, question in questions.items()
+            if question.is_for(metrics)}  # fmt: skip
 
 
 def rows_of(

@@ -67,6 +67,12 @@ class Store:
         """The record of a case whose last try did not fail."""
         return None if self.error(case_id) is not None else self.record(case_id)
 
+    def records(self) -> Iterator[Record]:
+        """Every record, in the order of their ids."""
+        for path in sorted((self.root / "records").glob("*.json")):
+            if (record := self.record(path.stem)) is not None:
+                yield record
+
     def error(self, case_id: str) -> dict[str, Any] | None:
         """Why a case failed when it was last tried."""
         return self._read("errors", case_id)

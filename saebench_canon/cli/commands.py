@@ -6,18 +6,20 @@ import json
 import os
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError, nearest
+from saebench_canon.plugin.metric import SUBJECT
 from saebench_canon.plugin.registry import Registry, load_registry
 
 if TYPE_CHECKING:
     from saebench_canon.bench.plan import Plan
+    from saebench_canon.plugin.question import Margins
 
 FEW = 40  # cases that `plan` lists one by one
 
@@ -58,9 +60,22 @@ def plan(options: Namespace) -> None:
     ]
     print(tabulate(rows, headers=["metric", "over", "measured", "failed", "to measure"]))
     missing = sum(case["state"] != "measured" for case in listed)
+    if made.suite.questions:
+        print(f"\nQuestions: {'; '.join(_say_questions(made.suite.questions, registry))}.")
     print(f"\n{len(listed)} cases, {missing} to measure.")
     if missing:
         _estimate(made, registry)
+
+
+def _say_questions(asked: Mapping[str, Margins], registry: Registry) -> Iterator[str]:
+    """The questions that a suite asks, each with the margins that are not the defaults."""
+    for name, margins in asked.items():
+        changed = [
+            f"{margin.name} = {margins[margin.name]:g} instead of {margin.default:g}"
+            for margin in registry.questions[name].margins
+            if margins[margin.name] != margin.default
+        ]
+        yield f"{name} with {' and '.join(changed)}" if changed else name
 
 
 def _estimate(made: Plan, registry: Registry) -> None:
@@ -80,7 +95,10 @@ def show(options: Namespace) -> None:
         from saebench_canon.cli.latent import show_latent
 
         return show_latent(options)
-    from saebench_canon.bench.results import last_run, rows_of, tables_of
+    from saebench_canon.bench.results import asked_of, last_run, rows_of, tables_of
+    from saebench_canon.questions.ask import answers_of
+    from saebench_canon.reports import render
+    from saebench_canon.tables.fold import summarise
 
     store = Store(Path(options.store))
     run = last_run(store, options.suite)
@@ -90,8 +108,13 @@ def show(options: Namespace) -> None:
     registry = _registry(options)
     rows = rows_of(run["cases"], store, registry.metrics)
     metrics = list(registry.metrics.values())
-    if options.json:
+    if options.json and not options.answers:
         print(json.dumps([row.to_dict() for row in rows], indent=1))
+        return
+    summary = summarise(rows, metrics)
+    answers = answers_of(summary, registry.questions, asked_of(run, registry.questions))
+    if options.json:
+        print(json.dumps([answer.to_dict() for answer in answers], indent=1))
     elif options.to:
         path = Path(options.to)
         if not path.parent.is_dir():
@@ -100,14 +123,14 @@ def show(options: Namespace) -> None:
             raise CanonError(f"a run cannot be written as '{path.suffix}'", where=str(path),
                              hint=nearest(path.suffix, registry.reports))  # fmt: skip
         report = registry.reports[path.suffix]
-        more = {"tables": tables_of(store)} if report.reads_tables else {}
+        more: dict[str, Any] = {"tables": tables_of(store)} if report.reads_tables else {}
+        more |= {"answers": answers} if report.reads_answers else {}
         report.write(rows, metrics, path, **more)
         print(f"wrote {path}")
+    elif options.answers:
+        print(render.text_answers(summary, answers), end="")
     else:
-        from saebench_canon.reports import render
-        from saebench_canon.tables.fold import summarise
-
-        print(render.text(summarise(rows, metrics), all_scores=options.all), end="")
+        print(render.text(summary, answers, all_scores=options.all), end="")
 
 
 def _errors(cases: Iterable[dict[str, str]], store: Store) -> None:
@@ -130,13 +153,24 @@ def ls(options: Namespace) -> None:
         print(f"  {name:<16} {_first_comment(path)}")
     print("metrics")
     for metric in registry.metrics.values():
-        print(f"  {metric.name:<16} of a {metric.of}: {metric.help.splitlines()[0]}")
+        print(f"  {metric.name:<16} of {SUBJECT[metric.of]}: {_first_line(metric.help)}")
+    print("questions")
+    for question in registry.questions.values():
+        print(f"  {question.name:<16} reads {', '.join(question.metrics)}: {question.help}")
+    print("kinds of data")
+    for key, kind in registry.data.items():
+        print(f"  {key:<16} {(kind.__doc__ or '').splitlines()[0]}")
     print("architectures to train")
     for trainer in registry.trainers.values():
-        print(f"  {trainer.name:<16} {trainer.help.splitlines()[0]}")
+        print(f"  {trainer.name:<16} {_first_line(trainer.help)}")
     print("schemes")
     for adapter in registry.adapters.values():
-        print(f"  {adapter.scheme + ':':<16} {(type(adapter).__doc__ or '').splitlines()[0]}")
+        sentence = getattr(adapter, "help", None) or type(adapter).__doc__
+        print(f"  {adapter.scheme + ':':<16} {_first_line(sentence)}")
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]
 
 
 def _first_comment(path: Path) -> str:
@@ -148,12 +182,14 @@ def plugins(options: Namespace) -> None:
     """Print the plugins, what each brings, and those that could not be loaded."""
     registry = _registry(options)
     brings: dict[str, list[str]] = {name: [] for name in registry.sources}
-    for hook, noun in (("adapters", "scheme"), ("metrics", "metric"), ("inputs", "input"),
-                       ("trainers", "trainer"), ("reports", "report")):  # fmt: skip
+    for hook, noun in (("adapters", "scheme"), ("data", "data"), ("metrics", "metric"),
+                       ("inputs", "input"), ("trainers", "trainer"), ("questions", "question"),
+                       ("reports", "report")):  # fmt: skip
         getattr(registry, hook)  # refuses two owners of one name
         for implementation in getattr(registry.manager.hook, f"canon_{hook}").get_hookimpls():
             for each in implementation.function():
-                name = getattr(each, "name", None) or getattr(each, "scheme", None) or each.suffix
+                name = getattr(each, "name", None) or getattr(each, "scheme", None)
+                name = name or (each.kind() if hook == "data" else each.suffix)
                 brings[implementation.plugin_name].append(f"{noun} {name}")
     for name, source in registry.sources.items():
         print(f"{name} ({source})")

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
+from saebench_canon.plugin.metric import with_role
 from saebench_canon.plugin.registry import Registry, load_registry
 
 if TYPE_CHECKING:
     from saebench_canon.bench.bench import Bench
     from saebench_canon.bench.plan import Plan
     from saebench_canon.plugin.adapter import Description
+    from saebench_canon.plugin.metric import Metric
     from saebench_canon.plugin.record import Record
     from saebench_canon.suite.cases import Case
-    from saebench_canon.suite.specs import SaeSpec
 
 
 def frankenstein(options: Namespace) -> None:
@@ -31,15 +32,19 @@ def frankenstein(options: Namespace) -> None:
         raise CanonError(f"{folder} is there already", where="--to", hint="Name a new folder.")
     registry = load_registry([Path(each) for each in options.plugin])
     store = Store(Path(options.store))
-    plan = _plan([options.small, options.large], "fidelity,stitching", options, registry, store)
-    case = _pair(plan, options)
+    adding, reconstructing = (
+        with_role(role, registry.metrics.values())[0] for role in ("additions", "reconstruction")
+    )
+    metrics = f"{reconstructing.name},{adding.name}"
+    plan = _plan([options.small, options.large], metrics, options, registry, store)
+    case = _pair(plan, adding, options)
     store.prepare()
     bench = Bench(registry, store)
     encoders(*(bench.workshop.sae(sae, case.data) for sae in case.subject))  # or says why not
     record = bench.measure(case, again=False)
     added = _helpful(store, record, options.threshold)
     _save(bench, case, record, added, options)
-    plan = _plan([f"file:{folder}"], "fidelity", options, registry, store)
+    plan = _plan([f"file:{folder}"], reconstructing.name, options, registry, store)
     after = bench.measure(plan.cases[0], again=False).scores["mse"]["value"]
     before = record.scores["small_mse"]["value"]
     small, large = (sae.axes["width"] for sae in case.subject)
@@ -66,14 +71,14 @@ def _plan(
     return plan_of(suite, registry, store)
 
 
-def _pair(plan: Plan, options: Namespace) -> Case:
-    """The case of stitching, of the two SAEs in the order in which they are named."""
+def _pair(plan: Plan, adding: Metric, options: Namespace) -> Case:
+    """The case of adding latents, of the two SAEs in the order in which they are named."""
     saes = plan.suite.saes
     if len(saes) != 2:
         raise CanonError(
             f"{options.small} and {options.large} hold {len(saes)} SAEs", hint="Name two."
         )
-    pairs = [case for case in plan.cases if case.metric.name == "stitching"]
+    pairs = [case for case in plan.cases if case.metric is adding]
     if not pairs:
         raise CanonError(
             "the two SAEs read activations in different ways or at different hooks, "
@@ -89,7 +94,8 @@ def _helpful(store: Store, record: Record, threshold: float | None) -> list[int]
     import pandas as pd
 
     if "latents" not in record.tables:
-        reason = record.scores["helpful_share"].get("reason", "no latent is live")
+        reasons = (score.get("reason") for score in record.scores.values())
+        reason = next((reason for reason in reasons if reason), "no latent is live")
         raise CanonError(f"no latent can be added: {reason}")
     latents = pd.read_parquet(store.root / record.tables["latents"])
     helps = latents["delta_mse_fixed_bias"] < 0
@@ -112,24 +118,17 @@ def _save(
     small, large = (bench.workshop.sae(sae, case.data) for sae in case.subject)
     chosen = torch.zeros(large.width, dtype=torch.bool)
     chosen[list(added)] = True
-    told = _described(case.subject[0], bench.registry)
+    told = case.subject[0].source.describe()
     made = frankenstein(small, large, chosen, normalize=told.normalize)
     origin = {
         "small": record.subject[0]["digest"],
         "large": record.subject[1]["digest"],
-        "stitching": record.id,
+        "record": record.id,
         "threshold": options.threshold,
         "added": list(added),
     }
     metadata = _metadata(told, options.hook)
     save(made, Path(options.to), **metadata, frankenstein=origin)
-
-
-def _described(sae: SaeSpec, registry: Registry) -> Description:
-    from saebench_canon.plugin.ref import Ref
-
-    assert isinstance(sae.source, Ref)
-    return registry.adapter(sae.source.scheme).describe(sae.source)
 
 
 def _metadata(told: Description, hook: str | None) -> dict[str, Any]:

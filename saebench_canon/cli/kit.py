@@ -42,7 +42,7 @@ def _once(found: Findings) -> Iterator[str]:
 
 
 def _examined(options: Namespace, registry: Registry) -> Findings:
-    from saebench_canon.testing import COUNT_DEAD, examine_metric
+    from saebench_canon.testing import examine_metric
 
     what = options.what
     if "/" not in what and what in registry.metrics:
@@ -52,8 +52,9 @@ def _examined(options: Namespace, registry: Registry) -> Findings:
             if key not in metric.settings:
                 raise CanonError(f"metric '{what}' has no setting '{key}'", where="--set",
                                  hint=nearest(key, metric.settings))  # fmt: skip
-        excepted = (*COUNT_DEAD, *options.except_scores)
-        return examine_metric(metric, settings=settings, except_scores=excepted, registry=registry)
+        return examine_metric(
+            metric, settings=settings, except_scores=options.except_scores, registry=registry
+        )
     for option, given in (("--set", options.settings), ("--except", options.except_scores)):
         if given:
             raise CanonError(f"{option} goes with a metric, and '{what}' is none")

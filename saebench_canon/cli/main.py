@@ -82,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="the tables of the last run")
     show.add_argument("suite", nargs="?", help="of this suite; absent: of the last run of any")
     show.add_argument("--json", action="store_true", help="one object a score")
+    show.add_argument("--answers", action="store_true",
+                      help="the answers alone; with --json one object an answer")  # fmt: skip
     show.add_argument("--errors", action="store_true", help="why cases failed, with tracebacks")
     show.add_argument("--all", action="store_true", help="every score, not only the main ones")
     one = show.add_mutually_exclusive_group()
@@ -89,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--meta-latent", metavar="[SAE:]N", help="the card of one meta-latent of it")
     show.add_argument("--to", metavar="FILE",
                       help="write tables (.md, .html, .txt, .csv, .parquet)"
-                      " or the stitching paths as a figure (.png, .svg, .pdf)")  # fmt: skip
+                      " or the paths between sizes as a figure (.png, .svg, .pdf)")  # fmt: skip
 
     parts = commands.add_parser(
         "frankenstein", help="save a small SAE with the helpful latents of a larger one"

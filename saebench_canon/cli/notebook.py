@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
     from saebench_canon.plugin.acts import Acts
     from saebench_canon.plugin.registry import Registry
+    from saebench_canon.plugin.source import SaeSource
     from saebench_canon.suite.specs import Suite
 
 
 def evaluate(
     saes: Mapping[str, object] | Sequence[object],
     acts: Tensor | Acts | None = None,
-    metrics: Iterable[str] = ("fidelity",),
+    metrics: Iterable[str] | None = None,
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
@@ -37,7 +38,7 @@ def evaluate(
             groups are SAEs of one width.
         acts: activations [n, d], or `Acts` with each token's document; None measures only what
             decoders tell.
-        metrics: names of metrics.
+        metrics: names of metrics; None stands for those of how well one SAE reconstructs.
         settings: by metric, settings other than the defaults.
         seed: the seed of every case.
         store: where records are kept; None keeps nothing.
@@ -52,8 +53,6 @@ def evaluate(
 
     if threads < 1:
         raise CanonError(f"'threads' is {threads}; it must be at least 1")
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
-
     from saebench_canon.bench.artifact_cache import Execution
     from saebench_canon.bench.bench import Bench
     from saebench_canon.bench.plan import plan_of
@@ -62,6 +61,7 @@ def evaluate(
     from saebench_canon.plugin.registry import load_registry
 
     registry = load_registry()
+    names = _names(metrics, registry)
     with tempfile.TemporaryDirectory(prefix="canon-") as scratch:
         kept = Store(Path(store) if store is not None else Path(scratch) / "store")
         data = _write_acts(acts, Path(scratch))
@@ -78,6 +78,16 @@ def evaluate(
                 bench.measure(case)
         rows = rows_of(plan.listed(), kept, registry.metrics)
         return pd.DataFrame([row.to_dict() for row in rows])
+
+
+def _names(metrics: Iterable[str] | None, registry: Registry) -> list[str]:
+    """The metrics that are asked for; None stands for those of how well an SAE reconstructs."""
+    from saebench_canon.plugin.metric import with_role
+
+    if metrics is None:
+        declared = registry.metrics.values()
+        return [metric.name for metric in with_role("reconstruction", declared)]
+    return [metrics] if isinstance(metrics, str) else list(metrics)
 
 
 def _named(saes: Mapping[str, object] | Sequence[object]) -> dict[str, object]:
@@ -118,9 +128,11 @@ def _suite(
     """The suite that a notebook's arguments describe."""
     from collections import Counter
 
+    from saebench_canon.data.file import ActivationFile
     from saebench_canon.plugin.data import DataSpec
     from saebench_canon.plugin.ref import Ref, is_bare_path
     from saebench_canon.saes.formats.in_memory import InMemory
+    from saebench_canon.saes.source import Checkpoint
     from saebench_canon.suite.metrics import parse_metric, refuse_shared_labels
     from saebench_canon.suite.specs import SaeSpec, Suite
     from saebench_canon.suite.toml_table import Table
@@ -130,19 +142,21 @@ def _suite(
     for name in settings:
         if name not in metrics:
             raise CanonError(f"'settings' names '{name}', which is not measured")
-    data = {} if file is None else {"data": DataSpec("data", "evaluate, acts", file=file)}
+    data = {}
+    if file is not None:
+        data["data"] = DataSpec("data", "evaluate, acts", ActivationFile(file))
     specs = []
     seen: Counter[int] = Counter()
     for name, sae in saes.items():
-        source: Ref | InMemory
+        source: SaeSource
         if isinstance(sae, str):
-            source = Ref.parse(f"file:{sae}" if is_bare_path(sae) else sae).within(Path.cwd())
-            width = registry.adapter(source.scheme).describe(source).width
-            if width is None:
-                raise CanonError(f"{sae} does not say its width")
+            ref = Ref.parse(f"file:{sae}" if is_bare_path(sae) else sae).within(Path.cwd())
+            source = Checkpoint(ref, registry)
         else:
             source = InMemory(sae, name)
-            width = source.object.width
+        width = source.describe().width
+        if width is None:
+            raise CanonError(f"{sae} does not say its width")
         axes = {"width": width, "seed": seen[width]}
         seen[width] += 1
         specs.append(

@@ -10,7 +10,6 @@ import pytest
 from saebench_canon.bench.results import keep_run, rows_of
 from saebench_canon.cli.pytest_plugin import SESSION, CaseItem
 from saebench_canon.cli.status_line import Note
-from saebench_canon.data.sources import lacking_text
 from saebench_canon.progress import listening
 from saebench_canon.suite.gates import broken_gates
 
@@ -45,7 +44,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             for label in plan.without_subject:
                 reporter.write_line(f"note: [[metric]] '{label}' finds nothing to measure here")
             for data in plan.suite.data.values():
-                if lacks := lacking_text(data, state.store):
+                if lacks := data.source.caveat(data, state.store):
                     reporter.write_line(f"note: {lacks}")
 
 
@@ -89,11 +88,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
-    """Print the tables and verdicts of the suites that ran."""
+    """Print the tables and answers of the suites that ran."""
     state = config.stash.get(SESSION, None)
     shown = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
     if state is None or config.option.collectonly or exitstatus not in shown:
         return
+    from saebench_canon.questions.ask import answers_of
     from saebench_canon.reports import render
     from saebench_canon.tables.fold import summarise
 
@@ -101,6 +101,8 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
         rows = rows_of(plan.listed(), state.store, state.registry.metrics)
         if any(row.status != "missing" for row in rows):
             terminalreporter.write_line("")
-            terminalreporter.write(render.text(summarise(rows, state.registry.metrics.values())))
+            summary = summarise(rows, state.registry.metrics.values())
+            answers = answers_of(summary, state.registry.questions, plan.suite.questions)
+            terminalreporter.write(render.text(summary, answers))
     for sentence in config.stash.get(BROKEN, []):
         terminalreporter.write_line(sentence, red=True)

@@ -102,7 +102,7 @@ def model_identity(name: str, *, revision: str | None = None, folder: Path | Non
     """What the model is: a digest of a folder's content, or a hub id with its revision.
 
     The commit that a hub revision stands for is not part of it (it would change with the first
-    download); `cached_commit` gives it, for the record's provenance.
+    download); a record's provenance names it.
     """
     path = model_folder(name, folder=folder)
     if path is None:
@@ -118,14 +118,6 @@ def model_identity(name: str, *, revision: str | None = None, folder: Path | Non
             while block := opened.read(1 << 20):
                 digest.update(block)
     return f"model:{digest.hexdigest()}"
-
-
-def cached_commit(name: str, *, revision: str | None = None) -> str | None:
-    """The commit of a hub model in the local cache; None when it is not there."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(name, CONFIG, revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def model_folder(name: str, *, folder: Path | None = None) -> Path | None:

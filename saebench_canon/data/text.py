@@ -81,11 +81,6 @@ def text_source(
     return TextSource("hub", text, split, column, revision, subset)
 
 
-def read_documents(source: TextSource) -> list[Document]:
-    """All documents of a source, in order; see `iter_documents`."""
-    return list(iter_documents(source))
-
-
 def iter_documents(source: TextSource) -> Iterator[Document]:
     """The documents of a source in order, read as they are asked for; those of only space left out.
 

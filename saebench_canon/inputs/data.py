@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.plugin.data import SPLIT_SEED, DataSpec
+from saebench_canon.plugin.data import SPLIT_SEED, DataSpec, Gives
 from saebench_canon.plugin.input import made
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.acts import Acts
 
 
-def has_model(data: DataSpec) -> bool:
-    """Whether a language model is at hand."""
-    return data.model is not None
+def gives(*what: Gives) -> Callable[[DataSpec], bool]:
+    """Whether a data source gives all of these."""
+    return lambda data: data.gives(*what)
 
 
 def _save_tokens(tokens: Tokens, folder: Path) -> None:
@@ -66,34 +67,24 @@ def _load_acts(folder: Path) -> Acts:
     return Acts(open_activations(folder / "acts.npy"), doc)
 
 
-@made(per="data", version=1, available=has_model)
+@made(per="data", version=1, available=gives("lm"))
 def lm(data: DataSpec, device: str) -> LanguageModel:
     """The language model of the data, in eval mode, and its tokenizer."""
-    from saebench_canon.data.language_model import load_language_model
-
-    assert data.model is not None
-    return load_language_model(
-        data.model,
-        revision=data.model_revision,
-        folder=data.root,
-        dtype=data.dtype,
-        device=device,
-    )
+    language_model: LanguageModel = data.lm_source.language_model(data, device)
+    return language_model
 
 
-@made(per="data", version=1, available=has_model, save=_save_tokens, load=_load_tokens)
+@made(per="data", version=1, available=gives("tokens"), save=_save_tokens, load=_load_tokens)
 def all_tokens(data: DataSpec, lm: LanguageModel) -> Tokens:
     """Windows of every kept document, those of the held-out documents first."""
     from dataclasses import replace
 
     import torch
 
-    from saebench_canon.data.sources import text_source
-    from saebench_canon.data.text import iter_documents
     from saebench_canon.inputs.extraction import tokenize
 
-    documents = iter_documents(text_source(data))
-    tokens = tokenize(documents, lm, context=data.context, limit=data.tokens)
+    documents = data.lm_source.documents(data)
+    tokens = tokenize(documents, lm, context=data.lm_source.context, limit=data.tokens)
     held = torch.tensor(held_out(data, tokens.documents))[tokens.doc]
     order = torch.argsort(~held, stable=True)
     return replace(
@@ -104,7 +95,7 @@ def all_tokens(data: DataSpec, lm: LanguageModel) -> Tokens:
     )
 
 
-@made(per="data", version=1, available=has_model)
+@made(per="data", version=1, available=gives("tokens"))
 def tokens(data: DataSpec, all_tokens: Tokens) -> Tokens:
     """Windows of the documents that scores use."""
     import torch
@@ -112,16 +103,15 @@ def tokens(data: DataSpec, all_tokens: Tokens) -> Tokens:
     return all_tokens.of(torch.tensor(held_out(data, all_tokens.documents)))
 
 
-@made(per="data", version=1, available=has_model)
+@made(per="data", version=1, available=gives("lm"))
 def hook(data: DataSpec, lm: LanguageModel) -> HookPoint:
     """Where in the model the activations are."""
     from saebench_canon.data.hooks import resolve_hook
 
-    assert data.hook is not None
-    return resolve_hook(lm.model, data.hook)
+    return resolve_hook(lm.model, data.lm_source.hook)
 
 
-@made(per="data", version=1, available=has_model, save=_save_acts, load=_load_acts)
+@made(per="data", version=1, available=gives("tokens", "lm"), save=_save_acts, load=_load_acts)
 def extracted(
     data: DataSpec,
     lm: LanguageModel,
@@ -144,19 +134,19 @@ def extracted(
     )
 
 
-@made(per="data", version=1)
+@made(per="data", version=1, available=gives("acts"))
 def all_acts(data: DataSpec, extracted: Acts | None = None) -> Acts:
     """Activations of all documents, those of the held-out ones first."""
-    return extracted if extracted is not None else _acts_of_file(data)
+    return extracted if extracted is not None else _acts_of_source(data)
 
 
-@made(per="data", version=1)
+@made(per="data", version=1, available=gives("acts"))
 def acts(data: DataSpec, all_acts: Acts) -> Acts:
     """The activations that scores use: of the held-out documents, or all where none are."""
     return _part(data, all_acts, scored=True)
 
 
-@made(per="data", version=1)
+@made(per="data", version=1, available=gives("acts"))
 def train_acts(data: DataSpec, all_acts: Acts) -> Acts:
     """The activations that SAEs are trained on: of the documents not held out."""
     return _part(data, all_acts, scored=False)
@@ -164,7 +154,7 @@ def train_acts(data: DataSpec, all_acts: Acts) -> Acts:
 
 def windows(data: DataSpec, batch_size: int) -> int:
     """How many windows of the data's context a batch of so many tokens holds."""
-    return max(1, batch_size // data.context)
+    return max(1, batch_size // data.lm_source.context)
 
 
 def held_out(data: DataSpec, documents: int) -> list[bool]:
@@ -198,33 +188,20 @@ def _part(data: DataSpec, acts: Acts, *, scored: bool) -> Acts:
     return Acts(acts.x[rows], acts.doc[rows])
 
 
-def _acts_of_file(data: DataSpec) -> Acts:
-    """Activations of a safetensors file: `acts` [n, d] and, if there, `doc` [n]."""
+def _acts_of_source(data: DataSpec) -> Acts:
+    """What a source gives as activations, cut to the tokens asked for and normalised."""
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     from saebench_canon.inputs.normalise import normalise
     from saebench_canon.plugin.acts import Acts
 
-    assert data.file is not None
-    try:
-        tensors = load_file(data.file)
-    except (SafetensorError, OSError) as error:
+    source = data.source.acts(data)
+    x, doc = source.x, source.doc
+    if x.ndim != 2 or not x.is_floating_point() or len(x) == 0 or doc.shape != (len(x),):
         raise CanonError(
-            f"{data.file} is not a safetensors file: {error}", where=data.where
-        ) from None
-    x = tensors.get("acts")
-    if x is None or x.ndim != 2 or not x.is_floating_point() or len(x) == 0:
-        there = ", ".join(f"{key} {list(each.shape)}" for key, each in tensors.items())
-        raise CanonError(
-            f"{data.file} has no 'acts' [n, d] of floating point numbers",
-            where=data.where,
-            hint=f"It has {there}." if there else None,
-        )
-    doc = tensors.get("doc", torch.arange(len(x)))
-    if doc.shape != (len(x),) or doc.is_floating_point():
-        raise CanonError(f"{data.file}: 'doc' is not [n] whole numbers", where=data.where)
+            f"{data.source} gives activations {list(x.shape)} with documents {list(doc.shape)}",
+            where=data.where, hint="They are [n, d] floating point numbers and [n] whole numbers.",
+        )  # fmt: skip
     if data.tokens is not None:
         x, doc = x[: data.tokens], doc[: data.tokens]
     for start in range(0, len(x), 65_536):
@@ -232,6 +209,6 @@ def _acts_of_file(data: DataSpec) -> Acts:
         if not bool(finite.all()):
             token = start + int((~finite).nonzero()[0])
             raise CanonError(
-                f"{data.file}: the activation of token {token} is not finite", where=data.where
+                f"{data.source}: the activation of token {token} is not finite", where=data.where
             )
     return Acts(normalise(x.float(), data.normalize).x, doc.long())

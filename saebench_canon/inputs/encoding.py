@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saebench_canon.inputs.data import has_model, windows
+from saebench_canon.inputs.data import gives, windows
 from saebench_canon.plugin.input import made
 
 if TYPE_CHECKING:
@@ -84,17 +84,17 @@ def _load_losses(folder: Path) -> Losses:
 
 
 def _loss_settings(data: DataSpec) -> Mapping[str, Any]:
-    return {"loss_tokens": data.loss_tokens}
+    return {"loss_tokens": data.lm_source.loss_tokens}
 
 
-@made(per="data", version=1, available=has_model, identity=_loss_settings)
+@made(per="data", version=1, available=gives("tokens"), identity=_loss_settings)
 def loss_tokens(data: DataSpec, tokens: Tokens) -> Tokens:
     """The first windows that scores use, up to `loss_tokens`: losses need whole forward passes."""
     from dataclasses import replace
 
     import torch
 
-    kept = int((torch.cumsum(tokens.kept, 0) <= data.loss_tokens).sum())
+    kept = int((torch.cumsum(tokens.kept, 0) <= data.lm_source.loss_tokens).sum())
     windows = slice(0, max(kept, 1))
     return replace(
         tokens,
@@ -104,7 +104,9 @@ def loss_tokens(data: DataSpec, tokens: Tokens) -> Tokens:
     )
 
 
-@made(per="data", version=1, available=has_model, save=_save_losses, load=_load_baseline)
+@made(
+    per="data", version=1, available=gives("tokens", "lm"), save=_save_losses, load=_load_baseline
+)
 def baseline(
     data: DataSpec,
     lm: LanguageModel,
@@ -128,7 +130,7 @@ def baseline(
     )
 
 
-@made(per="sae", version=1, available=has_model, save=_save_losses, load=_load_losses)
+@made(per="sae", version=1, available=gives("tokens", "lm"), save=_save_losses, load=_load_losses)
 def loss(
     data: DataSpec,
     lm: LanguageModel,
@@ -154,7 +156,7 @@ def loss(
     return baseline.with_sae(sums)
 
 
-@made(per="data", version=1, available=has_model)
+@made(per="data", version=1, available=gives("tokens", "lm"))
 def loss_with(
     data: DataSpec, lm: LanguageModel, hook: HookPoint, loss_tokens: Tokens, batch_size: int
 ) -> Callable[[Callable[[Tensor], Tensor]], Tensor]:

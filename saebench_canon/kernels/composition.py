@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,44 +14,8 @@ PARTS = (2, 3)  # atoms of a planted sum
 WEIGHTS = (0.75, 1.25)  # between which each of them is drawn
 NOISE = 0.3  # of a planted sum, in parts of its length
 TURNS = 25  # of k-means at most
-ROUNDING = 1e-6  # by which a share explained may be off
 SAME = 1e-12  # of their squares that rows may vary by and be alike
-NEARLY = 0.99  # share of rows from which chance explains them whole
 ALL = 1 - 1e-9  # a null from which no share can stand out
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A row is a sum iff up to `atoms` explain `least` of it, and `gain` more than one of them.
-
-    Where chance would make sums of more than the share `chance` of rows, `least` is raised until
-    it does so no more (ours).
-    """
-
-    atoms: int = 4
-    least: float = 0.6
-    gain: float = 0.2
-    chance: float = 0.05
-
-    def holds(self, explained: Tensor) -> Tensor:
-        """Which rows are sums, [b] bool, by the shares that 1, 2 … atoms explain, [b, atoms]."""
-        first, last = explained[:, 0].double(), explained[:, -1].double()
-        return (last > self.least - ROUNDING) & (last - first > self.gain - ROUNDING)
-
-    @property
-    def possible(self) -> bool:
-        """Whether a row can be a sum: not where chance explains rows whole, in few dimensions."""
-        return self.least < NEARLY
-
-    def raised(self, nulls: Iterable[Tensor]) -> Rule:
-        """The rule by which no more than `chance` of any null's rows [n, atoms] are sums."""
-        least = self.least
-        for null in nulls:
-            sums = null[self.holds(null), -1].double().sort(descending=True).values
-            allowed = math.floor(self.chance * len(null) + ROUNDING)
-            if len(sums) > allowed:
-                least = max(least, float(sums[allowed]) + 2 * ROUNDING)
-        return replace(self, least=least)
 
 
 def parent_null(rows: Tensor, atoms: Tensor, found: Pursuit, generator: torch.Generator) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from saebench_canon.kernels.adam import Adam
+from saebench_canon.kernels.meta_training import Training
 from saebench_canon.kernels.sparse_steps import (
     Gradients,
     Selected,
@@ -30,7 +31,6 @@ EASE = 0.96  # candidates for selection lie above this part of the last step's t
 __all__ = [
     "MetaSAE",
     "Selected",
-    "Training",
     "explained_variance",
     "gradients",
     "select",
@@ -41,25 +41,6 @@ DENSE = 8  # latents for each code of a row up to which dense products are faste
 PASSES = 1 - 1e-6  # of a threshold, so that the code that set it passes, however a processor rounds
 THRESHOLD_BATCHES = 50  # over which the inference threshold is averaged
 CURVE_POINTS = 50  # steps whose loss is kept
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a meta-SAE is trained."""
-
-    width: int
-    k: int
-    steps: int
-    batch: int
-    lr: float
-    dead_after: int = 100  # steps without a code after which the aux loss revives a latent
-    aux_k: int = 512
-    aux_weight: float = 1 / 32
-    betas: tuple[float, float] = (0.9, 0.999)  # of Adam
-    unit_norm: bool = True  # decoder rows stay at unit norm; without it they only start there
-    start_norm: float = 1.0  # of encoder and decoder rows; other norms need `rescaled`
-    rescaled: bool = False  # free rows whose norms scale the codes, and a bias of each code
-    replacement: bool = False  # a batch is drawn with replacement, also where it exceeds the rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ CHUNK = 8192  # tokens
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """Per-document sums [docs] float64 of what fidelity is made of."""
+    """Per-document sums [docs] float64 of what a reconstruction is judged by."""
 
     tokens: Tensor
     error: Tensor  # ‖x − x̂‖²
@@ -59,7 +59,7 @@ def principal_components(covariance: Tensor, count: int) -> Tensor:
     return vectors[:, max(0, len(vectors) - count) :]
 
 
-def fidelity_sums(
+def reconstruction_sums(
     x: Tensor,
     index: Tensor,
     count: int,

@@ -14,14 +14,8 @@ from torch import Tensor
 
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import tied, unit
-from saebench_canon.kernels.meta_sae import (
-    EASE,
-    PASSES,
-    THRESHOLD_BATCHES,
-    MetaSAE,
-    Training,
-    gradients,
-)
+from saebench_canon.kernels.meta_sae import EASE, PASSES, THRESHOLD_BATCHES, MetaSAE, gradients
+from saebench_canon.kernels.meta_training import Training
 from saebench_canon.kernels.sparse_steps import select
 from saebench_canon.progress import track
 

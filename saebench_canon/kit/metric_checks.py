@@ -25,6 +25,7 @@ from saebench_canon.kit.surroundings import SLOW, fresh_imports, leaves_random_s
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.record import Record
 from saebench_canon.plugin.registry import Registry
+from saebench_canon.plugin.role import ROLES
 from saebench_canon.suite.words import words_of
 
 CLOSE = 1e-4  # how much a score may change with the order of latents, relative or absolute
@@ -191,8 +192,13 @@ def slow_imports(candidate: MetricUnderTest) -> str:
 
 @check("it returns every score it declares")
 def returns(candidate: MetricUnderTest) -> str:
-    """A finite number, or why it is undefined."""
+    """A finite number, or why it is undefined; its tables have what its roles need."""
     run = candidate.measure()
+    for role in candidate.metric.roles:
+        for table, columns in ROLES[role].tables.items():
+            if table in run.tables and (lacking := {*columns} - {*run.tables[table].columns}):
+                fault = f"the role '{role}' needs a column '{min(lacking)}' in the table '{table}'"
+                raise WrongError(fault)
     scores = run.record.scores
     undefined = {name: s["reason"] for name, s in scores.items() if s["value"] is None}
     if len(undefined) == len(scores):

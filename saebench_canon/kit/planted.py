@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from saebench_canon.data.file import ActivationFile
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
@@ -82,7 +83,9 @@ class World:
         self, metric: Metric, settings: dict[str, object], seed: int, file: Path | None
     ) -> Case:
         """The case of the metric on this subject."""
-        data = None if file is None else DataSpec("planted", "planted activations", file=file)
+        data = None
+        if file is not None:
+            data = DataSpec("planted", "planted activations", ActivationFile(file))
         return Case(
             metric=metric,
             label=metric.name,

@@ -6,13 +6,17 @@ recorded: keys, types, choices, defaults. Only what no parser declares is writte
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from saebench_canon import __version__
+from saebench_canon.plugin.data_keys import keys_of
 from saebench_canon.plugin.metric import Metric
+from saebench_canon.plugin.question import Margin
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.suite.load import parse_suite
 from saebench_canon.suite.toml_table import MISSING, noting
@@ -22,7 +26,7 @@ Schema = dict[str, Any]
 
 TYPES: dict[type, str] = {
     str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array",
-    tuple: "array",
+    tuple: "array", Path: "string",
 }  # fmt: skip
 WORDS = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 VALUE: Schema = {"type": ["string", "number", "boolean"]}  # of an axis
@@ -32,8 +36,10 @@ EXTENDS: Schema = {"type": "string", "description": "The suite that this one is 
 
 def suite_schema(registry: Registry) -> Schema:
     """The schema of suite files under a registry: its metrics and trainers are the known ones."""
-    keys_of = _keys_read(registry)
-    tables = {kind: _table(keys) for kind, keys in keys_of.items()}
+    keys_read, data_keys = _keys_read(registry), _data(registry)
+    others = {key: schema for key, schema in keys_read["data"].items() if key not in data_keys}
+    keys_read["data"] = others | data_keys
+    tables = {kind: _table(keys) for kind, keys in keys_read.items()}
     tables["suite"]["properties"]["extends"] = EXTENDS
     sae, metric = tables["sae"]["properties"], tables["metric"]["properties"]
     sae["train"] = _train(registry)
@@ -57,11 +63,13 @@ def suite_schema(registry: Registry) -> Schema:
     }
     tables["reference"]["properties"]["where"] = metric["where"]
     top: Schema = {"extends": EXTENDS}
-    for key, schema in keys_of["top"].items():
+    for key, schema in keys_read["top"].items():
         table = {"$ref": f"#/$defs/{key}"}
         named = {"type": "object", "additionalProperties": table}
         top[key] = _list(table) if schema["type"] == "array" else table if key == "suite" else named
     del tables["top"]
+    tables.pop("question", None)
+    top["question"] = _questions(registry)
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": f"A suite of saebench-canon {__version__}",
@@ -84,7 +92,7 @@ def suite_schema(registry: Registry) -> Schema:
 
 def _keys_read(registry: Registry) -> dict[str, dict[str, Schema]]:
     """The keys that parsers read from each kind of table."""
-    keys_of: dict[str, dict[str, Schema]] = {}
+    keys_read: dict[str, dict[str, Schema]] = {}
     with _recorded_reads() as reads:
         parse_suite(_example(registry), registry, file="example")
     first: dict[tuple[str, str], Any] = {}
@@ -98,11 +106,11 @@ def _keys_read(registry: Registry) -> dict[str, dict[str, Schema]]:
             schema["required"] = True  # taken out by _table
         elif default not in (None, {}, []):
             schema["default"] = default
-        keys_of.setdefault(table[1] if table else "top", {})[key] = schema
+        keys_read.setdefault(table[1] if table else "top", {})[key] = schema
     for name in ("label", "over"):  # their defaults depend on the metric
-        keys_of["metric"][name].pop("default", None)
-    keys_of["suite"]["name"].pop("default", None)  # the file's name
-    return keys_of
+        keys_read["metric"][name].pop("default", None)
+    keys_read["suite"]["name"].pop("default", None)  # the file's name
+    return keys_read
 
 
 @contextmanager
@@ -170,6 +178,48 @@ def _settings_of(metric: Metric) -> Schema:
     }
 
 
+def _questions(registry: Registry) -> Schema:
+    """Every question with its margins."""
+    return _table(
+        {
+            question.name: {
+                **_table({margin.name: _margin(margin) for margin in question.margins}),
+                "description": question.help,
+            }
+            for question in registry.questions.values()
+        }
+    )
+
+
+def _margin(margin: Margin) -> Schema:
+    low, high = margin.between
+    return {
+        **_setting(margin.default),
+        "description": margin.meaning,
+        **({"minimum": low} if math.isfinite(low) else {}),
+        **({"maximum": high} if math.isfinite(high) else {}),
+    }
+
+
+def _data(registry: Registry) -> Schema:
+    """Every key that a kind of data has; where kinds differ about a key, it is left open."""
+    shared: Schema = {}
+    for kind in registry.data.values():
+        for key in keys_of(kind):
+            schema: Schema = {"enum": list(key.words)} if key.words else {"type": TYPES[key.type]}
+            if not key.required and key.default is not None:
+                schema["default"] = str(key.default) if key.type is Path else key.default
+            _agree(shared, key.name, schema)
+    return shared
+
+
+def _agree(shared: Schema, key: str, schema: Schema) -> None:
+    """Merge a key's schema into the shared ones; keywords in which two differ are dropped."""
+    common = shared.setdefault(key, dict(schema))
+    for keyword in [word for word in common if common[word] != schema.get(word)]:
+        del common[keyword]
+
+
 def _train(registry: Registry) -> Schema:
     """The settings of all trainers, and one table for each trainer."""
     shared: Schema = {
@@ -182,9 +232,7 @@ def _train(registry: Registry) -> Schema:
         settings = {key: _setting(default) for key, default in trainer.settings.items()}
         tables[name] = {**_table(settings), "description": trainer.help.partition("\n")[0]}
         for key, schema in settings.items():
-            common = shared.setdefault(key, dict(schema))
-            for keyword in [word for word in common if common[word] != schema.get(word)]:
-                del common[keyword]  # trainers differ
+            _agree(shared, key, schema)
     return _table({**shared, **tables})
 
 

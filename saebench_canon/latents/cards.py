@@ -12,7 +12,7 @@ from saebench_canon.errors import CanonError
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.latents.card import Card, Related, Section
 from saebench_canon.latents.chance import chance, sums
-from saebench_canon.latents.decomposition import MetaSae, floor_of, meta_sae_of, sum_of
+from saebench_canon.latents.decomposition import MetaSae, Records
 from saebench_canon.latents.labels import label_of
 from saebench_canon.latents.opened import Opened
 from saebench_canon.plugin.evidence import Evidence, Part
@@ -77,7 +77,7 @@ class Cards:
             label=self._named(evidence),
             evidence=evidence,
             firing=observed.firing(evidence.latent) if evidence.kind == "latent" else None,
-            source=None if data is None else data.text,
+            source=data.lm_source.text if data is not None and data.gives("tokens", "lm") else None,
             sections=sections,
             notes=tuple(self.run.notes),
         )
@@ -127,8 +127,13 @@ class Cards:
     def _named(self, evidence: Evidence) -> str | None:
         return label_of(evidence, self.run.registry)
 
+    @property
+    def _records(self) -> Records:
+        metrics = self.run.registry.metrics.values()
+        return Records(self.run.run["cases"], self.run.store, metrics)
+
     def _meta(self, sae: SaeSpec) -> MetaSae:
-        return meta_sae_of(sae.name, self.run.run["cases"], self.run.store)
+        return self._records.meta_latents(sae.name)
 
     def _meta_latents(self, sae: SaeSpec, latent: int) -> Section:
         meta = self._meta(sae)
@@ -157,7 +162,7 @@ class Cards:
         return Section("nearest", f"nearest latents of {smaller.name}", items)
 
     def _sum(self, sae: SaeSpec, smaller: SaeSpec, latent: int) -> Section:
-        found = sum_of(smaller.name, sae.name, latent, self.run.run["cases"], self.run.store)
+        found = self._records.sum_of(smaller.name, sae.name, latent)
         items = tuple(
             Related(atom, weight, self._label(smaller, atom), explained)
             for atom, weight, explained in found.atoms
@@ -165,6 +170,6 @@ class Cards:
         explained = items[-1].explained if items else 0.0
         title = f"as a sum of latents of {smaller.name}"
         title += " (explained: by it and those above)" if items else ": none has a part in it"
-        floor = floor_of(sae.name, self.run.run["cases"], self.run.store)
+        floor = self._records.floor(sae.name)
         said = sums(found.record.scores, f"{sae.name}'s latents", f"{smaller.name}'s", floor)
         return Section("sum", title, items, explained=explained, said=said)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
+from saebench_canon.plugin.metric import Metric, with_role
 from saebench_canon.plugin.record import Record
 
 if TYPE_CHECKING:
@@ -49,61 +50,71 @@ class Sum:
     atoms: tuple[tuple[int, float, float], ...]
 
 
-def meta_sae_of(sae: str, cases: Cases, store: Store) -> MetaSae:
-    """The SAE's meta-SAE with its decomposition; raises CanonError with why there is none."""
-    label, record = _measured("meta_sae", [sae], cases, store)
-    tables = [_table(name, record, store) for name in ("decomposition", "latents", "meta_latents")]
-    return MetaSae(label, record, *tables)
+@dataclass(frozen=True, eq=False)
+class Records:
+    """What a run has measured: its cases, where their records are, and the metrics there are."""
 
+    cases: Cases
+    store: Store
+    metrics: Collection[Metric]
 
-def sum_of(small: str, large: str, latent: int, cases: Cases, store: Store) -> Sum:
-    """The latent as a sum of smaller ones; raises CanonError with why there is none."""
-    _, record = _measured("composition", [small, large], cases, store)
-    table = _table("latents", record, store)
-    own = table[table.latent == latent]
-    atoms = zip(own.atom, own.weight, own.explained, strict=True)
-    return Sum(record, tuple((int(atom), float(w), float(e)) for atom, w, e in atoms))
+    def meta_latents(self, sae: str) -> MetaSae:
+        """The SAE's meta-SAE with its decomposition; raises CanonError with why there is none."""
+        label, record = self._first("meta_latents", [sae])
+        names = ("decomposition", "latents", "meta_latents")
+        return MetaSae(label, record, *(self._table(name, record) for name in names))
 
+    def sum_of(self, small: str, large: str, latent: int) -> Sum:
+        """The latent as a sum of smaller ones; raises CanonError with why there is none."""
+        _, record = self._first("sums", [small, large])
+        table = self._table("latents", record)
+        rows = table[table.latent == latent]
+        atoms = zip(rows.atom, rows.weight, rows.explained, strict=True)
+        return Sum(record, tuple((int(atom), float(w), float(e)) for atom, w, e in atoms))
 
-def floor_of(sae: str, cases: Cases, store: Store) -> float | None:
-    """The mean share of the SAE's latents that are sums of another seed's, if it was measured."""
-    own = (
-        store.measured(each["id"])
-        for each in cases
-        if each["metric"] == "composition"
-        and each["over"].endswith(":seed")
-        and sae in each["subject"]
-    )
-    shares = [record.scores["composed_share"]["value"] for record in own if record is not None]
-    known = [share for share in shares if share is not None]
-    return math.fsum(known) / len(known) if known else None
-
-
-def _measured(metric: str, subject: list[str], cases: Cases, store: Store) -> tuple[str, Record]:
-    """The first measured case of a metric on a subject."""
-    own = [each for each in cases if each["metric"] == metric and each["subject"] == subject]
-    if not own:
-        raise CanonError(f"the suite has no {metric} of {' and '.join(subject)}")
-    for case in own:
-        record = store.measured(case["id"])
-        if record is not None:
-            return str(case["label"]), record
-    if any(store.error(case["id"]) is not None for case in own):
-        raise CanonError(
-            f"{metric} of {' and '.join(subject)} failed", hint="`show --errors` tells why."
+    def floor(self, sae: str) -> float | None:
+        """The mean share of the SAE's latents that are sums of another seed's, if measured."""
+        names = self._names("sums")
+        records = (
+            self.store.measured(case["id"])
+            for case in self.cases
+            if case["metric"] in names and case["over"].endswith(":seed") and sae in case["subject"]
         )
-    raise CanonError(f"{metric} of {' and '.join(subject)} is not measured")
+        shares = [record.scores["composed_share"]["value"] for record in records if record]
+        known = [share for share in shares if share is not None]
+        return math.fsum(known) / len(known) if known else None
 
+    def _names(self, role: str) -> list[str]:
+        return [metric.name for metric in with_role(role, self.metrics)]
 
-def _table(name: str, record: Record, store: Store) -> pd.DataFrame:
-    import pandas as pd
+    def _first(self, role: str, subject: list[str]) -> tuple[str, Record]:
+        """The first measured case of a subject by a metric with the role."""
+        names = self._names(role)
+        what = f"{' or '.join(names)} of {' and '.join(subject)}"
+        cases = [
+            case for case in self.cases if case["metric"] in names and case["subject"] == subject
+        ]
+        if not cases:
+            raise CanonError(f"the suite has no {what}")
+        for case in cases:
+            record = self.store.measured(case["id"])
+            if record is not None:
+                return str(case["label"]), record
+        if any(self.store.error(case["id"]) is not None for case in cases):
+            raise CanonError(f"{what} failed", hint="`show --errors` tells why.")
+        raise CanonError(f"{what} is not measured")
 
-    if name not in record.tables:
-        newer = f": run {record.metric} version 2" if record.version < 2 else ""
-        raise CanonError(
-            f"the record of {record.metric} (version {record.version}) has no table '{name}'{newer}"
-        )
-    return pd.read_parquet(store.root / record.tables[name])
+    def _table(self, name: str, record: Record) -> pd.DataFrame:
+        import pandas as pd
+
+        if name not in record.tables:
+            version = next(each.version for each in self.metrics if each.name == record.metric)
+            newer = f": run {record.metric} version {version}" if record.version < version else ""
+            raise CanonError(
+                f"the record of {record.metric} (version {record.version}) has no table "
+                f"'{name}'{newer}"
+            )
+        return pd.read_parquet(self.store.root / record.tables[name])
 
 
 def _pairs(table: pd.DataFrame, column: str) -> dict[int, float]:

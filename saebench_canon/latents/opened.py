@@ -18,7 +18,7 @@ from saebench_canon.latents.evidence import Observed
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.suite.axes import ladders
-from saebench_canon.suite.specs import SaeSpec, TrainSpec
+from saebench_canon.suite.specs import SaeSpec
 
 
 class Opened:
@@ -72,7 +72,7 @@ class Opened:
         if sae.name not in self._observed:
             data = self.data(sae)
             trained = self.store.root / "artefacts" / self.identities.sae(sae, data)
-            if isinstance(sae.source, TrainSpec) and not trained.is_dir():
+            if sae.source.training is not None and not trained.is_dir():
                 raise CanonError(
                     f"'{sae.name}' was not trained in {self.store.root}",
                     hint=f"First `saebench-canon run {self.run['called']}`.",
@@ -87,7 +87,7 @@ class Opened:
             self.note("The SAE has no data, so where its latents fire is not known.")
             return Observed(rows)
         codes = self.workshop.input("codes", data, sae)
-        if not data.has_model:
+        if not data.gives("tokens", "lm"):
             self.note("The data is a file of activations: there is no text and no model to ask.")
             return Observed(rows, codes, self.workshop.input("acts", data).doc)
         tokens = self.workshop.input("tokens", data)

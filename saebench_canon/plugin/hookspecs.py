@@ -10,11 +10,12 @@ import pluggy
 
 if TYPE_CHECKING:
     from saebench_canon.plugin.adapter import Adapter
+    from saebench_canon.plugin.data import DataKind
     from saebench_canon.plugin.evidence import Evidence
     from saebench_canon.plugin.input import Input
-    from saebench_canon.plugin.launcher import Launcher
     from saebench_canon.plugin.measuring import Bench, Case
     from saebench_canon.plugin.metric import Metric
+    from saebench_canon.plugin.question import Question
     from saebench_canon.plugin.record import Record
     from saebench_canon.plugin.report import Report
     from saebench_canon.plugin.trainer import Trainer
@@ -28,6 +29,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def canon_adapters() -> Iterable[Adapter]:  # type: ignore[empty-body]
     """Adapters, each the owner of one URI scheme."""
+
+
+@hookspec
+def canon_data() -> Iterable[DataKind]:  # type: ignore[empty-body]
+    """Kinds of data, each picked by a key of a suite's data tables."""
 
 
 @hookspec
@@ -46,13 +52,13 @@ def canon_trainers() -> Iterable[Trainer]:  # type: ignore[empty-body]
 
 
 @hookspec
-def canon_reports() -> Iterable[Report]:  # type: ignore[empty-body]
-    """Ways to write the tables of a run into a file."""
+def canon_questions() -> Iterable[Question]:  # type: ignore[empty-body]
+    """Questions that turn the scores of a run into answers."""
 
 
 @hookspec
-def canon_launchers() -> Iterable[Launcher]:  # type: ignore[empty-body]
-    """Ways to run shards of a suite elsewhere."""
+def canon_reports() -> Iterable[Report]:  # type: ignore[empty-body]
+    """Ways to write the tables of a run into a file."""
 
 
 @hookspec(firstresult=True)

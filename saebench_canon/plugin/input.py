@@ -11,11 +11,13 @@ say how to compute. With `save` and `load` it is kept in the store, otherwise on
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from saebench_canon.errors import CanonError
+from saebench_canon.plugin.signature import signature_of
 
 if TYPE_CHECKING:
     from saebench_canon.plugin.data import DataSpec
@@ -65,19 +67,24 @@ def made(
     """
 
     def decorate(function: Callable[..., Any]) -> Input:
-        parameters = inspect.signature(function).parameters
+        declared = signature_of(function, "input", name)
+        if declared.settings:
+            raise CanonError(
+                f"input '{declared.name}' takes '{next(iter(declared.settings))}' by keyword only",
+                hint="An input has no settings: what it needs are positional parameters.",
+            )
         return Input(
-            name=name or function.__name__,
+            name=declared.name,
             per=per,
             version=version,
             make=function,
-            needs=tuple(parameters),
-            optional=frozenset(key for key, each in parameters.items() if each.default is None),
+            needs=declared.inputs,
+            optional=declared.optional,
             save=save,
             load=load,
             available=available,
             identity=identity,
-            help=inspect.cleandoc(function.__doc__ or ""),
+            help=declared.help,
         )
 
     return decorate

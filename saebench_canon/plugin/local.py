@@ -31,26 +31,26 @@ class LocalAdapter:
 
     def identity(self, ref: Ref) -> str:
         """The identity under the format's own adapter."""
-        owner, claimed = self._owner(ref)
+        owner, claimed = self.owner(ref)
         return owner.identity(claimed)
 
     def describe(self, ref: Ref) -> Description:
         """What the checkpoint says of itself."""
-        owner, claimed = self._owner(ref)
+        owner, claimed = self.owner(ref)
         return owner.describe(claimed)
 
     def load(
         self, ref: Ref, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
     ) -> CanonicalSAE:
         """The SAE in canonical form."""
-        owner, claimed = self._owner(ref)
+        owner, claimed = self.owner(ref)
         return owner.load(claimed, device=device, dtype=dtype)
 
     def list(self) -> Iterable[str]:
         """Nothing: paths are not known beforehand."""
         return ()
 
-    def _owner(self, ref: Ref) -> tuple[Adapter, Ref]:
+    def owner(self, ref: Ref) -> tuple[Adapter, Ref]:
         """The adapter that the path's format belongs to, and the ref it understands."""
         path = ref.path
         if not path.exists():

@@ -1,6 +1,6 @@
 """What a metric is: a function whose positional parameters are inputs, keyword-only ones settings.
 
-    @metric(scores=[Score("l0", better="lower", digits=1)], of="sae", version=1)
+    @metric(scores=[Score("l0", better="lower", digits=1, headline=True)], of="sae", version=1)
     def l0(codes, *, threshold: float = 0.0):
         return {"l0": ...}
 
@@ -12,35 +12,45 @@ A positional parameter with default None is an input the metric can do without.
 
 A setting annotated `CanonicalSAE | None` is a ref in a suite, such as "file:PATH" beside it or
 "SCHEME://OWNER/NAME", and reaches the function as the SAE: what the SAE is is part of the case.
+Settings that several metrics share may stand in a dataclass (`signature`).
 """
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, nearest
+from saebench_canon.plugin.cost import CostOf
+from saebench_canon.plugin.role import ROLES
+from saebench_canon.plugin.signature import signature_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Of = Literal["sae", "pair", "group"]
 Better = Literal["higher", "lower"]
+SUBJECT: Mapping[Of, str] = {"sae": "an SAE", "pair": "a pair", "group": "a group"}  # in words
 SAE = re.compile(r"\bCanonicalSAE\b")  # in the annotation of a setting that names one
 
 
 @dataclass(frozen=True)
 class Score:
-    """One number of a metric: its direction, the decimals shown, and the null printed beside it."""
+    """One number of a metric: its direction, the decimals shown, and the null printed beside it.
+
+    Tables show the scores marked `headline`, in the order in which they are declared; all others
+    stand in the full tables only. Without such a mark the first four are shown.
+    """
 
     name: str
     better: Better | None = None
     digits: int = 3
     null: str | None = None
     help: str = ""
+    headline: bool = False
+    counts_dead: bool = False  # whether latents that are never active may change it
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,8 @@ class Metric:
     settings: Mapping[str, Any]
     help: str
     kinds: Mapping[str, str] = field(default_factory=dict)  # the settings' annotations
+    cost: CostOf | None = None
+    roles: tuple[str, ...] = ()
 
     @property
     def opens(self) -> tuple[str, ...]:
@@ -102,51 +114,64 @@ class Metric:
         return next(score for score in self.scores if score.name == name)
 
 
+def with_role(role: str, metrics: Iterable[Metric]) -> list[Metric]:
+    """The metrics that have a role."""
+    return [metric for metric in metrics if role in metric.roles]
+
+
 def metric(
-    *, scores: Iterable[Score], of: Of, version: int, name: str | None = None
+    *,
+    scores: Iterable[Score],
+    of: Of,
+    version: int,
+    name: str | None = None,
+    cost: CostOf | None = None,
+    roles: Iterable[str] = (),
 ) -> Callable[[Callable[..., Any]], Metric]:
-    """Make a metric of a function; the function's name is the metric's unless one is given."""
+    """Make a metric of a function; the function's name is the metric's unless one is given.
+
+    `cost` says what a case will take; without one, `plan` goes by earlier records. `roles` are
+    those of `plugin.role` by which figures, cards and commands find the metric.
+    """
+
+    declared, played = tuple(scores), tuple(roles)
 
     def decorate(function: Callable[..., Any]) -> Metric:
-        parameters = inspect.signature(function).parameters.values()
-        title = name or function.__name__
-        inputs, optional, settings, kinds = [], set(), {}, {}
-        for parameter in parameters:
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                if parameter.default is parameter.empty:
-                    raise CanonError(
-                        f"metric '{title}': the setting '{parameter.name}' has no default",
-                        hint="Give every keyword-only parameter a default.",
-                    )
-                settings[parameter.name] = parameter.default
-                kinds[parameter.name] = _written(parameter.annotation)
-                if SAE.search(kinds[parameter.name]) and parameter.default is not None:
-                    raise CanonError(
-                        f"metric '{title}': the setting '{parameter.name}' names an SAE",
-                        hint="Its default can only be None.",
-                    )
-            elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise CanonError(f"metric '{title}' takes *{parameter.name}; name each input")
-            else:
-                inputs.append(parameter.name)
-                if parameter.default is None:
-                    optional.add(parameter.name)
+        signature = signature_of(function, "metric", name)
+        for setting, kind in signature.kinds.items():
+            if SAE.search(kind) and signature.settings[setting] is not None:
+                raise CanonError(
+                    f"metric '{signature.name}': the setting '{setting}' names an SAE",
+                    hint="Its default can only be None.",
+                )
+        _check_roles(signature.name, of, declared, played)
         return Metric(
-            name=title,
+            name=signature.name,
             of=of,
             version=version,
-            scores=tuple(scores),
-            measure=function,
-            inputs=tuple(inputs),
-            optional=frozenset(optional),
-            settings=settings,
-            kinds=kinds,
-            help=inspect.cleandoc(function.__doc__ or ""),
+            scores=declared,
+            measure=signature.call,
+            inputs=signature.inputs,
+            optional=signature.optional,
+            settings=signature.settings,
+            kinds=signature.kinds,
+            cost=cost,
+            roles=played,
+            help=signature.help,
         )
 
     return decorate
 
 
-def _written(annotation: Any) -> str:
-    """An annotation as its source has it."""
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+def _check_roles(title: str, of: Of, scores: Iterable[Score], roles: Iterable[str]) -> None:
+    """Refuse a role that there is not, or that the metric cannot have."""
+    declared = {score.name for score in scores}
+    for name in roles:
+        if name not in ROLES:
+            raise CanonError(f"metric '{title}': unknown role '{name}'", hint=nearest(name, ROLES))
+        role = ROLES[name]
+        if role.of != of:
+            what = f'the role \'{name}\' needs of="{role.of}", not of="{of}"'
+            raise CanonError(f"metric '{title}': {what}")
+        if lacking := [score for score in role.scores if score not in declared]:
+            raise CanonError(f"metric '{title}': the role '{name}' needs a score '{lacking[0]}'")

@@ -22,19 +22,24 @@ from saebench_canon.plugin import hookspecs
 
 if TYPE_CHECKING:
     from saebench_canon.plugin.adapter import Adapter
+    from saebench_canon.plugin.data import DataKind
     from saebench_canon.plugin.input import Input
-    from saebench_canon.plugin.launcher import Launcher
     from saebench_canon.plugin.metric import Metric
+    from saebench_canon.plugin.question import Question
+    from saebench_canon.plugin.ref import Ref
     from saebench_canon.plugin.report import Report
     from saebench_canon.plugin.trainer import Trainer
 
 GROUP = hookspecs.PROJECT
 BUILT_IN = "built-in"
-ROOMS = ("saes.formats", "inputs", "metrics", "trainers", "reports", "bench", "latents")
+ROOMS = (
+    "saes.formats", "data", "inputs", "metrics", "trainers", "questions", "reports", "bench",
+    "latents",
+)  # fmt: skip
 PREFIX = "_canon_plugin_"  # of the modules that plugin files become
 NOUNS = (
-    "canon_adapters", "canon_inputs", "canon_metrics", "canon_trainers", "canon_reports",
-    "canon_launchers",
+    "canon_adapters", "canon_data", "canon_inputs", "canon_metrics", "canon_trainers",
+    "canon_questions", "canon_reports",
 )  # fmt: skip
 Noun = TypeVar("Noun")
 
@@ -64,6 +69,18 @@ class Registry:
         local = LocalAdapter(self.claim, lambda scheme: adapters[scheme])
         return {local.scheme: local, **adapters}
 
+    def reader(self, ref: Ref) -> tuple[Adapter, Ref]:
+        """The adapter that reads a ref, and the ref as it writes it: a path's by its format."""
+        from saebench_canon.plugin.local import LocalAdapter
+
+        adapter = self.adapter(ref.scheme)
+        return adapter.owner(ref) if isinstance(adapter, LocalAdapter) else (adapter, ref)
+
+    @cached_property
+    def data(self) -> dict[str, DataKind]:
+        """Kinds of data by the key with which a data table picks them."""
+        return self._collect("canon_data", lambda kind: str(kind.kind()))
+
     @cached_property
     def inputs(self) -> dict[str, Input]:
         """Inputs by name."""
@@ -71,8 +88,8 @@ class Registry:
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
-        """Metrics by name."""
-        return self._collect("canon_metrics", lambda each: str(each.name))
+        """Metrics by name, in the order of tables: as they are brought, the built-in ones first."""
+        return self._collect("canon_metrics", lambda metric: str(metric.name), as_brought=True)
 
     @cached_property
     def trainers(self) -> dict[str, Trainer]:
@@ -80,14 +97,16 @@ class Registry:
         return self._collect("canon_trainers", lambda each: str(each.name))
 
     @cached_property
+    def questions(self) -> dict[str, Question]:
+        """Questions by name, in the order that answers are read in: the built-in ones first."""
+        return self._collect(
+            "canon_questions", lambda question: str(question.name), as_brought=True
+        )
+
+    @cached_property
     def reports(self) -> dict[str, Report]:
         """Reports by the suffix of the files they write."""
         return self._collect("canon_reports", lambda each: str(each.suffix))
-
-    @cached_property
-    def launchers(self) -> dict[str, Launcher]:
-        """Launchers by name."""
-        return self._collect("canon_launchers", lambda each: str(each.name))
 
     def claim(self, path: Path) -> str | None:
         """The ref of a bare path, by whichever plugin knows its format; two are an error.
@@ -142,7 +161,9 @@ class Registry:
             return nouns[name]
         raise CanonError(f"unknown {kind} '{name}'", where=where, hint=nearest(name, nouns))
 
-    def _collect(self, hook: str, key: Callable[[Any], str]) -> dict[str, Any]:
+    def _collect(
+        self, hook: str, key: Callable[[Any], str], *, as_brought: bool = False
+    ) -> dict[str, Any]:
         nouns: dict[str, Any] = {}
         owners: dict[str, str] = {}
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
@@ -156,24 +177,20 @@ class Registry:
                     )
                 owners[name] = implementation.plugin_name
                 nouns[name] = noun
-        return dict(sorted(nouns.items()))
-
-    def owner(self, hook: str, function: object) -> str:
-        """The plugin that brings a noun, for listings."""
-        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
-            if any(noun is function for noun in implementation.function()):
-                return str(implementation.plugin_name)
-        return "?"
+        return nouns if as_brought else dict(sorted(nouns.items()))
 
 
-def load_registry(files: Iterable[Path] = ()) -> Registry:
-    """The built-ins, the installed plugins that CANON_PLUGINS lets in, and plugin files by path."""
+def load_registry(files: Iterable[Path] = (), *, installed: bool = True) -> Registry:
+    """The built-ins, the installed plugins that CANON_PLUGINS lets in, and plugin files by path.
+
+    Without `installed` the installed plugins stay out.
+    """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(_built_in(), name=BUILT_IN)
     broken: list[Broken] = []
     sources = {BUILT_IN: "built in"}
-    for point in _allowed(entry_points(group=GROUP)):
+    for point in _allowed(entry_points(group=GROUP)) if installed else ():
         try:
             plugin = point.load()
             _check_nouns(plugin)
@@ -203,7 +220,17 @@ def _check_nouns(plugin: object) -> None:
     """Ask a plugin for all it brings, so that one that cannot tell is broken from the start."""
     for hook in NOUNS:
         if (bring := getattr(plugin, hook, None)) is not None:
-            list(bring())
+            nouns = list(bring())
+            if hook == "canon_data":
+                _check_keys(nouns)
+
+
+def _check_keys(kinds: Iterable[DataKind]) -> None:
+    """Refuse a kind of data with a field that no table can say."""
+    from saebench_canon.plugin.data_keys import keys_of
+
+    for kind in kinds:
+        keys_of(kind)
 
 
 def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:

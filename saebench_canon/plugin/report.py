@@ -18,10 +18,12 @@ class Report:
 
     It is called as `write(rows, metrics, path)`, with the rows of the run and the metrics that
     this program knows. With `reads_tables` it also gets `tables=`, a function from a case's id
-    and a table's name to the table that its record has, or to None.
+    and a table's name to the table that its record has, or to None. With `reads_answers` it also
+    gets `answers=`, the answers (`plugin.question.Answer`) to the questions that the run is asked.
     """
 
     suffix: str
     write: Callable[..., None]
     help: str = ""
     reads_tables: bool = False
+    reads_answers: bool = False

@@ -5,18 +5,19 @@
         ...
         return Trained(tokens=..., epochs=...)
 
-`width` and `seed` are given; the other keyword-only parameters are settings with defaults.
+`width` and `seed` are given; the other keyword-only parameters are settings with defaults,
+those that several trainers share in a dataclass (`signature`).
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError
+from saebench_canon.plugin.signature import signature_of
 
 if TYPE_CHECKING:
     from saebench_canon.plugin.acts import Acts
@@ -55,32 +56,17 @@ def trainer(
     """Make a trainer of a function; the function's name is the trainer's unless one is given."""
 
     def decorate(function: Callable[..., Trained]) -> Trainer:
-        title = name or function.__name__
-        settings, given, positional = {}, set(), 0
-        for parameter in inspect.signature(function).parameters.values():
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise CanonError(f"trainer '{title}' takes *{parameter.name}; name each setting")
-            if parameter.kind is not parameter.KEYWORD_ONLY:
-                positional += 1
-            elif parameter.name in _GIVEN:
-                given.add(parameter.name)
-            elif parameter.default is parameter.empty:
-                raise CanonError(
-                    f"trainer '{title}': the setting '{parameter.name}' has no default",
-                    hint="Give every keyword-only parameter but width and seed a default.",
-                )
-            else:
-                settings[parameter.name] = parameter.default
-        if positional != 2 or given != set(_GIVEN):
+        declared = signature_of(function, "trainer", name, given=_GIVEN)
+        if len(declared.inputs) != 2 or declared.given != set(_GIVEN):
             raise CanonError(
-                f"trainer '{title}' does not take (acts, folder, *, width, seed, …)",
+                f"trainer '{declared.name}' does not take (acts, folder, *, width, seed, …)",
             )
         return Trainer(
-            name=title,
+            name=declared.name,
             version=version,
-            function=function,
-            settings=settings,
-            help=inspect.cleandoc(function.__doc__ or ""),
+            function=declared.call,
+            settings=declared.settings,
+            help=declared.help,
         )
 
     return decorate

@@ -2,177 +2,167 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, product
 
-from saebench_canon.questions.margins import Answer, Margins
-from saebench_canon.questions.sentences import (
-    interval,
-    lacking_seeds,
-    number,
-    places_apart,
-    short,
-    why_missing,
+from saebench_canon.plugin.by_line import unfit
+from saebench_canon.plugin.line import Block, Cell, Line, Table
+from saebench_canon.plugin.question import (
+    NOT_JUDGED,
+    NOT_MEASURABLE,
+    Answer,
+    Margin,
+    Margins,
+    Question,
 )
-from saebench_canon.tables.stats import Estimate, difference
-from saebench_canon.tables.summary import Cell, Line
+from saebench_canon.plugin.row import Axis
+from saebench_canon.questions.atomic_tests import (
+    NEAR,
+    Test,
+    above,
+    clear,
+    composition_in,
+    of_meta,
+    of_pair,
+    planted_recall,
+    unproven,
+)
+from saebench_canon.questions.fitness import fitness
+from saebench_canon.questions.seeds import SEEDS
+from saebench_canon.questions.sentences import number, short
 
 BLIND = "Sums of directions that few latents share would not be seen."
-NEAR = "of the rows are near rows kept out"
+NO, NONE_FOUND, UNDECIDED = "no", "none-found", "undecided"
+SCORES = ("composed_excess", "planted_recall", "purged_share")
 
 
-@dataclass(frozen=True)
-class Test:
-    """What one of the two tests says: of what the latents may be sums, by which numbers."""
+def _rule(block: Block, margins: Margins) -> Iterator[Answer]:
+    """Each size by its meta-SAE and by smaller SAEs: one sentence from both tests.
 
-    of: str  # what they may be sums of
-    excess: Estimate  # share of sums beyond chance
-    beyond: Estimate | None  # the same above its floor, where there is one; None: floor missing
-    floor: Estimate | None
-    recall: Cell | None
+    Tables of other settings have sentences of their own. Of several smaller SAEs that one speaks
+    which finds composition, or else the next smaller.
+    """
+    metas, tables = list(block.of("meta_sae")), list(block.of("composition"))
+    steps = {id(table): [line for line in table.lines if len(line.key) > 1] for table in tables}
+    lines = (*chain.from_iterable(table.lines for table in metas), *chain(*steps.values()))
+    if not lines:
+        lost = "neither meta_sae nor composition was measured"
+        yield Answer(NOT_JUDGED, f"not judged: {lost}.")
+    sizes = dict.fromkeys(_size(line) for line in lines)
+    for meta, table in product(metas or (None,), tables or (None,)):
+        labels = _labels((meta, metas), (table, tables))
+        for size in sizes:
+            whole = [line for line in (meta.lines if meta else ()) if _size(line) == size]
+            below = steps[id(table)] if table else []
+            pairs = [line for line in below if _size(line) == size]
+            if whole or pairs:
+                at = f"{size} ({', '.join(labels)})" if labels else str(size)
+                yield _answer(block, at, whole[0] if whole else None, pairs, margins)
 
-    def told(self) -> str:
-        """The share of sums beyond chance, with its floor."""
-        said = f"{number(self.excess)} sums of {self.of}"
-        if self.floor is None or self.beyond is None:
-            return said
-        return f"{said} (floor {short(self.floor.value)}, above it {interval(self.beyond)})"
+
+def _labels(*tables: tuple[Table | None, Sequence[Table]]) -> list[str]:
+    """The labels of the tables that there are several of."""
+    return [table.label for table, others in tables if table is not None and len(others) > 1]
 
 
-def atomic(meta: Line | None, pair: Line | None, *, margins: Margins) -> tuple[Answer, str]:
+def _size(line: Line) -> Axis:
+    """The size, or the name, of a line's larger SAE."""
+    return line.key[-1] if line.key else line.title
+
+
+def _answer(
+    block: Block, at: str, meta: Line | None, pairs: Sequence[Line], margins: Margins
+) -> Answer:
+    """The answer by the meta-SAE and by the smaller SAEs, the next smaller one last."""
+    smaller: Sequence[Line | None] = pairs or (None,)
+    judged = [(pair, *atomic(meta, pair, margins)) for pair in smaller]
+    composed = [answer for answer in judged if answer[1] == NO]
+    pair, word, sentence = composed[-1] if composed else judged[-1]
+    lines = [line for line in (meta, pair) if line is not None]
+    notes = dict.fromkeys(
+        note for line in lines for note in (*block.reasons("caveat", line), *fitness(block, line))
+    )
+    numbers = _numbers(meta, pair)
+    if withheld := unfit(block, lines[0]):
+        word, sentence, numbers = withheld.answer, withheld.sentence, {}
+    return Answer(word, sentence, size=_size(lines[0]), at=at, numbers=numbers, notes=tuple(notes))
+
+
+def _numbers(meta: Line | None, pair: Line | None) -> dict[str, Cell]:
+    """What both tests measured; two of their scores have one name, so the metric's is before it."""
+    lines: Mapping[str, Line | None] = {"meta_sae": meta, "composition": pair}
+    return {
+        f"{metric}.{score}": cell
+        for metric, line in lines.items()
+        if line is not None and not line.unfit
+        for score in SCORES
+        if (cell := line.cells.get(score)) and cell.estimate
+    }
+
+
+def atomic(meta: Line | None, pair: Line | None, margins: Margins) -> tuple[str, str]:
     """The answer at one dictionary size, and the sentence that carries its numbers.
 
     `meta` is its line of `meta_sae`, `pair` that of `composition` with the next smaller SAE. Either
     finds composition by itself; that there is none takes both.
     """
-    looked = (_of_pair(pair, margins), _of_meta(meta, margins))
-    tests = [each for each in looked if isinstance(each, Test)]
-    lacks = [each for each in looked if isinstance(each, str)]
-    near = [each for each in lacks if NEAR in each]
+    both = (of_pair(pair, margins), of_meta(meta, margins))
+    tests = [test for test in both if isinstance(test, Test)]
+    lacks = [reason for reason in both if isinstance(reason, str)]
+    near = [reason for reason in lacks if NEAR in reason]
     if not tests and near and not _has_seeds(pair):
-        return "not measurable", f"not measurable here: {near[0]}."
+        return NOT_MEASURABLE, f"not measurable here: {near[0]}."
     if not tests:
-        return "not judged", f"not judged: {'; '.join(dict.fromkeys(lacks))}."
-    found = [each for each in tests if _above(each.beyond, margins.composed)]
-    if found:
-        return "no", f"Not atomic: {'; '.join(_sentence(each, margins) for each in found)}."
-    if all(_clear(each, margins) for each in tests) and len(tests) == 2:
-        said = " and ".join(each.of for each in tests)
-        shares = " and ".join(number(each.excess) for each in tests)
-        recalls = " and ".join(number(_recall(each)) for each in tests)
-        limits = f"limits {short(margins.atomic)} and {short(margins.recall)}"
-        return "yes", (
-            f"No composition found, in {said}: {shares} of the latents beyond chance; planted sums "
-            f"are found by {recalls} ({limits}). {BLIND}"
+        return NOT_JUDGED, f"not judged: {'; '.join(dict.fromkeys(lacks))}."
+    composed = [test for test in tests if above(test.beyond, margins["composed"])]
+    if composed:
+        shares = "; ".join(composition_in(test, margins) for test in composed)
+        return NO, f"Not atomic: {shares}."
+    if all(clear(test, margins) for test in tests) and len(tests) == 2:
+        places = " and ".join(test.of for test in tests)
+        shares = " and ".join(number(test.excess) for test in tests)
+        recalls = " and ".join(number(planted_recall(test)) for test in tests)
+        limits = f"limits {short(margins['atomic'])} and {short(margins['recall'])}"
+        return NONE_FOUND, (
+            f"No composition found, in {places}: {shares} of the latents beyond chance; planted "
+            f"sums are found by {recalls} ({limits}). {BLIND}"
         )
     return _open(tests, lacks, margins)
 
 
-def _of_pair(line: Line | None, margins: Margins) -> Test | str:
-    if line is None:
-        return "no smaller SAE was compared"
-    if line.unfit:
-        return "the smaller SAE is not fit to be compared"
-    excess = line.cells.get("composed_excess")
-    if excess is None or excess.estimate is None:
-        return f"of sums of smaller latents, {why_missing('composed_excess', excess).rstrip('.')}"
-    if excess.estimate.seeds < margins.seeds or excess.estimate.lo is None:
-        told = f"{number(excess.estimate)} of the latents are sums of smaller ones, beyond chance"
-        return f"{told}; {lacking_seeds(excess.estimate, margins)}"
-    floor = excess.floor
-    if floor is None or floor.seeds < margins.seeds or floor.lo is None:
-        floor = beyond = None
-    else:
-        floor = _at_least_none(floor)
-        beyond = difference(excess.estimate, floor)
-    of = f"{line.key[0]} smaller latents"
-    return Test(of, excess.estimate, beyond, floor, line.cells.get("planted_recall"))
-
-
-def _at_least_none(floor: Estimate) -> Estimate:
-    """A floor that chance alone has put below 0 is none: it must not lift what stands above it."""
-    return replace(floor, value=max(floor.value, 0.0))
-
-
 def _has_seeds(pair: Line | None) -> bool:
     """Whether sums of smaller latents were looked for, if not with as many seeds as it takes."""
-    found = None if pair is None or pair.unfit else pair.cells.get("composed_excess")
-    return found is not None and found.estimate is not None
+    cell = None if pair is None or pair.unfit else pair.cells.get("composed_excess")
+    return cell is not None and cell.estimate is not None
 
 
-def _of_meta(line: Line | None, margins: Margins) -> Test | str:
-    if line is None:
-        return "no meta-SAE was trained"
-    excess, purged = line.cells.get("composed_excess"), line.cells.get("purged_share")
-    if purged is not None and purged.estimate is not None and (
-        purged.estimate.value > margins.purged
-    ):  # fmt: skip
-        limit = f"limit {short(margins.purged)}"
-        return f"{short(purged.estimate.value)} {NEAR} ({limit})"
-    if excess is None or excess.estimate is None:
-        return f"of sums of meta-latents, {why_missing('composed_excess', excess).rstrip('.')}"
-    if excess.estimate.seeds < margins.seeds or excess.estimate.lo is None:
-        told = f"{number(excess.estimate)} of the latents are sums of meta-latents, beyond chance"
-        return f"{told}; {lacking_seeds(excess.estimate, margins)}"
-    recall = line.cells.get("planted_recall")
-    return Test("shared meta-latents", excess.estimate, excess.estimate, None, recall)
-
-
-def _sentence(test: Test, margins: Margins) -> str:
-    """That a test finds composition, and by what."""
-    assert test.beyond is not None
-    assert test.beyond.lo is not None
-    places = places_apart(margins.composed, test.beyond.lo)
-    limit = f"limit {short(margins.composed, places)}"
-    said = f"{number(test.excess, places)} of the latents are sums of {test.of}, beyond chance"
-    if test.floor is None:
-        return f"{said} ({limit})"
-    floor = f"floor between seeds {short(test.floor.value)}"
-    return f"{said} ({floor}, above it {interval(test.beyond, places)}, {limit})"
-
-
-def _clear(test: Test, margins: Margins) -> bool:
-    """Whether a test that finds planted sums finds none of the dictionary's own."""
-    recall = _recall(test)
-    return (
-        test.excess.hi is not None
-        and test.excess.hi < margins.atomic
-        and recall.lo is not None
-        and recall.lo >= margins.recall
-    )
-
-
-def _recall(test: Test) -> Estimate:
-    """The share of planted sums that the test finds; none of them where nobody looked."""
-    if test.recall is None or test.recall.estimate is None:
-        return Estimate(0.0, None, None, "seeds", "point", ())
-    return test.recall.estimate
-
-
-def _open(tests: list[Test], lacks: list[str], margins: Margins) -> tuple[Answer, str]:
+def _open(tests: list[Test], lacks: list[str], margins: Margins) -> tuple[str, str]:
     """What keeps the question open."""
-    limits = f"limits {short(margins.atomic)} and {short(margins.composed)}"
-    parts = [f"{'; '.join(each.told() for each in tests)} ({limits})"]
-    for each in tests:
-        if each.beyond is None and _above(each.excess, margins.atomic):
-            parts.append(f"no floor for sums of {each.of}")
-        parts.extend(_unproven(each, margins))
-    return "undecided", f"undecided: {'; '.join([*parts, *lacks])}."
+    limits = f"limits {short(margins['atomic'])} and {short(margins['composed'])}"
+    parts = [f"{'; '.join(test.beyond_chance() for test in tests)} ({limits})"]
+    for test in tests:
+        if test.beyond is None and above(test.excess, margins["atomic"]):
+            parts.append(f"no floor for sums of {test.of}")
+        parts.extend(unproven(test, margins))
+    return UNDECIDED, f"undecided: {'; '.join([*parts, *lacks])}."
 
 
-def _unproven(test: Test, margins: Margins) -> Iterator[str]:
-    """That a test's silence counts for nothing, where nobody knows that it finds planted sums."""
-    if test.recall is None or test.recall.estimate is None:
-        lost = why_missing("planted_recall", test.recall).rstrip(".")
-        yield f"of sums of {test.of}, {lost}"
-        return
-    found = test.recall.estimate
-    told = f"planted sums of {test.of} are found by {number(found)}"
-    if found.lo is None:
-        yield f"{told}; {lacking_seeds(found, margins)}"
-    elif found.lo < margins.recall:
-        yield f"{told} (limit {short(margins.recall)})"
-
-
-def _above(estimate: Estimate | None, limit: float) -> bool:
-    return estimate is not None and estimate.lo is not None and estimate.lo > limit
+SHARE = (0, 1)
+ATOMIC = Question(
+    "atomic?",
+    help="Are latents sums of a smaller SAE's latents, or of directions that they share?",
+    needs=("meta_sae.composed_excess", "composition.composed_excess"),
+    answers=(NO, NONE_FOUND, UNDECIDED, NOT_MEASURABLE, NOT_JUDGED),
+    rule=_rule,
+    margins=(
+        SEEDS,
+        Margin("composed", 0.1, "share of latents that must be sums, beyond chance and the floor, "
+               "for the dictionary not to be atomic", between=SHARE),
+        Margin("atomic", 0.05, "share of latents that are sums beyond chance; with less, no "
+               "composition is found", between=SHARE),
+        Margin("recall", 0.7, "share of planted sums that a test must find for its finding none "
+               "to count", between=SHARE),
+        Margin("purged", 0.5, "share of rows near rows kept out, above which meta-latents cannot "
+               "be told from rows", between=SHARE),
+    ),
+)  # fmt: skip

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from saebench_canon.questions.margins import Margins
-from saebench_canon.tables.stats import Estimate
-from saebench_canon.tables.summary import Cell
+from saebench_canon.plugin.line import Cell, Estimate
 
 PLACES = 2  # decimals of a share
 EQUAL = 12  # decimals to which a share and a margin that print alike are the same
@@ -85,22 +83,3 @@ def at_floor(gain: Cell) -> str:
     verb = verb_of(gain.floor)
     told = "" if verb == verb_of(gain.estimate) else f": {verb}"
     return f" (floor{told} {short(abs(gain.floor.value))})"
-
-
-def lacking_seeds(estimate: Estimate, margins: Margins) -> str:
-    """What an estimate without an interval lacks."""
-    if estimate.seeds >= margins.seeds:
-        return "no interval"
-    if estimate.seeds == 1:
-        alone = ", the interval is of this SAE alone" if estimate.conditional else ""
-        return f"one seed of the {margins.seeds} it takes{alone}"
-    values = " and ".join(short(value) for value in estimate.values)
-    shown = f" ({values})" if len(estimate.values) > 1 else ""
-    return f"{estimate.seeds} seeds{shown} of the {margins.seeds} it takes"
-
-
-def why_missing(name: str, cell: Cell | None) -> str:
-    """Why a score is not there."""
-    if cell is None or cell.status == "missing":
-        return f"{name} was not measured."
-    return f"{name} {'failed' if cell.status == 'failed' else 'is undefined'} (see the notes)."

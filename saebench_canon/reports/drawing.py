@@ -1,4 +1,4 @@
-"""How the stitching paths of a run are drawn: a panel a ladder, MSE above and L0 below."""
+"""How the paths of a run are drawn: a panel a ladder, MSE above and L0 below."""
 
 from __future__ import annotations
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError, nearest
+from saebench_canon.plugin.line import Cell, Estimate, Line
 from saebench_canon.plugin.metric import Score
-from saebench_canon.questions.margins import Margins
-from saebench_canon.questions.verdict import verdicts
+from saebench_canon.plugin.question import Answer
 from saebench_canon.reports.render import (
+    answers_on,
     besides,
     columns_of,
     halves,
@@ -27,8 +28,7 @@ from saebench_canon.reports.render import (
     title_of,
     wanted,
 )
-from saebench_canon.tables.stats import Estimate
-from saebench_canon.tables.summary import Block, Cell, Line, Summary, Table
+from saebench_canon.tables.summary import Block, Summary, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 STYLE = "<style>th, td { padding: 0 .8em; text-align: right } body { margin: 2em }</style>"
 
 
-def markdown(summary: Summary, *, all_scores: bool = True, margins: Margins | None = None) -> str:
+def markdown(summary: Summary, answers: Sequence[Answer] = (), *, all_scores: bool = True) -> str:
     """The tables as Markdown, each null and floor inside its cell."""
     parts = []
     for block in summary.begun:
@@ -49,15 +49,15 @@ def markdown(summary: Summary, *, all_scores: bool = True, margins: Margins | No
             parts += [table.interval(), table.sources()]
         notes = [f"- {say(note).replace('*', chr(92) + '*')}" for note in block.notes]
         said = [
-            f"- **{each.question}** {f'{each.at}: ' if each.at else ''}{sentence(each)}"
-            for each in verdicts(block, margins=margins)
+            f"- **{answer.question}** {f'{answer.at}: ' if answer.at else ''}{sentence(answer)}"
+            for answer in answers_on(block, answers)
         ]
         parts += ["\n".join(each) for each in (notes, said) if each]
     parts += [not_begun(summary), legend(summary, all_scores=all_scores)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def html(summary: Summary, *, all_scores: bool = True, margins: Margins | None = None) -> str:
+def html(summary: Summary, answers: Sequence[Answer] = (), *, all_scores: bool = True) -> str:
     """The tables as one plain page."""
     parts = [f"<!doctype html><meta charset='utf-8'><title>{escape(summary.suite)}</title>{STYLE}"]
     for block in summary.begun:
@@ -71,8 +71,8 @@ def html(summary: Summary, *, all_scores: bool = True, margins: Margins | None =
             parts.append(f"</table><p>{'<br>'.join(map(escape, told))}</p>")
         said = [say(note) for note in block.notes]
         said += [
-            f"{each.question} {each.at} {sentence(each)}"
-            for each in verdicts(block, margins=margins)
+            f"{answer.question} {answer.at} {sentence(answer)}"
+            for answer in answers_on(block, answers)
         ]
         parts += ["<ul>", *(f"<li>{escape(each)}</li>" for each in said), "</ul>"]
     closing = (not_begun(summary), legend(summary, all_scores=all_scores))
@@ -87,15 +87,15 @@ def long(summary: Summary) -> pd.DataFrame:
     return pd.DataFrame(list(_records(summary)))
 
 
-def write(summary: Summary, path: Path, *, margins: Margins | None = None) -> None:
+def write(summary: Summary, path: Path, answers: Sequence[Answer] = ()) -> None:
     """Write the tables to a file; its suffix names the format."""
     match path.suffix:
         case ".txt":
-            path.write_text(text(summary, margins=margins), encoding="utf-8")
+            path.write_text(text(summary, answers), encoding="utf-8")
         case ".md":
-            path.write_text(markdown(summary, margins=margins), encoding="utf-8")
+            path.write_text(markdown(summary, answers), encoding="utf-8")
         case ".html":
-            path.write_text(html(summary, margins=margins), encoding="utf-8")
+            path.write_text(html(summary, answers), encoding="utf-8")
         case ".csv":
             long(summary).to_csv(path, index=False)
         case ".parquet":

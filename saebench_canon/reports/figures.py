@@ -1,4 +1,4 @@
-"""Figures as files: a run's stitching paths, from each SAE to the next larger one."""
+"""Figures as files: a run's paths, from each SAE to the next larger one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.plugin.metric import Metric
+from saebench_canon.plugin.metric import Metric, with_role
 from saebench_canon.plugin.report import Report, Tables
 from saebench_canon.plugin.row import Row
 
@@ -26,12 +26,14 @@ def _write(rows: Sequence[Row], metrics: Sequence[Metric], path: Path, *, tables
     from saebench_canon.reports.curves import panel
     from saebench_canon.reports.ladders import ladders
 
-    drawn = [found for each in ladders(rows, tables) if (found := panel(each)) is not None]
+    drawn = [
+        panel_ for ladder in ladders(rows, metrics, tables) if (panel_ := panel(ladder)) is not None
+    ]
     if not drawn:
         raise CanonError(
             "there is nothing to draw: the run has no path from an SAE to a larger one",
             where=str(path),
-            hint="`stitching` makes paths, over pairs of widths and on SAEs that have data.",
+            hint=_who_follows(metrics),
         )
     from matplotlib import rc_context, rcdefaults
 
@@ -43,7 +45,13 @@ def _write(rows: Sequence[Row], metrics: Sequence[Metric], path: Path, *, tables
             figure(drawn, rows[0].suite).savefig(path, metadata=UNDATED.get(path.suffix))
 
 
+def _who_follows(metrics: Sequence[Metric]) -> str:
+    names = " or ".join(f"`{metric.name}`" for metric in with_role("path", metrics))
+    where = "over pairs of widths and on SAEs that have data"
+    return f"{names} makes paths, {where}." if names else "No metric here makes paths."
+
+
 FIGURES = tuple(
-    Report(suffix, _write, "a figure of the stitching paths along each ladder", reads_tables=True)
+    Report(suffix, _write, "a figure of the paths along each ladder of sizes", reads_tables=True)
     for suffix in (".png", ".svg", ".pdf")
 )

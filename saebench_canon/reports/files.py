@@ -6,23 +6,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saebench_canon.plugin.metric import Metric
+from saebench_canon.plugin.question import Answer
 from saebench_canon.plugin.report import Report
 from saebench_canon.plugin.row import Row
 from saebench_canon.reports.figures import FIGURES
 
 
-def _write(rows: Sequence[Row], metrics: Sequence[Metric], path: Path) -> None:
+def _write(
+    rows: Sequence[Row],
+    metrics: Sequence[Metric],
+    path: Path,
+    *,
+    answers: Sequence[Answer] = (),
+) -> None:
     from saebench_canon.reports.export import write
     from saebench_canon.tables.fold import summarise
 
-    write(summarise(rows, metrics), path)
+    write(summarise(rows, metrics), path, answers)
 
 
 REPORTS = (
-    Report(".md", _write, "tables with every score, null and floor, and the verdicts"),
-    Report(".html", _write, "the same as one page"),
-    Report(".txt", _write, "the tables as the terminal shows them"),
+    Report(
+        ".md", _write, "tables with every score, null and floor, and the answers",
+        reads_answers=True,
+    ),
+    Report(".html", _write, "the same as one page", reads_answers=True),
+    Report(".txt", _write, "tables and answers as the terminal shows them", reads_answers=True),
     Report(".csv", _write, "one line a score: value, half-width, null, floor, n"),
     Report(".parquet", _write, "the same for programs"),
     *FIGURES,
-)
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which stitching cases make a ladder: from the smallest SAE to the largest, step by step."""
+"""Which cases with a path make a ladder: from the smallest SAE to the largest, step by step."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pandas as pd
 
+from saebench_canon.plugin.metric import Metric, with_role
 from saebench_canon.plugin.report import Tables
 from saebench_canon.plugin.row import Axis, Row
 
@@ -40,9 +41,14 @@ class Ladder:
     climbs: tuple[Climb, ...]
 
 
-def ladders(rows: Iterable[Row], tables: Tables) -> list[Ladder]:
-    """The ladders among the stitching cases, in the rows' order, each once."""
-    cases = {(row.label, row.id): row for row in rows if row.id and _climbs(row)}
+def ladders(rows: Iterable[Row], metrics: Iterable[Metric], tables: Tables) -> list[Ladder]:
+    """The ladders among the cases of metrics that follow a path, in the rows' order, each once."""
+    followed = {metric.name for metric in with_role("path", metrics)}
+    cases = {
+        (row.label, row.id): row
+        for row in rows
+        if row.id and row.metric in followed and _climbs(row)
+    }
     groups: dict[tuple[str, str, str | None, tuple[tuple[str, Axis], ...]], list[Row]]
     groups = defaultdict(list)
     for row in cases.values():
@@ -85,8 +91,7 @@ def _climbs(row: Row) -> bool:
     sizes = [member.get(axis) for member in row.members]
     widths = {member.get("width") for member in row.members}
     return (
-        row.metric == "stitching"
-        and axis not in ("", SEED)
+        axis not in ("", SEED)
         and len(set(sizes)) == 2
         and all(isinstance(size, int | float) and not isinstance(size, bool) for size in sizes)
         and (len(widths) == 2 or widths == {None})

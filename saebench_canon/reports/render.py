@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
+from saebench_canon.plugin.line import Cell, Estimate, Line
 from saebench_canon.plugin.metric import Score
-from saebench_canon.questions.margins import Margins
-from saebench_canon.questions.verdict import Verdict, verdicts
-from saebench_canon.tables.stats import Estimate
-from saebench_canon.tables.summary import Block, Cell, Line, Note, Summary, Table, null_of
-
-if TYPE_CHECKING:
-    pass
+from saebench_canon.plugin.question import Answer
+from saebench_canon.tables.summary import Block, Note, Summary, Table
 
 WIDTH = 100
 ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
@@ -29,18 +24,17 @@ SHOWN = 3  # names listed in a note before "and … more"
 
 def text(
     summary: Summary,
+    answers: Sequence[Answer] = (),
     *,
     all_scores: bool = False,
-    margins: Margins | None = None,
     width: int = WIDTH,
 ) -> str:
-    """The tables for a terminal; a table too wide is continued below itself."""
+    """The tables for a terminal and the answers; a table too wide is continued below itself."""
     if not summary.blocks:
         return "Nothing was measured.\n"
     parts = []
     for block in summary.begun:
-        title = f"── {block.title or summary.suite} "
-        parts.append(title.ljust(width, "─"))
+        parts.append(_rule(summary, block, width))
         for table in wanted(block, all_scores=all_scores):
             parts.append(_text_table(table, all_scores=all_scores, width=width))
         notes = [
@@ -50,11 +44,31 @@ def text(
         ]
         if notes:
             parts.append("\n".join(notes))
-        parts.append(_text_verdicts(verdicts(block, margins=margins), width))
+        if said := answers_on(block, answers):
+            parts.append(_text_answers(said, width))
     if waiting := not_begun(summary):
         parts.append(_wrap(waiting, "", width))
     parts.append(_wrap(legend(summary, all_scores=all_scores), "", width))
     return "\n\n".join(parts) + "\n"
+
+
+def text_answers(summary: Summary, answers: Sequence[Answer], *, width: int = WIDTH) -> str:
+    """The answers without the tables."""
+    parts = []
+    for block in summary.begun:
+        if said := answers_on(block, answers):
+            parts += [_rule(summary, block, width), _text_answers(said, width)]
+    return "\n\n".join(parts or ["No question was asked."]) + "\n"
+
+
+def answers_on(block: Block, answers: Sequence[Answer]) -> list[Answer]:
+    """The answers that are about a block."""
+    place = (block.data, *block.axes.items())
+    return [answer for answer in answers if (answer.data, *answer.axes.items()) == place]
+
+
+def _rule(summary: Summary, block: Block, width: int) -> str:
+    return f"── {block.title or summary.suite} ".ljust(width, "─")
 
 
 def not_begun(summary: Summary) -> str:
@@ -208,8 +222,7 @@ def besides(table: Table, column: Score, cell: Cell) -> Iterator[tuple[str, Esti
 
 def _beside(table: Table, column: Score) -> str:
     """What the score printed as a null is called: principal components are no null."""
-    name = null_of(table.metric, column) or ""
-    return "pca" if name.startswith("pca") else "null"
+    return "pca" if (column.null or "").startswith("pca") else "null"
 
 
 def _fitting(
@@ -228,21 +241,23 @@ def _fitting(
         yield run
 
 
-def _text_verdicts(said: Sequence[Verdict], width: int) -> str:
+def _text_answers(answers: Sequence[Answer], width: int) -> str:
     parts = []
     before = ""
-    place = max((len(each.at) for each in said), default=0)
-    for each in said:
-        question = "" if each.question == before else each.question
-        before = each.question
-        indent = f"{question:<9}  {each.at:<{place}}  "
-        parts.append(_wrap(sentence(each), indent, width))
+    names = max(len("complete?"), *(len(answer.question) for answer in answers))
+    places = max(len(answer.at) for answer in answers)
+    for answer in answers:
+        question = "" if answer.question == before else answer.question
+        before = answer.question
+        indent = f"{question:<{names}}  {answer.at:<{places}}  "
+        parts.append(_wrap(sentence(answer), indent, width))
     return "\n".join(parts)
 
 
-def sentence(verdict: Verdict) -> str:
-    beside = "; ".join(verdict.beside)
-    return f"{verdict.sentence} {beside[0].upper()}{beside[1:]}." if beside else verdict.sentence
+def sentence(answer: Answer) -> str:
+    """An answer's sentence with the notes beside it."""
+    notes = "; ".join(answer.notes)
+    return f"{answer.sentence} {notes[0].upper()}{notes[1:]}." if notes else answer.sentence
 
 
 def say(note: Note) -> str:

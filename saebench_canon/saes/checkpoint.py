@@ -105,6 +105,10 @@ class CheckpointAdapter:
             return f"{self.scheme}-sha256:{self.parameters(ref.path).digest()}"
         return str(ref)
 
+    def repository(self, ref: Ref) -> tuple[str, str]:
+        """The hub's repository of a ref and the folder in it."""
+        return repository_of(ref)
+
     def describe(self, ref: Ref) -> Description:
         """What the checkpoint's files say; if they are not on this machine, what the ref tells."""
         if ref.local:

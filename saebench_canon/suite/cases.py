@@ -12,7 +12,6 @@ from saebench_canon.errors import CanonError, NotOffline, placed
 from saebench_canon.plugin.adapter import Description
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.metric import Metric
-from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.suite.axes import all_pairs, ladders, pairs, without
 from saebench_canon.suite.specs import MetricSpec, SaeSpec, Suite
@@ -57,7 +56,7 @@ def cases_of(suite: Suite, registry: Registry) -> list[Case]:
     worker that takes a stretch of them seldom waits for another.
     """
     place = {sae.name: index for index, sae in enumerate(suite.saes)}
-    data = {name: _as_read(spec, suite, registry) for name, spec in suite.data.items()}
+    data = {name: _as_read(spec, suite) for name, spec in suite.data.items()}
     cases = [
         (_rank(suite, subject, place, row), _case(suite, spec, subject, seed, data, registry))
         for row, spec in enumerate(suite.metrics)
@@ -140,31 +139,24 @@ READS = {
 }
 
 
-def _as_read(data: DataSpec, suite: Suite, registry: Registry) -> DataSpec:
+def _as_read(data: DataSpec, suite: Suite) -> DataSpec:
     """The data with what is done to each activation: the data's word, or its SAEs'."""
     center, normalize = data.center, data.normalize
-    if center is None and data.model is not None:
+    if center is None and data.source.centres:
         centred = attrgetter("center_writing_weights")
-        center = _wish(data, suite, registry, "center", lambda told: bool(centred(told)))
+        center = _wish(data, suite, "center", lambda told: bool(centred(told)))
     if normalize is None:
-        normalize = _wish(data, suite, registry, "normalize", attrgetter("normalize"))
+        normalize = _wish(data, suite, "normalize", attrgetter("normalize"))
     return replace(data, center=bool(center), normalize=normalize or "none")
 
 
-def _wish(
-    data: DataSpec,
-    suite: Suite,
-    registry: Registry,
-    key: str,
-    wish: Callable[[Description], Any],
-) -> Any:
+def _wish(data: DataSpec, suite: Suite, key: str, wish: Callable[[Description], Any]) -> Any:
     """What the data's SAEs say of how they read activations; raises CanonError if they differ."""
     wishes: dict[Any, str] = {}
     for sae in suite.saes:
-        if sae.data == data.name and isinstance(sae.source, Ref):
+        if sae.data == data.name and sae.source.training is None:
             with suppress(NotOffline), placed(sae.where):
-                described = registry.adapter(sae.source.scheme).describe(sae.source)
-                wishes.setdefault(wish(described), sae.name)
+                wishes.setdefault(wish(sae.source.describe()), sae.name)
     if len(wishes) > 1:
         (first, one), (second, other) = sorted(wishes.items(), key=lambda each: not each[0])[:2]
         raise CanonError(

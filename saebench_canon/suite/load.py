@@ -9,8 +9,9 @@ from typing import Any
 
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.suite.data import parse_data
+from saebench_canon.suite.data import parse_data, path_keys
 from saebench_canon.suite.metrics import parse_gate, parse_metric, refuse_shared_labels
+from saebench_canon.suite.questions import parse_questions
 from saebench_canon.suite.references import parse_reference
 from saebench_canon.suite.saes import parse_saes, refuse_twins
 from saebench_canon.suite.specs import SaeSpec, Suite
@@ -39,11 +40,11 @@ def load_suite(
     path: Path, registry: Registry, *, settings: Iterable[str] = (), called: str | None = None
 ) -> Suite:
     """The suite of a file, with `extends` and `--set` applied; `called` names it in errors."""
-    tables = apply_settings(_with_base(path, ()), settings)
+    tables = apply_settings(_with_base(path, (), registry), settings)
     return parse_suite(tables, registry, file=called or str(path), path=path)
 
 
-def _with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _with_base(path: Path, seen: tuple[Path, ...], registry: Registry) -> dict[str, Any]:
     tables = read_toml(path)
     head = tables.get("suite", {})
     base = tables.pop("extends", None) or (
@@ -56,9 +57,9 @@ def _with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     parent = packaged_suites().get(base, path.parent / base)
     if parent.resolve() in seen:
         raise CanonError(f"'{base}' extends itself", where=str(path))
-    below = _with_base(parent, (*seen, path.resolve()))
+    below = _with_base(parent, (*seen, path.resolve()), registry)
     if parent.parent.resolve() != path.parent.resolve():
-        below = anchored(below, parent.parent.resolve())
+        below = anchored(below, parent.parent.resolve(), *path_keys(registry.data))
     return merge(below, tables)
 
 
@@ -75,7 +76,7 @@ def parse_suite(
     data = {}
     for key, value in top.take("data", dict, {}).items():
         where = f"{file}, [data.{key}]"
-        data[key] = parse_data(key, Table(a_table(value, where), where), root)
+        data[key] = parse_data(key, Table(a_table(value, where), where), root, registry.data)
     saes: list[SaeSpec] = []
     for index, table in enumerate(_tables(top, "sae", file)):
         where = f"{file}, [[sae]] '{title(table) or index + 1}'"
@@ -97,12 +98,18 @@ def parse_suite(
         parse_reference(Table(table, f"{file}, [[reference]] {index + 1}"), saes, metrics, registry)
         for index, table in enumerate(_tables(top, "reference", file))
     ]
+    questions = parse_questions(
+        top.take("question", dict, {}),
+        {spec.metric for spec in metrics},
+        registry.questions,
+        file=file,
+    )
     top.finish()
     if not saes:
         raise CanonError("there is no [[sae]] table", where=file)
     if not metrics:
         raise CanonError("there is no [[metric]] table", where=file)
-    return Suite(name, version, path, data, saes, metrics, gates, references)
+    return Suite(name, version, path, data, saes, metrics, gates, references, questions)
 
 
 def _tables(top: Table, key: str, file: str) -> list[dict[str, Any]]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from saebench_canon.errors import CanonError, nearest, placed
-from saebench_canon.plugin.metric import Metric
+from saebench_canon.plugin.metric import SUBJECT, Metric, Of
 from saebench_canon.plugin.registry import Registry
+from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.axes import condition
 from saebench_canon.suite.saes import ref_of
 from saebench_canon.suite.specs import GateSpec, MetricSpec
@@ -68,18 +69,18 @@ def _setting(
     ref = ref_of(value, registry, root, where)
     if ref.local:
         with placed(where):
-            registry.adapter(ref.scheme).describe(ref)
+            Checkpoint(ref, registry).describe()
     return str(ref)
 
 
-def _check_over(over: str, of: str, axes: Sequence[str], where: str) -> None:
+def _check_over(over: str, of: Of, axes: Sequence[str], where: str) -> None:
     kind, _, axis = over.partition(":")
     fits = {"each": "sae", "pairs": "pair", "all-pairs": "pair", "group": "group"}
     if kind not in fits or (kind == "each") == bool(axis):
         raise CanonError(f"'over' is '{over}'", where=where,
                          hint="It is each, pairs:AXIS, all-pairs:AXIS or group:AXIS.")  # fmt: skip
     if fits[kind] != of:
-        raise CanonError(f"over = '{over}' does not fit a metric of a {of}", where=where)
+        raise CanonError(f"over = '{over}' does not fit a metric of {SUBJECT[of]}", where=where)
     if axis and axis not in axes:
         raise CanonError(f"'over' names the axis '{axis}', which no SAE has", where=where,
                          hint=nearest(axis, axes))  # fmt: skip

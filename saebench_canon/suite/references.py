@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from saebench_canon.errors import CanonError, nearest
+from saebench_canon.errors import CanonError, known_names, nearest
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.suite.axes import AxisValue, condition
 from saebench_canon.suite.cases import Case
@@ -104,12 +104,12 @@ def check_references(suite: Suite, cases: Sequence[Case]) -> None:
         published(suite.references, case)
     for reference in suite.references:
         if not any(published([reference], case) for case in cases):
-            places = ", ".join(dict.fromkeys(_places(reference.axis, cases)))
+            values = list(dict.fromkeys(_values(reference.axis, cases)))
             raise CanonError(
                 f"no case of {reference.score} has one of these values of '{reference.axis}'",
-                where=reference.where, hint=f"There is {places}." if places else None,
+                where=reference.where, hint=known_names(values),
             )  # fmt: skip
 
 
-def _places(axis: str, cases: Sequence[Case]) -> Iterator[str]:
+def _values(axis: str, cases: Sequence[Case]) -> Iterator[str]:
     return (f"{case.subject[-1].axes[axis]}" for case in cases if axis in case.subject[-1].axes)

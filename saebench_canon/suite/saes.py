@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from saebench_canon.errors import CanonError, nearest, placed
+from saebench_canon.errors import CanonError, known_names, nearest, placed
 from saebench_canon.plugin.data import DataSpec, Dtype
 from saebench_canon.plugin.ref import Ref, is_bare_path
 from saebench_canon.plugin.registry import Registry
+from saebench_canon.plugin.source import SaeSource
+from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.axes import Axes, AxisValue, fill, multiply
-from saebench_canon.suite.specs import SaeSpec, TrainSpec
+from saebench_canon.suite.specs import SaeSpec
 from saebench_canon.suite.toml_table import Table, a_table
+from saebench_canon.suite.training import Training
 from saebench_canon.suite.words import checked_name, typed_setting
 
 
@@ -42,32 +45,30 @@ def parse_saes(
             written = fill(uri, point, key="uri", where=where)
             text = f"file:{written}" if is_bare_path(written) else written
             ref = ref_of(text, registry, root, where)
-            saes.append(SaeSpec(name, point, source, ref, dtype, where))
+            saes.append(SaeSpec(name, point, source, Checkpoint(ref, registry), dtype, where))
             continue
         spec = _train(cast("dict[str, Any]", train), point, registry, where)
         _check_trainable(data[source] if source is not None else None, where)
         saes.append(SaeSpec(name, point, source, spec, dtype, where))
     if not saes:
         raise CanonError("'exclude' leaves no SAE of this table", where=where)
-    _check_refs(saes, registry)
+    _check_sources(saes)
     return saes
 
 
-def _check_refs(saes: Sequence[SaeSpec], registry: Registry) -> None:
+def _check_sources(saes: Sequence[SaeSpec]) -> None:
     """Refuse one checkpoint under two names, and an axis `width` that the file contradicts."""
-    names: dict[Ref, str] = {}
+    names: dict[SaeSource, str] = {}
     for sae in saes:
-        if not isinstance(sae.source, Ref):
-            continue
         if sae.source in names:
             raise CanonError(
-                f"'{names[sae.source]}' and '{sae.name}' are one checkpoint, {sae.source}",
+                f"'{names[sae.source]}' and '{sae.name}' are one checkpoint, {sae.source.ref}",
                 where=sae.where, hint="Let 'uri' name every axis, such as {width}.",
             )  # fmt: skip
         names[sae.source] = sae.name
         if sae.source.local:
             with placed(sae.where):
-                width = registry.adapter(sae.source.scheme).describe(sae.source).width
+                width = sae.source.describe().width
             told = sae.axes.get("width", width)
             if width is not None and told != width:
                 raise CanonError(f"'{sae.name}' has {width} latents, not {told}", where=sae.where)
@@ -127,12 +128,12 @@ def ref_of(text: str, registry: Registry, root: Path, where: str) -> Ref:
     return ref
 
 
-def _train(table: Mapping[str, Any], point: Axes, registry: Registry, where: str) -> TrainSpec:
+def _train(table: Mapping[str, Any], point: Axes, registry: Registry, where: str) -> Training:
     """The training that a train table and one point of the axes describe."""
     arch = point.get("arch", table.get("arch"))
     if not isinstance(arch, str):
         raise CanonError("'train' names no 'arch'", where=where,
-                         hint=f"There is {', '.join(registry.trainers)}.")  # fmt: skip
+                         hint=known_names(list(registry.trainers)))  # fmt: skip
     trainer = registry.trainer(arch, where=where)
     shared = {key: value for key, value in table.items() if key not in registry.trainers}
     own = a_table(table.get(arch, {}), f"{where}, train.{arch}")
@@ -164,7 +165,7 @@ def _train(table: Mapping[str, Any], point: Axes, registry: Registry, where: str
         raise CanonError("'tokens' do not fill one batch of 'batch_size'", where=where)
     if isinstance(settings.get("k"), int | float) and settings["k"] > width:
         raise CanonError(f"k = {settings['k']} is above the width {width}", where=where)
-    return TrainSpec(arch, width, seed, settings)
+    return Training(trainer, width, seed, settings, registry)
 
 
 def refuse_twins(saes: Sequence[SaeSpec]) -> None:

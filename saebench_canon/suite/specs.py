@@ -8,30 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from saebench_canon.plugin.data import DataSpec, Dtype
-from saebench_canon.plugin.ref import Ref
+from saebench_canon.plugin.question import Margins
+from saebench_canon.plugin.source import SaeSource
 from saebench_canon.suite.axes import Axes, AxisValue, Condition
-
-CALIBRATION_VERSION = 1  # of the rule for thresholds that no checkpoint stores
-
-
-@dataclass(frozen=True)
-class TrainSpec:
-    """An SAE to train: the trainer's name and every setting, defaults included."""
-
-    arch: str
-    width: int
-    seed: int
-    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class SaeSpec:
-    """One SAE of a suite: a ref to load or a training to do."""
+    """One SAE of a suite: where it comes from, and on what it is measured."""
 
     name: str
     axes: Axes
     data: str | None
-    source: Ref | TrainSpec | object
+    source: SaeSource
     dtype: Dtype
     where: str
 
@@ -83,3 +72,4 @@ class Suite:
     metrics: Sequence[MetricSpec]
     gates: Sequence[GateSpec]
     references: Sequence[ReferenceSpec] = ()
+    questions: Mapping[str, Margins] = field(default_factory=dict)  # those asked, all their margins

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from saebench_canon.errors import CanonError, nearest
 
 NAMED = ("sae", "metric", "gate")
+HEADS = ("suite", "data", "question", *NAMED)  # the tables that --set reaches
 KEYS = {
     "sae": ("name", "uri", "train", "data", "axes", "exclude", "dtype"),
     "metric": ("name", "label", "over", "peers", "where", "settings", "seeds"),
@@ -63,12 +64,17 @@ def _by_title(base: list[Any], over: list[Any]) -> list[Any]:
     return merged
 
 
-def anchored(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The tables with relative paths made absolute: they are relative to their own file."""
+def anchored(
+    tables: dict[str, Any], folder: Path, paths: Collection[str], maybe: Collection[str]
+) -> dict[str, Any]:
+    """The tables with relative paths made absolute: they are relative to their own file.
+
+    `paths` are the keys of data tables that hold paths, `maybe` those that hold one or a name.
+    """
     tables = deepcopy(tables)
     for data in _dicts(tables.get("data", {})):
-        for key in ("file", "model", "text"):
-            if isinstance(data.get(key), str) and (key == "file" or (folder / data[key]).exists()):
+        for key in (*paths, *maybe):
+            if isinstance(data.get(key), str) and (key in paths or (folder / data[key]).exists()):
                 data[key] = str(folder / data[key])
     for sae in tables.get("sae", []) if isinstance(tables.get("sae"), list) else []:
         uri = sae.get("uri") if isinstance(sae, dict) else None
@@ -106,11 +112,11 @@ def apply_settings(tables: dict[str, Any], settings: Iterable[str]) -> dict[str,
     for setting in settings:
         path, equals, text = setting.partition("=")
         keys = path.strip().split(".")
-        if not equals or len(keys) < 2 or keys[0] not in ("suite", "data", *NAMED):
+        if not equals or len(keys) < 2 or keys[0] not in HEADS:
             raise CanonError(
                 f"'{setting}' is not TABLE.KEY=VALUE",
                 where="--set",
-                hint="For example data.owt.tokens=1000 or metric.stitching.settings.threshold=0.5.",
+                hint="For example data.owt.tokens=1000 or metric.NAME.settings.KEY=0.5.",
             )
         _set(tables, keys, _value(text.strip()))
     return tables
@@ -134,7 +140,7 @@ def _chosen(found: Any, head: str, rest: list[str]) -> list[tuple[dict[str, Any]
     """The tables of a list that a setting means, and the keys within them."""
     tables = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
     titles = [str(title(table)) for table in tables]
-    for words in range(len(rest) - 1, 0, -1):  # a gate goes by its score, such as fidelity.l0
+    for words in range(len(rest) - 1, 0, -1):  # a gate goes by its score, such as NAME.l0
         name = ".".join(rest[:words])
         if name in titles:
             return [(each, rest[words:]) for each in tables if str(title(each)) == name]

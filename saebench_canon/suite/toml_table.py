@@ -48,12 +48,14 @@ class Table:
 
     def choice(self, key: str, literal: Any, default: str) -> str:
         """One of the strings of a Literal."""
+        return self.word(key, get_args(literal), default)
+
+    def word(self, key: str, words: tuple[str, ...], default: Any = MISSING) -> str:
+        """One of some strings; the default may be something else."""
         value = self.take(key, str, default)
-        self._note(key, str, default, get_args(literal))
-        if value not in get_args(literal):
-            raise CanonError(
-                f"'{key}' is '{value}'", where=self.where, hint=nearest(value, get_args(literal))
-            )
+        self._note(key, str, default, words)
+        if key in self.values and value not in words:
+            raise CanonError(f"'{key}' is '{value}'", where=self.where, hint=nearest(value, words))
         return value
 
     def _note(self, key: str, kind: type, default: Any, choices: tuple[str, ...] = ()) -> None:

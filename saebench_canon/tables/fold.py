@@ -13,21 +13,12 @@ from dataclasses import replace
 from math import fsum
 from typing import Any
 
+from saebench_canon.plugin.line import Cell, Estimate, Key, Line
 from saebench_canon.plugin.metric import Metric, Score
 from saebench_canon.plugin.published import fold
 from saebench_canon.plugin.row import Axis, Row, Status
-from saebench_canon.tables.stats import LEVEL, Estimate, over_group, over_pairs, over_seeds
-from saebench_canon.tables.summary import (
-    HEADLINES,
-    Block,
-    Cell,
-    Key,
-    Line,
-    Note,
-    Summary,
-    Table,
-    null_of,
-)
+from saebench_canon.tables.stats import LEVEL, over_group, over_pairs, over_seeds
+from saebench_canon.tables.summary import Block, Note, Summary, Table
 
 SEED = "seed"
 
@@ -39,8 +30,8 @@ def summarise(
 ) -> Summary:
     """Fold the rows of a run into blocks of tables.
 
-    `metrics` are the declarations (directions, digits, nulls, help); a metric that is not among
-    them is shown with plain columns.
+    `metrics` are the declarations (directions, digits, nulls, headlines, help); tables stand in
+    their order. A metric that is not among them comes last and is shown with plain columns.
     """
     declared = {metric.name: metric for metric in metrics}
     known = [row if isinstance(row, Row) else Row.from_dict(row) for row in rows]
@@ -127,7 +118,7 @@ def _block(
         title=", ".join(words + ([_say_data(rows[0].data)] if titled else [])),
         axes=axes,
         data=rows[0].data,
-        tables=tuple(sorted(joined, key=_reading_order)),
+        tables=tuple(sorted(joined, key=lambda table: _position(table, declared))),
         notes=(*_notes(rows, marks), *unlike),
         train_tokens={width: tuple(sorted(seen)) for width, seen in tokens.items()},
     )
@@ -148,10 +139,7 @@ def _table(
         about=metric.help.split("\n", 1)[0] if metric else "",
         over=rows[0].over,
         columns=tuple(score for score in scores if score.name in names),
-        lines=tuple(
-            _line(key, lines[key], rows[0].metric, scores, level)
-            for key in sorted(lines, key=_order)
-        ),
+        lines=tuple(_line(key, lines[key], scores, level) for key in sorted(lines, key=_order)),
         case_seeds=len({row.seed for row in rows}),
         row_axis=axis if any(row.along(axis) for row in rows) else "",
     )
@@ -171,13 +159,12 @@ def _keyed(rows: Sequence[Row], axis: str) -> Iterator[tuple[Key, Row]]:
 def _line(
     key: Key,
     rows: Mapping[str, Sequence[Row]],
-    metric: str,
     scores: Iterable[Score],
     level: float,
 ) -> Line:
     folded = {name: _cell(each, level) for name, each in rows.items()}
     for score in scores:
-        null = folded.get(null_of(metric, score) or "")
+        null = folded.get(score.null or "")
         if score.name in folded and null is not None:
             folded[score.name] = replace(folded[score.name], null=null.estimate)
     every = [row for each in rows.values() for row in each]
@@ -318,6 +305,7 @@ def _order(key: Key) -> tuple[tuple[int, float, str], ...]:
     )
 
 
-def _reading_order(table: Table) -> int:
-    known = list(HEADLINES)
-    return known.index(table.metric) if table.metric in known else len(known)
+def _position(table: Table, declared: Mapping[str, Metric]) -> int:
+    """Where a table stands in its block: in the order in which metrics are declared."""
+    names = list(declared)
+    return names.index(table.metric) if table.metric in declared else len(names)

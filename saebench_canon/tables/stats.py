@@ -8,52 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
+
+from saebench_canon.plugin.line import Estimate, Kind
 
 LEVEL = 0.95
-
-Kind = Literal["t", "jackknife", "bootstrap", "values", "point", "welch"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number, the half-width of its interval where there is one, and the units behind both.
-
-    `kind` says where the interval is from: "t" over training seeds, "jackknife" leaving out one
-    seed, "bootstrap" within the one SAE there is (conditional on it), "welch" for a difference;
-    "values" (two seeds) and "point" have none. `n` counts `unit`; `values` are the replicates.
-    """
-
-    value: float
-    half_width: float | None
-    n: int | None
-    unit: str
-    kind: Kind
-    values: tuple[float, ...]
-    stderr: float | None = None
-    df: float = math.inf
-
-    @property
-    def lo(self) -> float | None:
-        """The lower end of the interval."""
-        return None if self.half_width is None else self.value - self.half_width
-
-    @property
-    def hi(self) -> float | None:
-        """The upper end of the interval."""
-        return None if self.half_width is None else self.value + self.half_width
-
-    @property
-    def conditional(self) -> bool:
-        """Whether the interval speaks of this one SAE only, not of another training seed."""
-        return self.kind == "bootstrap"
-
-    @property
-    def seeds(self) -> int:
-        """The number of training seeds."""
-        return self.n or 1 if self.unit == "seeds" else 1
 
 
 def over_seeds(

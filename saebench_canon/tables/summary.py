@@ -6,58 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from saebench_canon.plugin.line import Estimate, Line
 from saebench_canon.plugin.metric import Score
-from saebench_canon.plugin.published import Published, say_sources
-from saebench_canon.plugin.row import Axis, Status
-from saebench_canon.tables.stats import LEVEL, Estimate
+from saebench_canon.plugin.published import say_sources
+from saebench_canon.plugin.row import Axis
+from saebench_canon.tables.stats import LEVEL
 
-HEADLINES: Mapping[str, tuple[str, ...]] = {
-    "fidelity": ("explained_variance", "l0", "dead_share", "loss_recovered"),
-    "stitching": ("stable_novel_share", "stable_gain", "novel_share", "novel_gain"),
-    "meta_sae": (
-        "explained_variance", "above_null", "heldout_explained_variance", "composed_excess"
-    ),
-    "composition": ("composed_share", "composed_excess", "planted_recall"),
-    "meta_replace": (
-        "nearest_small", "explained_variance", "replaced", "replaced_refit", "graph_overlap"
-    ),
-    "seed_matching": ("mcc", "shared_share"),
-}  # fmt: skip
-NULLS = {  # a score to stand beside another where the metric itself declares none
-    ("fidelity", "explained_variance"): "pca_explained_variance",
-    ("meta_sae", "explained_variance"): "null_covariance",
-    ("meta_sae", "heldout_explained_variance"): "heldout_null",
-    ("seed_matching", "mcc"): "null_mcc",
-    ("seed_matching", "shared_share"): "null_shared",
-}
-
-Key = tuple[Axis, ...]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One score on one line: its estimate or why there is none, with its null and its floors."""
-
-    estimate: Estimate | None
-    status: Status
-    lost: int = 0  # cases planned that have no value, beside those behind the estimate
-    null: Estimate | None = None
-    floor: Estimate | None = None  # at the larger (or only) width
-    floor_small: Estimate | None = None  # at the smaller width
-    published: Published | None = None
-
-
-@dataclass(frozen=True)
-class Line:
-    """The row of a table: a dictionary size, a step between two, or an SAE by its name."""
-
-    key: Key
-    title: str
-    cells: Mapping[str, Cell]
-    subjects: tuple[str, ...]
-    cases: tuple[str, ...]
-    unfit: bool = False
-    caveat: bool = False
+FIRST = 4  # columns that stand for a metric that marks none as a headline
 
 
 @dataclass(frozen=True)
@@ -77,19 +32,15 @@ class Table:
 
     @property
     def headlines(self) -> tuple[Score, ...]:
-        """The columns a reader sees first; for a metric unknown here the first four."""
-        chosen = HEADLINES.get(self.metric)
-        nulls = {null for column in self.columns if (null := null_of(self.metric, column))}
-        rest = [column for column in self.columns if column.name not in nulls]
-        if chosen is None:
-            return tuple(rest[:4])
-        kept = [column for name in chosen for column in rest if column.name == name]
-        return tuple(kept) or tuple(rest[:4])
+        """The columns a reader sees first: those marked as headlines, or else the first four."""
+        columns = self.full
+        marked = tuple(column for column in columns if column.headline)
+        return marked or columns[:FIRST]
 
     @property
     def full(self) -> tuple[Score, ...]:
         """All columns, less those that stand beside another one as its null."""
-        nulls = {null_of(self.metric, column) for column in self.columns}
+        nulls = {column.null for column in self.columns}
         return tuple(column for column in self.columns if column.name not in nulls)
 
     @property
@@ -175,11 +126,6 @@ class Summary:
     def begun(self) -> tuple[Block, ...]:
         """The blocks in which any case was tried."""
         return tuple(block for block in self.blocks if block.begun)
-
-
-def null_of(metric: str, score: Score) -> str | None:
-    """The name of the score that is printed beside this one as its null."""
-    return score.null or NULLS.get((metric, score.name))
 
 
 def _say_interval(estimate: Estimate) -> str:

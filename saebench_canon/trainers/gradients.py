@@ -16,6 +16,7 @@ from torch import Tensor
 
 from saebench_canon.kernels import largest, sparse_rows
 from saebench_canon.kernels.largest import Ids
+from saebench_canon.trainers.settings import Revival
 
 BOUND = 0.9  # part of a batch's least kept code from which the next batch's are sought
 SPARSE = 0.14  # share of kept codes below which compressed rows beat dense products on a CPU
@@ -35,15 +36,6 @@ class Select(Protocol):
     def share(self, width: int) -> float:
         """The share of codes that is kept at most, ties aside."""
         ...
-
-
-@dataclass(frozen=True)
-class Revival:
-    """The auxiliary loss: the best `k` dead latents explain the error that the others leave."""
-
-    coefficient: float
-    k: int
-    dead_after: int  # tokens without firing
 
 
 @dataclass(frozen=True)
@@ -268,12 +260,12 @@ def _revive(
     """Add the auxiliary loss and its gradients; what is left to explain is held constant."""
     n = len(p)
     codes = p[:, dead].relu()
-    if revival.k < codes.shape[1]:
+    if revival.aux_k < codes.shape[1]:
         scaled = codes * norms[dead]
-        codes *= scaled >= scaled.topk(revival.k, dim=1).values[:, -1:]
+        codes *= scaled >= scaled.topk(revival.aux_k, dim=1).values[:, -1:]
     rest = torch.addmm(parts.error, codes, W_dec[dead])
-    parts.loss = parts.loss + revival.coefficient * rest.pow(2).sum() / n
-    rest *= revival.coefficient * 2 / n
+    parts.loss = parts.loss + revival.aux_coefficient * rest.pow(2).sum() / n
+    rest *= revival.aux_coefficient * 2 / n
     grads = (rest @ W_dec[dead].T) * (codes > 0)
     parts.W_dec[dead] += codes.T @ rest
     parts.W_enc[dead] += grads.T @ centred

@@ -23,7 +23,8 @@ from saebench_canon.errors import CanonError
 from saebench_canon.kernels.adam import Adam
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.trainer import Trained
-from saebench_canon.trainers.gradients import Revival, Select, set_gradients
+from saebench_canon.trainers.gradients import Select, set_gradients
+from saebench_canon.trainers.settings import Revival, Schedule
 
 Gradients = Callable[[TrainingSAE[Any], Tensor, int], Tensor]
 
@@ -34,41 +35,6 @@ HELD_BATCHES = 8  # of the training's size, that the threshold should rest on
 MOST_HELD = 0.2  # share of the tokens that may be kept from training for it
 OUR_NAMES = {"standard": "relu"}  # SAELens' word for it
 CHUNK = 65_536  # tokens read at once for the mean
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast: `warm_up` and `decay` are shares of the steps."""
-
-    tokens: int
-    batch_size: int
-    lr: float
-    warm_up: float
-    decay: float
-
-    def __post_init__(self) -> None:
-        for name in ("warm_up", "decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise CanonError(f"{name} is {getattr(self, name)}, not a share of the steps")
-        for name in ("batch_size", "lr"):
-            if not getattr(self, name) > 0:
-                raise CanonError(f"{name} is {getattr(self, name)}, not above 0")
-        if self.steps < 1:
-            raise CanonError(
-                f"{self.tokens} tokens are less than one batch of {self.batch_size}",
-                hint="Raise tokens or lower batch_size.",
-            )
-
-    @property
-    def steps(self) -> int:
-        """Whole batches only."""
-        return self.tokens // self.batch_size
-
-    def rate(self, step: int) -> float:
-        """The learning rate: up linearly, constant, and linearly to 0 at the end."""
-        up = (step + 1) / max(self.warm_up * self.steps, 1)
-        down = (self.steps - step) / max(self.decay * self.steps, 1)
-        return self.lr * min(up, 1.0, down)
 
 
 class Batches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from planted import write_sae
 
 from saebench_canon.bench import estimates
 from saebench_canon.bench.bench import Bench
-from saebench_canon.bench.costs import Work
+from saebench_canon.bench.earlier import Earlier
 from saebench_canon.bench.estimates import Estimate, duration, estimate, lines, measured_speed
 from saebench_canon.bench.plan import Plan, make_plan
-from saebench_canon.bench.sizes import ModelSize, model_size, sizes_of
+from saebench_canon.bench.sizes import sizes_of
 from saebench_canon.bench.store import Store
 from saebench_canon.cli import commands
-from saebench_canon.plugin.registry import load_registry
+from saebench_canon.plugin.cost import Work
+from saebench_canon.plugin.data import ModelSize
+from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.suite.load import packaged_suites
 
 SPEED = 50e9
@@ -144,6 +147,88 @@ def test_a_measured_case_takes_no_more_time(suite: Path) -> None:
     assert list(lines(done, cores=2)) == []
 
 
+BREADTH = """
+from saebench_canon import Score, hookimpl, metric
+COST
+@metric(of="sae", version=1, scores=[Score("breadth")])
+def breadth(codes):
+    \"\"\"Mean number of tokens of a latent.\"\"\"
+    return {"breadth": float(codes.counts.double().mean())}
+
+
+@hookimpl
+def canon_metrics():
+    return [breadth]
+"""
+
+
+@pytest.fixture
+def brought(suite: Path) -> Callable[..., tuple[Plan, Registry]]:
+    """The plan of a suite whose one metric comes from a plugin file, with a cost or without."""
+
+    def make(cost: str = "", version: int = 1) -> tuple[Plan, Registry]:
+        head = suite.read_text().split("[[metric]]")[0]
+        (suite.parent / "only.toml").write_text(f'{head}[[metric]]\nname = "breadth"\n')
+        text = BREADTH.replace("COST", cost).replace("version=1", f"version={version}")
+        text = text.replace("scores=", "cost=cost, scores=") if cost else text
+        (suite.parent / "breadth.py").write_text(text)
+        registry = load_registry([suite.parent / "breadth.py"])
+        return make_plan(suite.parent / "only.toml", registry, Store(suite.parent / "s")), registry
+
+    return make
+
+
+def test_a_plugins_metric_says_its_own_cost(
+    brought: Callable[..., tuple[Plan, Registry]],
+) -> None:
+    cost = """
+from saebench_canon.plugin.cost import Cost, Work
+def cost(size):
+    (sae,) = size.saes
+    return Cost(Work(products=size.tokens * sae.width, fixed=2.0), memory=2**50)
+"""
+    plan, registry = brought(cost)
+    found = estimate(plan, registry, speed=1e9)
+    tokens = sizes_of(plan.suite)[0]["planted"].scored
+    widths = [case.subject[0].axes["width"] for case in plan.cases]
+    assert tokens
+    assert found.parts["breadth"] == pytest.approx(
+        sum(2.0 + tokens * width / 1e9 for width in widths)
+    )
+    assert found.largest.startswith("breadth of ")
+    assert not found.unknown
+    assert not found.earlier
+
+
+def test_a_metric_that_says_no_cost_is_left_out_until_it_has_records(
+    brought: Callable[..., tuple[Plan, Registry]],
+) -> None:
+    plan, registry = brought()
+    assert estimate(plan, registry, speed=SPEED).unknown == ("the metric breadth",)
+    seconds = (2.0, 4.0)
+    for case, taken in zip(plan.cases, seconds, strict=False):
+        record = Bench(registry, plan.store).compute(case)
+        provenance = {**record.provenance, "seconds": taken}
+        plan.store.keep_record(replace(record, provenance=provenance))
+    found = estimate(plan, registry, speed=SPEED)
+    assert not found.unknown
+    assert found.earlier == (Earlier("breadth", 3.0, 2),)
+    assert found.parts["breadth"] == pytest.approx(3.0 * (len(plan.cases) - 2))
+    assert list(lines(found, cores=1))[-1] == (
+        "records   breadth: 3 s a case, the mean of 2 earlier records, whatever its size"
+    )
+    plan, registry = brought(version=2)
+    assert estimate(plan, registry, speed=SPEED).unknown == ("the metric breadth",)
+
+
+def test_a_cost_that_fails_is_left_out_with_its_reason(
+    brought: Callable[..., tuple[Plan, Registry]],
+) -> None:
+    plan, registry = brought("\ndef cost(size):\n    return size.settings['nothing']\n")
+    shown = "\n".join(lines(estimate(plan, registry, speed=SPEED), cores=1))
+    assert "left out  the metric breadth (its cost fails, KeyError: 'nothing')" in shown
+
+
 def test_no_data_takes_no_activations(suite: Path) -> None:
     suite.write_text(suite.read_text().replace('data = "planted"\n', ""))
     registry = load_registry()
@@ -154,7 +239,7 @@ def test_no_data_takes_no_activations(suite: Path) -> None:
 
 
 def test_an_sae_has_the_width_of_the_others_on_its_data(planned: Callable[[str], Plan]) -> None:
-    _, saes = sizes_of(planned(LADDER).suite, load_registry())
+    _, saes = sizes_of(planned(LADDER).suite)
     assert {(name, each.d, each.width) for name, each in saes.items()} == {
         ("w768", 768, 768), ("w1536", 768, 1536),
     }  # fmt: skip
@@ -163,7 +248,8 @@ def test_an_sae_has_the_width_of_the_others_on_its_data(planned: Callable[[str],
 
 def test_a_models_size_is_counted_from_its_configuration() -> None:
     plan = make_plan(packaged_suites()["quickstart"], load_registry(), Store(Path("no-store")))
-    found = model_size(plan.suite.data["docs"])
+    data = plan.suite.data["docs"]
+    found = data.source.size(data).model
     assert found is not None
     weights = Path(estimates.__file__).parents[1] / "packaged" / "tiny-lm" / "model.safetensors"
     assert found.parameters == pytest.approx(weights.stat().st_size / 4, rel=0.01)

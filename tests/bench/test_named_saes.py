@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from clone import PLUGINS
-from made_up_hub import GPT2_SAES, GPT2_WIDTHS, cached
+from made_up_hub import COMMIT, GPT2_SAES, GPT2_WIDTHS, cached
 from other_processor import OtherProcessor
 from planted import D, write_acts, write_sae
 from safetensors.torch import load_file
@@ -201,6 +201,11 @@ def test_the_packaged_suite_reads_the_published_meta_sae_from_the_hub(
         case.label: {name: each["value"] for name, each in bench.measure(case).scores.items()}
         for case in plan.cases
     }
+    commits = store.record(plan.ids[0]).provenance["commits"]  # type: ignore[union-attr]
+    refs = {str(setting) for setting in plan.cases[0].settings.values()} & commits.keys()
+    assert [ref.partition("//")[2] for ref in refs] == [PUBLISHED]
+    assert set(commits.values()) == {COMMIT}
+    assert len(commits) == 1 + len(plan.cases[0].subject)
     rows, state = decoder(hub, 49152), meta_state()
     assert len(rows) == GPT2_WIDTHS[49152]
     ladder = torch.cat([decoder(hub, width) for width in (768, 1536, 3072, 6144)])

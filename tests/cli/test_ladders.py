@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_up_hub import GEMMA_SAES, GEMMA_WIDTHS, GPT2_WIDTHS, made_up_hub
+from made_up_hub import COMMIT, GEMMA_SAES, GEMMA_WIDTHS, GPT2_WIDTHS, made_up_hub
 from program import call
 
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
-from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.saes.formats.saelens_hub import locate, releases
+from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.load import find_suite, load_suite
 from saebench_canon.suite.specs import Suite
 
@@ -113,6 +113,14 @@ def test_every_case_is_measured_and_tables_are_printed(
     assert f"{CASES[name]} cases, 0 to measure." in planned.stdout
 
 
+def test_records_name_the_commits_of_saes_and_model(ran: tuple[str, Path, str]) -> None:
+    name, folder, _ = ran
+    model = {"gpt2-ladder": "gpt2", "gemma-scope-2b": "google/gemma-2-2b"}[name]
+    for record in records(folder):
+        saes = {sae["ref"] for sae in (*record["subject"], *record["peers"])}
+        assert record["provenance"]["commits"] == dict.fromkeys({model, *saes}, COMMIT)
+
+
 def test_it_measured_the_saes_of_the_cache(ran: tuple[str, Path, str], hub: dict[str, str]) -> None:
     name, folder, _ = ran
     x = np.load(next((folder / ".canon/artefacts").glob("*/acts.npy"))).astype(float)
@@ -145,9 +153,9 @@ def test_without_files_and_network_a_case_fails_in_a_sentence(tmp_path: Path) ->
 
 def test_the_ladders_name_saes_that_there_are() -> None:
     for sae in suite("gpt2-ladder").saes:
-        assert isinstance(sae.source, Ref)
+        assert isinstance(sae.source, Checkpoint)
         assert (
-            locate(sae.source).repository
+            locate(sae.source.uri).repository
             == "jbloom/GPT2-Small-Feature-Splitting-Experiment-Layer-8"
         )
     assert [sae.axes["width"] for sae in suite("gpt2-ladder").saes] == list(GPT2_WIDTHS)
@@ -155,9 +163,9 @@ def test_the_ladders_name_saes_that_there_are() -> None:
     every = set(releases()["gemma-scope-2b-pt-res"].folders.values())
     registry = load_registry()
     for sae in suite("gemma-scope-2b").saes:
-        assert isinstance(sae.source, Ref)
-        folder = sae.source.target.removeprefix("google/gemma-scope-2b-pt-res/")
-        told = registry.adapter("gemma-scope").describe(sae.source)
+        assert isinstance(sae.source, Checkpoint)
+        folder = sae.source.uri.target.removeprefix("google/gemma-scope-2b-pt-res/")
+        told = registry.adapter("gemma-scope").describe(sae.source.uri)
         assert (told.d, told.width, told.hook) == (
             2304,
             sae.axes["width"],

@@ -11,9 +11,9 @@ import pytest
 from pyarrow import parquet
 
 from saebench_canon.data.text import (
+    Document,
     TextSource,
     iter_documents,
-    read_documents,
     split_documents,
     text_identity,
     text_source,
@@ -22,8 +22,12 @@ from saebench_canon.errors import CanonError, NotOffline
 from saebench_canon.saes import hub
 
 
+def read(source: TextSource) -> list[Document]:
+    return list(iter_documents(source))
+
+
 def texts(source: TextSource) -> list[str]:
-    return [document.text for document in read_documents(source)]
+    return [document.text for document in read(source)]
 
 
 @pytest.fixture
@@ -50,13 +54,13 @@ def test_a_text_file_is_split_by_the_first_separator_it_has(text, parts):
 def test_a_text_file_gives_its_documents_without_the_empty_ones(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfone\r\n\r\n\r\ntwo\nlines\n\n\n")
-    found = read_documents(text_source("a.txt", folder=tmp_path))
+    found = read(text_source("a.txt", folder=tmp_path))
     assert [each.text for each in found] == ["one", "two\nlines"]
     assert found[1].name == "a.txt document 2"
 
 
 def test_a_jsonl_file_gives_one_document_a_line(jsonl):
-    found = read_documents(text_source(str(jsonl)))
+    found = read(text_source(str(jsonl)))
     assert [(each.name, each.text) for each in found] == [
         ("stories.jsonl line 1", "one"),
         ("stories.jsonl line 4", "two\n\n2"),
@@ -69,9 +73,9 @@ def test_a_parquet_file_gives_one_document_a_row(tmp_path):
     source = text_source("a.parquet", folder=tmp_path, column="story")
     assert texts(source) == ["one", "three"]
     with pytest.raises(CanonError, match="no column 'text'; the columns are 'id', 'story'"):
-        read_documents(text_source("a.parquet", folder=tmp_path))
+        read(text_source("a.parquet", folder=tmp_path))
     with pytest.raises(CanonError, match="row 1: Column 'id' holds int, not text"):
-        read_documents(text_source("a.parquet", folder=tmp_path, column="id"))
+        read(text_source("a.parquet", folder=tmp_path, column="id"))
 
 
 def test_documents_are_read_only_as_far_as_they_are_asked_for(tmp_path):
@@ -97,19 +101,19 @@ def test_documents_are_read_only_as_far_as_they_are_asked_for(tmp_path):
 def test_what_is_wrong_with_a_file_is_said_in_a_sentence(tmp_path, name, content, sentence):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CanonError) as caught:
-        read_documents(text_source(name, folder=tmp_path))
+        read(text_source(name, folder=tmp_path))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_names_the_nearest(jsonl):
     with pytest.raises(CanonError, match=r"no such text file\. Did you mean 'stories.jsonl'"):
-        read_documents(text_source("storys.jsonl", folder=jsonl.parent))
+        read(text_source("storys.jsonl", folder=jsonl.parent))
     (jsonl.parent / "a.csv").write_text("x")
     with pytest.raises(CanonError, match=r"not from '\.csv'"):
-        read_documents(text_source("a.csv", folder=jsonl.parent))
+        read(text_source("a.csv", folder=jsonl.parent))
     with pytest.raises(CanonError, match="This is a folder"):
-        read_documents(text_source(".", folder=jsonl.parent))
+        read(text_source(".", folder=jsonl.parent))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +163,7 @@ def test_the_identity_of_a_hub_set_is_its_full_name():
 def test_the_packaged_text_has_documents_and_a_digest():
     source = text_source("packaged:python-docs")
     try:
-        found = read_documents(source)
+        found = read(source)
     except FileNotFoundError:
         pytest.skip("the list of packaged paragraphs is not built")
     assert len(found) > 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
@@ -18,14 +19,20 @@ from planted import D, planted_acts, write_acts, write_sae
 
 from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.plan import Plan, make_plan
+from saebench_canon.bench.results import rows_of
 from saebench_canon.bench.store import Store
 from saebench_canon.cli import pytest_plugin
+from saebench_canon.data.file import ActivationFile
 from saebench_canon.plugin import registry as plugins
 from saebench_canon.plugin.data import DataSpec
+from saebench_canon.plugin.data_keys import keys_of
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry, load_registry
+from saebench_canon.plugin.role import ROLES
 from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon.questions.ask import answers_of
 from saebench_canon.suite import toml_table
+from saebench_canon.tables.fold import summarise
 
 ARROWS = {"higher": "↑", "lower": "↓", None: "–"}
 
@@ -83,9 +90,22 @@ def planned(text: str, folder: Path, plugin: str | None = None) -> tuple[Plan, B
     return make_plan(folder / "suite.toml", found, store), Bench(found, store)
 
 
+def test_every_role_is_told_with_its_tables_and_scores() -> None:
+    for name, role in ROLES.items():
+        (line,) = (
+            line
+            for line in PAGES["plugins"].splitlines()
+            if line.startswith(f"| `{name}` | {role.of} | {role.use} |")
+        )
+        columns = (column for each in role.tables.values() for column in each)
+        told = line.removeprefix(f"| `{name}` | {role.of} | {role.use} |")
+        words = {*role.tables, *columns, *role.scores, *role.optional}
+        assert {*re.findall(r"`(\w+)`", told)} == words
+
+
 def test_there_are_whole_suites_and_a_plugin_of_each_kind() -> None:
     assert len(SUITES) >= 2
-    assert set(EXAMPLES) >= {"metric", "input", "adapter", "trainer", "verb"}
+    assert set(EXAMPLES) >= {"metric", "question", "input", "adapter", "data", "trainer", "verb"}
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -102,7 +122,7 @@ def test_set_as_the_docs_write_it_is_understood(example: Path, registry: Registr
     store = Store(example / "store")
     plan = make_plan(example / "suite.toml", registry, store, settings=lines)
     assert plan.suite.data["stories"].tokens == 100_000
-    assert {sae.source.settings["lr"] for sae in plan.suite.saes} == {3e-4}  # type: ignore[union-attr]
+    assert {(sae.source.training or {})["lr"] for sae in plan.suite.saes} == {3e-4}
     assert {sae.dtype for sae in plan.suite.saes} == {"float64"}
     assert [spec.settings.get("threshold") for spec in plan.suite.metrics][1] == 0.5
     assert {tuple(spec.seeds) for spec in plan.suite.metrics} == {(0, 1)}
@@ -134,6 +154,52 @@ def test_the_metric_of_the_docs_measures(example: Path) -> None:
     scores = measured(text, example, EXAMPLES["metric"])
     assert 0 < scores["nearest"]["value"] <= 1
     assert 0 < scores["nearest_null"]["value"] <= 1
+
+
+def test_the_question_of_the_docs_is_answered(example: Path) -> None:
+    text = ON_FILE.format(source='uri = "saes/w24-s0"', metric="fidelity")
+    fit = "settings = { max_l0 = 1.0, min_explained_variance = -9.0 }\n"
+    sets = f'{fit}[question."sparse?"]\nmost = 0.5\n'
+    plan, bench = planned(text + sets, example, EXAMPLES["question"])
+    assert plan.suite.questions == {"sparse?": {"most": 0.5}}
+    for case in plan.cases:
+        bench.measure(case)
+    registry = load_registry([example / "mine.py"])
+    rows_now = rows_of(plan.listed(), bench.store, registry.metrics)
+    summary = summarise(rows_now, registry.metrics.values())
+    (answer,) = answers_of(summary, registry.questions, plan.suite.questions)
+    assert answer.answer == "no"
+    assert answer.sentence.endswith("latents are active on a token (limit 0.5).")
+
+
+def test_the_docs_have_every_margin_as_the_code_has_it(registry: Registry) -> None:
+    tables = re.split(
+        r"^\| margin of ",
+        section("statistics", "Answers").split("### Answers as data")[0],
+        flags=re.MULTILINE,
+    )
+    told = {table.split(" |")[0]: rows(table) for table in tables[1:]}
+    assert told == {
+        question.name: {
+            margin.name: [f"{margin.default:g}", margin.meaning] for margin in question.margins
+        }
+        for question in registry.questions.values()
+    }
+
+
+def test_the_docs_have_every_word_of_an_answer(registry: Registry) -> None:
+    told = rows(section("statistics", "Answers").split("### Answers as data")[1])
+    assert {name: re.findall(r"`([^`]+)`", told[name][0]) for name in registry.questions} == {
+        question.name: list(question.words) for question in registry.questions.values()
+    }
+
+
+def test_rules_are_told_by_the_names_of_their_margins() -> None:
+    """A number there could disagree with the code: the one table of margins has them."""
+    text = PAGES["statistics"].split("## Answers")[1].split("### Margins")[0]
+    numbers = re.findall(r"(?<![\w.])\d*\.\d+|\b\d+ training seeds|\b\d+ %", text)
+    assert set(numbers) <= {"95 %"}  # the interval's level
+    assert len(re.findall(r"`seeds`|\{seeds\}", text)) >= 1
 
 
 def test_the_input_of_the_docs_is_made_and_kept(example: Path) -> None:
@@ -170,6 +236,15 @@ def test_the_adapter_of_the_docs_loads_by_scheme_and_by_bare_path(example: Path)
 def planned_x(sae: CanonicalSAE) -> torch.Tensor:
     assert sae.d == D
     return planted_acts(n=50)
+
+
+def test_the_data_of_the_docs_is_measured(example: Path) -> None:
+    (table,) = re.findall(r"^    \[data.nothing\]\n(?:    .+\n)+", PAGES["plugins"], re.MULTILINE)
+    text = ON_FILE.format(source='uri = "saes/w24-s0"', metric="fidelity")
+    text = text.replace('[data.acts]\nfile = "acts.safetensors"', textwrap.dedent(table))
+    scores = measured(text.replace('"acts"', '"nothing"'), example, EXAMPLES["data"])
+    assert scores["explained_variance"]["n"] == 40
+    assert scores["l0"]["value"] > 0
 
 
 def test_the_trainer_of_the_docs_trains_what_is_measured(example: Path) -> None:
@@ -273,16 +348,19 @@ def test_every_key_of_a_suite_is_told(
     for kind, title in titles.items():
         told = rows(section("suites", title))
         assert asked[kind] <= told.keys(), kind
-    assert asked["top"] == set(titles)
+    assert asked["top"] == {*titles, "question"}
+    assert section("suites", '[question."NAME"]')
 
 
-def test_every_default_of_a_data_table_is_the_codes() -> None:
+def test_every_default_of_a_data_table_is_the_codes(registry: Registry) -> None:
     told = rows(section("suites", "[data.NAME]"))
-    for field in fields(DataSpec):
-        if field.name in told:
-            shown = told[field.name][1].strip('`"')
-            kept = field.default
-            assert shown == str(kept) or kept is None, field.name
+    defaults = {field.name: field.default for field in fields(DataSpec) if field.name in told}
+    for kind in registry.data.values():
+        for key in keys_of(kind):
+            defaults[key.name] = None if key.required else key.default
+    assert defaults.keys() == told.keys()
+    for name, default in defaults.items():
+        assert told[name][1].strip('`"') == str(default) or default is None, name
 
 
 def test_every_setting_of_a_trainer_is_told_with_its_default(registry: Registry) -> None:
@@ -323,6 +401,7 @@ def test_every_hook_and_every_built_in_input_is_told(registry: Registry) -> None
     told = {name.split("(")[0] for name in rows(section("plugins", "Hooks"))}
     assert hooks == told
     table = rows(section("plugins", "One-file plugins"))
+    file = DataSpec("x", "x", ActivationFile(Path("x")))
     for each in registry.inputs.values():
         assert table[each.name][0] == ("SAE" if each.per == "sae" else "data"), each.name
-        assert (table[each.name][1] == "yes") == (not each.available(DataSpec("x", "x")))
+        assert (table[each.name][1] == "yes") == (not each.available(file))

@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 
 from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.store import Store
+from saebench_canon.data.file import ActivationFile
+from saebench_canon.data.model import ModelOnText
 from saebench_canon.errors import CanonError, placed
 from saebench_canon.inputs.data import held_out
 from saebench_canon.plugin.acts import Acts
@@ -28,7 +30,7 @@ def of_file(tmp_path: Path, doc: torch.Tensor, *, holdout: float | None) -> Data
     x = torch.zeros(len(doc), 4)
     x[:, 0] = torch.arange(len(doc))
     save_file({"acts": x, "doc": doc}, tmp_path / "acts.safetensors")
-    return DataSpec("d", "here", file=tmp_path / "acts.safetensors", holdout=holdout)
+    return DataSpec("d", "here", ActivationFile(tmp_path / "acts.safetensors"), holdout=holdout)
 
 
 def parts(tmp_path: Path, data: DataSpec) -> tuple[Acts, Acts]:
@@ -63,7 +65,7 @@ def test_without_holdout_every_token_is_scored(tmp_path: Path) -> None:
 
 
 def test_a_holdout_that_leaves_a_side_empty_is_refused() -> None:
-    data = DataSpec("d", "here", holdout=0.1)
+    data = DataSpec("d", "here", ActivationFile(Path("acts.safetensors")), holdout=0.1)
     with pytest.raises(CanonError, match="of 3 documents leaves a side empty"):
         held_out(data, 3)
     assert sum(held_out(data, 10)) == 1
@@ -74,10 +76,10 @@ def test_a_models_activations_are_split_as_its_windows_are(tmp_path: Path) -> No
         f"Return the number {n} of the list, or raise an error. " * 9 for n in range(8)
     )
     (tmp_path / "words.txt").write_text(words)
-    data = DataSpec(
-        "d", "here", model="packaged:tiny-lm", hook="blocks.1.hook_resid_pre", text="words.txt",
-        context=32, holdout=0.25, loss_tokens=60, root=tmp_path,
-    )  # fmt: skip
+    source = ModelOnText(
+        "packaged:tiny-lm", "blocks.1.hook_resid_pre", "words.txt", context=32, loss_tokens=60
+    )
+    data = DataSpec("d", "here", source, holdout=0.25, root=tmp_path)
     workshop = bench(tmp_path).workshop
     tokens, everything = workshop.input("tokens", data), workshop.input("all_tokens", data)
     scored, trained = parts(tmp_path, data)

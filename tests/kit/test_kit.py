@@ -217,6 +217,7 @@ def test_the_schema_has_every_key_that_parsers_know_and_no_other(
 
     monkeypatch.setattr(toml_table.Table, "finish", recording)
     more = (
+        '\n[data.lm]\nmodel = "packaged:tiny-lm"\nhook = "h"\ntext = "packaged:python-docs"\n'
         '\n[[gate]]\nscore = "fidelity.l0"\nrequire = "> 0"\n'
         '\n[[reference]]\nscore = "fidelity.l0"\naxis = "width"\n'
         'values = { 24 = 3 }\nsource = "x"\n'
@@ -254,6 +255,17 @@ def test_the_schema_has_every_setting_with_its_default() -> None:
         assert trainer.settings.keys() <= train.keys()
 
 
+def test_the_schema_has_every_margin_with_its_default_and_meaning() -> None:
+    questions = SCHEMA["properties"]["question"]["properties"]
+    assert {name: {key: (each["default"], each["description"])
+                   for key, each in table["properties"].items()}
+            for name, table in questions.items()} == {
+        name: {margin.name: (margin.default, margin.meaning) for margin in question.margins}
+        for name, question in load_registry().questions.items()
+    }  # fmt: skip
+    jsonschema.validate(WHOLE | {"question": {"unique?": {"unique": 0.95}}}, SCHEMA)
+
+
 @pytest.mark.parametrize("name", packaged_suites())
 def test_every_packaged_suite_is_valid(name: str) -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
@@ -283,6 +295,10 @@ WHOLE = {"sae": [{"name": "a", "uri": "x"}], "metric": [{"name": "fidelity"}]}
         {"metric": [{"name": "stitching", "settings": {"threshold": "0.5"}}]},
         {"metric": [{"name": "fidelity", "seeds": [0, 0]}]},
         {"gate": [{"score": "fidelity.l0"}]},
+        {"question": {"uniqe?": {}}},
+        {"question": {"unique?": {"uniqe": 0.9}}},
+        {"question": {"unique?": {"unique": "0.9"}}},
+        {"question": {"unique?": {"unique": 95}}},
         {"metric": []} | {"suite": {}, "sae": None},
     ],
     ids=str,

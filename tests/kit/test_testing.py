@@ -20,7 +20,7 @@ from planted import write_sae
 
 from saebench_canon import CanonError, Score, Undefined, metric
 from saebench_canon.plugin.adapter import Description
-from saebench_canon.plugin.metric import Metric
+from saebench_canon.plugin.metric import Measurement, Metric
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
@@ -387,6 +387,13 @@ def infinite(sae: Any) -> Any:
     return {"value": float("inf")}
 
 
+def without_a_column(sae: Any) -> Any:
+    import pandas as pd
+
+    tables = {"decomposition": pd.DataFrame({"latent": [0], "weight": [1.0]})}
+    return Measurement({"value": 1.0}, tables)
+
+
 BAD_METRICS: list[tuple[str, Metric, str]] = [
     ("it documents what it measures", replace(good, help=""), "no docstring"),
     ("it documents what it measures", replace(good, scores=()), "declares no score"),
@@ -400,6 +407,8 @@ BAD_METRICS: list[tuple[str, Metric, str]] = [
     ("it returns every score it declares", measuring(silent), "did not return 'value'"),
     ("it returns every score it declares", measuring(infinite), "not a finite number"),
     ("it returns every score it declares", measuring(fails), "ValueError: no"),
+    ("it returns every score it declares",
+     replace(measuring(without_a_column), roles=("meta_latents",)), "a column 'meta_latent'"),
     ("it does not fail without data", measuring(needs_data), "AttributeError"),
     ("the same seed gives the same scores", measuring(drifts), "at a second measurement value is"),
     ("the global random state is unchanged", measuring(draws), "random and numpy.random and torch"),
@@ -451,6 +460,12 @@ def test_a_metric_whose_module_imports_torch_is_caught(top: str, tmp_path: Path)
 
 def test_scores_that_count_dead_latents_are_set_aside() -> None:
     report = check_metric(measuring(counts), except_scores=["value"])
+    assert report["dead latents do not matter"].message.endswith("except value")
+
+
+def test_scores_that_say_that_they_count_dead_latents_are_set_aside_by_themselves() -> None:
+    counting = replace(measuring(counts), scores=(Score("value", counts_dead=True),))
+    report = check_metric(counting)
     assert report["dead latents do not matter"].message.endswith("except value")
 
 

@@ -18,7 +18,7 @@ from saebench_canon.bench.results import keep_run, last_run
 from saebench_canon.bench.store import Store
 from saebench_canon.cli.main import main
 from saebench_canon.errors import CanonError
-from saebench_canon.latents.decomposition import floor_of, meta_sae_of, sum_of
+from saebench_canon.latents.decomposition import Records
 from saebench_canon.plugin.record import Record
 from saebench_canon.plugin.registry import load_registry
 
@@ -48,6 +48,10 @@ def case(number: int, metric: str, *subject: str, over: str = "each") -> dict[st
             "over": over}  # fmt: skip
 
 
+def records(cases: list[dict[str, Any]], store: Store) -> Records:
+    return Records(cases, store, load_registry().metrics.values())
+
+
 def decomposed(latents: int = 20) -> dict[str, pd.DataFrame]:
     """Latent n has meta-latent 0 with weight 1 − n/100, and latent 2 has meta-latent 1 as well."""
     number = [*range(latents), 2]
@@ -63,7 +67,7 @@ def decomposed(latents: int = 20) -> dict[str, pd.DataFrame]:
 def test_a_latent_and_a_meta_latent_list_each_other_heaviest_first(tmp_path: Path) -> None:
     store, cases = Store(tmp_path), [case(1, "meta_sae", "it")]
     keep(store, cases[0], decomposed())
-    meta = meta_sae_of("it", cases, store)
+    meta = records(cases, store).meta_latents("it")
     assert list(meta.of_latent(2).items()) == [(1, 0.99), (0, 0.98)]
     assert [*meta.of_meta_latent(0)] == [*range(20)]
     assert (meta.explained(2), meta.explained(77)) == (0.5, None)
@@ -74,9 +78,9 @@ def test_the_first_measured_case_of_a_metric_counts(tmp_path: Path) -> None:
     store = Store(tmp_path)
     cases = [case(1, "meta_sae", "it"), case(2, "meta_sae", "it") | {"label": "other"}]
     keep(store, cases[1], decomposed())
-    assert meta_sae_of("it", cases, store).label == "other"
+    assert records(cases, store).meta_latents("it").label == "other"
     keep(store, cases[0], decomposed())
-    assert meta_sae_of("it", cases, store).label == "meta_sae"
+    assert records(cases, store).meta_latents("it").label == "meta_sae"
 
 
 def test_a_sum_is_of_the_pair_and_the_latent_that_are_asked_for(tmp_path: Path) -> None:
@@ -84,15 +88,15 @@ def test_a_sum_is_of_the_pair_and_the_latent_that_are_asked_for(tmp_path: Path) 
     cases = [case(1, "composition", "s", "m"), case(2, "composition", "m", "l")]
     table = {"latent": [4, 4, 5], "atom": [7, 9, 8], "weight": [0.5, 0.25, 1.0]}
     keep(store, cases[1], {"latents": pd.DataFrame({**table, "explained": [0.5, 0.75, 1.0]})})
-    assert sum_of("m", "l", 4, cases, store).atoms == ((7, 0.5, 0.5), (9, 0.25, 0.75))
-    assert sum_of("m", "l", 6, cases, store).atoms == ()
+    assert records(cases, store).sum_of("m", "l", 4).atoms == ((7, 0.5, 0.5), (9, 0.25, 0.75))
+    assert records(cases, store).sum_of("m", "l", 6).atoms == ()
     with pytest.raises(CanonError, match="composition of s and m is not measured"):
-        sum_of("s", "m", 4, cases, store)
+        records(cases, store).sum_of("s", "m", 4)
     store.keep_error(cases[0]["id"], {"case": "", "error": "a code is not finite"})
     with pytest.raises(CanonError, match=r"composition of s and m failed\. `show --errors` tells"):
-        sum_of("s", "m", 4, cases, store)
+        records(cases, store).sum_of("s", "m", 4)
     with pytest.raises(CanonError, match="the suite has no composition of s and l"):
-        sum_of("s", "l", 4, cases, store)
+        records(cases, store).sum_of("s", "l", 4)
 
 
 def test_the_floor_is_the_mean_over_the_saes_own_pairs_of_seeds(tmp_path: Path) -> None:
@@ -109,8 +113,8 @@ def test_the_floor_is_the_mean_over_the_saes_own_pairs_of_seeds(tmp_path: Path) 
     for number, share in ((0, 0.9), (1, 0.1), (2, 0.2), (3, 0.8), (6, None)):
         keep(store, cases[number], composed_share=share)
     keep(store, cases[5], novel_share=0.7)
-    assert floor_of("l0", cases, store) == pytest.approx(0.15)
-    assert floor_of("s0", cases, store) is None
+    assert records(cases, store).floor("l0") == pytest.approx(0.15)
+    assert records(cases, store).floor("s0") is None
 
 
 @pytest.fixture

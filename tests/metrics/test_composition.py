@@ -18,7 +18,6 @@ from torch import Tensor
 from saebench_canon.errors import CanonError
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.composition import (
-    Rule,
     excess,
     explained_beside_null,
     k_means,
@@ -31,6 +30,7 @@ from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.sum_rule import Rule
 from saebench_canon.metrics.composition.metric import composition
 from saebench_canon.plugin.metric import Mark, Measurement, Undefined, Value
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saebench_canon.kernels.codes import Codes
-from saebench_canon.kernels.reconstruction import fidelity_sums, mean_and_covariance
+from saebench_canon.kernels.reconstruction import mean_and_covariance, reconstruction_sums
 from saebench_canon.kernels.resampling import Ratio, documents, ratio, reaches_zero
 from saebench_canon.metrics.fidelity.metric import fidelity
 from saebench_canon.plugin.acts import Acts
@@ -266,7 +266,7 @@ def test_chunks_do_not_show() -> None:
     each = made(acts.x, 12, "topk", torch.Generator().manual_seed(1))
     index, count = documents(acts.doc)
     whole, small = (
-        fidelity_sums(
+        reconstruction_sums(
             acts.x,
             index,
             count,

@@ -17,7 +17,7 @@ from saebench_canon.kernels.nulls import isotropic
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.meta_ladder.metric import meta_ladder
 from saebench_canon.metrics.meta_sae.fits import whole
-from saebench_canon.metrics.meta_sae.presets import training_of
+from saebench_canon.metrics.meta_sae.settings import MetaTraining
 from saebench_canon.metrics.shared.live_rows import live_rows
 from saebench_canon.plugin.metric import Measurement, Undefined
 
@@ -57,7 +57,7 @@ def test_the_scores_are_those_of_one_meta_sae_of_all_rows() -> None:
     found = measure(*tables, **QUICK)
     own = [live_rows(tiny(each), None).rows for each in tables]
     rows = torch.cat(own)
-    it = whole(rows, training_of(90, preset="quarter", width=12, k=2, steps=30), 0, None)
+    it = whole(rows, MetaTraining(preset="quarter", width=12, k=2, steps=30).on(90), 0, None)
     assert it.b_enc is not None
     z = (rows - it.b_dec[0]) @ it.W_enc[0].T + it.b_enc[0]
     codes = torch.where(z >= it.threshold[0], z, 0)

@@ -16,14 +16,15 @@ from torch import Tensor
 from saebench_canon.errors import CanonError
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import unit
-from saebench_canon.kernels.meta_sae import MetaSAE, Training
+from saebench_canon.kernels.meta_sae import MetaSAE
+from saebench_canon.kernels.meta_training import Training
 from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.replace import encoded, overlap, quality, refit, strongest, turned
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.meta_replace.metric import meta_replace
 from saebench_canon.metrics.meta_sae.fits import whole
-from saebench_canon.metrics.meta_sae.presets import training_of
 from saebench_canon.metrics.meta_sae.published import published
+from saebench_canon.metrics.meta_sae.settings import MetaTraining
 from saebench_canon.metrics.shared.live_rows import live_rows
 from saebench_canon.plugin.metric import Measurement, Undefined, Value
 from saebench_canon.plugin.sae import CanonicalSAE
@@ -191,7 +192,7 @@ def test_the_metric_is_what_its_parts_are_by_hand() -> None:
     small, large = random(9, 5).float(), random(40, 5, seed=1).float()
     found = measure(small, large, **QUICK)
     rows, others = live_rows(tiny(large), None).rows, live_rows(tiny(small), None).rows
-    how = training_of(40, preset="quarter", width=12, k=2, steps=20)
+    how = MetaTraining(preset="quarter", width=12, k=2, steps=20).on(40)
     it = whole(rows, how, 0, None)
     it = MetaSAE.of({name: each.double() for name, each in it.tensors().items()})
     assert it.b_enc is not None

@@ -24,14 +24,16 @@ from saebench_canon.errors import CanonError
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.composition import one_parent, parent_null, planted_sums
 from saebench_canon.kernels.cosine import unit
-from saebench_canon.kernels.meta_sae import MetaSAE, Training
+from saebench_canon.kernels.meta_sae import MetaSAE
+from saebench_canon.kernels.meta_training import Training
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.meta_sae import fits as meta_fits
 from saebench_canon.metrics.meta_sae import runs as meta_runs
 from saebench_canon.metrics.meta_sae.metric import meta_sae
-from saebench_canon.metrics.meta_sae.presets import PRESETS, alive, training_of
+from saebench_canon.metrics.meta_sae.presets import PRESETS, alive
+from saebench_canon.metrics.meta_sae.settings import MetaTraining
 from saebench_canon.metrics.shared.live_rows import live_rows
 from saebench_canon.plugin.metric import Mark, Measurement, Undefined, Value
 
@@ -418,7 +420,7 @@ def test_the_meta_sae_of_all_rows_is_kept_under_what_it_depends_on() -> None:
 
     first, order = key(), torch.randperm(40, generator=generator(1))
     shared: dict[str, Any] = {}  # with other metrics: those that ask for it themselves
-    how = training_of(40, preset="quarter", **QUICK)
+    how = MetaTraining(preset="quarter", **QUICK).on(40)
     meta_fits.whole(sorted_rows(rows), how, 0, kept_in(shared))
     assert first == shared["key"]
     same = [
@@ -732,10 +734,10 @@ def test_wrong_settings_are_refused_in_a_sentence(settings: dict[str, Any], sent
 
 
 def test_the_width_of_a_quarter_is_rounded_up_as_upstream_does() -> None:
-    assert [training_of(m, preset="quarter").width for m in (512, 513, 514, 516)] == [
+    assert [MetaTraining(preset="quarter").on(m).width for m in (512, 513, 514, 516)] == [
         128, 129, 129, 129
     ]  # fmt: skip
-    assert training_of(49152, preset="paper").width == 2304
+    assert MetaTraining(preset="paper").on(49152).width == 2304
 
 
 def test_scaling_changes_few_of_the_numbers_that_are_trained_on() -> None:

@@ -22,7 +22,7 @@ from saebench_canon.kernels.meta_sae import explained_variance
 from saebench_canon.kernels.nulls import isotropic
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.meta_sae.metric import meta_sae
-from saebench_canon.metrics.meta_sae.presets import training_of
+from saebench_canon.metrics.meta_sae.settings import MetaTraining
 from saebench_canon.plugin.metric import Measurement, Value
 
 pytest.importorskip("sae_bench", reason="sae-bench is not installed; tox -e saebench does that")
@@ -138,7 +138,7 @@ def test_both_explain_the_same_share_within_noise(
 
 @pytest.mark.parametrize("m", [512, 1024, 1281])
 def test_the_preset_has_upstreams_numbers(m: int) -> None:
-    how, config = training_of(m, preset="quarter"), told()
+    how, config = MetaTraining(preset="quarter").on(m), told()
     assert how.k == config.k
     assert how.steps == config.train_steps
     assert how.batch == config.train_batch_size

@@ -17,8 +17,9 @@ from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.seed_matching.matching import correlations, match
 from saebench_canon.metrics.seed_matching.metric import seed_matching
 from saebench_canon.plugin.metric import Measurement, Undefined, Value
+from saebench_canon.plugin.question import Answer
 from saebench_canon.plugin.row import Row
-from saebench_canon.questions.verdict import Verdict, verdicts
+from saebench_canon.questions.unique import UNIQUE
 from saebench_canon.tables.fold import summarise
 from saebench_canon.tables.stats import jackknife_stderr
 
@@ -165,17 +166,18 @@ def test_where_random_tied_rows_are_shared_uniqueness_is_not_measurable(d: int) 
     found = seed_matching.measure(tuple(members), 0)
     shared, null = value(found, "shared_share"), value(found, "null_shared")
     assert null == pytest.approx(shared, abs=0.05)
-    said = verdict(found)
+    said = answer(found)
     if d == 8:
         assert null > 0.5
-        assert said.answer == "not measurable"
+        assert said.answer == "not-measurable"
         assert said.sentence.startswith("not measurable here: ")
     else:
         assert null == 0
-        assert said.answer == "no"
+        assert said.answer == "graded"
+        assert said.sentence.startswith("Not unique: ")
 
 
-def verdict(found: Measurement) -> Verdict:
+def answer(found: Measurement) -> Answer:
     """What is said of uniqueness when this is all that a run measured of three seeds."""
     rows = []
     for name, score in found.scores.items():
@@ -201,7 +203,8 @@ def verdict(found: Measurement) -> Verdict:
             )
         )
     (block,) = summarise(rows, [seed_matching]).blocks
-    return next(each for each in verdicts(block) if each.question == "unique?")
+    (answer,) = UNIQUE.ask(block)
+    return answer
 
 
 def test_anisotropic_rows_are_told_from_the_isotropic_null() -> None:

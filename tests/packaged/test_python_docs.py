@@ -115,17 +115,18 @@ def test_a_python_that_lacks_paragraphs_is_told_so_and_has_another_identity(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from saebench_canon.bench.store import Store
-    from saebench_canon.data.sources import lacking_text, text_identity
+    from saebench_canon.data.model import ModelOnText
     from saebench_canon.packaged import python_docs
     from saebench_canon.plugin.data import DataSpec
 
-    data = DataSpec("docs", "here", model="m", hook="h", text="packaged:python-docs")
+    source = ModelOnText("packaged:tiny-lm", "h", "packaged:python-docs")
+    data = DataSpec("docs", "here", source)
     whole = python_docs.read_python_docs()
-    complete = text_identity(data, Store(tmp_path))
-    assert (lacking_text(data, Store(tmp_path)) is None) == (whole.missing == 0)
+    complete = source.identity(data, Store(tmp_path))["text"]
+    assert (source.caveat(data, Store(tmp_path)) is None) == (whole.missing == 0)
     fewer = replace(whole, documents=whole.documents[1:], missing=whole.missing + 7, digest="other")
     monkeypatch.setattr(python_docs, "read_python_docs", lambda: fewer)
-    assert text_identity(data, Store(tmp_path / "new")) != complete
-    told = lacking_text(data, Store(tmp_path / "new"))
+    assert source.identity(data, Store(tmp_path / "new"))["text"] != complete
+    told = source.caveat(data, Store(tmp_path / "new"))
     assert told is not None
     assert f"without {fewer.missing} of {fewer.expected} paragraphs" in told

@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from saebench_canon.kernels.meta_sae import Training, train
+from saebench_canon.kernels.meta_sae import train
+from saebench_canon.kernels.meta_training import Training
 from saebench_canon.kernels.nulls import isotropic
 from saebench_canon.kernels.seeds import generator
 

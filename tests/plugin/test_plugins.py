@@ -15,6 +15,7 @@ import pytest
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin import registry as plugins
 from saebench_canon.plugin.registry import load_registry
+from saebench_canon.testing import registry_of
 
 METRIC = """
 from saebench_canon import Score, hookimpl, metric
@@ -171,3 +172,17 @@ def test_canon_plugins_allows_blocks_and_empties(
     monkeypatch.setenv("CANON_PLUGINS", "tow")
     with pytest.raises(CanonError, match=r"'tow', which is not installed.*'two'"):
         load_registry()
+
+
+def test_installed_plugins_stay_out_when_asked(
+    plugin: Callable[..., Path], installed: Callable[..., None]
+) -> None:
+    file = plugin(METRIC.format(name="counted"))
+    installed(mine_installed=plugins._module_of(file))
+    with pytest.raises(CanonError, match="both bring"):
+        _ = load_registry([file]).metrics
+    alone = load_registry([file], installed=False)
+    assert "counted" in alone.metrics
+    assert list(alone.sources) == ["built-in", "mine"]
+    module = SimpleNamespace(__file__=str(file))
+    assert list(registry_of(module).sources) == ["built-in", "mine"]

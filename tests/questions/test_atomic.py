@@ -1,4 +1,4 @@
-"""The verdict `atomic?` where the answer is known: numbers by hand, and planted decoders."""
+"""The question `atomic?` where the answer is known: numbers by hand, and planted decoders."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import os
 
 import pytest
 from atomic_worlds import NO, SIZES, WORLDS, judged
+from stated_margins import STATED
 
+from saebench_canon.plugin.line import Cell, Estimate, Line
 from saebench_canon.questions.atomic import atomic
-from saebench_canon.questions.margins import Margins
-from saebench_canon.tables.stats import Estimate
-from saebench_canon.tables.summary import Cell, Line
 
 # ATOMIC_WORLDS=3 tries every world of d 64 and 128 with so many repetitions; else two, once.
 REPEATS = int(os.environ.get("ATOMIC_WORLDS", "0"))
@@ -33,14 +32,14 @@ QUICK = {"composition": False, "steps": 2}  # the meta-SAE says nothing then
 
 @pytest.mark.parametrize(("name", "seed"), TRIED)
 def test_the_sentence_is_right_or_says_that_it_cannot_be_told(name: str, seed: int) -> None:
-    verdict, _ = judged(WORLDS[name].made(seed))
-    assert verdict.answer in WORLDS[name].right, verdict.sentence
+    answer, _ = judged(WORLDS[name].made(seed))
+    assert answer.answer in WORLDS[name].right, answer.sentence
 
 
 @pytest.mark.parametrize(("name", "share"), BELOW)
 def test_sums_of_smaller_latents_are_called_so_with_their_share(name: str, share: float) -> None:
-    verdict, cells = judged(WORLDS[name].made(0), **QUICK)
-    assert verdict.answer == "no", verdict.sentence
+    answer, cells = judged(WORLDS[name].made(0), **QUICK)
+    assert answer.answer == "no", answer.sentence
     excess = cells["composition.composed_excess"].estimate
     assert excess is not None
     # sums of 16 directions alone look like chance at d 64, and are not all told from it
@@ -50,8 +49,8 @@ def test_sums_of_smaller_latents_are_called_so_with_their_share(name: str, share
 @pytest.mark.parametrize("name", APART)
 def test_what_is_no_sum_of_smaller_latents_is_not_called_one(name: str) -> None:
     assert NO not in WORLDS[name].right
-    verdict, _ = judged(WORLDS[name].made(0), **QUICK)
-    assert verdict.answer in WORLDS[name].right, verdict.sentence
+    answer, _ = judged(WORLDS[name].made(0), **QUICK)
+    assert answer.answer in WORLDS[name].right, answer.sentence
 
 
 def around(value: float, half_width: float | None = 0.01, seeds: int = 3) -> Estimate:
@@ -94,7 +93,7 @@ def pair(excess: Cell | None = None, *, recall: Cell | None = None, unfit: bool 
 
 
 def said(line: Line | None, other: Line | None, **margins: float) -> tuple[str, str]:
-    return atomic(line, other, margins=Margins(**margins))  # type: ignore[arg-type]
+    return atomic(line, other, {**STATED["atomic?"], **margins})
 
 
 def without(line: Line, name: str) -> Line:
@@ -186,12 +185,12 @@ def test_a_share_that_rounds_to_its_limit_is_printed_until_they_differ() -> None
     assert "(limit .100)" in sentence
 
 
-# --- yes --------------------------------------------------------------------------------------
+# --- none found --------------------------------------------------------------------------------
 
 
 def test_silence_of_two_tests_that_find_planted_sums_is_atomic() -> None:
     assert said(meta(), pair()) == (
-        "yes",
+        "none-found",
         "No composition found, in 128 smaller latents and shared meta-latents: .02 [.01, .03] and "
         ".01 [.00, .02] of the latents beyond chance; planted sums are found by .99 [.98, 1.00] "
         "and .90 [.89, .91] (limits .05 and .70). Sums of directions that few latents share "
@@ -200,7 +199,7 @@ def test_silence_of_two_tests_that_find_planted_sums_is_atomic() -> None:
 
 
 def test_it_takes_no_floor_to_find_nothing() -> None:
-    assert said(meta(), pair(cell(0.02)))[0] == "yes"
+    assert said(meta(), pair(cell(0.02)))[0] == "none-found"
 
 
 @pytest.mark.parametrize(
@@ -233,13 +232,13 @@ def test_it_takes_both_tests_and_both_recalls_to_find_nothing(
 
 
 def test_a_recall_at_its_limit_is_enough() -> None:
-    assert said(meta(recall=cell(0.7, 0.0)), pair())[0] == "yes"
-    assert said(meta(recall=cell(0.6, 0.0)), pair(), recall=0.6)[0] == "yes"
+    assert said(meta(recall=cell(0.7, 0.0)), pair())[0] == "none-found"
+    assert said(meta(recall=cell(0.6, 0.0)), pair(), recall=0.6)[0] == "none-found"
 
 
 def test_a_share_at_its_limit_is_not_below_it() -> None:
     assert said(meta(cell(0.05, 0.0)), pair())[0] == "undecided"
-    assert said(meta(cell(0.05, 0.0)), pair(), atomic=0.06)[0] == "yes"
+    assert said(meta(cell(0.05, 0.0)), pair(), atomic=0.06)[0] == "none-found"
 
 
 # --- what is missing --------------------------------------------------------------------------
@@ -284,12 +283,12 @@ def test_a_recall_without_an_interval_says_what_it_lacks() -> None:
 def test_two_seeds_get_numbers_and_what_is_missing() -> None:
     few = cell(0.46, None, seeds=2)
     assert said(meta(cell(0.2, None, seeds=2)), pair(few)) == (
-        "not judged",
+        "not-judged",
         "not judged: .46 of the latents are sums of smaller ones, beyond chance; 2 seeds (.46 and "
         ".46) of the 3 it takes; .20 of the latents are sums of meta-latents, beyond chance; 2 "
         "seeds (.20 and .20) of the 3 it takes.",
     )
-    assert said(meta(cell(0.2, 0.01, seeds=2)), pair(cell(0.46, 0.01, seeds=2)))[0] == "not judged"
+    assert said(meta(cell(0.2, 0.01, seeds=2)), pair(cell(0.46, 0.01, seeds=2)))[0] == "not-judged"
     assert said(meta(), pair(few))[0] == "undecided"
     assert said(meta(cell(0.2, None, seeds=2)), pair())[0] == "undecided"
     assert said(meta(cell(0.2, 0.01, seeds=2)), pair(), seeds=2)[0] == "no"
@@ -297,7 +296,7 @@ def test_two_seeds_get_numbers_and_what_is_missing() -> None:
 
 def test_three_seeds_without_an_error_are_no_interval() -> None:
     answer, sentence = said(None, pair(cell(0.46, None)))
-    assert answer == "not judged"
+    assert answer == "not-judged"
     assert ".46 of the latents are sums of smaller ones, beyond chance; no interval" in sentence
 
 
@@ -328,7 +327,7 @@ def test_three_seeds_without_an_error_are_no_interval() -> None:
 def test_without_either_test_nothing_is_judged(
     line: Line | None, other: Line | None, sentence: str
 ) -> None:
-    assert said(line, other) == ("not judged", sentence)
+    assert said(line, other) == ("not-judged", sentence)
 
 
 @pytest.mark.parametrize(
@@ -338,13 +337,13 @@ def test_rows_that_are_near_each_other_and_no_smaller_sae_cannot_be_told(
     other: Line | None,
 ) -> None:
     answer, sentence = said(meta(purged=0.6), other)
-    assert answer == "not measurable"
+    assert answer == "not-measurable"
     assert ".60 of the rows are near rows kept out (limit .50)" in sentence
 
 
 def test_rows_near_rows_kept_out_count_from_their_limit() -> None:
-    assert said(meta(purged=0.5), pair())[0] == "yes"
+    assert said(meta(purged=0.5), pair())[0] == "none-found"
     assert said(meta(purged=0.5), pair(), purged=0.4)[0] == "undecided"
-    assert said(meta(purged=None), pair())[0] == "yes"
+    assert said(meta(purged=None), pair())[0] == "none-found"
     few = cell(0.2, None, seeds=2)
     assert "near rows kept out" in said(meta(few, purged=0.6), pair())[1]

@@ -1,4 +1,4 @@
-"""The verdict `complete?` where the answer is known: planted worlds, measured as suites are."""
+"""The question `complete?` where the answer is known: planted worlds, measured as suites are."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import os
 import re
 
 import pytest
+from stated_margins import STATED
 from worlds import TAUGHT, WORLDS, judged
 
+from saebench_canon.plugin.line import Cell, Estimate, Line
 from saebench_canon.questions.complete import complete
-from saebench_canon.questions.margins import Margins
-from saebench_canon.tables.stats import Estimate
-from saebench_canon.tables.summary import Cell, Line
 
 # WORLDS=3 tries every world with so many repetitions, and trained SAEs once; else these, once.
 REPEATS = int(os.environ.get("WORLDS", "0"))
@@ -31,10 +30,10 @@ TRIED = LONG if REPEATS else [(name, 3) for name in FEW]
 @pytest.mark.parametrize(("name", "seed"), TRIED)
 def test_the_sentence_is_right_or_says_that_it_cannot_be_told(name: str, seed: int) -> None:
     world = {**WORLDS, **TAUGHT}[name]
-    _, verdict = judged(*world.made(seed))
-    assert verdict.answer in world.right, verdict.sentence
-    if verdict.answer == "no" and world.missing is not None and "cosine" not in name:
-        said = re.match(r"Not complete: (\S+) ", verdict.sentence)
+    _, answer = judged(*world.made(seed))
+    assert answer.answer in world.right, answer.sentence
+    if answer.answer == "no" and world.missing is not None and "cosine" not in name:
+        said = re.match(r"Not complete: (\S+) ", answer.sentence)
         assert said is not None
         assert float(said[1]) == pytest.approx(world.missing, abs=0.08)
 
@@ -76,7 +75,8 @@ def cell(
 
 
 def asked(**cells: Cell | None) -> tuple[str, str]:
-    return complete(step(**cells), margins=Margins())
+    answer = complete(step(**cells), STATED["complete?"])
+    return answer.answer, answer.sentence
 
 
 NOTHING = {
@@ -97,7 +97,7 @@ def test_what_comes_back_with_every_seed_and_is_missing_makes_it_incomplete() ->
 
 def test_nothing_missing_and_nothing_explained_beside_is_no_incompleteness() -> None:
     assert asked(**NOTHING) == (
-        "yes",
+        "none-found",
         "No incompleteness found up to width 256: .01 [.00, .02] of what the larger finds again "
         "and again is missing (floor .01); adding it removes .01 [-.01, .01] of the error "
         "(floor .00) (limits .05 and .02; the larger leaves .02 [.01, .03] less error, limit .05).",
@@ -112,16 +112,16 @@ def test_a_larger_sae_that_explains_more_by_other_means_leaves_it_open() -> None
 
 
 def test_errors_within_the_limit_of_each_other_are_alike() -> None:
-    assert asked(**{**NOTHING, "large_mse_rescaled": cell(1.04)})[0] == "yes"
+    assert asked(**{**NOTHING, "large_mse_rescaled": cell(1.04)})[0] == "none-found"
     answer, sentence = asked(large_mse_rescaled=cell(1.2))
-    assert answer == "not measurable"
+    assert answer == "not-measurable"
     assert "leaves .20 [.19, .21] more error than the smaller (limit .05)" in sentence
 
 
 def test_records_without_errors_at_their_best_scale_are_judged_by_those_as_they_stand() -> None:
     plain = {"small_mse": cell(1.0), "large_mse": cell(1.2)}
     without = {"small_mse_rescaled": None, "large_mse_rescaled": None}
-    assert asked(**plain, **without)[0] == "not measurable"
+    assert asked(**plain, **without)[0] == "not-measurable"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_cannot_be_told_is_said_before_anything_else(
     cells: dict[str, Cell | None], because: str
 ) -> None:
     answer, sentence = asked(**cells)
-    assert answer == "not measurable"
+    assert answer == "not-measurable"
     assert because in sentence
 
 
@@ -178,13 +178,13 @@ def test_a_share_that_rounds_to_its_limit_is_printed_until_they_differ() -> None
 def test_two_seeds_get_numbers_and_what_is_missing() -> None:
     told = {"novel_share": cell(0.3, None, seeds=2), "novel_gain": cell(0.1, None, seeds=2)}
     answer, sentence = asked(reproducible_share=cell(0.9, None, seeds=2), **told)
-    assert answer == "not judged"
+    assert answer == "not-judged"
     assert sentence.endswith("2 seeds (.30 and .30) of the 3 it takes.")
 
 
 def test_every_deciding_score_needs_three_seeds_and_so_does_its_floor() -> None:
     answer, sentence = asked(stable_gain=cell(0.2, floor=0.01, seeds=1))
-    assert answer == "not judged"
+    assert answer == "not-judged"
     assert sentence == "not judged: stable_gain: one seed of the 3 it takes."
     few = cell(0.2, floor=0.01)
     answer, _ = asked(stable_gain=Cell(few.estimate, "measured", floor=around(0.01, seeds=1)))

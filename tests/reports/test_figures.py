@@ -1,4 +1,4 @@
-"""Figures of stitching paths: what is on them, and that equal runs give equal files."""
+"""Figures of paths: what is on them, and that equal runs give equal files."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.results import keep_run
 from saebench_canon.bench.store import Store
 from saebench_canon.cli.main import main
+from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.row import Row
 from saebench_canon.reports.curves import Panel, extremes, joints, middle, panel
@@ -28,6 +29,9 @@ from saebench_canon.reports.ladders import ladders, titles
 
 Made = tuple[list[Row], dict[str, pd.DataFrame]]
 ARCHS, WIDTHS, SEEDS = ("relu", "topk", "batchtopk"), (64, 128, 256, 512), (0, 1, 2)
+FOLLOWED = Metric(
+    "walk", "pair", 1, (), dict, (), frozenset(), {}, "A plugin's metric.", roles=("path",)
+)
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -57,7 +61,7 @@ def made_up(
         members = tuple({"arch": arch, "width": width, "seed": seed} for width, seed in pair)
         names = tuple(f"{arch}-w{width}-s{seed}" for width, seed in pair)
         case = "+".join(names)
-        rows.append(Row(label, "stitching", "novel_gain", names, "measured", suite="made-up",
+        rows.append(Row(label, FOLLOWED.name, "novel_gain", names, "measured", suite="made-up",
                         seed=0, id=case, of="pair", over=over, members=members))  # fmt: skip
         return case
 
@@ -77,7 +81,7 @@ def made_up(
 def drawn(made: Made) -> list[Panel]:
     """The panels of a made-up run."""
     rows, paths = made
-    found = (panel(each) for each in ladders(rows, lambda case, name: paths.get(case)))
+    found = (panel(each) for each in ladders(rows, [FOLLOWED], lambda case, name: paths.get(case)))
     return [each for each in found if each is not None]
 
 
@@ -85,7 +89,7 @@ def write(made: Made, path: Path) -> Path:
     """Write the figure of a made-up run."""
     rows, paths = made
     report = next(each for each in FIGURES if each.suffix == path.suffix)
-    report.write(rows, [], path, tables=lambda case, name: paths.get(case))
+    report.write(rows, [FOLLOWED], path, tables=lambda case, name: paths.get(case))
     return path
 
 
@@ -269,6 +273,13 @@ def test_a_plugins_report_gets_tables_if_it_asks_for_them(measured: Callable[[st
     assert absent == "None"
 
 
+def test_a_metric_without_the_role_is_not_drawn() -> None:
+    rows, paths = made_up(["relu"])
+    assert len(ladders(rows, [FOLLOWED], lambda case, name: paths.get(case))) == 1
+    for others in ([replace(FOLLOWED, roles=())], []):
+        assert ladders(rows, others, lambda case, name: paths.get(case)) == []
+
+
 def test_a_run_without_paths_is_a_sentence(
     measured: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -276,4 +287,5 @@ def test_a_run_without_paths_is_a_sentence(
     assert main(["show", "small", "--to", "path.png", "--store", str(root)]) == 4
     told = capsys.readouterr().err
     assert told.startswith("saebench-canon: path.png: there is nothing to draw")
+    assert "`stitching` makes paths" in told
     assert not Path("path.png").exists()

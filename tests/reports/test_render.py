@@ -11,16 +11,23 @@ import made_up_run as run
 import pandas as pd
 import pytest
 from clone import GOLDEN
+from stated_margins import answered
 
 from saebench_canon.errors import CanonError
+from saebench_canon.plugin.question import Answer
 from saebench_canon.reports.export import html, long, markdown, write
-from saebench_canon.reports.render import number, text
+from saebench_canon.reports.render import number, text, text_answers
 from saebench_canon.tables.fold import summarise
 from saebench_canon.tables.summary import Summary
 
 
 def summary(rows: list[dict[str, Any]] | None = None) -> Summary:
     return summarise(run.rows() if rows is None else rows, run.declared())
+
+
+def shown(summary: Summary, **options: Any) -> str:
+    """The page of a run that is asked all three questions by the stated margins."""
+    return text(summary, answered(summary), **options)
 
 
 def trouble() -> Summary:
@@ -40,27 +47,27 @@ def trouble() -> Summary:
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"),
+    ("name", "page"),
     [
-        ("run.txt", lambda: text(summary())),
-        ("trouble.txt", lambda: text(trouble())),
-        ("one-seed.txt", lambda: text(summary(run.rows(archs=["relu"], seeds=[0])))),
-        ("trouble.md", lambda: markdown(trouble())),
+        ("run.txt", lambda: shown(summary())),
+        ("trouble.txt", lambda: shown(trouble())),
+        ("one-seed.txt", lambda: shown(summary(run.rows(archs=["relu"], seeds=[0])))),
+        ("trouble.md", lambda: markdown(trouble(), answered(trouble()))),
     ],
 )
-def test_the_page_is_the_golden_one(name: str, shown: Any) -> None:
-    assert shown() == (GOLDEN / name).read_text(encoding="utf-8")
+def test_the_page_is_the_golden_one(name: str, page: Any) -> None:
+    assert page() == (GOLDEN / name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("all_scores", [False, True])
 def test_no_line_is_wider_than_100_columns(all_scores: bool) -> None:
     for found in (summary(), trouble()):
-        assert max(map(len, text(found, all_scores=all_scores).splitlines())) <= 100
+        assert max(map(len, shown(found, all_scores=all_scores).splitlines())) <= 100
 
 
 def test_a_table_too_wide_goes_on_below_itself() -> None:
     found = summary(run.rows(archs=["relu"]))
-    lines = text(found, width=60).splitlines()
+    lines = shown(found, width=60).splitlines()
     assert max(map(len, lines)) <= 60
     assert sum(line.startswith("width") for line in lines) >= 5
 
@@ -68,6 +75,33 @@ def test_a_table_too_wide_goes_on_below_itself() -> None:
 def test_floors_are_no_table_of_their_own_unless_all_is_asked() -> None:
     assert '"noise"' not in text(summary())
     assert '"noise"' in text(summary(), all_scores=True)
+
+
+def test_without_answers_the_tables_stand_alone() -> None:
+    found = summary()
+    assert "complete?" in shown(found)
+    for page in (text(found), markdown(found), html(found)):
+        assert "complete?" not in page
+
+
+def test_a_long_question_of_a_plugin_keeps_the_sentences_in_a_column() -> None:
+    found = summary(run.rows(archs=["relu"]))
+    (block,) = found.blocks
+    long_name = Answer("yes", "It is.", at="128", question="interpretable?", axes=block.axes,
+                       data=block.data)  # fmt: skip
+    lines = text(found, [*answered(found), long_name]).splitlines()
+    (mine,) = (line for line in lines if line.startswith("interpretable?"))
+    first = next(line for line in lines if line.startswith("complete?"))
+    assert mine.index("It is.") == first.index(answered(found)[0].sentence[:12])
+
+
+def test_the_answers_can_be_printed_alone() -> None:
+    found = summary()
+    page = text_answers(found, answered(found))
+    assert page.count("── ") == 3
+    assert "width" not in page.replace("to width", "")
+    assert page.count("unique?") == 3
+    assert text_answers(found, []) == "No question was asked.\n"
 
 
 def test_a_run_without_rows_says_so() -> None:
@@ -79,7 +113,7 @@ def test_what_was_not_measured_yet_is_named_and_takes_no_table() -> None:
     for row in rows:
         if row["axes"]["arch"] == "topk" or row["metric"] == "meta_sae":
             row.update(status="missing", value=None)
-    page = text(summary(rows))
+    page = shown(summary(rows))
     assert "── topk" not in page
     assert "Not measured yet: topk." in page
     assert "meta_sae v1" not in page
@@ -117,9 +151,13 @@ def test_the_long_form_keeps_every_score_at_full_precision(tmp_path: Path) -> No
 
 def test_every_format_can_be_written(tmp_path: Path) -> None:
     found = trouble()
+    said = answered(found)
     for suffix in ("txt", "md", "html", "csv", "parquet"):
-        write(found, tmp_path / f"run.{suffix}")
+        write(found, tmp_path / f"run.{suffix}", said)
         assert (tmp_path / f"run.{suffix}").stat().st_size > 1000
+    for suffix in ("txt", "md", "html"):
+        page = (tmp_path / f"run.{suffix}").read_text(encoding="utf-8")
+        assert "The same latents with every seed" in " ".join(page.split())
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "run.parquet"), long(found))
 
 

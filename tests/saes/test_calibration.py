@@ -21,6 +21,7 @@ from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.record import Record
+from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.saes.calibration import BATCH, BATCHES, calibrate, least_selected
@@ -334,6 +335,6 @@ def test_thresholds_come_from_activations_that_are_not_scored(uncalibrated: Path
     case = next(case for case in plan.cases if case.metric.name == "fidelity")
     (calibration,) = bench.measure(case).provenance["calibrated"].values()
     train, scored = (bench.workshop.input(name, case.data) for name in ("train_acts", "acts"))
-    raw = registry.adapters["made-up"].load(case.subject[0].source)  # type: ignore[arg-type]
+    raw = registry.adapters["made-up"].load(Ref.parse(case.subject[0].source.ref))
     assert calibration["threshold"] == calibrate(raw, train).calibration.threshold  # type: ignore[union-attr]
     assert calibration["threshold"] != calibrate(raw, scored).calibration.threshold  # type: ignore[union-attr]

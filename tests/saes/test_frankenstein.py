@@ -278,7 +278,7 @@ def test_a_threshold_keeps_to_novel_latents(workdir: Path) -> None:
     }
     assert provenance["made"]["added"] == latents.latent[helps].tolist()
     assert provenance["novel"]["added"] == latents.latent[helps & (latents.max_cos < 0.5)].tolist()
-    assert provenance["made"]["stitching"] == provenance["novel"]["stitching"]
+    assert provenance["made"]["record"] == provenance["novel"]["record"]
     assert (
         load_file(workdir / "novel" / "sae_weights.safetensors")["W_dec"].shape[0]
         < 24 + helps.sum()

@@ -93,7 +93,7 @@ def test_the_layout_of_saelens_3_is_read(tmp_path: Path) -> None:
         ({"architecture": "temporal"}, "tokens before it"),
         ({"architecture": "transcoder"}, "transcoder"),
         ({"architecture": "abstopk"}, "signed"),
-        ({"architecture": "novel"}, "There is batchtopk"),
+        ({"architecture": "novel"}, "Known: batchtopk"),
         ({"d_out": 2 * D}, "transcoder"),
         ({"use_error_term": True}, "whatever its codes"),
         ({"architecture": "topk", "k": M + 1}, "k is 25"),

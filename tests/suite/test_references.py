@@ -10,6 +10,7 @@ from typing import Any
 import made_up_run as run
 import pandas as pd
 import pytest
+from stated_margins import answered
 
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.results import keep_run, last_run, rows_of
@@ -103,14 +104,14 @@ def test_published_values_of_an_extended_suite_are_added(
     ("old", "new", "sentence"),
     [
         ("fidelity.l0", "fidelty.l0", r"no metric 'fidelty' in this suite. Did you mean 'fidelity"),
-        ("fidelity.l0", "fidelity.lo", r"'fidelity' has no score 'lo'. There is cosine"),
+        ("fidelity.l0", "fidelity.lo", r"'fidelity' has no score 'lo'. Known: cosine"),
         ('axis = "width"', 'axis = "widht"', r"no SAE has the axis 'widht'. Did you mean 'width'"),
         ("24 = 5", "small = 5", r"'small' is no value of the axis 'width'"),
         ("24 = 5", '24 = "5"', r"the value at '24' is '5'; it must be a number"),
         ("24 = 5", "24 = nan", r"the value at '24' is nan"),
         ("24 = 5, 48 = 7.5", "", r"'values' is empty"),
         ("24 = 5, 48 = 7.5", "96 = 5", r"no case of fidelity.l0 has one of these values of 'width'"
-            r". There is 24, 48"),
+            r".*Known: 24, 48"),
         ("source =", "sauce =", r"'source' is missing"),
         ("source = \"the SAEs' registry\"", 'source = " "', r"'source' is empty"),
         ("source =", "from = 1\nsource =", r"unknown key 'from'"),
@@ -177,9 +178,11 @@ def test_a_value_that_was_not_published_is_an_empty_cell() -> None:
     assert line.split() == ["published", ".71", "6"]
 
 
-def test_verdicts_do_not_hear_of_them() -> None:
+def test_answers_do_not_hear_of_them() -> None:
     without = [{key: value for key, value in row.items() if key != "reference"} for row in rows()]
-    pages = [text(summarise(each, run.declared())).splitlines() for each in (rows(), without)]
+    both = [summarise(each, run.declared()) for each in (rows(), without)]
+    pages = [text(summary, answered(summary)).splitlines() for summary in both]
+    assert any(line.startswith("unique?") for line in pages[0])
     kept = [line for line in pages[0] if "published" not in line]
     assert [" ".join(line.split()) for line in kept if "─" not in line] == [
         " ".join(line.split()) for line in pages[1] if "─" not in line

@@ -14,7 +14,7 @@ from saebench_canon.metrics.meta_sae.presets import PRESETS
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.suite.cases import cases_of
 from saebench_canon.suite.load import load_suite, packaged_suites
-from saebench_canon.suite.specs import TrainSpec
+from saebench_canon.suite.training import Training
 from saebench_canon.suite.words import words_of
 
 TRAINED = """
@@ -64,10 +64,10 @@ def test_a_train_table_takes_settings_from_axes_and_the_architecture(
     loaded = load_suite(write_suite(TRAINED), registry)
     assert len(loaded.saes) == 9
     relu, topk = loaded.saes[0].source, loaded.saes[-1].source
-    assert isinstance(relu, TrainSpec)
-    assert isinstance(topk, TrainSpec)
-    assert relu.settings["l1"] == 0.1
-    assert (topk.arch, topk.width, topk.seed, topk.settings["k"]) == ("topk", 32, 2, 4)
+    assert isinstance(relu, Training)
+    assert isinstance(topk, Training)
+    assert relu.training["l1"] == 0.1
+    assert (topk.trainer.name, topk.width, topk.seed, topk.training["k"]) == ("topk", 32, 2, 4)
 
 
 def test_extends_merges_tables_by_name(

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saebench_canon.plugin.metric import Mark
+from saebench_canon.plugin.line import Cell, Key
+from saebench_canon.plugin.metric import Mark, Metric, Score
 from saebench_canon.plugin.row import Row
 from saebench_canon.tables.fold import summarise
-from saebench_canon.tables.summary import Block, Cell, Key, Summary, Table
+from saebench_canon.tables.summary import Block, Summary, Table
 
 
 def summary(rows: list[dict[str, Any]]) -> Summary:
@@ -198,6 +199,40 @@ def test_the_order_of_rows_changes_no_number(random: Random) -> None:
 def test_an_undeclared_metric_is_shown_with_what_its_rows_say() -> None:
     (block,) = summarise([of_sae("a", metric="mine", label="mine")], []).blocks
     assert [column.name for column in block.tables[0].headlines] == ["explained_variance"]
+
+
+def declared(name: str, *scores: Score) -> Metric:
+    return Metric(name, "sae", 1, scores, dict, (), frozenset(), {}, "")
+
+
+def test_first_come_the_columns_marked_as_headlines_without_those_beside_them() -> None:
+    marked = declared(
+        "mine",
+        Score("a", null="b", headline=True),
+        Score("b", headline=True),  # stands beside `a`
+        Score("c"),
+        Score("d", headline=True),
+    )
+    rows = [of_sae("it", metric="mine", label="mine", score=name) for name in "dcba"]
+    (table,) = summarise(rows, [marked]).blocks[0].tables
+    assert [column.name for column in table.headlines] == ["a", "d"]
+    assert [column.name for column in table.full] == ["a", "c", "d"]
+    assert table.lines[0].cells["a"].null is not None
+
+
+def test_without_a_mark_the_first_four_columns_come_first() -> None:
+    plain = declared("mine", Score("a", null="b"), *map(Score, "bcdefg"))
+    rows = [of_sae("it", metric="mine", label="mine", score=name) for name in "abcdefg"]
+    (table,) = summarise(rows, [plain]).blocks[0].tables
+    assert [column.name for column in table.headlines] == ["a", "c", "d", "e"]
+
+
+def test_tables_stand_in_the_order_in_which_metrics_are_declared() -> None:
+    rows = [of_sae("it", metric=name, label=name) for name in ("unknown", "one", "other")]
+    score = Score("explained_variance")
+    for names in (["one", "other"], ["other", "one"]):
+        (block,) = summarise(rows, [declared(name, score) for name in names]).blocks
+        assert [table.metric for table in block.tables] == [*names, "unknown"]
 
 
 def test_more_axes_make_more_blocks() -> None:

@@ -18,6 +18,7 @@ from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.plugin.trainer import Trained, Trainer, trainer
 from saebench_canon.saes.formats.saelens import SaeLensAdapter
 from saebench_canon.trainers.saelens import TRAINERS
+from saebench_canon.trainers.settings import Revival, Schedule
 
 BY_NAME = {each.name: each for each in TRAINERS}
 D, FEATURES = 32, 48
@@ -179,8 +180,7 @@ def test_the_threshold_is_read_from_tokens_that_training_never_saw(
 
 
 def test_the_learning_rate_warms_up_and_decays() -> None:
-    loop = pytest.importorskip("saebench_canon.trainers.loop")
-    schedule = loop.Schedule(tokens=1_000, batch_size=10, lr=1.0, warm_up=0.1, decay=0.5)
+    schedule = Schedule(tokens=1_000, batch_size=10, lr=1.0, warm_up=0.1, decay=0.5)
     rates = [schedule.rate(step) for step in range(schedule.steps)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == rates[50] == 1.0
@@ -197,10 +197,10 @@ def reference(sae: Any, x: Tensor, *, revival: Any, dead: Tensor) -> Tensor:
         return out.loss
     norms = sae.W_dec.norm(dim=1)
     unselected = torch.where(dead, out.hidden_pre, 0).relu()
-    best = unselected.topk(revival.k, dim=1)
+    best = unselected.topk(revival.aux_k, dim=1)
     kept = torch.zeros_like(unselected).scatter(1, best.indices, best.values)
     rest = (x - out.sae_out).detach() - (kept / norms) @ sae.W_dec
-    return out.loss + revival.coefficient * rest.pow(2).sum(dim=1).mean()
+    return out.loss + revival.aux_coefficient * rest.pow(2).sum(dim=1).mean()
 
 
 @pytest.mark.filterwarnings("ignore:Sparse")
@@ -235,7 +235,7 @@ def test_gradients_in_closed_form_are_those_of_saelens(
             parameter.copy_(torch.randn(parameter.shape, generator=g))
     x = torch.randn(40, D, generator=g, dtype=torch.float64)
     dead = torch.rand(width, generator=g) < 0.4
-    revival = None if kind == "relu" else gradients.Revival(0.3, 3, 0)
+    revival = None if kind == "relu" else Revival(0.3, 3, 0)
     expected = reference(sae, x, revival=revival, dead=dead)
     expected.backward()
     wanted = {name: parameter.grad.clone() for name, parameter in sae.named_parameters()}

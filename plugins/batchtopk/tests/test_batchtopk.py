@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from saebench_canon import Acts, CanonError, CanonicalSAE, Ref
-from saebench_canon.testing import Registry, calibrate, load_registry, normalise
+from saebench_canon.testing import Registry, calibrate, normalise, registry_of
 
 D, M, K, N = 12, 30, 4, 200
 KINDS = ("topk", "batchtopk", "vanilla", "jumprelu")
@@ -107,7 +107,7 @@ def inputs(n: int = N, seed: int = 7) -> Tensor:
 
 @pytest.fixture(scope="module")
 def registry() -> Registry:
-    return load_registry([Path(plugin.__file__)])
+    return registry_of(plugin)
 
 
 def load(folder: Path, registry: Registry, **options: Any) -> CanonicalSAE:

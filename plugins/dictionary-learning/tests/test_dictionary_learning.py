@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from saebench_canon import Acts, CanonError, CanonicalSAE, Ref
-from saebench_canon.testing import Registry, calibrate, check_adapter, load_registry
+from saebench_canon.testing import Registry, calibrate, check_adapter, registry_of
 
 D, M, K, N = 12, 30, 4, 200
 LINEAR = ("AutoEncoder", "AutoEncoderNew", "GatedAutoEncoder", "AutoEncoderTopK", "BatchTopKSAE")
@@ -120,7 +120,7 @@ def inputs(seed: int = 7) -> Tensor:
 
 @pytest.fixture(scope="module")
 def registry() -> Registry:
-    return load_registry([Path(plugin.__file__)])
+    return registry_of(plugin)
 
 
 def load(folder: Path, registry: Registry, **options: Any) -> CanonicalSAE:

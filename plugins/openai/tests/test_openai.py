@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from saebench_canon import CanonError, CanonicalSAE, Ref
-from saebench_canon.testing import Registry, load_registry, normalise
+from saebench_canon.testing import Registry, normalise, registry_of
 
 D, M, K, N = 12, 30, 4, 200
 
@@ -89,7 +89,7 @@ def inputs() -> Tensor:
 
 @pytest.fixture(scope="module")
 def registry() -> Registry:
-    return load_registry([Path(plugin.__file__)])
+    return registry_of(plugin)
 
 
 def load(path: Path, registry: Registry, **options: Any) -> CanonicalSAE:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from saebench_canon import CanonError, CanonicalSAE, Ref
-from saebench_canon.testing import Registry, check_adapter, load_registry
+from saebench_canon.testing import Registry, check_adapter, registry_of
 
 D, M, K, N = 12, 36, 4, 200
 
@@ -69,7 +69,7 @@ def inputs() -> Tensor:
 
 @pytest.fixture(scope="module")
 def registry() -> Registry:
-    return load_registry([Path(plugin.__file__)])
+    return registry_of(plugin)
 
 
 def load(folder: Path, registry: Registry, **options: Any) -> CanonicalSAE:

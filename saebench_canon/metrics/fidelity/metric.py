@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from saebench_canon.metrics.fidelity.cost import cost
 from saebench_canon.metrics.shared.ratios import complement, of_documents
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
@@ -24,6 +25,8 @@ Number = float | Value | Undefined
 @metric(
     of="sae",
     version=1,
+    cost=cost,
+    roles=("reconstruction",),
     scores=[
         Score("mse", better="lower", help="Squared error, mean over tokens and dimensions."),
         Score(
@@ -31,19 +34,27 @@ Number = float | Value | Undefined
             better="higher",
             null="pca_explained_variance",
             help="1 − squared error / squared distance from the mean, over the whole data.",
+            headline=True,
         ),
         Score(
             "pca_explained_variance",
             help="Explained variance of as many principal components as the L0.",
         ),
         Score("cosine", better="higher", help="Mean cosine of activation and reconstruction."),
-        Score("l0", digits=1, help="Mean number of active latents on a token."),
-        Score("dead_share", better="lower", help="Share of latents never active on this data."),
+        Score("l0", digits=1, help="Mean number of active latents on a token.", headline=True),
+        Score(
+            "dead_share",
+            better="lower",
+            help="Share of latents never active on this data.",
+            headline=True,
+            counts_dead=True,
+        ),
         Score("shrinkage", help="E[x̂·x] / E[‖x̂‖²]; above 1 reconstructions are too short."),
         Score(
             "loss_recovered",
             better="higher",
             help="Cross-entropy that the reconstruction saves, of what zero-ablation costs.",
+            headline=True,
         ),
     ],
 )
@@ -68,12 +79,12 @@ def fidelity(
     """
     import pandas as pd
 
-    from saebench_canon.kernels.reconstruction import fidelity_sums
+    from saebench_canon.kernels.reconstruction import reconstruction_sums
     from saebench_canon.kernels.resampling import documents, ratio
 
     codes = codes.to(sae.W_dec.device)
     index, count = documents(acts.doc)
-    sums = fidelity_sums(
+    sums = reconstruction_sums(
         acts.x, index, count, codes, sae.W_dec, sae.b_dec, components=round(codes.l0)
     )
     still = Undefined("the activations do not vary")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from saebench_canon.metrics.meta_sae.presets import training_of
+from saebench_canon.metrics.meta_ladder.cost import cost
+from saebench_canon.metrics.meta_sae.settings import MetaTraining
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 @metric(
     of="group",
     version=1,
+    cost=cost,
     scores=[
         Score(
             "explained_variance",
@@ -57,12 +59,7 @@ def meta_ladder(
     codes: tuple[Codes, ...] | None = None,
     keep: Keep | None = None,
     *,
-    preset: Literal["quarter", "paper", "artifact"] = "quarter",
-    width: int | None = None,
-    k: int | None = None,
-    steps: int | None = None,
-    batch: int | None = None,
-    lr: float | None = None,
+    training: MetaTraining = MetaTraining(),
 ) -> Measurement:
     """How the number of meta-latents per latent grows with the width of the SAE.
 
@@ -83,9 +80,7 @@ def meta_ladder(
     if any(len(table) == 0 for table in tables):
         none = Undefined("an SAE of the group has no live latent")
         return Measurement({score.name: none for score in meta_ladder.scores})
-    how = training_of(
-        sum(map(len, tables)), preset=preset, width=width, k=k, steps=steps, batch=batch, lr=lr
-    )
+    how = training.on(sum(map(len, tables)))
     random = [parts.random(table, seed, member) for member, table in enumerate(tables)]
     found, null = (
         parts.look(each, whole(parts.joined(each), how, seed, keep)) for each in (tables, random)

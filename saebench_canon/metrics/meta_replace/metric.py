@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
-from saebench_canon.metrics.meta_sae.presets import training_of
+from saebench_canon.metrics.meta_replace.cost import cost
+from saebench_canon.metrics.meta_sae.settings import MetaChoice
 from saebench_canon.plugin.metric import Mark, Measurement, Score, metric
 
 if TYPE_CHECKING:
@@ -17,26 +19,32 @@ if TYPE_CHECKING:
 @metric(
     of="pair",
     version=1,
+    cost=cost,
     scores=[
         Score(
             "nearest_small",
             null="nearest_null",
             help="Best cosine of a meta-latent's direction with a live small row, mean.",
+            headline=True,
         ),
         Score("nearest_null", help="The same of random rows of the directions' covariance."),
         Score(
-            "explained_variance", help="Centred variance of the rows that the meta-SAE explains."
+            "explained_variance",
+            help="Centred variance of the rows that the meta-SAE explains.",
+            headline=True,
         ),
         Score(
             "replaced",
             null="replaced_null",
             help="The same with each meta-latent's direction replaced by its nearest small row.",
+            headline=True,
         ),
         Score("replaced_null", help="The same by random rows of the small rows' covariance."),
         Score(
             "replaced_refit",
             null="replaced_refit_null",
             help="`replaced` with the encoder trained on for those directions.",
+            headline=True,
         ),
         Score("replaced_refit_null", help="The same by those random rows."),
         Score(
@@ -56,6 +64,7 @@ if TYPE_CHECKING:
             null="graph_overlap_null",
             help="Share of the edges from large latents over meta-latents to small ones that are "
             "among as many of the largest cosines.",
+            headline=True,
         ),
         Score("graph_overlap_null", help="The same with meta-latents assigned to small rows anew."),
     ],
@@ -70,15 +79,9 @@ def meta_replace(
     peers: tuple[CanonicalSAE, ...] = (),
     peers_codes: tuple[Codes, ...] | None = None,
     *,
-    preset: Literal["quarter", "paper", "artifact"] = "quarter",
-    width: int | None = None,
-    k: int | None = None,
-    steps: int | None = None,
-    batch: int | None = None,
-    lr: float | None = None,
+    choice: MetaChoice = MetaChoice(),
     refit_steps: int | None = None,
     draws: int = 4,
-    meta: CanonicalSAE | None = None,
 ) -> Measurement:
     """Whether the meta-latents of a large SAE are the latents of a smaller one.
 
@@ -105,20 +108,17 @@ def meta_replace(
     others = parts.candidates((small, small_codes), lenders, fewer_than=len(rows))
     if len(rows) == 0:
         return Measurement(parts.undefined(names, "no latent of the larger SAE is live"))
-    if meta is not None and width not in (None, meta.width):
-        raise CanonError(
-            f"meta_replace: width = {width}, and the meta-SAE has {meta.width} latents"
-        )
-    how = training_of(
-        len(rows),
-        preset=preset,
-        width=width if meta is None else meta.width,
-        k=k,
-        steps=steps,
-        batch=batch,
-        lr=lr,
-    )
-    model = whole(rows.rows, how, seed, keep) if meta is None else published(meta, rows.rows, k)
+    if choice.meta is None:
+        how = choice.on(len(rows))
+        model = whole(rows.rows, how, seed, keep)
+    else:
+        width = choice.meta.width
+        if choice.width not in (None, width):
+            raise CanonError(
+                f"meta_replace: width = {choice.width}, and the meta-SAE has {width} latents"
+            )
+        how = replace(choice, width=width).on(len(rows))
+        model = published(choice.meta, rows.rows, choice.k)
     found = parts.compare(model, rows, others, how, seed, refit_steps or how.steps, draws)
     without = small_codes is None or large_codes is None
     note = Mark("note", "no activations: every latent counts as live")

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import max_cosine
-from saebench_canon.kernels.meta_sae import MetaSAE, Training
+from saebench_canon.kernels.meta_sae import MetaSAE
+from saebench_canon.kernels.meta_training import Training
 from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.replace import (
     Quality,

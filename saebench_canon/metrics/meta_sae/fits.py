@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saebench_canon.kernels.meta_sae import MetaSAE, Training, train
+from saebench_canon.kernels.meta_sae import MetaSAE, train
+from saebench_canon.kernels.meta_training import Training
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.meta_sae.presets import told
 

@@ -12,19 +12,17 @@ import torch
 from torch import Tensor
 
 from saebench_canon.kernels import nulls
-from saebench_canon.kernels.composition import (
-    Rule,
-    explained_beside_null,
-    one_parent,
-    planted_sums,
-)
+from saebench_canon.kernels.composition import explained_beside_null, one_parent, planted_sums
 from saebench_canon.kernels.cosine import max_cosine
-from saebench_canon.kernels.meta_sae import MetaSAE, Training, explained_variance
+from saebench_canon.kernels.meta_sae import MetaSAE, explained_variance
+from saebench_canon.kernels.meta_training import Training
 from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.sum_rule import Rule
 from saebench_canon.metrics.meta_sae.fits import fit
 from saebench_canon.metrics.meta_sae.presets import alive, told
+from saebench_canon.metrics.meta_sae.settings import Runs
 from saebench_canon.metrics.meta_sae.tables import HEIGHT
-from saebench_canon.metrics.shared.sums import WHOLE, beyond
+from saebench_canon.metrics.shared.sums import CHANCE, COMPOSED, WHOLE, Number, composed
 from saebench_canon.plugin.metric import Undefined, Value
 
 Memo = Callable[[Mapping[str, Any], Callable[[], dict[str, float]]], dict[str, float]]
@@ -35,14 +33,14 @@ FEWEST = 4  # of those directions, at least
 
 OWN, COVARIANCE, CLUSTERS = "rows", "null_covariance", "null_clusters"
 PARENT, SUMS = "null_parent", "planted"
-NULLS = (PARENT, COVARIANCE, CLUSTERS)
+NULLS = (PARENT, COVARIANCE, CLUSTERS)  # in the order of `CHANCE`
 
 
 @dataclass(frozen=True)
 class Study:
     """The scores of all runs, and how training went (meta_seed, of, step, loss)."""
 
-    scores: dict[str, Value | Undefined | float]
+    scores: dict[str, Number]
     convergence: pd.DataFrame
 
 
@@ -81,15 +79,14 @@ class Tested:
 def study(
     rows: Tensor,
     how: Training,
-    holdout: float,
-    meta_seeds: int,
+    settings: Runs,
+    rule: Rule,
     seed: int,
-    rule: Rule | None,
-    purge: float,
     memo: Memo | None,
 ) -> Study:
     """Train on the rows [m, d] and on their nulls alike, once for each meta-seed."""
     m, d = rows.shape
+    holdout, meta_seeds = settings.holdout, settings.meta_seeds
     runs: list[dict[str, float]] = []
     tests: list[Tested] = []
     curves: list[pd.DataFrame] = []
@@ -103,8 +100,8 @@ def study(
         found["above_null"] = own["explained_variance"] - chance["explained_variance"]
         runs.append(found)
         curves.extend(_curve(model, run, name) for name, model in models.items())
-        if rule is not None and len(split.held):
-            tests.append(_test(tables, split, how, seed, run, rule, purge))
+        if settings.composition and len(split.held):
+            tests.append(_test(tables, split, how, seed, run, rule.atoms, settings.purge))
 
     def isotropic() -> dict[str, float]:
         explained = {}
@@ -124,7 +121,7 @@ def study(
     def mean(name: str, reason: str = flat) -> Value | Undefined:
         return over_runs([run[name] for run in runs], reason)
 
-    scores: dict[str, Value | Undefined | float] = {
+    scores: dict[str, Number] = {
         "explained_variance": mean("explained_variance"),
         "explained_variance_uncentred": mean("explained_variance_uncentred"),
         "mse": mean("mse"),
@@ -135,7 +132,7 @@ def study(
         "above_null": mean("above_null"),
         "meta_l0": mean("meta_l0"),
         "meta_dead_share": mean("meta_dead_share"),
-        **_composition(tests, rule, held),
+        **_composition(tests, rule, held if settings.composition else "composition = false"),
     }
     return Study(scores, pd.concat(curves, ignore_index=True))
 
@@ -188,7 +185,7 @@ def _test(
     how: Training,
     seed: int,
     run: int,
-    rule: Rule,
+    atoms: int,
     purge: float,
 ) -> Tested:
     """Which rows kept out are sums of meta-latents, in the decoder and in its nulls.
@@ -226,54 +223,37 @@ def _test(
         about = (worlds[name][split.held].double() - model.b_dec[0].double()).float()
         if name == SUMS:
             about = about[torch.isin(split.held, places)]
-        own, parent = explained_beside_null(about, model.W_dec[0], rule.atoms, draws("parent null"))
+        own, parent = explained_beside_null(about, model.W_dec[0], atoms, draws("parent null"))
         explained[name] = own.explained
         if name == OWN:
             explained[PARENT] = parent.explained
     return Tested(explained, purged)
 
 
-def _composition(
-    tests: Sequence[Tested], rule: Rule | None, held: str
-) -> dict[str, Value | Undefined | float]:
-    names = (
-        "composed_share", "composed_null", *(f"composed_{each}" for each in NULLS),
-        "composed_excess", "composed_least", "purged_share", "planted_recall",
-    )  # fmt: skip
-    if not tests or rule is None:
-        none = Undefined("composition = false" if rule is None else held)
-        return dict.fromkeys(names, none)
+def _composition(tests: Sequence[Tested], rule: Rule, untested: str) -> dict[str, Number]:
+    """Which rows kept out are sums, mean over the runs; `untested` says why there are no tests."""
+    names = (*COMPOSED, "purged_share", "planted_recall")
+    if not tests:
+        return dict.fromkeys(names, Undefined(untested))
     purged = over_runs([each.purged for each in tests], "no run")
     lost = next((each.lost for each in tests if each.lost), "")
     if lost:
         return {**dict.fromkeys(names, Undefined(lost)), "purged_share": purged}
     raised = rule.raised([torch.cat([each.explained[name] for each in tests]) for name in NULLS])
 
-    if not raised.possible:
-        whole = dict.fromkeys(names, Undefined(WHOLE))
-        return {**whole, "composed_least": raised.least, "purged_share": purged}
-
-    def share(of: str) -> Value | Undefined:
-        found = [raised.holds(each.explained[of]).double() for each in tests]
-        shares = [float(each.mean()) for each in found if len(each)]
+    def share(of: str) -> Number:
+        if not raised.possible:
+            return Undefined(WHOLE)
+        sums = [raised.holds(each.explained[of]).double() for each in tests]
+        shares = [float(each.mean()) for each in sums if len(each)]
         return over_runs(shares or [math.nan], "no planted sum was kept out")
 
-    own, chance = share(OWN), {f"composed_{name}": share(name) for name in NULLS}
-    null = max((each for each in chance.values() if isinstance(each, Value)), key=_value)
-    assert isinstance(own, Value)
     return {
-        "composed_share": own,
-        "composed_null": null,
-        **chance,
-        "composed_excess": beyond(own.value, null.value),
+        **composed(share(OWN), {name: share(of) for name, of in zip(CHANCE, NULLS, strict=True)}),
         "composed_least": raised.least,
         "purged_share": purged,
         "planted_recall": share(SUMS),
     }
-
-
-def _value(found: Value) -> float:
-    return found.value
 
 
 def over_runs(values: list[float], reason: str) -> Value | Undefined:

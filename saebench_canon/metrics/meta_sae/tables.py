@@ -8,7 +8,8 @@ from torch import Tensor
 
 from saebench_canon.kernels.composition import k_means
 from saebench_canon.kernels.cosine import unit
-from saebench_canon.kernels.meta_sae import MetaSAE, Training
+from saebench_canon.kernels.meta_sae import MetaSAE
+from saebench_canon.kernels.meta_training import Training
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.shared.live_rows import Rows

@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
+from saebench_canon.metrics.seed_matching.cost import cost
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 from saebench_canon.progress import track
 from saebench_canon.tables.stats import jackknife_stderr
@@ -29,12 +30,14 @@ OF_ENCODERS = ("shared_share", "shared_share_strict", "null_shared")
 @metric(
     of="group",
     version=1,
+    cost=cost,
     scores=[
         Score(
             "mcc",
             better="higher",
             null="null_mcc",
             help="Mean cosine of live decoder rows under the best one-to-one assignment.",
+            headline=True,
         ),
         Score("mcc_abs", better="higher", help="The same with absolute cosines."),
         Score(
@@ -42,6 +45,7 @@ OF_ENCODERS = ("shared_share", "shared_share_strict", "null_shared")
             better="higher",
             null="null_shared",
             help="Share of live latents whose counterpart agrees in decoder and encoder.",
+            headline=True,
         ),
         Score(
             "shared_share_strict",

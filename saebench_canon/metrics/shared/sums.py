@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
-from saebench_canon.plugin.metric import Undefined
+from saebench_canon.plugin.metric import Score, Undefined, Value
 
 if TYPE_CHECKING:
-    from saebench_canon.kernels.composition import Rule
+    from saebench_canon.kernels.sum_rule import Rule
+
+Number = float | Value | Undefined
 
 WHOLE = "chance explains rows whole"
+CHANCE = ("parent", "covariance", "clusters")  # three ways to make rows without sums
 
 
 def check_rule(metric: str, rule: Rule) -> None:
@@ -27,21 +31,60 @@ def check_rule(metric: str, rule: Rule) -> None:
         raise CanonError(f"{metric}: chance = {rule.chance} is not a share of rows")
 
 
-def largest(shares: Sequence[float | Undefined], reason: str) -> float | Undefined:
+def composed_scores(*, rows: str, atom: str, headlines: Sequence[str] = ()) -> list[Score]:
+    """The scores of `composed`: which `rows` are sums, and what an atom of theirs is called."""
+    scores = [
+        Score("composed_share", better="lower", null="composed_null", help=f"Share of {rows}."),
+        Score("composed_null", help="What chance makes of it: the highest of the three below."),
+        Score(
+            "composed_null_parent",
+            help=f"The share with each row's best {atom} kept and its rest redrawn.",
+        ),
+        Score("composed_null_covariance", help="The share of random rows of the same covariance."),
+        Score("composed_null_clusters", help="The share of rows that each vary one parent."),
+        Score(
+            "composed_excess",
+            better="lower",
+            help="(composed_share − composed_null) / (1 − composed_null).",
+        ),
+        Score("composed_least", help="Share of a sum that had to be explained; raised by chance."),
+    ]
+    return [replace(score, headline=score.name in headlines) for score in scores]
+
+
+COMPOSED = tuple(score.name for score in composed_scores(rows="rows", atom="atom"))
+
+
+def composed(share: Number, by_chance: Mapping[str, Number]) -> dict[str, Number]:
+    """The share of sums beside what each of `CHANCE` makes of it, and beyond the highest."""
+    null = largest(by_chance.values(), WHOLE)
+    return {
+        "composed_share": share,
+        "composed_null": null,
+        **{f"composed_null_{name}": by_chance[name] for name in CHANCE},
+        "composed_excess": beyond(share, null),
+    }
+
+
+def largest(shares: Iterable[Number], reason: str) -> Number:
     """The largest of the shares that are defined."""
-    known = [each for each in shares if isinstance(each, float)]
-    return max(known) if known else Undefined(reason)
+    known = [share for share in shares if not isinstance(share, Undefined)]
+    return max(known, key=_number) if known else Undefined(reason)
 
 
-def beyond(share: float | Undefined, null: float | Undefined) -> float | Undefined:
+def beyond(share: Number, null: Number) -> Number:
     """The share of sums beyond chance."""
     from saebench_canon.kernels.composition import excess
 
     if isinstance(share, Undefined) or isinstance(null, Undefined):
         return Undefined(WHOLE)
-    return or_undefined(excess(share, null), WHOLE)
+    return or_undefined(excess(_number(share), _number(null)), WHOLE)
 
 
 def or_undefined(value: float, reason: str) -> float | Undefined:
     """The number, or the reason where there is none."""
     return value if math.isfinite(value) else Undefined(reason)
+
+
+def _number(score: float | Value) -> float:
+    return score.value if isinstance(score, Value) else score

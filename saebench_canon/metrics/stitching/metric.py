@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, nearest
+from saebench_canon.metrics.stitching.cost import cost
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ ORDERINGS = ("random", "max_cos", "greedy")
 @metric(
     of="pair",
     version=2,
+    cost=cost,
+    roles=("path", "additions"),
     scores=[
         Score("small_mse", better="lower", help="MSE of the smaller SAE."),
         Score("large_mse", better="lower", help="MSE of the larger SAE."),
@@ -40,16 +43,31 @@ ORDERINGS = ("random", "max_cos", "greedy")
         ),
         Score("large_mse_rescaled", better="lower", help="The same of the larger SAE."),
         Score(
+            "stable_novel_share",
+            better="lower",
+            help="Share of reproducible latents that are novel and no sum of small ones.",
+            headline=True,
+        ),
+        Score(
+            "stable_gain",
+            better="lower",
+            help="Drop of the smaller SAE's MSE when just those are added at their best scales, "
+            "on documents that the scales were not fitted on.",
+            headline=True,
+        ),
+        Score(
             "novel_share",
             better="lower",
             null="novel_share_null",
             help="Share of live large latents whose best cosine with a small one is below θ.",
+            headline=True,
         ),
         Score(
             "novel_gain",
             better="lower",
             null="novel_gain_null",
             help="Drop of the smaller SAE's MSE, relative, when all novel latents are added.",
+            headline=True,
         ),
         Score(
             "helpful_share",
@@ -75,17 +93,6 @@ ORDERINGS = ("random", "max_cos", "greedy")
             "reproducible_share",
             better="higher",
             help="Share of live large latents that every peer has too, at cosine θ or more.",
-        ),
-        Score(
-            "stable_novel_share",
-            better="lower",
-            help="Share of reproducible latents that are novel and no sum of small ones.",
-        ),
-        Score(
-            "stable_gain",
-            better="lower",
-            help="Drop of the smaller SAE's MSE when just those are added at their best scales, "
-            "on documents that the scales were not fitted on.",
         ),
         Score(
             "residual_gain",
@@ -183,5 +190,5 @@ def _check(threshold: float, span_atoms: int, orders: int, orderings: tuple[str,
         raise CanonError(f"stitching: orders = {orders} is not 0 or more")
     for name in orderings:
         if name not in ORDERINGS:
-            known = f"There is {', '.join(ORDERINGS)}."
-            raise CanonError(f"stitching: there is no ordering '{name}'", hint=known)
+            hint = nearest(name, ORDERINGS)
+            raise CanonError(f"stitching: unknown ordering '{name}'", hint=hint)

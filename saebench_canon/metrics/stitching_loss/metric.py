@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
 from saebench_canon.metrics.shared.ratios import complement, of_documents
+from saebench_canon.metrics.stitching_loss.cost import cost
 from saebench_canon.plugin.metric import Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ ORDER = 0  # the random order that is followed, the first of `stitching`'s
 @metric(
     of="pair",
     version=1,
+    cost=cost,
     scores=[
         Score("small_loss", better="lower", help="Cross-entropy with the smaller SAE in place."),
         Score("large_loss", better="lower", help="Cross-entropy with the larger SAE in place."),

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import torch
 
+from saebench_canon.plugin.adapter import Description
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
+from saebench_canon.saes.calibration import calibrate
 from saebench_canon.saes.formats.any_object import canonical
+
+if TYPE_CHECKING:
+    from saebench_canon.plugin.data import DataSpec
+    from saebench_canon.plugin.source import Request
 
 
 class InMemory:
@@ -20,16 +28,57 @@ class InMemory:
         self.name = name
         self._digest = _content(self.object) or uuid4().hex
 
-    def digest(self) -> str:
+    @property
+    def ref(self) -> str:
+        """The name that it was handed in by."""
+        return f"memory:{self.name}"
+
+    @property
+    def local(self) -> bool:
+        """Always: it is here."""
+        return True
+
+    @property
+    def training(self) -> None:
+        """None: it is trained already."""
+
+    def describe(self) -> Description:
+        """What the object is; it reads activations as they are."""
+        coder = self.object.coder
+        return Description(
+            d=self.object.d,
+            width=self.object.width,
+            architecture=type(coder).__name__,
+            k=getattr(coder, "k", None),
+            calibrated=getattr(coder, "calibrated", True),
+        )
+
+    def identity(self, data: DataSpec | None, of_input: Callable[[str], str]) -> Mapping[str, Any]:
         """A digest of all that shapes its codes, or a name of its own where that is hidden.
 
         Of an SAE that is wrapped, what `encode` does can only be asked, never read: such an SAE is
         equal to nothing but itself, and its records serve this call alone.
         """
-        return self._digest
+        return {"object": self._digest}
 
-    def __str__(self) -> str:
-        return f"memory:{self.name}"
+    def load(self, request: Request) -> CanonicalSAE:
+        """The object, calibrated on its data where it has no threshold."""
+        if request.data is None or self.describe().calibrated:
+            return self.object
+        return calibrate(self.object, request.input(request.data.calibrates_on))
+
+    def trained(self, request: Request) -> None:
+        """None: it was trained elsewhere."""
+
+    def check_fits(self, dtype: str) -> None:
+        """Nothing: it is in memory already."""
+
+    def to_download(self, weights: int | None) -> int:
+        """Nothing."""
+        return 0
+
+    def commit(self) -> None:
+        """None: it is in no repository."""
 
 
 def _content(sae: CanonicalSAE) -> str | None:

@@ -50,6 +50,11 @@ class SaeLensAdapter:
         revision = f"@{ref.revision}" if ref.revision else ""
         return f"saelens://{hub_sae.release}/{hub_sae.id}{revision}"
 
+    def repository(self, ref: Ref) -> tuple[str, str]:
+        """The hub's repository of a ref, a release's among them, and the folder in it."""
+        place = hub.locate(ref)
+        return place.repository, place.folder
+
     def describe(self, ref: Ref) -> Description:
         """What the checkpoint says; of a hub SAE in another format, only what its release says."""
         if ref.local:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, known_names
 from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.saes.parameters import Activation
 
@@ -143,7 +143,7 @@ def _architecture(raw: Mapping[str, Any], *, old: bool, where: str) -> tuple[str
         raise CanonError(
             f"the architecture '{architecture}' is not known",
             where=where,
-            hint=f"There is {', '.join(sorted(ARCHITECTURES))}.",
+            hint=known_names(sorted(ARCHITECTURES)),
         )
     if architecture in _SELECTING and not _is_positive(k):
         raise CanonError(f"k is {k!r}, not a number above 0", where=where)

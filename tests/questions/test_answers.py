@@ -6,13 +6,12 @@ from typing import Any
 
 import made_up_run as run
 import pytest
+from stated_margins import STATED, answers_on
 
+from saebench_canon.plugin.line import Cell, Estimate, Line
+from saebench_canon.plugin.question import Answer
 from saebench_canon.questions.complete import complete
-from saebench_canon.questions.margins import Margins
-from saebench_canon.questions.verdict import Verdict, verdicts
 from saebench_canon.tables.fold import summarise
-from saebench_canon.tables.stats import Estimate
-from saebench_canon.tables.summary import Cell, Line
 
 
 def judged(
@@ -21,9 +20,9 @@ def judged(
     *,
     null: float | None = 0.01,
     seeds: int = 3,
-    margins: Margins | None = None,
     mark: str | None = None,
-) -> Verdict:
+    **margins: float,
+) -> Answer:
     members = [{"arch": "relu", "width": 128, "seed": seed} for seed in range(seeds)]
     scores = {"shared_share": shared} | ({} if null is None else {"null_shared": null})
     more: dict[str, Any] = {"stderr": stderr, "n": seeds, "unit": "seeds"}
@@ -31,11 +30,11 @@ def judged(
         more["marks"] = [{"kind": mark, "reason": "told so"}]
     rows = run.case("m", "seed_matching", "group", "group:seed", members, scores, **more)
     (block,) = summarise(rows, run.declared()).blocks
-    return next(v for v in verdicts(block, margins=margins) if v.question == "unique?")
+    return next(v for v in answers_on(block, **margins) if v.question == "unique?")
 
 
 def test_below_nine_tenths_is_not_unique() -> None:
-    assert judged(0.6).answer == "no"
+    assert judged(0.6).answer == "graded"
     assert judged(0.6).sentence == (
         "Not unique: .60 [.56, .64] of the latents come back with another seed "
         "(unique from .90; random rows .01, limit .10)."
@@ -44,23 +43,23 @@ def test_below_nine_tenths_is_not_unique() -> None:
 
 def test_wholly_above_nine_tenths_is_unique() -> None:
     found = judged(0.97)
-    assert found.answer == "yes"
+    assert found.answer == "same"
     assert found.sentence.startswith("The same latents with every seed: .97 [.93, 1.01]")
 
 
 def test_an_interval_over_the_margin_decides_nothing() -> None:
     found = judged(0.88)
-    assert found.answer == "undecided"
+    assert found.answer == "graded"
     assert found.sentence.startswith("undecided: shared_share in [.84, .92]")
 
 
 def test_a_margin_that_is_touched_counts_as_reached() -> None:
-    assert judged(0.9, 0.0).answer == "yes"
+    assert judged(0.9, 0.0).answer == "same"
 
 
 def test_numbers_that_round_to_the_margin_are_printed_until_they_differ() -> None:
     below = judged(0.898, 0.0004)
-    assert below.answer == "no"
+    assert below.answer == "graded"
     assert below.sentence == (
         "Not unique: .8980 [.8963, .8997] of the latents come back with another seed "
         "(unique from .9000; random rows .01, limit .10)."
@@ -73,19 +72,19 @@ def test_numbers_that_round_to_the_margin_are_printed_until_they_differ() -> Non
         "not measurable here: .1004 of random rows come back too (limit .1000)."
     )
     near = judged(0.6, null=0.0999)
-    assert near.answer == "no"
+    assert near.sentence.startswith("Not unique: ")
     assert "random rows .0999, limit .1000" in near.sentence
 
 
 def test_random_rows_that_match_make_it_not_measurable_before_anything_else() -> None:
     found = judged(0.6, null=0.3)
-    assert found.answer == "not measurable"
+    assert found.answer == "not-measurable"
     assert found.sentence == "not measurable here: .30 of random rows come back too (limit .10)."
 
 
 def test_two_seeds_give_the_number_and_what_is_missing() -> None:
     found = judged(0.6, None, seeds=2)
-    assert found.answer == "not judged"
+    assert found.answer == "not-judged"
     assert found.sentence == (
         "not judged: .60 of the latents come back with another seed; random rows .01; "
         "2 seeds of the 3 it takes."
@@ -101,20 +100,20 @@ def test_without_its_null_nothing_is_judged() -> None:
 
 
 def test_margins_are_settings_and_printed() -> None:
-    found = judged(0.6, margins=Margins(unique=0.5))
-    assert found.answer == "yes"
+    found = judged(0.6, unique=0.5)
+    assert found.answer == "same"
     assert "unique from .50" in found.sentence
 
 
 def test_a_group_marked_unfit_is_not_judged_and_says_why() -> None:
-    assert judged(mark="unfit").answer == "not judged"
+    assert judged(mark="unfit").answer == "not-judged"
     assert "told so" in judged(mark="unfit").sentence
 
 
 def test_a_caveat_stands_beside_and_changes_nothing() -> None:
     found = judged(mark="caveat")
-    assert found.answer == "no"
-    assert "told so" in found.beside[0]
+    assert found.sentence == judged().sentence
+    assert "told so" in found.notes[0]
 
 
 def without_peers() -> list[dict[str, Any]]:
@@ -125,14 +124,14 @@ def without_peers() -> list[dict[str, Any]]:
 def test_what_has_no_deciding_score_is_not_judged(question: str) -> None:
     rows = [row for row in without_peers() if row["score"] != "composed_excess"]
     (block,) = summarise(rows, run.declared()).blocks
-    found = [verdict for verdict in verdicts(block) if verdict.question == question]
-    assert {verdict.answer for verdict in found} == {"not judged"}
-    assert all(verdict.sentence.startswith("not judged") for verdict in found)
+    found = [answer for answer in answers_on(block) if answer.question == question]
+    assert {answer.answer for answer in found} == {"not-judged"}
+    assert all(answer.sentence.startswith("not judged") for answer in found)
 
 
 def test_completeness_states_share_gain_and_floors() -> None:
     (block,) = summarise(without_peers(), run.declared()).blocks
-    assert verdicts(block)[0].sentence == (
+    assert answers_on(block)[0].sentence == (
         "not judged: .37 [.36, .38] of the larger's latents are novel (floor .11); "
         "inserting them removes .08 [.08, .09] of the error (floor .03); "
         "no peers say what comes back."
@@ -144,12 +143,12 @@ def test_a_harmful_insertion_adds_to_the_error() -> None:
     for row in run.where(rows, label="ladder", score="novel_gain"):
         row["value"] -= 1.0  # type: ignore[index]
     (block,) = summarise(rows, run.declared()).blocks
-    assert "inserting them adds .92 [.91, .92] of the error" in verdicts(block)[0].sentence
+    assert "inserting them adds .92 [.91, .92] of the error" in answers_on(block)[0].sentence
 
 
 def test_one_seed_is_held_against_the_random_dictionary() -> None:
     (block,) = summarise(run.rows(archs=["relu"], seeds=[0]), run.declared()).blocks
-    complete, *_, unique = verdicts(block)
+    complete, *_, unique = answers_on(block)
     assert "one seed of the 3 it takes" in complete.sentence
     assert "no floor: above the random dictionary by .4" in complete.sentence
     assert unique.sentence == "not judged: seed_matching was not measured."
@@ -160,35 +159,35 @@ def test_an_unfit_member_withholds_every_verdict_it_touches() -> None:
     for row in run.where(rows, label="fidelity", subject=["relu-w512-s0"]):
         row["marks"].append({"kind": "unfit", "reason": "L0 is above d/4"})  # type: ignore[index]
     (block,) = summarise(rows, run.declared()).blocks
-    held = {(v.question, v.at) for v in verdicts(block) if "L0 is above d/4" in v.sentence}
+    held = {(v.question, v.at) for v in answers_on(block) if "L0 is above d/4" in v.sentence}
     assert held == {("complete?", "256 → 512"), ("atomic?", "512"), ("unique?", "512")}
 
 
 def test_training_and_dead_share_stand_beside_uniqueness() -> None:
     (block,) = summarise(run.rows(archs=["relu"]), run.declared()).blocks
-    beside = next(v.beside for v in verdicts(block) if v.question == "unique?")
+    beside = next(v.notes for v in answers_on(block) if v.question == "unique?")
     assert beside == ("dead share .01", "trained on 2 M tokens")
 
 
 def test_without_fidelity_every_sentence_has_unknown_fitness_beside_it() -> None:
     rows = run.rows(archs=["relu"])
     (block,) = summarise(rows, run.declared()).blocks
-    assert not any("fitness unknown" in each for v in verdicts(block) for each in v.beside)
+    assert not any("fitness unknown" in each for v in answers_on(block) for each in v.notes)
     (block,) = summarise([r for r in rows if r["label"] != "fidelity"], run.declared()).blocks
-    found = verdicts(block)
-    assert {verdict.question for verdict in found} == {"complete?", "atomic?", "unique?"}
-    for verdict in found:
-        assert "fitness unknown: fidelity was not measured" in verdict.beside
+    found = answers_on(block)
+    assert {answer.question for answer in found} == {"complete?", "atomic?", "unique?"}
+    for answer in found:
+        assert "fitness unknown: fidelity was not measured" in answer.notes
     kept = [r for r in rows if r["label"] != "fidelity" or r["members"][0]["width"] != 512]
     (block,) = summarise(kept, run.declared()).blocks
-    lost = {(v.question, v.at) for v in verdicts(block) if "fitness unknown" in str(v.beside)}
+    lost = {(v.question, v.at) for v in answers_on(block) if "fitness unknown" in str(v.notes)}
     assert lost == {("complete?", "256 → 512"), ("atomic?", "512"), ("unique?", "512")}
 
 
-def atomicity(rows: list[dict[str, Any]]) -> dict[str, Verdict]:
+def atomicity(rows: list[dict[str, Any]]) -> dict[str, Answer]:
     """What is said of atomicity in a run of one architecture, by dictionary size."""
     (block,) = summarise(rows, run.declared()).blocks
-    return {each.at: each for each in verdicts(block) if each.question == "atomic?"}
+    return {each.at: each for each in answers_on(block) if each.question == "atomic?"}
 
 
 def test_each_size_is_judged_by_its_meta_sae_and_by_the_next_smaller_sae() -> None:
@@ -230,7 +229,7 @@ def test_a_smaller_sae_that_is_unfit_leaves_a_size_to_its_meta_sae() -> None:
 
 def test_margins_of_atomicity_are_settings() -> None:
     (block,) = summarise(run.rows(archs=["relu"]), run.declared()).blocks
-    found = verdicts(block, margins=Margins(recall=0.9))
+    found = answers_on(block, recall=0.9)
     (said,) = (each for each in found if each.question == "atomic?" and each.at == "256")
     assert said.answer == "undecided"
     assert said.sentence.endswith("meta-latents are found by .80 [.79, .82] (limit .90).")
@@ -251,7 +250,7 @@ def test_a_gain_below_zero_is_an_error_that_comes(gain: float, floor: float, sai
         "novel_gain": Cell(point(gain), "measured", floor=point(floor)),
     }
     line = Line((128, 256), "128 → 256", cells, subjects=("a", "b"), cases=("id",))
-    assert said in complete(line, margins=Margins())[1]
+    assert said in complete(line, STATED["complete?"]).sentence
 
 
 def point(value: float) -> Estimate:

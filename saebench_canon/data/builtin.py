@@ -1,0 +1,20 @@
+"""The kinds of data that this package brings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from saebench_canon.plugin.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from saebench_canon.plugin.data import DataKind
+
+
+@hookimpl
+def canon_data() -> Iterable[DataKind]:
+    """A file of activations, and a language model reading a text."""
+    from saebench_canon.data.file import ActivationFile
+    from saebench_canon.data.model import ModelOnText
+
+    return [ActivationFile, ModelOnText]

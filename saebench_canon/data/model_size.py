@@ -1,0 +1,77 @@
+"""How large are a model and the text it reads, as far as can be known offline without torch?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from saebench_canon.data import language_model
+from saebench_canon.data.text import TextSource
+from saebench_canon.plugin.data import ModelSize
+from saebench_canon.saes.hub_files import cached_files
+
+PYTHON_DOCS = 400_000  # tokens of packaged:python-docs
+BYTES_A_TOKEN = 4  # of English text
+
+# Models of the packaged suites, whose size is known before their configuration is downloaded.
+KNOWN = {
+    "gpt2": ModelSize(768, 12, 50_257, 124_439_808, download=548_105_171),
+    "openai-community/gpt2": ModelSize(768, 12, 50_257, 124_439_808, download=548_105_171),
+    "google/gemma-2-2b": ModelSize(2304, 26, 256_000, 2_614_341_888, download=2 * 2_614_341_888),
+}
+
+
+def tokens_of(source: TextSource, limit: int | None) -> int | None:
+    """Tokens of a text: as many as are asked for, or as a local text may have."""
+    there: float | None = None
+    if source.kind == "packaged":
+        there = PYTHON_DOCS
+    elif source.kind == "file" and Path(source.name).suffix != ".parquet":
+        there = Path(source.name).stat().st_size / BYTES_A_TOKEN
+    known = [count for count in (limit, there) if count is not None]
+    return round(min(known)) if known else None
+
+
+def reach(hook: str, layers: int) -> float:
+    """The share of the layers that run before the hook's value is there."""
+    numbers = [int(part) for part in hook.split(".") if part.isdigit()]
+    return min(1.0, (numbers[0] + ("resid_pre" not in hook)) / layers) if numbers else 1.0
+
+
+def model_size(name: str, revision: str | None, root: Path) -> ModelSize | None:
+    """The size of a language model, by its configuration or as known."""
+    folder = language_model.model_folder(name, folder=root)
+    local = folder is not None
+    if folder is None:
+        folder = cached_files(name, "", revision)
+    size = None if folder is None else _of_config(folder)
+    if size is None or folder is None or local:
+        return size if local else size or KNOWN.get(name)
+    weights = any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+    return size if weights else KNOWN.get(name, size)
+
+
+def _of_config(folder: Path) -> ModelSize | None:
+    try:
+        config = json.loads((folder / language_model.CONFIG).read_text(encoding="utf-8"))
+        return _count({**config, **(config.get("text_config") or {})})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None  # what is wrong with it is said when it is loaded
+
+
+def _count(config: Mapping[str, Any]) -> ModelSize:
+    """The size that a configuration in Hugging Face's words gives, biases and norms left out."""
+    d = config.get("hidden_size") or config["n_embd"]
+    layers = config.get("num_hidden_layers") or config["n_layer"]
+    heads = config.get("num_attention_heads") or config["n_head"]
+    inner = config.get("intermediate_size") or config.get("n_inner") or 4 * d
+    size = config.get("head_dim") or d // heads
+    shared = config.get("num_key_value_heads") or heads
+    attention = 2 * d * size * (heads + shared)
+    gates = 2 if config.get("model_type") in ("gpt2", "gpt_neox", "gptj", "opt") else 3
+    vocabulary = config["vocab_size"]
+    tables = 1 if config.get("tie_word_embeddings", True) else 2
+    parameters = layers * (attention + gates * d * inner) + tables * vocabulary * d
+    return ModelSize(d, layers, vocabulary, parameters)

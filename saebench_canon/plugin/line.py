@@ -1,0 +1,113 @@
+"""What a question reads: the lines of tables, with the estimate, null and floor of each score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from saebench_canon.plugin.published import Published
+from saebench_canon.plugin.row import Axis, Status
+
+Key = tuple[Axis, ...]
+Kind = Literal["t", "jackknife", "bootstrap", "values", "point", "welch"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, the half-width of its interval where there is one, and the units behind both.
+
+    `kind` says where the interval is from: "t" over training seeds, "jackknife" leaving out one
+    seed, "bootstrap" within the one SAE there is (conditional on it), "welch" for a difference;
+    "values" (two seeds) and "point" have none. `n` counts `unit`; `values` are the replicates.
+    """
+
+    value: float
+    half_width: float | None
+    n: int | None
+    unit: str
+    kind: Kind
+    values: tuple[float, ...]
+    stderr: float | None = None
+    df: float = math.inf
+
+    @property
+    def lo(self) -> float | None:
+        """The lower end of the interval."""
+        return None if self.half_width is None else self.value - self.half_width
+
+    @property
+    def hi(self) -> float | None:
+        """The upper end of the interval."""
+        return None if self.half_width is None else self.value + self.half_width
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the interval speaks of this one SAE only, not of another training seed."""
+        return self.kind == "bootstrap"
+
+    @property
+    def seeds(self) -> int:
+        """The number of training seeds."""
+        return self.n or 1 if self.unit == "seeds" else 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One score on one line: its estimate or why there is none, with its null and its floors."""
+
+    estimate: Estimate | None
+    status: Status
+    lost: int = 0  # cases planned that have no value, beside those behind the estimate
+    null: Estimate | None = None
+    floor: Estimate | None = None  # at the larger (or only) width
+    floor_small: Estimate | None = None  # at the smaller width
+    published: Published | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """The row of a table: a dictionary size, a step between two, or an SAE by its name."""
+
+    key: Key
+    title: str
+    cells: Mapping[str, Cell]
+    subjects: tuple[str, ...]
+    cases: tuple[str, ...]
+    unfit: bool = False
+    caveat: bool = False
+
+
+class Table(Protocol):
+    """One metric under one label."""
+
+    @property
+    def label(self) -> str:
+        """The name of its table in the suite."""
+
+    @property
+    def lines(self) -> Sequence[Line]:
+        """Its lines, smaller dictionaries first."""
+
+
+class Block(Protocol):
+    """All tables of SAEs that are alike in every axis but width and seed."""
+
+    @property
+    def axes(self) -> Mapping[str, Axis]:
+        """The axes that they have in common."""
+
+    @property
+    def data(self) -> str | None:
+        """The data that they were measured on."""
+
+    @property
+    def train_tokens(self) -> Mapping[Axis, Sequence[float]]:
+        """The training tokens of each dictionary size, where they are known."""
+
+    def of(self, metric: str) -> Iterator[Table]:
+        """The tables of a metric, less those that only serve as floors."""
+
+    def reasons(self, kind: str, line: Line) -> tuple[str, ...]:
+        """Reasons of one kind of mark (`unfit`, `caveat`) on a line's SAEs or cases."""

@@ -1,0 +1,21 @@
+"""The questions that this package brings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from saebench_canon.plugin.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from saebench_canon.plugin.question import Question
+
+
+@hookimpl
+def canon_questions() -> Iterable[Question]:
+    """Complete, atomic, unique: whether a dictionary's latents are canonical units."""
+    from saebench_canon.questions.atomic import ATOMIC
+    from saebench_canon.questions.complete import COMPLETE
+    from saebench_canon.questions.unique import UNIQUE
+
+    return [COMPLETE, ATOMIC, UNIQUE]

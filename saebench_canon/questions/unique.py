@@ -1,0 +1,74 @@
+"""Unique? Whether training again with another seed finds the same latents (ours)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from saebench_canon.plugin.by_line import by_line
+from saebench_canon.plugin.line import Block, Line
+from saebench_canon.plugin.question import (
+    NOT_JUDGED,
+    NOT_MEASURABLE,
+    Answer,
+    Margin,
+    Margins,
+    Question,
+)
+from saebench_canon.questions.fitness import fitness, training
+from saebench_canon.questions.seeds import SEEDS, lacking_seeds
+from saebench_canon.questions.sentences import interval, number, places_apart, short
+
+SAME, GRADED = "same", "graded"
+
+
+def unique(line: Line, margins: Margins) -> Answer:
+    """Whether another seed finds the same latents, from shared_share and its null."""
+    shared, null = line.cells["shared_share"].estimate, line.cells["shared_share"].null
+    assert shared is not None
+
+    def answer(word: str, sentence: str) -> Answer:
+        return Answer.on(line, word, sentence, "shared_share")
+
+    said = f"{number(shared)} of the latents come back with another seed"
+    chance = "" if null is None else f"; random rows {short(null.value)}"
+    if shared.seeds < margins["seeds"] or shared.lo is None or shared.hi is None:
+        lacks = lacking_seeds(shared, margins)
+        return answer(NOT_JUDGED, f"not judged: {said}{chance}; {lacks}.")
+    if null is None:
+        return answer(NOT_JUDGED, f"not judged: {said}; the null, null_shared, is missing.")
+    places = places_apart(margins["null_shared"], null.value)
+    limit = f"limit {short(margins['null_shared'], places)}"
+    chance = f"; random rows {short(null.value, places)}"
+    if null.value > margins["null_shared"]:
+        rows = f"{short(null.value, places)} of random rows come back too"
+        return answer(NOT_MEASURABLE, f"not measurable here: {rows} ({limit}).")
+    places = places_apart(margins["unique"], shared.lo, shared.hi)
+    said = f"{number(shared, places)} of the latents come back with another seed"
+    line_at = f"unique from {short(margins['unique'], places)}{chance}, {limit}"
+    if shared.hi < margins["unique"]:
+        return answer(GRADED, f"Not unique: {said} ({line_at}).")
+    if shared.lo >= margins["unique"]:
+        return answer(SAME, f"The same latents with every seed: {said} ({line_at}).")
+    between = f"shared_share in {interval(shared, places)}"
+    return answer(GRADED, f"undecided: {between} ({line_at}).")
+
+
+def _notes(block: Block, line: Line) -> Iterator[str]:
+    yield from fitness(block, line)
+    yield from training(block, line)
+
+
+UNIQUE = Question(
+    "unique?",
+    help="Does training again with another seed find the same latents?",
+    needs=("seed_matching.shared_share", "seed_matching.null_shared"),
+    answers=(SAME, GRADED, NOT_MEASURABLE, NOT_JUDGED),
+    rule=by_line("seed_matching", unique, scores=("shared_share",), notes=_notes),
+    margins=(
+        SEEDS,
+        Margin("unique", 0.9, "share of the latents that other seeds find again, from which on "
+               "seeds count as finding the same latents", between=(0, 1)),
+        Margin("null_shared", 0.1, "share of random rows that count as found again, above which "
+               "nothing can be said", between=(0, 1)),
+    ),
+)  # fmt: skip

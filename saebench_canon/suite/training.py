@@ -1,0 +1,94 @@
+"""What is an SAE that a suite trains? A trainer with settings; the store keeps what it makes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saebench_canon.plugin.adapter import Description
+from saebench_canon.plugin.ref import Ref
+from saebench_canon.plugin.registry import Registry
+from saebench_canon.plugin.trainer import Trainer
+from saebench_canon.saes.source import Checkpoint
+
+if TYPE_CHECKING:
+    from saebench_canon.plugin.data import DataSpec
+    from saebench_canon.plugin.sae import CanonicalSAE
+    from saebench_canon.plugin.source import Request
+
+LOG = "training.json"  # beside a trained SAE: how its training went
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """An SAE to train: the trainer and every setting, defaults included."""
+
+    trainer: Trainer
+    width: int
+    seed: int
+    training: Mapping[str, Any]
+    registry: Registry = field(repr=False)
+
+    @property
+    def ref(self) -> str:
+        """Architecture, width and seed."""
+        return f"train:{self.trainer.name}/{self.width}/{self.seed}"
+
+    @property
+    def local(self) -> bool:
+        """Always: the suite says all that is known beforehand."""
+        return True
+
+    def describe(self) -> Description:
+        """What the suite says of it; how wide its activations are, its data knows."""
+        return Description(
+            d=None, width=self.width, architecture=self.trainer.name, k=self.training.get("k")
+        )
+
+    def identity(self, data: DataSpec | None, of_input: Callable[[str], str]) -> Mapping[str, Any]:
+        """All that shapes the training."""
+        return {
+            "trainer": self.trainer.name,
+            "version": self.trainer.version,
+            "width": self.width,
+            "seed": self.seed,
+            "settings": dict(self.training),
+            "data": of_input("train_acts"),
+        }
+
+    def load(self, request: Request) -> CanonicalSAE:
+        """The SAE, trained first if the store does not have it."""
+        ref = Ref("saelens", str(self._folder(request)), local=True)
+        return Checkpoint(ref, self.registry).load(request)
+
+    def trained(self, request: Request) -> Mapping[str, Any]:
+        """How the training went."""
+        text = (self._folder(request) / LOG).read_text(encoding="utf-8")
+        outcome: dict[str, Any] = json.loads(text)
+        return outcome
+
+    def check_fits(self, dtype: str) -> None:
+        """Nothing: its training says what it cannot hold."""
+
+    def to_download(self, weights: int | None) -> int:
+        """Nothing."""
+        return 0
+
+    def commit(self) -> None:
+        """None: it is in no repository."""
+
+    def _folder(self, request: Request) -> Path:
+        """The SAE's folder in SAELens' format; trained now if it is not there."""
+
+        def make(folder: Path) -> None:
+            acts = request.input("train_acts")
+            outcome = self.trainer.train(
+                acts, folder, width=self.width, seed=self.seed, **dict(self.training)
+            )
+            text = json.dumps(asdict(outcome), sort_keys=True)
+            (folder / LOG).write_text(text, encoding="utf-8")
+
+        return request.artefact(make)
