@@ -6,8 +6,8 @@
 
 `check_…` raises AssertionError with a sentence for each check that failed; `examine_…` gives the
 same findings without. `saebench-canon check REF|METRIC` prints them as a table.
-`load_registry([FILE])` plugs a file in beside the built-ins; `normalise` and `calibrate` are what a
-suite does around an SAE.
+`load_registry([FILE])` loads a plugin file with the built-ins; `normalise` and `calibrate` are what
+a suite does around an SAE.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def examine_adapter(
 ) -> Findings:
     """The findings on an adapter, checked on one SAE that it loads.
 
-    `ref` may be a bare path; `claim` is the plugin's `canon_claim`, default: the adapter's
+    `ref` may be a bare path; `claim` is the plugin's `canon_claim`; default: the adapter's
     `claim`.
     """
     from saebench_canon.kit.adapter_checks import CHECKS, AdapterUnderTest
@@ -75,8 +75,8 @@ def examine_metric(
 ) -> Findings:
     """The findings on a metric, checked on small SAEs and activations with planted directions.
 
-    `settings` replace defaults; `except_scores` may change when dead latents are appended,
-    as scores declared with `counts_dead` may; `registry` has the inputs that the metric needs;
+    `settings` replace defaults; `except_scores` may change when dead latents are appended, as
+    scores declared with `counts_dead` may; `registry` has the inputs that the metric needs;
     default: those of the installed plugins.
     """
     from saebench_canon.kit.metric_checks import CHECKS, MetricUnderTest
@@ -89,7 +89,7 @@ def examine_metric(
 
 
 def _without_fault(examine: Callable[P, Findings]) -> Callable[P, Findings]:
-    """The same findings; AssertionError with a sentence for each check that failed."""
+    """The same findings; raises AssertionError with a sentence for each check that failed."""
 
     @wraps(examine)
     def check(*args: P.args, **kwargs: P.kwargs) -> Findings:
@@ -104,7 +104,7 @@ check_metric = _without_fault(examine_metric)
 
 
 def registry_of(plugin: ModuleType) -> Registry:
-    """What a plugin's module brings beside the built-ins, whether or not it is installed, too."""
+    """The registry of the built-ins and one plugin module, whether or not it is installed."""
     return load_registry([Path(str(plugin.__file__))], installed=False)
 
 

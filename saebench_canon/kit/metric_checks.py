@@ -192,13 +192,13 @@ def slow_imports(candidate: MetricUnderTest) -> str:
 
 @check("it returns every score it declares")
 def returns(candidate: MetricUnderTest) -> str:
-    """A finite number, or why it is undefined; its tables have the columns that its roles need."""
+    """A finite number, or why it is undefined; its tables have what its roles need."""
     run = candidate.measure()
     for role in candidate.metric.roles:
         for table, columns in ROLES[role].tables.items():
             if table in run.tables and (lacking := {*columns} - {*run.tables[table].columns}):
-                what = f"the role '{role}' needs a column '{min(lacking)}' in the table '{table}'"
-                raise WrongError(what)
+                fault = f"the role '{role}' needs a column '{min(lacking)}' in the table '{table}'"
+                raise WrongError(fault)
     scores = run.record.scores
     undefined = {name: s["reason"] for name, s in scores.items() if s["value"] is None}
     if len(undefined) == len(scores):

@@ -36,10 +36,10 @@ EXTENDS: Schema = {"type": "string", "description": "The suite that this one is 
 
 def suite_schema(registry: Registry) -> Schema:
     """The schema of suite files under a registry: its metrics and trainers are the known ones."""
-    tables_read, kinds = _keys_read(registry), _data(registry)
-    others = {key: schema for key, schema in tables_read["data"].items() if key not in kinds}
-    tables_read["data"] = others | kinds
-    tables = {kind: _table(keys) for kind, keys in tables_read.items()}
+    keys_read, data_keys = _keys_read(registry), _data(registry)
+    others = {key: schema for key, schema in keys_read["data"].items() if key not in data_keys}
+    keys_read["data"] = others | data_keys
+    tables = {kind: _table(keys) for kind, keys in keys_read.items()}
     tables["suite"]["properties"]["extends"] = EXTENDS
     sae, metric = tables["sae"]["properties"], tables["metric"]["properties"]
     sae["train"] = _train(registry)
@@ -63,7 +63,7 @@ def suite_schema(registry: Registry) -> Schema:
     }
     tables["reference"]["properties"]["where"] = metric["where"]
     top: Schema = {"extends": EXTENDS}
-    for key, schema in tables_read["top"].items():
+    for key, schema in keys_read["top"].items():
         table = {"$ref": f"#/$defs/{key}"}
         named = {"type": "object", "additionalProperties": table}
         top[key] = _list(table) if schema["type"] == "array" else table if key == "suite" else named
@@ -92,7 +92,7 @@ def suite_schema(registry: Registry) -> Schema:
 
 def _keys_read(registry: Registry) -> dict[str, dict[str, Schema]]:
     """The keys that parsers read from each kind of table."""
-    keys_of: dict[str, dict[str, Schema]] = {}
+    keys_read: dict[str, dict[str, Schema]] = {}
     with _recorded_reads() as reads:
         parse_suite(_example(registry), registry, file="example")
     first: dict[tuple[str, str], Any] = {}
@@ -106,11 +106,11 @@ def _keys_read(registry: Registry) -> dict[str, dict[str, Schema]]:
             schema["required"] = True  # taken out by _table
         elif default not in (None, {}, []):
             schema["default"] = default
-        keys_of.setdefault(table[1] if table else "top", {})[key] = schema
+        keys_read.setdefault(table[1] if table else "top", {})[key] = schema
     for name in ("label", "over"):  # their defaults depend on the metric
-        keys_of["metric"][name].pop("default", None)
-    keys_of["suite"]["name"].pop("default", None)  # the file's name
-    return keys_of
+        keys_read["metric"][name].pop("default", None)
+    keys_read["suite"]["name"].pop("default", None)  # the file's name
+    return keys_read
 
 
 @contextmanager
@@ -202,7 +202,7 @@ def _margin(margin: Margin) -> Schema:
 
 
 def _data(registry: Registry) -> Schema:
-    """Every key that a kind of data has; what kinds say differently of one key is left open."""
+    """Every key that a kind of data has; where kinds differ about a key, it is left open."""
     shared: Schema = {}
     for kind in registry.data.values():
         for key in keys_of(kind):
@@ -214,7 +214,7 @@ def _data(registry: Registry) -> Schema:
 
 
 def _agree(shared: Schema, key: str, schema: Schema) -> None:
-    """Keep only the keywords of a key's schema that this one has too, with the same values."""
+    """Merge a key's schema into the shared ones; keywords in which two differ are dropped."""
     common = shared.setdefault(key, dict(schema))
     for keyword in [word for word in common if common[word] != schema.get(word)]:
         del common[keyword]

@@ -466,7 +466,7 @@ def test_scores_that_count_dead_latents_are_set_aside() -> None:
 def test_scores_that_say_that_they_count_dead_latents_are_set_aside_by_themselves() -> None:
     counting = replace(measuring(counts), scores=(Score("value", counts_dead=True),))
     report = check_metric(counting)
-    assert report["dead latents do not matter"].told.endswith("but for value")
+    assert report["dead latents do not matter"].message.endswith("except value")
 
 
 def test_a_metric_that_is_undefined_here_says_why() -> None:
