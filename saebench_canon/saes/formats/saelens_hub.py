@@ -84,7 +84,7 @@ def locate(ref: Ref) -> HubSae:
             raise CanonError(
                 f"the release '{first}' has no SAE '{rest}'" if slash else f"'{ref}' names no SAE",
                 where=str(ref),
-                hint=_few(rest, release.folders),
+                hint=nearest(rest, release.folders),
             )
         return HubSae(
             first,
@@ -103,14 +103,5 @@ def locate(ref: Ref) -> HubSae:
     raise CanonError(
         f"SAELens has no release '{first}'",
         where=str(ref),
-        hint=_few(first, known),
+        hint=nearest(first, known),
     )
-
-
-def _few(name: str, known: dict[str, Release] | dict[str, str]) -> str:
-    """The nearest names, or the first three of a long list."""
-    hint = nearest(name, known)
-    if not hint.startswith("There is") or len(known) <= 3:
-        return hint
-    first = ", ".join(f"'{known_name}'" for known_name in sorted(known)[:3])
-    return f"There are {len(known)}, among them {first}."

@@ -118,13 +118,8 @@ class Tensors(dict[str, Any]):
         return self[name] if name in self else default  # noqa: SIM401  it remembers
 
     def __missing__(self, name: str) -> Any:
-        names = ", ".join(sorted(map(str, self))) or "nothing"
-        hint = nearest(name, map(str, self))
-        raise CanonError(
-            f"it has no {name}",
-            where=str(self.path),
-            hint=hint if hint.startswith("Did") else f"It holds {names}.",
-        )
+        hint = nearest(name, map(str, self)) or "It holds nothing."
+        raise CanonError(f"it has no {name}", where=str(self.path), hint=hint)
 
     def ignore(self, *names: str) -> None:
         """Accept these names, whether the file has them or not, without using them."""
