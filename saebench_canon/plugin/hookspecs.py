@@ -67,6 +67,11 @@ def canon_claim(path: Path) -> str | None:
 
 
 @hookspec(firstresult=True)
+def canon_recognise(path: Path) -> str | None:
+    """The scheme of the format that a path looks like; asked where no plugin claims the path."""
+
+
+@hookspec(firstresult=True)
 def canon_measure(case: Case, bench: Bench) -> Record | None:
     """Measure a case; wrap it to time, profile or trace."""
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-
-from saebench_canon.errors import CanonError
-from saebench_canon.saes.weights.torch_file import open_torch
 
 
 @dataclass(frozen=True)
@@ -36,36 +32,11 @@ KNOWN = (
     ),
 )  # fmt: skip
 OPENAI = Known("openai", "OpenAI sparse_autoencoder", (), "saebench-canon-openai", "plugins/openai")
-_OPENAI_KEYS = frozenset({"pre_bias", "latent_bias"})
 
 
 def lacking_scheme(scheme: str) -> str | None:
     """The sentence on what installs the plugin of a scheme."""
     return next((install(each) for each in (*KNOWN, OPENAI) if each.scheme == scheme), None)
-
-
-def lacking_plugin(path: Path, *, below: bool = True) -> Known | None:
-    """The format of a path that nobody claims, where its plugin comes apart."""
-    folders = [path.parent] if path.is_file() else [path]
-    if below and path.is_dir():
-        folders += [*path.glob("*/"), *path.glob("*/*/")]
-    for folder in folders:
-        names = {each.name for each in folder.iterdir()} if folder.is_dir() else set()
-        for known in KNOWN:
-            fitting = [files for files in known.files if files <= names]
-            if any(path.is_dir() or path.name in files for files in fitting):
-                return known
-    return OPENAI if _is_openai(path) else None
-
-
-def _is_openai(path: Path) -> bool:
-    """Whether a file has the keys that no other format's has."""
-    if path.suffix != ".pt" or not path.is_file():
-        return False
-    try:
-        return open_torch(path).keys() >= _OPENAI_KEYS
-    except CanonError:
-        return False
 
 
 def install(known: Known) -> str:

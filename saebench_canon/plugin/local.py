@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.adapter import Adapter, Description
-from saebench_canon.plugin.known_formats import install, lacking_plugin
+from saebench_canon.plugin.known_formats import lacking_scheme
 from saebench_canon.plugin.ref import Ref
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ class LocalAdapter:
 
     scheme = "file"
 
-    def __init__(self, claim: Claim, lookup: Lookup) -> None:
+    def __init__(self, claim: Claim, lookup: Lookup, recognise: Claim) -> None:
         self._claim = claim
         self._lookup = lookup
+        self._recognise = recognise
 
     def identity(self, ref: Ref) -> str:
         """The identity under the format's own adapter."""
@@ -66,11 +67,11 @@ class LocalAdapter:
         return self._lookup(owned.scheme), owned
 
     def _hint(self, path: Path) -> str | None:
-        """What to do about a path that nobody claims."""
-        known = lacking_plugin(path)
-        if known is None or self._has(known.scheme):
+        """What to do about a path that no plugin claims."""
+        scheme = self._recognise(path)
+        if scheme is None or self._has(scheme):
             return self._within(path)
-        return install(known)
+        return lacking_scheme(scheme)
 
     def _has(self, scheme: str) -> bool:
         try:

@@ -66,7 +66,7 @@ class Registry:
         from saebench_canon.plugin.local import LocalAdapter
 
         adapters = self._collect("canon_adapters", lambda adapter: str(adapter.scheme))
-        local = LocalAdapter(self.claim, lambda scheme: adapters[scheme])
+        local = LocalAdapter(self.claim, adapters.__getitem__, self.recognise)
         return {local.scheme: local, **adapters}
 
     def reader(self, ref: Ref) -> tuple[Adapter, Ref]:
@@ -139,6 +139,11 @@ class Registry:
                 f"{', '.join(failed)}"
             )
         return next(iter(claims), None)
+
+    def recognise(self, path: Path) -> str | None:
+        """The scheme of the format that a path looks like, whose plugin may not be installed."""
+        scheme: str | None = self.manager.hook.canon_recognise(path=path)
+        return scheme
 
     def metric(self, name: str, *, where: str | None = None) -> Metric:
         """The metric of that name, or an error with the nearest."""

@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.adapter import Description
-from saebench_canon.plugin.known_formats import install, lacking_plugin
+from saebench_canon.plugin.known_formats import install
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.ref import Ref, is_bare_path
 from saebench_canon.plugin.registry import Registry
+from saebench_canon.saes.unclaimed import lacking_plugin
 
 TEXT = "packaged:python-docs"
 TOKENS = 131_072

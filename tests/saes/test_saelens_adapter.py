@@ -279,7 +279,7 @@ def test_dtype_goes_by_name_or_by_value(folder: Path) -> None:
 
 
 def test_a_path_is_loaded_by_the_format_it_holds(folder: Path, tmp_path: Path) -> None:
-    files = LocalAdapter(claim_saelens, {"saelens": ADAPTER}.__getitem__)
+    files = LocalAdapter(claim_saelens, {"saelens": ADAPTER}.__getitem__, lambda path: None)
     assert isinstance(files, Adapter)
     assert isinstance(ADAPTER, Adapter)
     for path in (folder, folder / "cfg.json", folder / "sae_weights.safetensors"):

@@ -14,9 +14,10 @@ from planted import D, write_acts, write_sae
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
-from saebench_canon.plugin.known_formats import install, lacking_plugin
+from saebench_canon.plugin.known_formats import install
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import load_registry
+from saebench_canon.saes.unclaimed import lacking_plugin
 from saebench_canon.saes.weights.safetensors_file import SafetensorsFile
 from saebench_canon.suite.one_off import Asked, one_off_suite
 

@@ -35,3 +35,12 @@ def canon_claim(path: Path) -> str | None:
             hint=f"Name one of them: {' or '.join(claims)}.",
         )
     return claims[0] if claims else None
+
+
+@hookimpl(trylast=True)
+def canon_recognise(path: Path) -> str | None:
+    """Formats whose plugins are distributions of their own, told by the names of their files."""
+    from saebench_canon.saes.unclaimed import lacking_plugin
+
+    known = lacking_plugin(path)
+    return None if known is None else known.scheme
