@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -91,3 +92,48 @@ def test_without_a_cost_it_is_told_by_its_records(installed: Path) -> None:
     plan = said("plan", "small.toml", here=installed)
     assert "left out" not in plan
     assert "records   common-share: less than 1 s a case, the mean of 2 earlier records" in plan
+
+
+QUESTION = """
+
+from saebench_canon import Answer, Margin, Question, by_line
+
+
+def judge(line, margins):
+    share = line.cells["common_share"].estimate
+    word = "yes" if share.value >= margins["least"] else "no"
+    sentence = f"{share.value:.2f} of the latents are common (limit {margins['least']:g})."
+    return Answer.on(line, word, sentence, "common_share")
+
+
+@hookimpl
+def canon_questions():
+    return [
+        Question(
+            "common?",
+            help="Are most latents common?",
+            needs=("common-share.common_share",),
+            answers=("yes", "no"),
+            margins=(Margin("least", 0.5, "share of common latents from which most are"),),
+            rule=by_line("common-share", judge, scores=("common_share",)),
+        )
+    ]
+"""
+
+
+def test_a_question_of_its_own_is_answered_by_its_margin(installed: Path) -> None:
+    module = installed / "site" / "common_share.py"
+    module.write_text(module.read_text() + QUESTION)
+    suite = installed / "small.toml"
+    suite.write_text(suite.read_text() + '\n[question."common?"]\nleast = 1.5\n')
+    assert "least" in said("plan", "small.toml", here=installed)
+    page = said("run", "small.toml", here=installed)
+    answers = [line for line in page.splitlines() if "of the latents are common" in line]
+    assert len(answers) == 2  # a line a width
+    assert all("(limit 1.5)" in line for line in answers)
+    assert "complete?" not in page  # asked by nothing that this suite measures
+    rows = json.loads(said("show", "small", "--json", "--answers", here=installed))
+    assert [(row["question"], row["answer"], row["size"]) for row in rows] == [
+        ("common?", "no", 24), ("common?", "no", 48),
+    ]  # fmt: skip
+    assert {row["margins"]["least"] for row in rows} == {1.5}
