@@ -117,3 +117,10 @@ def test_nothing_outside_a_room_imports_a_private_name() -> None:
             if module not in FACES and ROOMS[module] != ROOMS[name]:
                 private = taken.startswith("_") or module.rpartition(".")[2].startswith("_")
                 assert not private, f"{name} imports {taken} of {module}"
+
+
+def test_the_page_for_contributors_has_the_question_of_every_room() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for path in HOME.glob("*/__init__.py"):
+        question = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
+        assert f"| `{path.parent.name}/` | {question} |" in text
