@@ -73,10 +73,11 @@ def in_identifier(identifier: str) -> Iterator[str]:
 
 
 def in_string(text: str) -> Iterator[str]:
-    """The names that stand in a string as words; English ones only where there is no sentence."""
+    """The names that stand in a string as words; English ones quoted or outside a sentence."""
     words = set(re.findall(r"\w+", text))
     sentence = " " in text.strip()
-    yield from words & NAMES - (ENGLISH if sentence else frozenset())
+    quoted = set(re.findall(r"[`'](\w+)[`']", text))
+    yield from words & NAMES - (ENGLISH - quoted if sentence else frozenset())
     yield from words & SCORES
 
 
@@ -106,6 +107,7 @@ def test_the_list_of_offenders_only_shrinks() -> None:
         ('plan("fidelity,meta_sae")', "meta_sae"),
         ('hint = "the stitching paths as a figure"', "stitching"),
         ('hint = f"{1}: run meta_ladder first"', "meta_ladder"),
+        ('hint = "Run `fidelity` first."', "fidelity"),
         ("def fidelity_sums(): pass", "fidelity"),
         ("cost(seed_matching=1)", "seed_matching"),
         ("costs.composition(n)", "composition"),
