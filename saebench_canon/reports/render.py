@@ -261,9 +261,9 @@ def sentence(answer: Answer) -> str:
 
 
 def say(note: Note) -> str:
-    shown = "; ".join(note.on)
-    if len(note.on) > SHOWN:
-        shown = f"{note.on[0]} and {len(note.on) - 1} more"
+    shown = "; ".join(note.subjects)
+    if len(note.subjects) > SHOWN:
+        shown = f"{note.subjects[0]} and {len(note.subjects) - 1} more"
     return f"{SIGNS.get(note.kind, note.kind)}: {note.reason} ({shown})"
 
 

@@ -99,7 +99,7 @@ def test_a_floor_with_other_settings_is_not_joined_but_noted() -> None:
     block = summary(rows).blocks[0]
     assert cell(block, "ladder", (128, 256), "novel_share").floor is None
     assert not table(block, "noise").is_floor
-    assert "other settings (threshold)" in " ".join(note.reason for note in block.notes)
+    assert "the settings differ (threshold)" in " ".join(note.reason for note in block.notes)
 
 
 def test_a_groups_error_is_over_its_seeds() -> None:
@@ -133,7 +133,7 @@ def test_an_unfit_sae_marks_every_line_it_is_part_of() -> None:
         ("ladder", "128 → 256"), ("ladder", "256 → 512"), ("mixing", "256"),
         ("composition", "128 → 256"), ("composition", "256 → 512"),
     }  # fmt: skip
-    assert [note.on for note in block.notes if note.kind == "unfit"] == [("relu-w256-s1",)]
+    assert [note.subjects for note in block.notes if note.kind == "unfit"] == [("relu-w256-s1",)]
 
 
 def test_a_failed_case_leaves_the_others_and_is_counted() -> None:
@@ -146,7 +146,7 @@ def test_a_failed_case_leaves_the_others_and_is_counted() -> None:
     assert found.estimate is not None
     assert (found.estimate.kind, found.estimate.n, found.lost) == ("values", 2, 1)
     note = next(note for note in block.notes if note.kind == "failed")
-    assert (note.reason, note.on) == ("ladder: out of memory", (" → ".join(failed),))
+    assert (note.reason, note.subjects) == ("ladder: out of memory", (" → ".join(failed),))
 
 
 def test_a_case_that_failed_as_a_whole_fails_in_every_score() -> None:
