@@ -75,7 +75,7 @@ def meta_card() -> Card:
     told = Evidence("gpt2-w49152", 34, "meta-latent", parts=(Part(11329, 0.3, "Einstein"),))
     nothing = scores(explained_variance=0.5, null_covariance=0.52)
     only = (Related(11329, 0.3, None, 0.72),)
-    section = Section("latents", "stands in 3 of 49,152 latents", only, 2, said=chance(nothing))
+    section = Section("latents", "used by 3 of 49,152 latents", only, 2, said=chance(nothing))
     return Card("gpt2-ladder", None, told, sections=(section,))
 
 

@@ -156,14 +156,14 @@ def test_a_meta_latent_lists_its_heaviest_and_counts_the_others(
     path.write_text(path.read_text().replace("0" * 32, digest))
     assert main(["show", "small", "--meta-latent", "relu-w48-s0:0"]) == 0
     page = capsys.readouterr().out
-    assert "stands in 20 of 20 latents" in page
+    assert "used by 20 of 20 latents" in page
     assert [line.split()[:3] for line in page.splitlines() if line.endswith("  –")] == [
         [f"{1 - each / 100:.2f}".lstrip("0"), str(each), ".50"] for each in range(12)
     ]
     assert "… and 8 lighter" in page
     assert "No more than chance: meta-latents explain .60" in page
     assert main(["show", "small", "--meta-latent", "relu-w48-s0:2"]) == 4
-    assert "meta-latent 2 of relu-w48-s0 is dead: no latent has it" in capsys.readouterr().err
+    assert "meta-latent 2 of relu-w48-s0 is dead: no latent uses it" in capsys.readouterr().err
 
 
 def test_the_plan_of_a_run_has_the_settings_it_ran_with(suite: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_plugin_without_an_answer_leaves_it_to_the_token_list(tmp_path: Path) 
     ("answer", "sentence"),
     [
         ("1 / 0", "a plugin fails to label latent 3 of small: ZeroDivisionError"),
-        ("7", "a plugin labels latent 3 of small with 7, which is no text"),
+        ("7", "a plugin labels latent 3 of small with 7, which is not text"),
     ],
 )
 def test_a_plugin_that_fails_is_a_sentence(tmp_path: Path, answer: str, sentence: str) -> None:

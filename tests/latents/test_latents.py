@@ -23,7 +23,7 @@ from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.results import keep_run, last_run
 from saebench_canon.bench.store import Store
 from saebench_canon.cli.main import main
-from saebench_canon.latents.opened import Opened
+from saebench_canon.latents.opened import OpenRun
 from saebench_canon.latents.token_text import columns
 from saebench_canon.plugin.registry import load_registry
 
@@ -121,7 +121,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 def a_live_latent(name: str = "topk-w48") -> int:
     """The latent that fires most."""
     store = Store(Path(".canon"))
-    opened = Opened(last_run(store, None), load_registry(), store)
+    opened = OpenRun(last_run(store, None), load_registry(), store)
     codes = opened.observed(opened.choose(name)).codes
     assert codes is not None
     return int(codes.counts.argmax())
@@ -146,7 +146,7 @@ def test_codes_on_a_card_are_those_of_the_token_it_marks(
     latent = a_live_latent()
     card = json.loads(shown("--latent", f"topk-w48:{latent}", "--json"))
     store = Store(Path(".canon"))
-    opened = Opened(last_run(store, None), load_registry(), store)
+    opened = OpenRun(last_run(store, None), load_registry(), store)
     sae = opened.choose("topk-w48")
     observed, model = opened.observed(sae), opened.workshop.sae(sae, opened.data(sae))
     assert observed.text is not None
@@ -195,7 +195,7 @@ def test_nearest_latents_are_those_of_the_largest_cosine(
     latent = a_live_latent()
     items = json.loads(shown("--latent", f"topk-w48:{latent}", "--json"))["nearest"]["items"]
     store = Store(Path(".canon"))
-    opened = Opened(last_run(store, None), load_registry(), store)
+    opened = OpenRun(last_run(store, None), load_registry(), store)
     small, large = (opened.observed(opened.choose(each)) for each in ("topk-w16", "topk-w48"))
     assert small.codes is not None
     cosines = torch.cosine_similarity(small.rows, large.rows[latent][None])
@@ -211,7 +211,7 @@ def test_without_an_sae_the_widest_is_taken_and_said_to_be(
     latent = str(a_live_latent())
     page = " ".join(shown("--latent", latent).split())
     assert f"latent {latent} of topk-w48 (tiny)" in page
-    assert f"Of 2 SAEs topk-w48 was taken, the widest beside the first; name another as --latent SAE:{latent}." in page  # fmt: skip  # noqa: E501
+    assert f"Of 2 SAEs, this is topk-w48, the widest that differs from the first in width only. Choose another with --latent SAE:{latent}." in page  # fmt: skip  # noqa: E501
     named = shown("--latent", f"topk-w48:{latent}")
     assert "was taken" not in named
 
@@ -228,7 +228,7 @@ def test_a_meta_latent_lists_its_latents(tiny: Path, shown: Callable[..., str]) 
     assert meta["firing"] is None
     assert meta["contexts"]
     page = shown("--meta-latent", f"topk-w48:{first['number']}")
-    assert "stands in " in page
+    assert "used by " in page
     assert max(map(columns, page.splitlines())) <= 100
 
 
@@ -236,7 +236,7 @@ def test_the_smallest_sae_has_none_smaller_and_says_so(
     tiny: Path, shown: Callable[..., str]
 ) -> None:
     page = shown("--latent", f"topk-w16:{a_live_latent('topk-w16')}")
-    assert "The suite has no smaller SAE than topk-w16 beside it." in page
+    assert "The suite has no smaller SAE to compare topk-w16 with." in page
 
 
 def test_a_plugin_labels_every_latent_of_the_card(
@@ -262,12 +262,12 @@ def test_a_plugin_labels_every_latent_of_the_card(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--latent", "48"], "topk-w48 has the latents 0 to 47, and no 48"),
+        (["--latent", "48"], "topk-w48 has no latent 48. Its latents are 0 to 47."),
         (["--latent", "topk-w8:1"], "no SAE 'topk-w8' in tiny. Did you mean 'topk-w48'"),
         (["--latent", "one"], "--latent: 'one' is no latent. Give its number, or SAE:NUMBER."),
         (["--latent", ""], "--latent: '' is no latent"),
         (["--meta-latent", "-1"], "--meta-latent: '-1' is no meta-latent"),
-        (["--meta-latent", "12"], "topk-w48 has the meta-latents 0 to 11, and no 12"),
+        (["--meta-latent", "12"], "topk-w48 has no meta-latent 12. Its meta-latents are 0 to 11."),
         (["--latent", "1", "--errors"], "--errors: does not go with --latent"),
         (["--latent", "1", "--to", "x.png"], "cannot be written as '.png'"),
         (["--latent", "1", "--to", "nowhere/x.md"], "--to: there is no folder nowhere"),
@@ -299,7 +299,7 @@ def test_a_record_without_decomposition_says_what_to_run(
     page = " ".join(shown("--latent", f"topk-w48:{a_live_latent()}").split())
     assert (
         "Meta-latents are left out: the record of meta_sae (version 1) has no table "
-        "'decomposition': run meta_sae version 2." in page
+        "'decomposition'; run meta_sae version 2." in page
     )
     assert "run meta_sae version 2" in shown("--meta-latent", "0", code=4)
 
@@ -357,7 +357,7 @@ def test_a_file_of_activations_has_neither_text_nor_model(
     assert "fires on " in page
     assert "in 20 documents" in page
     assert "nearest latents of relu-w24-s0" in page
-    assert "there is no text and no model to ask" in page
+    assert "it has no text and no model" in page
     assert "Meta-latents are left out: the suite has no meta_sae of relu-w48-s0." in page
     assert "promotes" not in page
 
@@ -407,7 +407,7 @@ def test_an_sae_without_data_has_its_neighbours_alone(
     )
     measure(Path("bare.toml"))
     page = " ".join(shown("--latent", "5", suite="bare").split())
-    assert "The SAE has no data, so where its latents fire is not known." in page
+    assert "The SAE has no data, so it is unknown where its latents fire." in page
     assert "nearest latents of w24" in page
     told: dict[str, Any] = json.loads(shown("--latent", "5", "--json", suite="bare"))
     assert (told["label"], told["firing"], told["tokens"]) == (None, None, [])

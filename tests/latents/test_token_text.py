@@ -12,7 +12,7 @@ from saebench_canon.latents.token_text import (
     columns,
     first_columns,
     last_columns,
-    named,
+    label_text,
     quoted,
     token_text,
     visible,
@@ -60,7 +60,7 @@ def test_what_breaks_a_line_has_a_sign() -> None:
 
 
 def test_names_have_no_spaces_around_them_and_quotes_show_all() -> None:
-    assert [named(each) for each in (" the", "  ", "\n", "\n if")] == ["the", "␣␣", "⏎", "if"]
+    assert [label_text(each) for each in (" the", "  ", "\n", "\n if")] == ["the", "␣␣", "⏎", "if"]
     assert [quoted(each) for each in (" the", "\n", "'", "☃")] == ["' the'", "'\\n'", '"\'"', "'☃'"]
 
 

@@ -49,7 +49,7 @@ def test_where_directions_promote_nothing_that_is_a_sentence() -> None:
     with pytest.raises(CanonError, match="not the residual stream"):
         logits_along(lm, heads, torch.ones(1, WIDTH))
     stream = resolve_hook(lm.model, "blocks.1.hook_resid_pre")
-    with pytest.raises(CanonError, match=f"reads width {WIDTH}, and rows have 3"):
+    with pytest.raises(CanonError, match=f"has width {WIDTH}, but decoder rows 3"):
         logits_along(lm, stream, torch.ones(1, 3))
     lm.model.model.last = lm.model.model.norm
     del lm.model.model.norm

@@ -25,7 +25,7 @@ from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.row import Row
 from saebench_canon.reports.curves import Panel, extremes, joints, middle, panel
 from saebench_canon.reports.figures import FIGURES
-from saebench_canon.reports.ladders import ladders, titles
+from saebench_canon.reports.ladders import find_ladders, titles
 
 Made = tuple[list[Row], dict[str, pd.DataFrame]]
 ARCHS, WIDTHS, SEEDS = ("relu", "topk", "batchtopk"), (64, 128, 256, 512), (0, 1, 2)
@@ -82,7 +82,9 @@ def made_up(
 def drawn(made: Made) -> list[Panel]:
     """The panels of a made-up run."""
     rows, paths = made
-    found = (panel(each) for each in ladders(rows, [FOLLOWED], lambda case, name: paths.get(case)))
+    found = (
+        panel(each) for each in find_ladders(rows, [FOLLOWED], lambda case, name: paths.get(case))
+    )
     return [each for each in found if each is not None]
 
 
@@ -151,14 +153,14 @@ def test_of_all_pairs_only_neighbours_are_drawn() -> None:
     every = [replace(row, label="every", over="all-pairs:width") for row in rows]
     (first,) = drawn(([*rows, *every, wide], paths))
     assert first.orders["max_cos"].mse.max() == pytest.approx(1.0)
-    assert first.blank == 0
+    assert first.pairs_without_path == 0
 
 
 def test_a_pair_without_a_path_leaves_a_gap_and_is_told(tmp_path: Path) -> None:
     rows, paths = made_up()
     del paths["relu-w128-s1+relu-w256-s1"]
     first = drawn((rows, paths))[0]
-    assert first.blank == 1
+    assert first.pairs_without_path == 1
     assert np.isnan(first.orders["random"].mse).any(axis=1).sum() == 3
     assert not np.isnan(middle(first.orders["random"].mse)).any()
     assert "want of a path: 1 pair of SAEs" in words(write((rows, paths), tmp_path / "out.svg"))
@@ -277,9 +279,9 @@ def test_a_plugins_report_gets_tables_if_it_asks_for_them(measured: Callable[[st
 
 def test_a_metric_without_the_role_is_not_drawn() -> None:
     rows, paths = made_up(["relu"])
-    assert len(ladders(rows, [FOLLOWED], lambda case, name: paths.get(case))) == 1
+    assert len(find_ladders(rows, [FOLLOWED], lambda case, name: paths.get(case))) == 1
     for others in ([replace(FOLLOWED, roles=())], []):
-        assert ladders(rows, others, lambda case, name: paths.get(case)) == []
+        assert find_ladders(rows, others, lambda case, name: paths.get(case)) == []
 
 
 def test_a_run_without_paths_is_a_sentence(
