@@ -35,17 +35,17 @@ class Cards:
     def latent(self, sae: SaeSpec, latent: int) -> Card:
         """The card of one latent; raises CanonError for a latent that is dead or does not exist."""
         self._check(sae, latent)
-        sections = [self._or_note("Meta-latents", lambda: self._meta_latents(sae, latent))]
+        candidates = [self._or_note("Meta-latents", lambda: self._meta_latents(sae, latent))]
         ladder = self.run.ladder(sae)
         if ladder[0] is sae:
             self.run.note(f"The suite has no smaller SAE to compare {sae.name} with.")
         else:
             smaller = ladder[ladder.index(sae) - 1]
-            sections += [
+            candidates += [
                 self._or_note("Nearest latents", lambda: self._nearest(sae, smaller, latent)),
                 self._or_note("Sums of latents", lambda: self._sum(sae, smaller, latent)),
             ]
-        sections = tuple(section for section in sections if section is not None)
+        sections = tuple(section for section in candidates if section is not None)
         return self._card(sae, self._evidence(sae, latent), sections)
 
     def meta_latent(self, sae: SaeSpec, meta_latent: int) -> Card:
@@ -96,7 +96,7 @@ class Cards:
         live = codes.live.nonzero()[:, 0]
         near = live[torch.argsort((live - latent).abs(), stable=True)[:3]].sort().values.tolist()
         raise CanonError(
-            f"latent {latent} of {sae.name} is dead: it does not fire on any of {len(codes):,} tokens",
+            f"latent {latent} of {sae.name} is dead: it fires on none of {len(codes):,} tokens",
             hint=f"The nearest live latents are {', '.join(map(str, near))}." if near else None,
         )
 

@@ -49,7 +49,7 @@ class Observed:
 
     @cached_property
     def _columns(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens and values of all codes in order of latents, and the index at which each latent starts."""
+        """All codes sorted by latent: their tokens, their values, and where each latent starts."""
         assert self.codes is not None
         order = torch.argsort(self.codes.indices, stable=True)
         ends = torch.cumsum(self.codes.counts, dim=0)

@@ -264,13 +264,13 @@ def test_a_plugin_labels_every_latent_of_the_card(
     [
         (["--latent", "48"], "topk-w48 has no latent 48. Its latents are 0 to 47."),
         (["--latent", "topk-w8:1"], "no SAE 'topk-w8' in tiny. Did you mean 'topk-w48'"),
-        (["--latent", "one"], "--latent: 'one' is no latent. Give its number, or SAE:NUMBER."),
-        (["--latent", ""], "--latent: '' is no latent"),
-        (["--meta-latent", "-1"], "--meta-latent: '-1' is no meta-latent"),
+        (["--latent", "one"], "--latent: 'one' is not a latent. Give its number, or SAE:NUMBER."),
+        (["--latent", ""], "--latent: '' is not a latent"),
+        (["--meta-latent", "-1"], "--meta-latent: '-1' is not a meta-latent"),
         (["--meta-latent", "12"], "topk-w48 has no meta-latent 12. Its meta-latents are 0 to 11."),
-        (["--latent", "1", "--errors"], "--errors: does not go with --latent"),
+        (["--latent", "1", "--errors"], "--errors: cannot be combined with --latent"),
         (["--latent", "1", "--to", "x.png"], "cannot be written as '.png'"),
-        (["--latent", "1", "--to", "nowhere/x.md"], "--to: there is no folder nowhere"),
+        (["--latent", "1", "--to", "nowhere/x.md"], "--to: the folder nowhere does not exist"),
         (["--latent", "1", "--meta-latent", "1"], "not allowed with argument --latent"),
     ],
 )
@@ -367,7 +367,7 @@ def test_a_dead_latent_is_a_sentence_with_live_ones_near_it(
 ) -> None:
     assert (
         "latent 3 of relu-w48-s0 is dead: it fires on none of 600 tokens. "
-        "The next live ones are 1, 2, 4." in shown("--latent", "3", suite="small", code=4)
+        "The nearest live latents are 1, 2, 4." in shown("--latent", "3", suite="small", code=4)
     )
 
 

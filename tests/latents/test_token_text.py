@@ -11,8 +11,8 @@ import saebench_canon.packaged
 from saebench_canon.latents.token_text import (
     columns,
     first_columns,
-    last_columns,
     label_text,
+    last_columns,
     quoted,
     token_text,
     visible,
