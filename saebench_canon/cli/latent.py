@@ -40,7 +40,7 @@ def show_latent(options: Namespace) -> None:
     path = None if options.to is None else _writable(Path(options.to))
     store = Store(Path(options.store))
     run = last_run(store, options.suite)
-    registry = load_registry([Path(each) for each in options.plugin])
+    registry = load_registry([Path(path) for path in options.plugin])
     from saebench_canon.latents.cards import Cards
     from saebench_canon.latents.opened import OpenRun
 

@@ -42,9 +42,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
                 f"{measured} of them already measured, in {state.store.root}"
             )
             for label in plan.without_subject:
-                reporter.write_line(
-                    f"note: [[metric]] '{label}' has nothing to measure here"
-                )
+                reporter.write_line(f"note: [[metric]] '{label}' has nothing to measure here")
             for data in plan.suite.data.values():
                 if caveat := data.source.caveat(data, state.store):
                     reporter.write_line(f"note: {caveat}")
