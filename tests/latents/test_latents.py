@@ -71,7 +71,8 @@ def words() -> list[str]:
     """Documents that every Python has, one with letters beyond ASCII."""
     documented = [argparse, argparse.ArgumentParser, argparse.Namespace, json.load, json.dumps,
            logging, logging.Logger.log, logging.basicConfig, textwrap.wrap, textwrap.fill,
-           textwrap.dedent, inspect.getdoc, inspect.signature, shutil.copytree, shutil.move]  # fmt: skip
+           textwrap.dedent, inspect.getdoc, inspect.signature, shutil.copytree,
+           shutil.move]  # fmt: skip
     texts = [inspect.getdoc(source) or "" for source in documented]
     return [*texts, 'The naïve café\'s ☃\n\tand\u00a0日本 — «quoted» "twice".']
 
