@@ -215,7 +215,10 @@ def doctor(options: Namespace) -> None:
                               if folder.exists()), os.W_OK)  # fmt: skip
     measured = len(list((store.root / "records").glob("*.json")))
     size = sum(file.stat().st_size for file in store.root.rglob("*") if file.is_file())
-    rows = [*versions().items(), *hardware().items()]
+    machine = {**versions(), **hardware()}
+    memory = machine.pop("memory_bytes")
+    rows = [*machine.items()]
+    rows += [("memory", "unknown" if memory is None else f"{memory / 2**30:.1f} GiB")]
     rows += [("devices", ", ".join(_devices()))]
     rows += [("store", f"{store.root}: {measured} records, {size / 2**20:.0f} MiB, "
               f"{'writable' if writable else 'not writable'}")]  # fmt: skip
@@ -230,6 +233,6 @@ def _devices() -> list[str]:
         import torch
     except ImportError as error:
         return [f"none: torch does not import ({error})"]
-    devices = [f"cpu ({torch.get_num_threads()} threads)"]
+    devices = [f"cpu (threads: {torch.get_num_threads()})"]
     devices += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return devices + (["mps"] if torch.backends.mps.is_available() else [])

@@ -6,11 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from saebench_canon import __version__
 from saebench_canon.errors import CanonError
 
 USAGE_ERROR = 4
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 KIT = ("check", "new", "schema")
 EPILOG = """
 exit codes are pytest's: 0 all cases measured and all gates hold, 1 a case failed or a gate does not
@@ -79,35 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--limit", type=_positive, metavar="TOKENS")
     plan.add_argument("--dtype", choices=["float32", "float64", "bfloat16", "float16"])
 
-    show = commands.add_parser("show", help="the tables of the last run")
-    show.add_argument("suite", nargs="?", help="the suite; if absent, that of the last run")
-    show.add_argument("--json", action="store_true", help="one object per score")
-    show.add_argument("--answers", action="store_true",
-                      help="only the answers; with --json one object per answer")  # fmt: skip
-    show.add_argument("--errors", action="store_true", help="why cases failed, with tracebacks")
-    show.add_argument("--all", action="store_true", help="every score, not only the main ones")
-    card = show.add_mutually_exclusive_group()
-    card.add_argument("--latent", metavar="[SAE:]N", help="the card of one latent of an SAE")
-    card.add_argument(
-        "--meta-latent", metavar="[SAE:]N", help="the card of one meta-latent of an SAE"
-    )
-    show.add_argument("--to", metavar="FILE",
-                      help="write tables (.md, .html, .txt, .csv, .parquet)"
-                      " or the paths between sizes as a figure (.png, .svg, .pdf)")  # fmt: skip
-
-    parts = commands.add_parser(
-        "frankenstein", help="save a small SAE with the helpful latents of a larger one"
-    )
-    parts.add_argument("small", metavar="SMALL", help="a ref or a path")
-    parts.add_argument("large", metavar="LARGE", help="a wider SAE of the same activations")
-    parts.add_argument("--to", required=True, metavar="FOLDER", help="a new folder to write")
-    parts.add_argument("--data", required=True, metavar="DATA",
-                       help="a .safetensors file of activations, or a language model")  # fmt: skip
-    parts.add_argument("--hook", metavar="HOOK", help="where in the model, if the SAEs do not say")
-    parts.add_argument("--text", metavar="TEXT", help="what the model reads")
-    parts.add_argument("--threshold", type=float, metavar="COSINE",
-                       help="only latents whose cosines with small ones are all below")  # fmt: skip
-
+    _add_show(commands)
+    _add_frankenstein(commands)
     commands.add_parser(
         "ls", help="packaged suites, metrics, questions, data kinds, architectures, schemes"
     )
@@ -134,3 +109,38 @@ def _parser() -> argparse.ArgumentParser:
             "--plugin", action="append", default=[], metavar="FILE", help="a one-file plugin"
         )
     return parser
+
+
+def _add_show(commands: Commands) -> None:
+    show = commands.add_parser("show", help="the tables of the last run")
+    show.add_argument("suite", nargs="?", help="the suite; if absent, that of the last run")
+    show.add_argument("--json", action="store_true", help="one object per score")
+    show.add_argument("--answers", action="store_true",
+                      help="only the answers; with --json one object per answer")  # fmt: skip
+    show.add_argument("--errors", action="store_true", help="why cases failed, with tracebacks")
+    show.add_argument("--all", action="store_true", help="every score, not only the main ones")
+    card = show.add_mutually_exclusive_group()
+    card.add_argument("--latent", metavar="[SAE:]N", help="the card of one latent of an SAE")
+    card.add_argument(
+        "--meta-latent", metavar="[SAE:]N", help="the card of one meta-latent of an SAE"
+    )
+    show.add_argument("--to", metavar="FILE",
+                      help="write tables (.md, .html, .txt, .csv, .parquet)"
+                      " or the paths between sizes as a figure (.png, .svg, .pdf)")  # fmt: skip
+
+
+def _add_frankenstein(commands: Commands) -> None:
+    frankenstein = commands.add_parser(
+        "frankenstein", help="save a small SAE with the helpful latents of a larger one"
+    )
+    frankenstein.add_argument("small", metavar="SMALL", help="a ref or a path")
+    frankenstein.add_argument("large", metavar="LARGE", help="a wider SAE of the same activations")
+    frankenstein.add_argument("--to", required=True, metavar="FOLDER", help="a new folder to write")
+    frankenstein.add_argument("--data", required=True, metavar="DATA",
+                       help="a .safetensors file of activations, or a language model")  # fmt: skip
+    frankenstein.add_argument(
+        "--hook", metavar="HOOK", help="where in the model, if the SAEs do not say"
+    )
+    frankenstein.add_argument("--text", metavar="TEXT", help="what the model reads")
+    frankenstein.add_argument("--threshold", type=float, metavar="COSINE",
+                       help="only latents whose cosines with small ones are all below")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Complete? Whether a larger dictionary finds again and again what a smaller one lacks (ours)."""
+"""Complete? Whether a larger dictionary reproducibly finds what a smaller one lacks (ours)."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _below(estimate: Estimate, limit: float) -> bool:
 SHARE = (0, 1)
 COMPLETE = Question(
     "complete?",
-    help="Does a larger dictionary find, again and again, what a smaller one lacks?",
+    help="Does a larger dictionary reproducibly find what a smaller one lacks?",
     needs=(
         "stitching.reproducible_share", "stitching.stable_novel_share", "stitching.stable_gain",
     ),

@@ -1,4 +1,4 @@
-"""Unique? Whether training again with another seed finds the same latents (ours)."""
+"""Unique? Whether training with another seed finds the same latents (ours)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _notes(block: Block, line: Line) -> Iterator[str]:
 
 UNIQUE = Question(
     "unique?",
-    help="Does training again with another seed find the same latents?",
+    help="Does training with another seed find the same latents?",
     needs=("seed_matching.shared_share", "seed_matching.null_shared"),
     answers=(SAME, GRADED, NOT_MEASURABLE, NOT_JUDGED),
     rule=by_line("seed_matching", unique, scores=("shared_share",), notes=_notes),
