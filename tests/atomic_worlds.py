@@ -37,9 +37,9 @@ from saebench_canon.suite.toml_table import Table
 from saebench_canon.tables.fold import summarise
 
 NO, YES, OPEN, BLIND = "no", "none-found", "undecided", "not-measurable"
-TOLD = (OPEN, BLIND)  # that it cannot be told
-ATOMIC = (YES, *TOLD)
-COMPOSED = (NO, *TOLD)
+UNDECIDABLE = (OPEN, BLIND)
+ATOMIC = (YES, *UNDECIDABLE)
+COMPOSED = (NO, *UNDECIDABLE)
 
 Draw = torch.Generator
 Rows = Callable[[Draw], Tensor]  # of a world's own randomness, the same for every seed
@@ -54,20 +54,20 @@ class World:
     right: tuple[str, ...]
     cosine: float = 0.97  # of a row found to the true one
     seeds: int = 3
-    own: bool = False  # every seed draws a dictionary of its own
+    seeds_differ: bool = False  # every seed draws another dictionary
 
     def made(self, seed: int) -> dict[tuple[int, int], Tensor]:
         """Unit rows by width and training seed."""
-        found = {}
+        rows_by_sae = {}
         for training in range(self.seeds):
-            truth = draw(seed, training if self.own else 0)
+            truth = draw(seed, training if self.seeds_differ else 0)
             chance = draw(seed, 100 + training)
             for make in (self.large, self.small):
                 if make is not None:
                     rows = near(make(truth), self.cosine, chance)
                     rows = rows[torch.randperm(len(rows), generator=chance)]
-                    found[len(rows), training] = rows
-        return found
+                    rows_by_sae[len(rows), training] = rows
+        return rows_by_sae
 
 
 def draw(*parts: int) -> Draw:
@@ -97,9 +97,9 @@ def sums(atoms: Tensor, count: int, g: Draw, parts: tuple[int, ...] = (2, 3)) ->
     return unit(torch.stack(rows)) if rows else atoms[:0]
 
 
-def about(centres: Tensor, each: int, cosine: float, g: Draw) -> Tensor:
+def about(centres: Tensor, count: int, cosine: float, g: Draw) -> Tensor:
     """Rows at this cosine to a centre, so many each, with directions of their own."""
-    return near(centres.repeat_interleave(each, 0), cosine, g)
+    return near(centres.repeat_interleave(count, 0), cosine, g)
 
 
 def anisotropic(m: int, d: int, g: Draw, power: float = 1.0) -> Tensor:
@@ -122,21 +122,21 @@ def planted(d: int, m: int, rate: float, *, atoms: int | None = None, with_atoms
         return torch.cat([table, isotropic(max(m // 2 - few, 1), d, g)])
 
     def shared(g: Draw) -> Tensor:  # the atoms that `large` drew first, from the same generator
-        again = torch.Generator().manual_seed(g.initial_seed())
-        return torch.cat([isotropic(few, d, again), isotropic(m // 2 - few, d, g)])
+        same_draws = torch.Generator().manual_seed(g.initial_seed())
+        return torch.cat([isotropic(few, d, same_draws), isotropic(m // 2 - few, d, g)])
 
     return World(large, shared if with_atoms else small, COMPOSED if rate else ATOMIC)
 
 
-def clusters(d: int, m: int, each: int, cosine: float, *, centres_below: bool = True) -> World:
+def clusters(d: int, m: int, count: int, cosine: float, *, centres_below: bool = True) -> World:
     """Rows about centres, whose mutual cosine is given; the small SAE has the centres."""
 
     def large(g: Draw) -> Tensor:
-        return about(isotropic(m // each, d, g), each, math.sqrt(cosine), g)
+        return about(isotropic(m // count, d, g), count, math.sqrt(cosine), g)
 
     def small(g: Draw) -> Tensor:
-        again = torch.Generator().manual_seed(g.initial_seed())
-        centres = isotropic(m // each, d, again if centres_below else g)
+        same_draws = torch.Generator().manual_seed(g.initial_seed())
+        centres = isotropic(m // count, d, same_draws if centres_below else g)
         return torch.cat([centres, isotropic(m // 4, d, g)])
 
     return World(large, small, ATOMIC)
@@ -146,9 +146,9 @@ def siblings(d: int, m: int, cosine: float, parents: int = 16) -> World:
     """Loose clusters of which the small SAE has other members, and no centre."""
 
     def members(g: Draw) -> Tensor:
-        again = torch.Generator().manual_seed(g.initial_seed())
-        centres = isotropic(parents, d, again)
-        return about(centres, (m + m // 2) // parents, math.sqrt(cosine), again)
+        same_draws = torch.Generator().manual_seed(g.initial_seed())
+        centres = isotropic(parents, d, same_draws)
+        return about(centres, (m + m // 2) // parents, math.sqrt(cosine), same_draws)
 
     def split(g: Draw) -> tuple[Tensor, Tensor]:
         rows = members(g)
@@ -158,16 +158,18 @@ def siblings(d: int, m: int, cosine: float, parents: int = 16) -> World:
     return World(lambda g: split(g)[0], lambda g: split(g)[1], ATOMIC)
 
 
-def splits(d: int, m: int, cosine: float, each: int = 4) -> World:
+def splits(d: int, m: int, cosine: float, count: int = 4) -> World:
     """Children of one parent each, at this cosine to it, beside other features; small has both."""
 
     def large(g: Draw) -> Tensor:
-        return torch.cat([about(isotropic(m // 2 // each, d, g), each, cosine, g),
+        return torch.cat([about(isotropic(m // 2 // count, d, g), count, cosine, g),
                           isotropic(m // 2, d, draw(5, d))])  # fmt: skip
 
     def small(g: Draw) -> Tensor:
-        again = torch.Generator().manual_seed(g.initial_seed())
-        return torch.cat([isotropic(m // 2 // each, d, again), isotropic(m // 2, d, draw(5, d))])
+        same_draws = torch.Generator().manual_seed(g.initial_seed())
+        return torch.cat(
+            [isotropic(m // 2 // count, d, same_draws), isotropic(m // 2, d, draw(5, d))]
+        )
 
     return World(large, small, ATOMIC)
 
@@ -180,8 +182,8 @@ def grid(d: int, side: int, *, with_factors: bool) -> World:
         return unit((colours[:, None] + shapes[None]).reshape(-1, d))
 
     def small(g: Draw) -> Tensor:
-        again = torch.Generator().manual_seed(g.initial_seed() + (0 if with_factors else 1))
-        return torch.cat([isotropic(side, d, again), isotropic(side, d, again),
+        same_draws = torch.Generator().manual_seed(g.initial_seed() + (0 if with_factors else 1))
+        return torch.cat([isotropic(side, d, same_draws), isotropic(side, d, same_draws),
                           isotropic(side * side // 4, d, g)])  # fmt: skip
 
     return World(large, small, COMPOSED)
@@ -204,11 +206,11 @@ def independent(d: int, m: int, **more: object) -> World:
 def worlds_of(d: int, m: int) -> dict[str, World]:
     """The worlds of one size."""
     side = math.isqrt(m)
-    found: dict[str, World] = {}
+    worlds: dict[str, World] = {}
     for rate in (0.0, 0.25, 0.5, 1.0):
-        found[f"sums {rate:.0%}"] = planted(d, m, rate, with_atoms=True)
-        found[f"sums {rate:.0%}, atoms not below"] = planted(d, m, rate, with_atoms=False)
-    found |= {
+        worlds[f"sums {rate:.0%}"] = planted(d, m, rate, with_atoms=True)
+        worlds[f"sums {rate:.0%}, atoms not below"] = planted(d, m, rate, with_atoms=False)
+    worlds |= {
         "sums 50% of m/8 atoms, not below": planted(d, m, 0.5, atoms=m // 8, with_atoms=False),
         "sums 100% of m/4 atoms, not below": planted(d, m, 1.0, atoms=m // 4, with_atoms=False),
         "sums 100% of m/2 atoms": planted(d, m, 1.0, atoms=m // 2, with_atoms=True),
@@ -232,15 +234,15 @@ def worlds_of(d: int, m: int) -> dict[str, World]:
         "very anisotropic": plain(
             lambda g: anisotropic(m, d, g, 2.0), lambda g: anisotropic(m // 2, d, g, 2.0)
         ),
-        "seeds that share nothing": independent(d, m, own=True),
+        "seeds that share nothing": independent(d, m, seeds_differ=True),
         "seeds that share nothing, anisotropic": plain(
-            lambda g: anisotropic(m, d, g), lambda g: anisotropic(m // 2, d, g), own=True
+            lambda g: anisotropic(m, d, g), lambda g: anisotropic(m // 2, d, g), seeds_differ=True
         ),
         "two seeds, sums 50%": replace(
-            planted(d, m, 0.5, with_atoms=True), seeds=2, right=("not-judged", *TOLD)
+            planted(d, m, 0.5, with_atoms=True), seeds=2, right=("not-judged", *UNDECIDABLE)
         ),
     }  # fmt: skip
-    return found
+    return worlds
 
 
 SIZES: Mapping[str, tuple[int, int]] = {"d 64": (64, 256), "d 128": (128, 512)}
@@ -254,12 +256,12 @@ WORLDS: Mapping[str, World] = {
 
 def taught(widths: tuple[int, int], seed: int) -> dict[tuple[int, int], CanonicalSAE]:
     """TopK SAEs really trained, on sums of 160 independent features in 64 dimensions."""
-    found = {}
+    saes = {}
     for training in range(3):
         for size, width in enumerate(widths):
             turn = Turn(directions(160, 64, 7919 * seed + 3), draw(seed, training, size))
-            found[width, training] = turn.taught("topk", width, 1_000_000, k=4, lr=3e-3, decay=0.5)
-    return found
+            saes[width, training] = turn.taught("topk", width, 1_000_000, k=4, lr=3e-3, decay=0.5)
+    return saes
 
 
 # what nothing here sees: parts that hardly recur, and that the smaller SAE lacks
@@ -294,11 +296,11 @@ def judged(
     with TemporaryDirectory() as folder:
         specs = [
             SaeSpec(f"w{width}-s{seed}", {"width": width, "seed": seed}, None,
-                    InMemory(_as_sae(each), f"w{width}-s{seed}"), "float32", "world")
-            for (width, seed), each in saes.items()
+                    InMemory(_as_sae(sae), f"w{width}-s{seed}"), "float32", "world")
+            for (width, seed), sae in saes.items()
         ]  # fmt: skip
-        parsed = [parse_metric(Table(each, "world"), ["width", "seed"], registry)
-                  for each in tables]  # fmt: skip
+        parsed = [parse_metric(Table(table_, "world"), ["width", "seed"], registry)
+                  for table_ in tables]  # fmt: skip
         store = Store(Path(folder) / "store")
         suite = Suite("world", 1, None, {}, specs, parsed, ())
         plan = plan_of(suite, registry, store)
@@ -314,7 +316,7 @@ def judged(
         for name, cell in line.cells.items()
         if not table.is_floor and line.key[-1] == max(widths)
     }
-    return next(each for each in atomic.ATOMIC.ask(block) if each.size == max(widths)), cells
+    return next(answer for answer in atomic.ATOMIC.ask(block) if answer.size == max(widths)), cells
 
 
 def _as_sae(rows: Tensor | CanonicalSAE) -> CanonicalSAE:
@@ -342,16 +344,16 @@ def _table(names: list[str], repeats: int) -> None:
             wrong = "" if answer.answer in right else " (WRONG)"
             answers[f"{answer.answer}{wrong}"] += 1
             first = first or cells
-        told = ", ".join(f"{each} {count}" for each, count in answers.most_common())
+        answer_counts = ", ".join(f"{answer} {count}" for answer, count in answers.most_common())
         columns = ["meta_sae.composed_excess", "meta_sae.composed_least",
                    "meta_sae.planted_recall", "meta_sae.purged_share",
                    "composition.composed_excess", "composition.composed_least",
                    "composition.planted_recall"]  # fmt: skip
-        print(f"| {name} | {told} | {' | '.join(_said(first.get(each)) for each in columns)} |",
-              flush=True)  # fmt: skip
+        cells = " | ".join(_with_floor(first.get(column)) for column in columns)
+        print(f"| {name} | {answer_counts} | {cells} |", flush=True)
 
 
-def _said(cell: Cell | None) -> str:
+def _with_floor(cell: Cell | None) -> str:
     if cell is None or cell.estimate is None:
         return "–"
     floor = "" if cell.floor is None else f" ({cell.floor.value:.2f})"
@@ -361,5 +363,5 @@ def _said(cell: Cell | None) -> str:
 if __name__ == "__main__":
     which = sys.argv[2:] or [""]
     every = [*WORLDS, *TAUGHT, *BEYOND]
-    wanted = [name for name in every if any(each in name for each in which)]
-    _table(wanted, int(sys.argv[1]) if sys.argv[1:] else 1)
+    chosen = [name for name in every if any(part in name for part in which)]
+    _table(chosen, int(sys.argv[1]) if sys.argv[1:] else 1)

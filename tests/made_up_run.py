@@ -30,8 +30,8 @@ def rows(
     *, archs: Sequence[str] = ARCHS, widths: Sequence[int] = WIDTHS, seeds: Sequence[int] = SEEDS
 ) -> list[dict[str, Any]]:
     """The rows of the whole run, as `show --json` prints them."""
-    found: list[dict[str, Any]] = []
-    for at, arch in enumerate(archs):
+    run_rows: list[dict[str, Any]] = []
+    for arch_index, arch in enumerate(archs):
         members = {
             (w, s): {"arch": arch, "width": w, "seed": s, "train_tokens": 2_000_000}
             for w in widths
@@ -39,20 +39,20 @@ def rows(
         }
         for (w, s), member in members.items():
             step = math.log2(w / 128)
-            ve = 0.70 + 0.05 * step - 0.01 * at + wobble(w, s)
+            ve = 0.70 + 0.05 * step - 0.01 * arch_index + wobble(w, s)
             scores = {
                 "mse": 1 - ve,
                 "explained_variance": ve,
                 "pca_explained_variance": 0.611 + 0.002 * s,
-                "l0": 6.2 + 0.3 * at + 10 * wobble(w, s),
+                "l0": 6.2 + 0.3 * arch_index + 10 * wobble(w, s),
                 "dead_share": 0.01 + 0.02 * step + abs(wobble(s, w)) / 4,
             }
-            found += case("fidelity", "fidelity", "sae", "each", [member], scores)
-            found += [
+            run_rows += case("fidelity", "fidelity", "sae", "each", [member], scores)
+            run_rows += [
                 row("fidelity", "fidelity", "sae", "each", [member], "loss_recovered")
                 | {"status": "undefined", "value": None, "reason": "no language model is given"}
             ]
-            meta = 0.50 - 0.04 * step + 0.02 * at + wobble(s, w)
+            meta = 0.50 - 0.04 * step + 0.02 * arch_index + wobble(s, w)
             scores = {
                 "explained_variance": meta,
                 "null_covariance": 0.36,
@@ -63,52 +63,58 @@ def rows(
                 "planted_recall": 0.86 - 0.05 * step + wobble(s, w + 3),
                 "purged_share": 0.02 + abs(wobble(w + 2, s)),
             }
-            found += case("meta_sae", "meta_sae", "sae", "each", [member], scores)
+            run_rows += case("meta_sae", "meta_sae", "sae", "each", [member], scores)
         for small, large in pairwise(widths):
             for s in seeds:
                 pair = [members[small, s], members[large, s]]
-                scores = stitched(large, s, at)
+                scores = stitched(large, s, arch_index)
                 if len(seeds) == 1:
                     scores = {n: v for n, v in scores.items() if n not in NEEDS_PEERS}
-                found += case("ladder", "stitching", "pair", "pairs:width", pair, scores)
-                below = decomposed(small, s, at)
-                found += case("composition", "composition", "pair", "pairs:width", pair, below)
+                run_rows += case("ladder", "stitching", "pair", "pairs:width", pair, scores)
+                below = decomposed(small, s, arch_index)
+                run_rows += case("composition", "composition", "pair", "pairs:width", pair, below)
         for w in widths:
             for s, t in combinations(seeds, 2):
                 pair = [members[w, s], members[w, t]]
-                scores = stitched(w, s + 2 * t, at)
+                scores = stitched(w, s + 2 * t, arch_index)
                 scores = {
                     n: v if "null" in n or n == "reproducible_share" else 0.3 * v
                     for n, v in scores.items()
                 }
-                found += case("noise", "stitching", "pair", "all-pairs:seed", pair, scores)
-                other = decomposed(w, s + 2 * t, at) | sums(0.07 + wobble(w, s + 3 * t), 0.03)
-                found += case("mixing", "composition", "pair", "all-pairs:seed", pair, other)
+                run_rows += case("noise", "stitching", "pair", "all-pairs:seed", pair, scores)
+                composed = decomposed(w, s + 2 * t, arch_index) | sums(
+                    0.07 + wobble(w, s + 3 * t), 0.03
+                )
+                run_rows += case("mixing", "composition", "pair", "all-pairs:seed", pair, composed)
             if len(seeds) > 1:
                 group = [members[w, s] for s in seeds]
-                shared = 0.96 - 0.09 * at - 0.05 * math.log2(w / 128)
+                shared = 0.96 - 0.09 * arch_index - 0.05 * math.log2(w / 128)
                 scores = {"mcc": shared - 0.02, "null_mcc": 0.39}
                 scores |= {"shared_share": shared, "null_shared": 0.004}
-                spread = {"stderr": 0.008 + 0.002 * at, "n": len(seeds), "unit": "training seed"}
-                found += case(
+                spread = {
+                    "stderr": 0.008 + 0.002 * arch_index,
+                    "n": len(seeds),
+                    "unit": "training seed",
+                }
+                run_rows += case(
                     "seed_matching", "seed_matching", "group", "group:seed", group, scores, **spread
                 )
-    return found
+    return run_rows
 
 
-def stitched(width: int, seed: int, at: int) -> dict[str, float]:
+def stitched(width: int, seed: int, arch_index: int) -> dict[str, float]:
     """The scores of one stitching case."""
     step, noise = math.log2(width / 128), wobble(width, seed)
     return {
         "small_mse": 0.5 - 0.06 * step + noise / 2,
         "large_mse": 0.42 - 0.06 * step + noise / 2,
-        "stable_novel_share": 0.29 - 0.11 * step + 0.02 * at + noise,
+        "stable_novel_share": 0.29 - 0.11 * step + 0.02 * arch_index + noise,
         "stable_gain": 0.08 - 0.035 * step + noise / 3,
-        "reproducible_share": 0.78 - 0.15 * at + noise,
+        "reproducible_share": 0.78 - 0.15 * arch_index + noise,
         "span_residual_null_low": 0.61,
-        "novel_share": 0.44 - 0.06 * step + 0.03 * at + noise,
+        "novel_share": 0.44 - 0.06 * step + 0.03 * arch_index + noise,
         "novel_gain": 0.12 - 0.03 * step + noise / 2,
-        "helpful_share": 0.55 + 0.02 * at - noise,
+        "helpful_share": 0.55 + 0.02 * arch_index - noise,
         "span_residual": 0.31 - 0.02 * step + noise / 2,
         "novel_share_null": 0.998,
         "novel_gain_null": -0.41,
@@ -117,9 +123,9 @@ def stitched(width: int, seed: int, at: int) -> dict[str, float]:
     }
 
 
-def decomposed(small: int, seed: int, at: int) -> dict[str, float]:
+def decomposed(small: int, seed: int, arch_index: int) -> dict[str, float]:
     """The scores of one case of composition: ReLU has no sums, TopK many, BatchTopK some."""
-    share = (0.06, 0.38, 0.17)[at % 3] - 0.01 * math.log2(small / 128)
+    share = (0.06, 0.38, 0.17)[arch_index % 3] - 0.01 * math.log2(small / 128)
     recall = {"planted_recall": 0.99 + wobble(seed, small) / 3}
     return {**sums(share + wobble(small, seed + 1), 0.03), **recall}
 
@@ -136,7 +142,7 @@ def sums(share: float, null: float) -> dict[str, float]:
 def case(
     label: str,
     metric: str,
-    of: str,
+    kind: str,
     over: str,
     members: Sequence[Member],
     scores: Mapping[str, float],
@@ -144,13 +150,13 @@ def case(
 ) -> list[dict[str, Any]]:
     """A measured case: one row a score."""
     return [
-        row(label, metric, of, over, members, score) | {"value": value} | more
+        row(label, metric, kind, over, members, score) | {"value": value} | more
         for score, value in scores.items()
     ]
 
 
 def row(
-    label: str, metric: str, of: str, over: str, members: Sequence[Member], score: str | None
+    label: str, metric: str, kind: str, over: str, members: Sequence[Member], score: str | None
 ) -> dict[str, Any]:
     """One row, measured, without a value yet."""
     return {
@@ -168,7 +174,7 @@ def row(
         "unit": None,
         "id": "0" * 32,
         "status": "measured",
-        "of": of,
+        "of": kind,
         "over": over,
         "marks": [],
         "reason": None,
@@ -177,9 +183,9 @@ def row(
     }
 
 
-def where(rows: Sequence[Mapping[str, Any]], **wanted: Any) -> Iterator[Mapping[str, Any]]:
+def where(rows: Sequence[Mapping[str, Any]], **values: Any) -> Iterator[Mapping[str, Any]]:
     """The rows whose keys have these values."""
-    return (each for each in rows if all(each[key] == value for key, value in wanted.items()))
+    return (row_ for row_ in rows if all(row_[key] == value for key, value in values.items()))
 
 
 def wobble(a: int, b: int) -> float:

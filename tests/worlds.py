@@ -64,10 +64,10 @@ class Pursuit:
         codes = x.new_zeros(len(x), len(self.rows))
         gram, pre = self.rows @ self.rows.T, x @ self.rows.T
         for _ in range(self.steps):
-            best, at = pre.max(dim=1)
+            best, index = pre.max(dim=1)
             best = torch.where(best > self.least, best, 0)
-            codes.scatter_add_(1, at[:, None], best[:, None])
-            pre -= best[:, None] * gram[at]
+            codes.scatter_add_(1, index[:, None], best[:, None])
+            pre -= best[:, None] * gram[index]
         return codes * self.scale
 
     def sparse(self, x: Tensor) -> Codes:
@@ -115,12 +115,12 @@ class Turn:
         from saebench_canon.saes.formats.saelens import SaeLensAdapter
         from saebench_canon.trainers.saelens import TRAINERS
 
-        (each,) = (each for each in TRAINERS if each.name == trainer)
+        (plugin,) = (plugin for plugin in TRAINERS if plugin.name == trainer)
         fresh = torch.Generator().manual_seed(1)  # the same for every SAE
         acts = activations(self.features, fresh, tokens=16_384)
         with TemporaryDirectory() as folder:
             seed = self.chance.initial_seed()
-            each.train(acts, Path(folder), width=width, seed=seed, tokens=tokens, **settings)
+            plugin.train(acts, Path(folder), width=width, seed=seed, tokens=tokens, **settings)
             return SaeLensAdapter().load(Ref.parse(f"saelens:{folder}"))
 
     def random(self, count: int) -> Tensor:
@@ -158,10 +158,10 @@ def activations(
     doc = torch.arange(tokens) * DOCUMENTS // tokens
     topics = torch.exp(0.5 * torch.randn(DOCUMENTS, count, generator=chance))
     likely = (rates / rates.sum() * l0 * topics[doc]).clamp(max=0.5)
-    on = torch.rand(tokens, count, generator=chance) < likely
+    fires = torch.rand(tokens, count, generator=chance) < likely
     if together is not None:
-        on = together(on, chance)
-    codes = on * (1 + torch.rand(tokens, count, generator=chance))
+        fires = together(fires, chance)
+    codes = fires * (1 + torch.rand(tokens, count, generator=chance))
     noise = 0.03 * torch.randn(tokens, d, generator=chance)
     return Acts(codes @ features.float() + noise, doc)
 
@@ -193,9 +193,9 @@ class World:
         saes = {}
         for training in range(self.seeds):
             for size, make in enumerate((self.small, self.large)):
-                own = torch.Generator().manual_seed(7919 * seed + 100 * training + size + 2)
-                found = make(Turn(features, own))
-                saes[found.width, training] = found
+                generator = torch.Generator().manual_seed(7919 * seed + 100 * training + size + 2)
+                trained = make(Turn(features, generator))
+                saes[trained.width, training] = trained
         assert len(saes) == 2 * self.seeds, "both sizes need a width of their own"
         return saes, acts
 
@@ -211,11 +211,11 @@ def judged(saes: Saes, acts: Acts) -> tuple[Line, Answer]:
         data = DataSpec("acts", "world", ActivationFile(_write_acts(acts, Path(folder))))
         specs = [
             SaeSpec(f"w{width}-s{seed}", {"width": width, "seed": seed}, "acts",
-                    InMemory(each, f"w{width}-s{seed}"), "float32", "world")
-            for (width, seed), each in saes.items()
+                    InMemory(sae_, f"w{width}-s{seed}"), "float32", "world")
+            for (width, seed), sae_ in saes.items()
         ]  # fmt: skip
-        parsed = [parse_metric(Table(each, "world"), ["width", "seed"], registry)
-                  for each in tables]  # fmt: skip
+        parsed = [parse_metric(Table(table_, "world"), ["width", "seed"], registry)
+                  for table_ in tables]  # fmt: skip
         store = Store(Path(folder) / "store")
         suite = Suite("world", 1, None, {"acts": data}, specs, parsed, ())
         plan = plan_of(suite, registry, store)
@@ -230,21 +230,21 @@ def judged(saes: Saes, acts: Acts) -> tuple[Line, Answer]:
 
 NO, YES, OPEN = "no", "none-found", "undecided"
 BLIND, LEFT = "not-measurable", "not-judged"
-TOLD = (OPEN, BLIND)  # that it cannot be told
+UNDECIDABLE = (OPEN, BLIND)
 
 
 def lacking(share: float, right: tuple[str, ...] | None = None, **more: Any) -> World:
     """The small SAE lacks a share of the features: the rarest, where they are not equally so."""
-    own = {key: more.pop(key) for key in ("kind", "steps", "least") if key in more}
+    settings = {key: more.pop(key) for key in ("kind", "steps", "least") if key in more}
     cosine, extra = more.pop("cosine", 0.95), more.pop("extra", 1)
-    large_own = own | more.pop("large", {})
-    small_own = own | more.pop("small", {})
+    large_settings = settings | more.pop("large", {})
+    small_settings = settings | more.pop("small", {})
     count = more.get("count", 96)
     known = count - round(share * count)
     return World(
-        lambda t: sae(t.near(t.features[:known], cosine), **small_own),
-        lambda t: sae(t.near(t.features, cosine), t.random(extra), **large_own),
-        right or ((NO,) if share else (YES, *TOLD)),
+        lambda t: sae(t.near(t.features[:known], cosine), **small_settings),
+        lambda t: sae(t.near(t.features, cosine), t.random(extra), **large_settings),
+        right or ((NO,) if share else (YES, *UNDECIDABLE)),
         missing=share,
         **more,
     )
@@ -252,10 +252,14 @@ def lacking(share: float, right: tuple[str, ...] | None = None, **more: Any) -> 
 
 def enough(large: Callable[[Turn], CanonicalSAE], *right: str, **more: Any) -> World:
     """The small SAE has every feature."""
-    own = more.pop("small", {})
+    small_settings = more.pop("small", {})
     cosine = more.pop("cosine", 0.95)
     return World(
-        lambda t: sae(t.near(t.features, cosine), **own), large, right or (YES, *TOLD), 0.0, **more
+        lambda t: sae(t.near(t.features, cosine), **small_settings),
+        large,
+        right or (YES, *UNDECIDABLE),
+        0.0,
+        **more,
     )
 
 
@@ -263,7 +267,7 @@ def sums(features: Tensor, count: int, parts: int) -> Tensor:
     """Sums of so many features each, the same with every seed."""
     chance = torch.Generator().manual_seed(parts)
     chosen = [torch.randperm(len(features), generator=chance)[:parts] for _ in range(count)]
-    return torch.stack([features[each].sum(dim=0) for each in chosen])
+    return torch.stack([features[indices].sum(dim=0) for indices in chosen])
 
 
 def split(cosine: float, *right: str, parents: int = 24, children: int = 3) -> World:
@@ -274,10 +278,10 @@ def split(cosine: float, *right: str, parents: int = 24, children: int = 3) -> W
     above = directions(parents, 64, 11)
 
     def features(chance: torch.Generator) -> Tensor:
-        each = above.repeat_interleave(children, 0)
-        aside = directions(len(each), 64, chance)
-        aside = unit(aside - (aside * each).sum(dim=1, keepdim=True) * each)
-        below = cosine * each + (1 - cosine**2) ** 0.5 * aside
+        centres = above.repeat_interleave(children, 0)
+        aside = directions(len(centres), 64, chance)
+        aside = unit(aside - (aside * centres).sum(dim=1, keepdim=True) * centres)
+        below = cosine * centres + (1 - cosine**2) ** 0.5 * aside
         return torch.cat([below, directions(48, 64, chance)])
 
     return World(
@@ -291,9 +295,11 @@ def split(cosine: float, *right: str, parents: int = 24, children: int = 3) -> W
 def merged(cosine: float) -> World:
     """Twenty-four pairs that nearly always fire together are one latent in the small SAE."""
 
-    def together(on: Tensor, chance: torch.Generator) -> Tensor:
-        both = (on[:, :24] | on[:, 24:48]) & (torch.rand(len(on), 24, generator=chance) < 0.9)
-        return torch.cat([on[:, :24] | both, on[:, 24:48] | both, on[:, 48:]], dim=1)
+    def together(fires: Tensor, chance: torch.Generator) -> Tensor:
+        both = (fires[:, :24] | fires[:, 24:48]) & (
+            torch.rand(len(fires), 24, generator=chance) < 0.9
+        )
+        return torch.cat([fires[:, :24] | both, fires[:, 24:48] | both, fires[:, 48:]], dim=1)
 
     return World(
         lambda t: sae(
@@ -303,24 +309,24 @@ def merged(cosine: float) -> World:
             least=0.4,
         ),
         lambda t: sae(t.near(t.features, cosine), steps=10, least=0.4),
-        (NO, *TOLD),
+        (NO, *UNDECIDABLE),
         d=96,
         l0=2.0,
         together=together,
     )
 
 
-def in_groups(on: Tensor, chance: torch.Generator) -> Tensor:
+def in_groups(fires: Tensor, chance: torch.Generator) -> Tensor:
     """Features of one group of four often fire together."""
-    group = on.view(len(on), -1, 4).any(dim=2).repeat_interleave(4, dim=1)
-    return on | (group & (torch.rand(on.shape, generator=chance) < 0.4))
+    group = fires.view(len(fires), -1, 4).any(dim=2).repeat_interleave(4, dim=1)
+    return fires | (group & (torch.rand(fires.shape, generator=chance) < 0.4))
 
 
-def with_parents(on: Tensor, chance: torch.Generator) -> Tensor:
+def with_parents(fires: Tensor, chance: torch.Generator) -> Tensor:
     """The first third of the features are parents, who fire when one of two children does."""
-    parents = len(on[0]) // 3
-    children = on[:, parents:].view(len(on), parents, 2).any(dim=2)
-    return torch.cat([on[:, :parents] | children, on[:, parents:]], dim=1)
+    parents = len(fires[0]) // 3
+    children = fires[:, parents:].view(len(fires), parents, 2).any(dim=2)
+    return torch.cat([fires[:, :parents] | children, fires[:, parents:]], dim=1)
 
 
 def scattered(share: float, *right: str) -> World:
@@ -328,8 +334,8 @@ def scattered(share: float, *right: str) -> World:
 
     def large(t: Turn) -> CanonicalSAE:
         rare = t.features[128:]
-        found = torch.randperm(len(rare), generator=t.chance)[: round(share * len(rare))]
-        return sae(t.near(t.features[:128]), t.near(rare[found]))
+        chosen = torch.randperm(len(rare), generator=t.chance)[: round(share * len(rare))]
+        return sae(t.near(t.features[:128]), t.near(rare[chosen]))
 
     return World(lambda t: sae(t.near(t.features[:128])), large, right, d=96, count=256)
 
@@ -363,9 +369,9 @@ WORLDS: Mapping[str, World] = {
     },
     **{f"lacks {share:.0%}, and 40 random rows": lacking(share, extra=40) for share in (0, 0.25)},
     "lacks 0%, rows at cosine .85": lacking(0, cosine=0.85),
-    "lacks 25%, rows at cosine .85": lacking(0.25, (NO, *TOLD), cosine=0.85),
+    "lacks 25%, rows at cosine .85": lacking(0.25, (NO, *UNDECIDABLE), cosine=0.85),
     "lacks 0%, rows at .86, 5 seeds": lacking(0, cosine=0.86, seeds=5),
-    "lacks 25%, rows at .86, 5 seeds": lacking(0.25, (NO, *TOLD), cosine=0.86, seeds=5),
+    "lacks 25%, rows at .86, 5 seeds": lacking(0.25, (NO, *UNDECIDABLE), cosine=0.86, seeds=5),
     **{
         f"lacks {share:.0%}, large codes a third": lacking(share, large=THIRD, steps=8, **SHARP)
         for share in (0, 0.1, 0.25)
@@ -411,7 +417,7 @@ WORLDS: Mapping[str, World] = {
     "both lack the same quarter": World(
         lambda t: sae(t.near(t.features[:96])),
         lambda t: sae(t.near(t.features[:96]), t.near(t.features[:40], 0.9)),
-        (YES, *TOLD),
+        (YES, *UNDECIDABLE),
         0.0,
         count=128,
     ),
@@ -426,10 +432,12 @@ WORLDS: Mapping[str, World] = {
     "small random": World(
         lambda t: sae(t.random(192), steps=14, least=0.25),
         lambda t: sae(t.near(t.features), t.near(t.features, 0.9), t.random(10)),
-        (NO, *TOLD),
+        (NO, *UNDECIDABLE),
     ),
     "small hardly trained": World(
-        lambda t: sae(t.near(t.features[:95], 0.75)), lambda t: sae(t.near(t.features)), (NO, *TOLD)
+        lambda t: sae(t.near(t.features[:95], 0.75)),
+        lambda t: sae(t.near(t.features)),
+        (NO, *UNDECIDABLE),
     ),
     "small has another 3/4 with every seed": World(
         lambda t: sae(t.near(t.some(72))), lambda t: sae(t.near(t.features)), (NO,), 0.25
@@ -449,14 +457,14 @@ WORLDS: Mapping[str, World] = {
         for share in (0, 0.25)
     },
     **{f"split at {cosine}": split(cosine, NO) for cosine in (0.6, 0.7)},
-    "split at 0.75": split(0.75, NO, *TOLD),
-    "split at 0.8": split(0.8, NO, *TOLD),
-    "split at 0.85": split(0.85, *TOLD),
-    "split at 0.9": split(0.9, *TOLD),
+    "split at 0.75": split(0.75, NO, *UNDECIDABLE),
+    "split at 0.8": split(0.8, NO, *UNDECIDABLE),
+    "split at 0.85": split(0.85, *UNDECIDABLE),
+    "split at 0.9": split(0.9, *UNDECIDABLE),
     **{f"merged pairs, rows at {cosine}": merged(cosine) for cosine in (0.95, 1.0)},
-    "each large finds another quarter": scattered(0.25, NO, *TOLD),
-    "each large finds another half": scattered(0.5, NO, *TOLD),
-    "each large finds another 3/4": scattered(0.75, NO, *TOLD),
+    "each large finds another quarter": scattered(0.25, NO, *UNDECIDABLE),
+    "each large finds another half": scattered(0.5, NO, *UNDECIDABLE),
+    "each large finds another 3/4": scattered(0.75, NO, *UNDECIDABLE),
     "two seeds, lacks 25%": lacking(0.25, (LEFT,), seeds=2),
     "one seed, lacks 25%": lacking(0.25, (LEFT,), seeds=1),
     "unfit, lacks 50%": lacking(0.5, (LEFT,), kind="threshold", least=0.9),
@@ -465,13 +473,13 @@ WORLDS: Mapping[str, World] = {
 
 def taught(trainer: str, small: int, large: int, *right: str, stopped: bool = False) -> World:
     """Both SAEs really trained on 64 features in 48 dimensions; the large one may stop early."""
-    own: dict[str, Any] = {"k": 3} if trainer == "topk" else {"l0": 1.0}
-    own |= {"lr": 3e-3, "batch_size": 256, "dead_after": 20_000}
+    settings: dict[str, Any] = {"k": 3} if trainer == "topk" else {"l0": 1.0}
+    settings |= {"lr": 3e-3, "batch_size": 256, "dead_after": 20_000}
     if trainer != "topk":
-        own.pop("dead_after")
+        settings.pop("dead_after")
     return World(
-        lambda t: t.taught(trainer, small, 400_000, **own),
-        lambda t: t.taught(trainer, large, 24_000 if stopped else 400_000, **own),
+        lambda t: t.taught(trainer, small, 400_000, **settings),
+        lambda t: t.taught(trainer, large, 24_000 if stopped else 400_000, **settings),
         right,
         d=48,
         count=64,
@@ -480,9 +488,9 @@ def taught(trainer: str, small: int, large: int, *right: str, stopped: bool = Fa
 
 TAUGHT: Mapping[str, World] = {
     "trained TopK 40 → 96, 64 features": taught("topk", 40, 96, NO),
-    "trained TopK 72 → 144, 64 features": taught("topk", 72, 144, YES, *TOLD),
-    "trained TopK 40 → 96, large stopped": taught("topk", 40, 96, *TOLD, LEFT, stopped=True),
-    "trained JumpReLU 72 → 144, 64 features": taught("jumprelu", 72, 144, YES, *TOLD),
+    "trained TopK 72 → 144, 64 features": taught("topk", 72, 144, YES, *UNDECIDABLE),
+    "trained TopK 40 → 96, large stopped": taught("topk", 40, 96, *UNDECIDABLE, LEFT, stopped=True),
+    "trained JumpReLU 72 → 144, 64 features": taught("jumprelu", 72, 144, YES, *UNDECIDABLE),
 }
 
 BEYOND: Mapping[str, World] = {
@@ -490,7 +498,7 @@ BEYOND: Mapping[str, World] = {
     "random rows shared by all seeds, small lacks 40%": World(
         lambda t: sae(t.near(t.features[:58])),
         lambda t: sae(directions(256, 64, 5), steps=12, least=0.25),
-        TOLD,
+        UNDECIDABLE,
     ),
 }
 
@@ -499,13 +507,16 @@ def as_published(line: Line, answer: Answer) -> str:
     """What the rule said as it was first written down, on the same numbers."""
     if answer.answer == LEFT:
         return LEFT
-    told = {name: cell.estimate for name, cell in line.cells.items()}
-    if told["reproducible_share"].lo < 0.5 or told["large_mse"].value > told["small_mse"].value:
+    estimates = {name: cell.estimate for name, cell in line.cells.items()}
+    if (
+        estimates["reproducible_share"].lo < 0.5
+        or estimates["large_mse"].value > estimates["small_mse"].value
+    ):
         return BLIND
-    if told["span_residual_null_low"].value <= 0.25:
+    if estimates["span_residual_null_low"].value <= 0.25:
         return BLIND
     novel, gain = line.cells["stable_novel_share"], line.cells["stable_gain"]
-    more, worth = (difference(each.estimate, each.floor) for each in (novel, gain))
+    more, worth = (difference(cell.estimate, cell.floor) for cell in (novel, gain))
     if more.lo > 0.05 and worth.lo > 0.01:
         return NO
     return YES if novel.estimate.hi < 0.05 and gain.estimate.hi < 0.02 else OPEN
@@ -519,22 +530,24 @@ def table(repeats: int, only: str) -> None:
     for name, world in {**WORLDS, **TAUGHT, **BEYOND}.items():
         if only not in name:
             continue
-        found = [judged(*world.made(seed)) for seed in range(repeats)]
-        answers = Counter(answer.answer for _, answer in found)
-        first = Counter(as_published(*each) for each in found)
-        line, answer = found[0]
-        told = [_told(line.cells[each], at > 0) for at, each in enumerate(names)]
-        errors = [line.cells[f"{each}_mse_rescaled"].estimate for each in ("small", "large")]
-        small, large = (each.value if each else 1.0 for each in errors)
+        results = [judged(*world.made(seed)) for seed in range(repeats)]
+        answers = Counter(answer.answer for _, answer in results)
+        first = Counter(as_published(*result) for result in results)
+        line, answer = results[0]
+        numbers = [_with_floor(line.cells[score], index > 0) for index, score in enumerate(names)]
+        errors = [line.cells[f"{size}_mse_rescaled"].estimate for size in ("small", "large")]
+        small, large = (error.value if error else 1.0 for error in errors)
         wrong = "" if set(answers) <= set(world.right) else "**wrong**"
-        said = [", ".join(f"{a} {n}" for a, n in each.most_common()) for each in (answers, first)]
-        cells = [name, *said, *told, f"{1 - large / small:.2f}", wrong]
+        counts = [
+            ", ".join(f"{a} {n}" for a, n in counter.most_common()) for counter in (answers, first)
+        ]
+        cells = [name, *counts, *numbers, f"{1 - large / small:.2f}", wrong]
         print(f"| {' | '.join(cells)} |", flush=True)
         if "-v" in sys.argv:
             print("   ", answer.sentence, flush=True)
 
 
-def _told(cell: Cell, floored: bool) -> str:
+def _with_floor(cell: Cell, floored: bool) -> str:
     if cell.estimate is None:
         return "–"
     floor = f" ({cell.floor.value:.2f})" if floored and cell.floor else ""
@@ -542,5 +555,5 @@ def _told(cell: Cell, floored: bool) -> str:
 
 
 if __name__ == "__main__":
-    words = [each for each in sys.argv[1:] if not each.startswith("-")]
+    words = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     table(int(words[0]) if words else 3, words[1] if len(words) > 1 else "")

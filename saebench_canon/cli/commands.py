@@ -1,4 +1,4 @@
-"""What each command but `run` does; they print, and import neither torch nor transformers."""
+"""The commands `plan`, `show`, `ls`, `plugins` and `doctor`, without importing torch."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.question import Margins
     from saebench_canon.plugin.row import ListedCase
 
-FEW = 40  # cases that `plan` lists one by one
+FEW = 40  # `plan` lists at most so many cases one by one
 
 
 def _registry(options: Namespace) -> Registry:
-    return load_registry([Path(each) for each in options.plugin])
+    return load_registry([Path(path) for path in options.plugin])
 
 
 def plan(options: Namespace) -> None:
-    """Print the cases of a suite and what the store has of them."""
+    """Print the cases of a suite and their states in the store."""
     from saebench_canon.bench.plan import make_plan
     from saebench_canon.suite.load import find_suite
 
     store = Store(Path(options.store))
     registry = _registry(options)
-    made = make_plan(
+    run_plan = make_plan(
         find_suite(options.suite),
         registry,
         store,
@@ -44,11 +44,12 @@ def plan(options: Namespace) -> None:
         limit=options.limit,
         dtype=options.dtype,
     )
-    listed = [(case, made.state(case.id or "")) for case in made.listed()]
+    listed = [(case, run_plan.state(case.id or "")) for case in run_plan.listed()]
     if options.json:
         print(json.dumps([{**case.to_json(), "state": state} for case, state in listed], indent=1))
         return
-    print(f"{made.suite.name}, version {made.suite.version}: {len(made.suite.saes)} SAEs")
+    suite = run_plan.suite
+    print(f"{suite.name}, version {suite.version}: {len(suite.saes)} SAEs")
     if len(listed) <= FEW:
         print(tabulate(
             [("+".join(case.subject), case.title, state) for case, state in listed],
@@ -61,16 +62,19 @@ def plan(options: Namespace) -> None:
     ]
     print(tabulate(rows, headers=["metric", "over", "measured", "failed", "to measure"]))
     missing = sum(state != "measured" for _, state in listed)
-    if made.suite.questions:
-        print(f"\nQuestions: {'; '.join(_say_questions(made.suite.questions, registry))}.")
+    if suite.questions:
+        questions = _questions_with_margins(suite.questions, registry)
+        print(f"\nQuestions: {'; '.join(questions)}.")
     print(f"\n{len(listed)} cases, {missing} to measure.")
     if missing:
-        _estimate(made, registry)
+        _estimate(run_plan, registry)
 
 
-def _say_questions(asked: Mapping[str, Margins], registry: Registry) -> Iterator[str]:
-    """The questions that a suite asks, each with the margins that are not the defaults."""
-    for name, margins in asked.items():
+def _questions_with_margins(
+    margins_by_question: Mapping[str, Margins], registry: Registry
+) -> Iterator[str]:
+    """The questions of a suite, each with the margins that differ from the defaults."""
+    for name, margins in margins_by_question.items():
         changed = [
             f"{margin.name} = {margins[margin.name]:g} instead of {margin.default:g}"
             for margin in registry.questions[name].margins
@@ -79,14 +83,14 @@ def _say_questions(asked: Mapping[str, Margins], registry: Registry) -> Iterator
         yield f"{name} with {' and '.join(changed)}" if changed else name
 
 
-def _estimate(made: Plan, registry: Registry) -> None:
+def _estimate(run_plan: Plan, registry: Registry) -> None:
     import psutil
 
     from saebench_canon.bench.estimates import cores, estimate, lines, measured_speed
 
-    found = estimate(made, registry, speed=measured_speed())
-    print("To measure them takes, roughly:")
-    for line in lines(found, cores=cores(), there=psutil.virtual_memory().total):
+    costs = estimate(run_plan, registry, speed=measured_speed())
+    print("Rough estimate for measuring them:")
+    for line in lines(costs, cores=cores(), there=psutil.virtual_memory().total):
         print(f"  {line}")
 
 
@@ -119,14 +123,14 @@ def show(options: Namespace) -> None:
     elif options.to:
         path = Path(options.to)
         if not path.parent.is_dir():
-            raise CanonError(f"there is no folder {path.parent}", where="--to")
+            raise CanonError(f"the folder {path.parent} does not exist", where="--to")
         if path.suffix not in registry.reports:
             raise CanonError(f"a run cannot be written as '{path.suffix}'", where=str(path),
                              hint=nearest(path.suffix, registry.reports))  # fmt: skip
         report = registry.reports[path.suffix]
-        more: dict[str, Any] = {"tables": tables_of(store)} if report.reads_tables else {}
-        more |= {"answers": answers} if report.reads_answers else {}
-        report.write(rows, metrics, path, **more)
+        arguments: dict[str, Any] = {"tables": tables_of(store)} if report.reads_tables else {}
+        arguments |= {"answers": answers} if report.reads_answers else {}
+        report.write(rows, metrics, path, **arguments)
         print(f"wrote {path}")
     elif options.answers:
         print(render.text_answers(summary, answers), end="")
@@ -145,7 +149,7 @@ def _errors(cases: Iterable[ListedCase], store: Store) -> None:
 
 
 def ls(options: Namespace) -> None:
-    """Print what suites can name."""
+    """Print the names that suites can use."""
     from saebench_canon.suite.load import packaged_suites
 
     registry = _registry(options)
@@ -180,52 +184,55 @@ def _first_comment(path: Path) -> str:
 
 
 def plugins(options: Namespace) -> None:
-    """Print the plugins, what each brings, and those that could not be loaded."""
+    """Print the plugins with what they provide, and those that could not be loaded."""
     registry = _registry(options)
-    brings: dict[str, list[str]] = {name: [] for name in registry.sources}
+    provided: dict[str, list[str]] = {name: [] for name in registry.sources}
     for hook, noun in (("adapters", "scheme"), ("data", "data"), ("metrics", "metric"),
                        ("inputs", "input"), ("trainers", "trainer"), ("questions", "question"),
                        ("reports", "report")):  # fmt: skip
-        getattr(registry, hook)  # refuses two owners of one name
+        getattr(registry, hook)  # raises if two plugins use one name
         for implementation in getattr(registry.manager.hook, f"canon_{hook}").get_hookimpls():
-            for each in implementation.function():
-                name = getattr(each, "name", None) or getattr(each, "scheme", None)
-                name = name or (each.kind() if hook == "data" else each.suffix)
-                brings[implementation.plugin_name].append(f"{noun} {name}")
+            for implemented in implementation.function():
+                name = getattr(implemented, "name", None) or getattr(implemented, "scheme", None)
+                name = name or (implemented.kind() if hook == "data" else implemented.suffix)
+                provided[implementation.plugin_name].append(f"{noun} {name}")
     for name, source in registry.sources.items():
         print(f"{name} ({source})")
-        for line in brings[name]:
+        for line in provided[name]:
             print(f"  {line}")
     for broken in registry.broken:
         print(f"{broken.name} (broken: {broken.reason})")
 
 
 def doctor(options: Namespace) -> None:
-    """Print what this machine has, and whether the store and the hub can be reached."""
+    """Print versions, hardware, the state of the store, and whether the hub is reachable."""
     from saebench_canon.bench.provenance import hardware, versions
     from saebench_canon.saes import hub
 
     store = Store(Path(options.store))
     registry = _registry(options)
-    writable = os.access(next(each for each in (store.root, *store.root.absolute().parents)
-                              if each.exists()), os.W_OK)  # fmt: skip
+    writable = os.access(next(folder for folder in (store.root, *store.root.absolute().parents)
+                              if folder.exists()), os.W_OK)  # fmt: skip
     measured = len(list((store.root / "records").glob("*.json")))
     size = sum(file.stat().st_size for file in store.root.rglob("*") if file.is_file())
-    rows = [*versions().items(), *hardware().items()]
+    machine = {**versions(), **hardware()}
+    memory = machine.pop("memory_bytes")
+    rows = [*machine.items()]
+    rows += [("memory", "unknown" if memory is None else f"{memory / 2**30:.1f} GiB")]
     rows += [("devices", ", ".join(_devices()))]
     rows += [("store", f"{store.root}: {measured} records, {size / 2**20:.0f} MiB, "
               f"{'writable' if writable else 'not writable'}")]  # fmt: skip
-    rows += [("hub", "out of reach" if hub.out_of_reach() else "its name resolves")]
+    rows += [("hub", "not reachable" if hub.out_of_reach() else "its host name resolves")]
     rows += [("plugins", f"{len(registry.sources)} loaded, {len(registry.broken)} broken")]
     print(tabulate(rows, tablefmt="plain"))
 
 
 def _devices() -> list[str]:
-    """What torch can compute on; the one thing here that needs torch."""
+    """The devices torch can use; nothing else in this file needs torch."""
     try:
         import torch
     except ImportError as error:
         return [f"none: torch does not import ({error})"]
-    devices = [f"cpu ({torch.get_num_threads()} threads)"]
+    devices = [f"cpu (threads: {torch.get_num_threads()})"]
     devices += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return devices + (["mps"] if torch.backends.mps.is_available() else [])

@@ -1,4 +1,4 @@
-"""What the command `frankenstein` does: the small SAE with a large one's helpful latents, saved."""
+"""The command `frankenstein`: save a small SAE with the helpful latents of a larger one."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def frankenstein(options: Namespace) -> None:
 
     folder = Path(options.to)
     if folder.exists():
-        raise CanonError(f"{folder} is there already", where="--to", hint="Name a new folder.")
-    registry = load_registry([Path(each) for each in options.plugin])
+        raise CanonError(f"{folder} already exists", where="--to", hint="Name a new folder.")
+    registry = load_registry([Path(path) for path in options.plugin])
     store = Store(Path(options.store))
     adding, reconstructing = (
         with_role(role, registry.metrics.values())[0] for role in ("additions", "reconstruction")
@@ -40,7 +40,9 @@ def frankenstein(options: Namespace) -> None:
     case = _pair(plan, adding, options)
     store.prepare()
     bench = Bench(registry, store)
-    encoders(*(bench.workshop.sae(sae, case.data) for sae in case.subject))  # or says why not
+    encoders(
+        *(bench.workshop.sae(sae, case.data) for sae in case.subject)
+    )  # raises where one has no encoder
     record = bench.measure(case, again=False)
     added = _helpful(store, record, options.threshold)
     _save(bench, case, record, added, options)
@@ -58,7 +60,7 @@ def frankenstein(options: Namespace) -> None:
 def _plan(
     saes: Sequence[str], metrics: str, options: Namespace, registry: Registry, store: Store
 ) -> Plan:
-    """What the SAEs and the data of the command line stand for, as `run` understands them."""
+    """The plan of the SAEs and data on the command line, as `run` makes it."""
     from saebench_canon.bench.plan import plan_of
     from saebench_canon.suite.load import parse_suite
     from saebench_canon.suite.one_off import Asked, one_off_suite
@@ -72,17 +74,18 @@ def _plan(
 
 
 def _pair(plan: Plan, adding: Metric, options: Namespace) -> Case:
-    """The case of adding latents, of the two SAEs in the order in which they are named."""
+    """The case of adding latents, of the two SAEs in the order they are named."""
     saes = plan.suite.saes
     if len(saes) != 2:
         raise CanonError(
-            f"{options.small} and {options.large} hold {len(saes)} SAEs", hint="Name two."
+            f"{options.small} and {options.large} hold {len(saes)} SAEs, not 2",
+            hint="Name one each.",
         )
     pairs = [case for case in plan.cases if case.metric is adding]
     if not pairs:
         raise CanonError(
             "the two SAEs read activations in different ways or at different hooks, "
-            "so that no latent of one can stand in the other"
+            "so no latent of one can be added to the other"
         )
     if pairs[0].subject[0] is not saes[0]:
         raise CanonError(f"{options.small} is the larger SAE", hint="Name the smaller one first.")
@@ -90,7 +93,7 @@ def _pair(plan: Plan, adding: Metric, options: Namespace) -> Case:
 
 
 def _helpful(store: Store, record: Record, threshold: float | None) -> list[int]:
-    """The large latents that lower the MSE when added alone, bias fixed; novel if θ is given."""
+    """The large latents that each lower the MSE, bias fixed; with θ, only those below it."""
     import pandas as pd
 
     if "latents" not in record.tables:
@@ -103,7 +106,7 @@ def _helpful(store: Store, record: Record, threshold: float | None) -> list[int]
         helps &= latents["max_cos"] < threshold
     if not helps.any():
         below = "" if threshold is None else f" of those with a largest cosine below {threshold:g}"
-        raise CanonError(f"no latent{below} lowers the MSE when it is added, so none was")
+        raise CanonError(f"no latent{below} lowers the MSE when it is added, so none was added")
     return [int(latent) for latent in latents.loc[helps, "latent"]]
 
 
@@ -118,8 +121,8 @@ def _save(
     small, large = (bench.workshop.sae(sae, case.data) for sae in case.subject)
     chosen = torch.zeros(large.width, dtype=torch.bool)
     chosen[list(added)] = True
-    told = case.subject[0].source.describe()
-    made = frankenstein(small, large, chosen, normalize=told.normalize)
+    description = case.subject[0].source.describe()
+    combined = frankenstein(small, large, chosen, normalize=description.normalize)
     origin = {
         "small": record.subject[0]["digest"],
         "large": record.subject[1]["digest"],
@@ -127,18 +130,18 @@ def _save(
         "threshold": options.threshold,
         "added": list(added),
     }
-    metadata = _metadata(told, options.hook)
-    save(made, Path(options.to), **metadata, frankenstein=origin)
+    metadata = _metadata(description, options.hook)
+    save(combined, Path(options.to), **metadata, frankenstein=origin)
 
 
-def _metadata(told: Description, hook: str | None) -> dict[str, Any]:
-    """What the small SAE says of the model it belongs to, under SAELens' names."""
+def _metadata(description: Description, hook: str | None) -> dict[str, Any]:
+    """What the small SAE says about its model, under SAELens' names."""
     metadata: dict[str, Any] = {
-        "hook_name": hook or told.hook,
-        "model_name": told.model,
-        "prepend_bos": told.prepend_bos,
+        "hook_name": hook or description.hook,
+        "model_name": description.model,
+        "prepend_bos": description.prepend_bos,
     }
-    if told.center_writing_weights is not None:
-        centred = {"center_writing_weights": told.center_writing_weights}
+    if description.center_writing_weights is not None:
+        centred = {"center_writing_weights": description.center_writing_weights}
         metadata["model_from_pretrained_kwargs"] = centred
     return {name: value for name, value in metadata.items() if value is not None}

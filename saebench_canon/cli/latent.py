@@ -1,4 +1,4 @@
-"""What `show --latent` and `show --meta-latent` do: print or write one card."""
+"""`show --latent` and `show --meta-latent`: print or write one card."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pathlib import Path
 
 from saebench_canon.bench.results import last_run
 from saebench_canon.bench.store import Store
+from saebench_canon.cli.terminal_line import TerminalLine
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.latents import card
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.progress import listening
 
 
-def _json(made: card.Card) -> str:
-    return json.dumps(made.to_dict(), indent=1, ensure_ascii=False) + "\n"
+def _json(card_: card.Card) -> str:
+    return json.dumps(card_.to_dict(), indent=1, ensure_ascii=False) + "\n"
 
 
 WRITERS: dict[str, Callable[[card.Card], str]] = {
@@ -31,47 +32,47 @@ WRITERS: dict[str, Callable[[card.Card], str]] = {
 def show_latent(options: Namespace) -> None:
     """Print the card of one latent or meta-latent of a suite's last run, or write it to a file."""
     flag = "--latent" if options.latent is not None else "--meta-latent"
-    for other in ("errors", "all"):
-        if getattr(options, other):
-            raise CanonError(f"does not go with {flag}", where=f"--{other}")
-    asked = options.latent if flag == "--latent" else options.meta_latent
-    name, number = _parsed(asked, flag)
+    for option in ("errors", "all"):
+        if getattr(options, option):
+            raise CanonError(f"cannot be combined with {flag}", where=f"--{option}")
+    request = options.latent if flag == "--latent" else options.meta_latent
+    name, number = _parse(request, flag)
     path = None if options.to is None else _writable(Path(options.to))
     store = Store(Path(options.store))
     run = last_run(store, options.suite)
-    registry = load_registry([Path(each) for each in options.plugin])
+    registry = load_registry([Path(path) for path in options.plugin])
     from saebench_canon.latents.cards import Cards
-    from saebench_canon.latents.opened import Opened
+    from saebench_canon.latents.opened import OpenRun
 
     with _progress():
-        opened = Opened(run, registry, store)
-        sae = opened.choose(name)
-        cards = Cards(opened)
-        if name is None and len(opened.plan.suite.saes) > 1:
-            opened.note(
-                f"Of {len(opened.plan.suite.saes)} SAEs {sae.name} was taken, the widest beside the"
-                f" first; name another as {flag} SAE:{number}."
+        open_run = OpenRun(run, registry, store)
+        sae = open_run.choose(name)
+        cards = Cards(open_run)
+        if name is None and len(open_run.plan.suite.saes) > 1:
+            open_run.note(
+                f"Of {len(open_run.plan.suite.saes)} SAEs, this is {sae.name}, the widest that "
+                f"differs from the first in width only. Choose another with {flag} SAE:{number}."
             )
-        made = (cards.latent if flag == "--latent" else cards.meta_latent)(sae, number)
+        latent_card = (cards.latent if flag == "--latent" else cards.meta_latent)(sae, number)
     if path is not None:
-        path.write_text(WRITERS[path.suffix](made), encoding="utf-8")
+        path.write_text(WRITERS[path.suffix](latent_card), encoding="utf-8")
         print(f"wrote {path}")
     else:
-        print((_json if options.json else card.text)(made), end="")
+        print((_json if options.json else card.text)(latent_card), end="")
 
 
-def _parsed(asked: str, flag: str) -> tuple[str | None, int]:
+def _parse(request: str, flag: str) -> tuple[str | None, int]:
     """The SAE, if one is named, and the number."""
-    name, _, number = asked.rpartition(":")
+    name, _, number = request.rpartition(":")
     if not number.isdecimal():
-        raise CanonError(f"'{asked}' is no {flag[2:]}", where=flag,
+        raise CanonError(f"'{request}' is not a {flag[2:]}", where=flag,
                          hint="Give its number, or SAE:NUMBER.")  # fmt: skip
     return name or None, int(number)
 
 
 def _writable(path: Path) -> Path:
     if not path.parent.is_dir():
-        raise CanonError(f"there is no folder {path.parent}", where="--to")
+        raise CanonError(f"the folder {path.parent} does not exist", where="--to")
     if path.suffix not in WRITERS:
         raise CanonError(f"a card cannot be written as '{path.suffix}'", where=str(path),
                          hint=nearest(path.suffix, WRITERS))  # fmt: skip
@@ -80,16 +81,17 @@ def _writable(path: Path) -> Path:
 
 @contextmanager
 def _progress() -> Iterator[None]:
-    """Say on a terminal what has to be made first; most is in the store already."""
-    if not sys.stderr.isatty():
+    """Show on a terminal what has to be computed first; most of it is already in the store."""
+    line = TerminalLine(sys.stderr)
+    if not line.is_terminal:
         yield
         return
 
-    def tell(what: str, done: int, total: int) -> None:
-        print(f"\r\033[K{what} {done}/{total}", end="", file=sys.stderr, flush=True)
+    def show(work: str, done: int, total: int) -> None:
+        line.show(f"{work} {done}/{total}")
 
-    with listening(tell):
+    with listening(show):
         try:
             yield
         finally:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            line.clear()

@@ -1,4 +1,4 @@
-"""The program `saebench-canon`: which words it understands."""
+"""The program `saebench-canon`: its commands and their options."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from saebench_canon import __version__
 from saebench_canon.errors import CanonError
 
 USAGE_ERROR = 4
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 KIT = ("check", "new", "schema")
 EPILOG = """
-exit codes are pytest's: 0 all measured and gates hold, 1 a case failed or a gate did not hold,
-2 interrupted, 3 internal error, 4 wrong usage or a bad suite, 5 nothing selected
+exit codes are pytest's: 0 all cases measured and all gates hold, 1 a case failed or a gate does not
+hold, 2 interrupted, 3 internal error, 4 wrong usage or a bad suite, 5 nothing selected
 """
 
 
@@ -22,18 +24,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _answer(words)
+        return _run_command(words)
     except CanonError as error:
         print(f"saebench-canon: {error}", file=sys.stderr)
         return USAGE_ERROR
-    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return 2
 
 
-def _answer(words: list[str]) -> int:
+def _run_command(words: list[str]) -> int:
     if words[:1] == ["run"]:  # everything after it is pytest's and the plugin's
         from saebench_canon.cli.run import run
 
@@ -72,43 +74,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("suite")
 
-    plan = commands.add_parser("plan", help="what would be measured, and what is already")
+    plan = commands.add_parser("plan", help="what would be measured, and what already is")
     plan.add_argument("suite", help="a TOML file or the name of a packaged suite")
     plan.add_argument("--json", action="store_true", help="the cases as a list of JSON objects")
     plan.add_argument("--set", action="append", default=[], dest="settings", metavar="T.KEY=VALUE")
     plan.add_argument("--limit", type=_positive, metavar="TOKENS")
     plan.add_argument("--dtype", choices=["float32", "float64", "bfloat16", "float16"])
 
-    show = commands.add_parser("show", help="the tables of the last run")
-    show.add_argument("suite", nargs="?", help="of this suite; absent: of the last run of any")
-    show.add_argument("--json", action="store_true", help="one object a score")
-    show.add_argument("--answers", action="store_true",
-                      help="the answers alone; with --json one object an answer")  # fmt: skip
-    show.add_argument("--errors", action="store_true", help="why cases failed, with tracebacks")
-    show.add_argument("--all", action="store_true", help="every score, not only the main ones")
-    one = show.add_mutually_exclusive_group()
-    one.add_argument("--latent", metavar="[SAE:]N", help="the card of one latent of an SAE")
-    one.add_argument("--meta-latent", metavar="[SAE:]N", help="the card of one meta-latent of it")
-    show.add_argument("--to", metavar="FILE",
-                      help="write tables (.md, .html, .txt, .csv, .parquet)"
-                      " or the paths between sizes as a figure (.png, .svg, .pdf)")  # fmt: skip
-
-    parts = commands.add_parser(
-        "frankenstein", help="save a small SAE with the helpful latents of a larger one"
+    _add_show(commands)
+    _add_frankenstein(commands)
+    commands.add_parser(
+        "ls", help="packaged suites, metrics, questions, data kinds, architectures, schemes"
     )
-    parts.add_argument("small", metavar="SMALL", help="a ref or a path")
-    parts.add_argument("large", metavar="LARGE", help="another, wider, of the same activations")
-    parts.add_argument("--to", required=True, metavar="FOLDER", help="a new folder to write")
-    parts.add_argument("--data", required=True, metavar="DATA",
-                       help="a .safetensors file of activations, or a language model")  # fmt: skip
-    parts.add_argument("--hook", metavar="HOOK", help="where in the model, if the SAEs do not say")
-    parts.add_argument("--text", metavar="TEXT", help="what the model reads")
-    parts.add_argument("--threshold", type=float, metavar="COSINE",
-                       help="only latents whose cosines with small ones are below")  # fmt: skip
-
-    commands.add_parser("ls", help="packaged suites, metrics, architectures, schemes")
-    commands.add_parser("plugins", help="what is plugged in, and what is broken")
-    commands.add_parser("doctor", help="versions, devices, store, hub: what works here")
+    commands.add_parser("plugins", help="the loaded plugins and those that are broken")
+    commands.add_parser("doctor", help="versions, hardware, store and hub of this machine")
 
     check = commands.add_parser("check", help="whether an adapter or a metric conforms")
     check.add_argument("what", metavar="REF|METRIC", help="an SAE of the adapter, or a metric")
@@ -116,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--except", action="append", default=[], dest="except_scores",
                        metavar="SCORE", help="a score that dead latents may change")  # fmt: skip
 
-    new = commands.add_parser("new", help="write the start of an adapter, a metric or a suite")
+    new = commands.add_parser("new", help="write a template of an adapter, a metric or a suite")
     new.add_argument("kind", choices=["adapter", "metric", "suite"])
     new.add_argument("name")
     new.add_argument("--to", default=".", metavar="DIR", help="the folder to write into")
@@ -130,3 +109,38 @@ def _parser() -> argparse.ArgumentParser:
             "--plugin", action="append", default=[], metavar="FILE", help="a one-file plugin"
         )
     return parser
+
+
+def _add_show(commands: Commands) -> None:
+    show = commands.add_parser("show", help="the tables of the last run")
+    show.add_argument("suite", nargs="?", help="the suite; if absent, that of the last run")
+    show.add_argument("--json", action="store_true", help="one object per score")
+    show.add_argument("--answers", action="store_true",
+                      help="only the answers; with --json one object per answer")  # fmt: skip
+    show.add_argument("--errors", action="store_true", help="why cases failed, with tracebacks")
+    show.add_argument("--all", action="store_true", help="every score, not only the main ones")
+    card = show.add_mutually_exclusive_group()
+    card.add_argument("--latent", metavar="[SAE:]N", help="the card of one latent of an SAE")
+    card.add_argument(
+        "--meta-latent", metavar="[SAE:]N", help="the card of one meta-latent of an SAE"
+    )
+    show.add_argument("--to", metavar="FILE",
+                      help="write tables (.md, .html, .txt, .csv, .parquet)"
+                      " or the paths between sizes as a figure (.png, .svg, .pdf)")  # fmt: skip
+
+
+def _add_frankenstein(commands: Commands) -> None:
+    frankenstein = commands.add_parser(
+        "frankenstein", help="save a small SAE with the helpful latents of a larger one"
+    )
+    frankenstein.add_argument("small", metavar="SMALL", help="a ref or a path")
+    frankenstein.add_argument("large", metavar="LARGE", help="a wider SAE of the same activations")
+    frankenstein.add_argument("--to", required=True, metavar="FOLDER", help="a new folder to write")
+    frankenstein.add_argument("--data", required=True, metavar="DATA",
+                       help="a .safetensors file of activations, or a language model")  # fmt: skip
+    frankenstein.add_argument(
+        "--hook", metavar="HOOK", help="where in the model, if the SAEs do not say"
+    )
+    frankenstein.add_argument("--text", metavar="TEXT", help="what the model reads")
+    frankenstein.add_argument("--threshold", type=float, metavar="COSINE",
+                       help="only latents whose cosines with small ones are all below")  # fmt: skip

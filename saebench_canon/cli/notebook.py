@@ -1,4 +1,4 @@
-"""Measuring SAEs from a notebook, in memory or by ref, with the same scores as a suite."""
+"""Measuring SAEs from a notebook, in memory or by ref, with the scores of a suite."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ def evaluate(
     device: str = "cpu",
     threads: int = 1,
 ) -> pd.DataFrame:
-    """Scores of SAEs on activations, one row a score, as `show --json` has them.
+    """Scores of SAEs on activations, one row per score, as in `show --json`.
 
     Args:
         saes: SAEs by name, or a sequence: any objects with `encode`, `decode`, `W_dec` [m, d] and
             `b_dec` [d], or refs such as "file:PATH". Pairs are neighbouring widths, smaller first;
             groups are SAEs of one width.
-        acts: activations [n, d], or `Acts` with each token's document; None measures only what
-            decoders tell.
-        metrics: names of metrics; None stands for those of how well one SAE reconstructs.
-        settings: by metric, settings other than the defaults.
+        acts: activations [n, d], or `Acts` with each token's document; None: only scores of
+            the decoder.
+        metrics: names of metrics; None: those of reconstruction.
+        settings: settings that differ from the defaults, by metric.
         seed: the seed of every case.
-        store: where records are kept; None keeps nothing.
+        store: where records are kept; None: nowhere.
         device: where SAEs compute.
         threads: threads of each case.
 
     Raises:
         CanonError: an unknown metric or setting, SAEs that cannot be brought to canonical form or
-            whose width is not the activations', or a metric without a subject among the SAEs.
+            whose width is not the activations', or a metric that finds no pair or group.
     """
     import pandas as pd
 
     if threads < 1:
-        raise CanonError(f"'threads' is {threads}; it must be at least 1")
+        raise CanonError(f"'threads' must be at least 1, got {threads}")
     from saebench_canon.bench.artifact_cache import Execution
     from saebench_canon.bench.bench import Bench
     from saebench_canon.bench.plan import plan_of
@@ -61,27 +61,27 @@ def evaluate(
     from saebench_canon.plugin.registry import load_registry
 
     registry = load_registry()
-    names = _names(metrics, registry)
+    names = _metric_names(metrics, registry)
     with tempfile.TemporaryDirectory(prefix="canon-") as scratch:
-        kept = Store(Path(store) if store is not None else Path(scratch) / "store")
+        record_store = Store(Path(store) if store is not None else Path(scratch) / "store")
         data = _write_acts(acts, Path(scratch))
-        suite = _suite(_named(saes), data, names, settings or {}, seed, registry)
-        plan = plan_of(suite, registry, kept)
-        bench = Bench(registry, kept, Execution(device=device, threads=threads))
+        suite = _suite(_by_name(saes), data, names, settings or {}, seed, registry)
+        plan = plan_of(suite, registry, record_store)
+        bench = Bench(registry, record_store, Execution(device=device, threads=threads))
         if plan.without_subject:
             raise CanonError(
                 f"metric '{plan.without_subject[0]}' finds no pair or group among these SAEs",
                 hint="Pairs are of neighbouring widths, groups of SAEs of one width.",
             )
         for case, case_id in zip(plan.cases, plan.ids, strict=True):
-            if kept.record(case_id) is None:
+            if record_store.record(case_id) is None:
                 bench.measure(case)
-        rows = rows_of(plan.listed(), kept, registry.metrics)
+        rows = rows_of(plan.listed(), record_store, registry.metrics)
         return pd.DataFrame([row.to_dict() for row in rows])
 
 
-def _names(metrics: Iterable[str] | None, registry: Registry) -> list[str]:
-    """The metrics that are asked for; None stands for those of how well an SAE reconstructs."""
+def _metric_names(metrics: Iterable[str] | None, registry: Registry) -> list[str]:
+    """The names of the metrics; None: those of reconstruction."""
     from saebench_canon.plugin.metric import with_role
 
     if metrics is None:
@@ -90,7 +90,7 @@ def _names(metrics: Iterable[str] | None, registry: Registry) -> list[str]:
     return [metrics] if isinstance(metrics, str) else list(metrics)
 
 
-def _named(saes: Mapping[str, object] | Sequence[object]) -> dict[str, object]:
+def _by_name(saes: Mapping[str, object] | Sequence[object]) -> dict[str, object]:
     if isinstance(saes, Mapping):
         return dict(saes)
     if isinstance(saes, str) or not isinstance(saes, Sequence):
@@ -99,7 +99,7 @@ def _named(saes: Mapping[str, object] | Sequence[object]) -> dict[str, object]:
 
 
 def _write_acts(acts: Tensor | Acts | None, folder: Path) -> Path | None:
-    """The activations as a file: its content is the data's identity, as in a suite."""
+    """Write the activations to a file, whose content is the identity of the data."""
     if acts is None:
         return None
     import torch
@@ -125,7 +125,7 @@ def _suite(
     seed: int,
     registry: Registry,
 ) -> Suite:
-    """The suite that a notebook's arguments describe."""
+    """The suite that the arguments of `evaluate` describe."""
     from collections import Counter
 
     from saebench_canon.data.file import ActivationFile
@@ -146,7 +146,7 @@ def _suite(
     if file is not None:
         data["data"] = DataSpec("data", "evaluate, acts", ActivationFile(file))
     specs = []
-    seen: Counter[int] = Counter()
+    sae_counts: Counter[int] = Counter()
     for name, sae in saes.items():
         source: SaeSource
         if isinstance(sae, str):
@@ -157,8 +157,8 @@ def _suite(
         width = source.describe().width
         if width is None:
             raise CanonError(f"{sae} does not say its width")
-        axes = {"width": width, "seed": seen[width]}
-        seen[width] += 1
+        axes = {"width": width, "seed": sae_counts[width]}
+        sae_counts[width] += 1
         specs.append(
             SaeSpec(name, axes, next(iter(data), None), source, "float32", f"SAE '{name}'")
         )

@@ -1,4 +1,4 @@
-"""A pytest plugin that turns suite files named on the command line into items, one a case."""
+"""A pytest plugin that turns suite files on the command line into items, one per case."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Session:
     registry: Registry
     store: Store
     plans: dict[Path, Plan]
-    names: dict[Path, str]  # each suite as it was named on the command line
+    names: dict[Path, str]  # the name of each suite on the command line
     bench: Any = None
 
 
@@ -36,11 +36,11 @@ SESSION = pytest.StashKey[Session]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of `run` besides pytest's own."""
+    """The options of `run` in addition to pytest's own."""
     group = parser.getgroup("saebench-canon")
     add = group.addoption
     add("--store", default=str(DEFAULT), metavar="DIR", help="where records and artefacts are kept")
-    add("--fresh", action="store_true", help="measure again what is already measured")
+    add("--fresh", action="store_true", help="measure all cases, also those already measured")
     add("--plugin", action="append", default=[], metavar="FILE", help="load a one-file plugin")
     add("--device", default="cpu", help="where SAEs and models compute: cpu, cuda, mps")
     add("--dtype", choices=["float32", "float64", "bfloat16", "float16"],
@@ -48,7 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--batch-size", type=int, default=4096, metavar="N", help="tokens encoded at once")
     add("--threads", type=int, default=1, metavar="N", help="threads of each case (default 1)")
     add("--limit", type=int, metavar="TOKENS",
-        help="a quick look at so many tokens; never counts as the full case")  # fmt: skip
+        help="use only so many tokens; never counts as the full case")  # fmt: skip
     add("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", dest="settings",
         help="replace a value of the suite, such as data.owt.tokens=1000")  # fmt: skip
     add("--metrics", metavar="A,B", help="what to measure when SAEs are named instead of a suite")
@@ -60,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the suites before anything is collected: a mistake in one is wrong usage, exit 4."""
+    """Read the suites before collection: a mistake in one is wrong usage, exit code 4."""
     for line in ("sae(**axes): an SAE of the case's subject", "metric(name): the case's metric"):
         config.addinivalue_line("markers", line)
     if config.option.help or config.option.version:
@@ -80,18 +80,18 @@ def _session(config: pytest.Config) -> Session:
         if value is not None and value < 1:
             name = option.replace("_", "-")
             raise CanonError(f"{value} is not a positive number", where=f"--{name}")
-    registry = load_registry([Path(each) for each in config.option.plugin])
+    registry = load_registry([Path(path) for path in config.option.plugin])
     _check_device(config.option.device)
     store = Store(Path(config.option.store))
     if not config.option.collectonly:
         store.prepare()
     session = Session(registry, store, {}, {})
-    suites, saes = _told_apart(config.args, registry)
+    suites, saes = _suites_and_saes(config.args, registry)
     for name in ("metrics", "data", "hook", "text"):
         if getattr(config.option, name) and not saes:
-            hint = "A suite says itself what is measured on what."
+            hint = "A suite already says what is measured on which data."
             raise CanonError(
-                "goes with SAEs named instead of a suite", where=f"--{name}", hint=hint
+                "is only for SAEs named instead of a suite", where=f"--{name}", hint=hint
             )
     if saes:
         suites.append(_one_off(saes, config, registry, store))
@@ -117,24 +117,24 @@ def _session(config: pytest.Config) -> Session:
 
 
 def _check_device(device: str) -> None:
-    """Refuse a device that there is not; only for others than the CPU does this need torch."""
+    """Refuse a device that does not exist; checking any but the CPU needs torch."""
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
-        raise CanonError(f"'{device}' is no device", where="--device",
+        raise CanonError(f"'{device}' is not a device", where="--device",
                          hint=nearest(device, ("cpu", "cuda", "cuda:0", "mps")))  # fmt: skip
     if device == "cpu":
         return
     import torch
 
     index = int(device.partition(":")[2] or 0)
-    there = torch.backends.mps.is_available() if device == "mps" else (
+    available = torch.backends.mps.is_available() if device == "mps" else (
         index < torch.cuda.device_count()
     )  # fmt: skip
-    if not there:
-        raise CanonError(f"there is no device '{device}' here", where="--device",
+    if not available:
+        raise CanonError(f"this machine has no device '{device}'", where="--device",
                          hint="`saebench-canon doctor` lists the devices.")  # fmt: skip
 
 
-def _told_apart(
+def _suites_and_saes(
     arguments: Sequence[str], registry: Registry
 ) -> tuple[list[tuple[str, list[str]]], list[str]]:
     """The suites among the arguments (with what follows `::`), and the SAEs."""
@@ -150,11 +150,13 @@ def _told_apart(
             Path(head).exists() and Path(head).suffix != ".toml" and head not in packaged
         )
         if not is_sae and "/" in head and Path(head).suffix != ".toml" and not Path(head).exists():
-            beside = Path(head).parent
-            near = [str(each) for each in beside.glob("*")] if beside.is_dir() else []
+            folder = Path(head).parent
+            near = [str(path) for path in folder.glob("*")] if folder.is_dir() else []
             raise CanonError(
                 f"there is no suite, file or folder '{head}'",
-                hint=nearest(head, near) if near else "A hub's SAE goes by SCHEME://OWNER/NAME.",
+                hint=nearest(head, near)
+                if near
+                else "An SAE on a hub is named SCHEME://OWNER/NAME.",
             )
         if is_sae:
             saes.append(argument)
@@ -166,7 +168,7 @@ def _told_apart(
 def _one_off(
     saes: Sequence[str], config: pytest.Config, registry: Registry, store: Store
 ) -> tuple[str, list[str]]:
-    """A suite for SAEs named on the command line, kept beside the store."""
+    """A suite for SAEs named on the command line, kept in the store."""
     from saebench_canon.suite.one_off import Asked, one_off_suite
 
     option = config.option
@@ -202,14 +204,14 @@ def _check_markers(config: pytest.Config, session: Session) -> None:
     try:
         tree = ast.parse(expression, mode="eval")
     except SyntaxError:
-        return  # pytest says what is wrong with it
+        return  # pytest reports it
     cases = [case for plan in session.plans.values() for case in plan.cases]
     axes = {axis for case in cases for sae in case.subject for axis in sae.axes} | {"name"}
     metrics = {name for case in cases for name in (case.metric.name, case.label)}
     calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id not in ("sae", "metric"):
-            hint = "Cases have sae(AXIS=VALUE) and metric(name='NAME')."
+            hint = "Use sae(AXIS=VALUE) or metric(name='NAME')."
             raise CanonError(f"unknown marker '{node.id}'", where="-m", hint=hint)
         if isinstance(node, ast.Name) and id(node) in calls:
             _check_call(node.id, calls[id(node)], axes, metrics)
@@ -228,7 +230,7 @@ def _check_call(marker: str, call: ast.Call, axes: set[str], metrics: set[str]) 
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Collect a suite, only when it is named on the command line."""
+    """Collect a suite only if it is named on the command line."""
     session = parent.config.stash.get(SESSION, None)
     if session is None or file_path not in session.plans:
         return None
@@ -279,38 +281,38 @@ class CaseItem(pytest.Item):
             self.add_marker(pytest.mark.metric(name=case.label))
 
     def runtest(self) -> None:
-        """Measure the case, unless it is measured already."""
+        """Measure the case unless it is already measured."""
         session = self.config.stash[SESSION]
-        kept = session.store.measured(self.case_id)
+        record = session.store.measured(self.case_id)
         self.user_properties.append(("case", str(self.case)))
         self.user_properties.append(("label", self.case.label))
-        if kept is not None and not self.config.option.fresh:
+        if record is not None and not self.config.option.fresh:
             self.user_properties.append(("kept", True))
             return
         bench(self.config).measure(self.case, again=self.config.option.fresh)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """A sentence for a user's mistake; for the rest the error and where in the metric it arose.
+        """A sentence for a user's mistake; for other errors also where in the metric they arose.
 
-        The whole traceback is in the store: `show --errors`.
+        The whole traceback is in the store; `show --errors` prints it.
         """
         error = excinfo.value
         if isinstance(error, CanonError):
             return str(error)
         frames = traceback.extract_tb(error.__traceback__)
         ours = [
-            place for place, each in enumerate(frames) if Path(each.filename).name == "bench.py"
+            index for index, frame in enumerate(frames) if Path(frame.filename).name == "bench.py"
         ]
         within = frames[max(ours, default=-1) + 1 :]
         return "".join([*traceback.format_list(within), *traceback.format_exception_only(error)])
 
     def reportinfo(self) -> tuple[Path, None, str]:
-        """How headings name the case."""
+        """The case as pytest's headings show it."""
         return self.path, None, str(self.case)
 
 
 def bench(config: pytest.Config) -> Any:
-    """The session's bench, made when the first case is measured: it may import torch."""
+    """The session's bench, made for the first case to measure, since it imports torch."""
     from saebench_canon.bench.artifact_cache import Execution
     from saebench_canon.bench.bench import Bench
 

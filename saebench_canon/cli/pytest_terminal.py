@@ -1,4 +1,4 @@
-"""What a run prints: the tables at its end, and why cases failed."""
+"""What a run prints: what will be measured, then the tables and answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from saebench_canon.bench.results import keep_run, rows_of
 from saebench_canon.cli.pytest_plugin import SESSION, CaseItem
-from saebench_canon.cli.status_line import Note
+from saebench_canon.cli.status_line import WorkerStatus
 from saebench_canon.progress import listening
 from saebench_canon.suite.gates import broken_gates
 
@@ -23,7 +23,7 @@ def _is_worker(config: pytest.Config) -> bool:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Say what is about to be measured, and write the run file."""
+    """Print what will be measured, and write the run file."""
     config = session.config
     state = config.stash.get(SESSION, None)
     if state is None or _is_worker(config):
@@ -36,20 +36,20 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             flags = {flag: getattr(config.option, flag, None) for flag in FLAGS}
             keep_run(plan, name=state.names[path], flags=flags)
         if reporter is not None and config.option.verbose >= 0:
-            kept = sum(plan.state(case_id) == "measured" for case_id in plan.ids)
+            measured = sum(plan.state(case_id) == "measured" for case_id in plan.ids)
             reporter.write_line(
                 f"{plan.suite.name}: {len(plan.suite.saes)} SAEs, {len(plan.cases)} cases, "
-                f"{kept} of them measured already, in {state.store.root}"
+                f"{measured} of them already measured, in {state.store.root}"
             )
             for label in plan.without_subject:
-                reporter.write_line(f"note: [[metric]] '{label}' finds nothing to measure here")
+                reporter.write_line(f"note: [[metric]] '{label}' has nothing to measure here")
             for data in plan.suite.data.values():
-                if lacks := data.source.caveat(data, state.store):
-                    reporter.write_line(f"note: {lacks}")
+                if caveat := data.source.caveat(data, state.store):
+                    reporter.write_line(f"note: {caveat}")
 
 
 def pytest_report_teststatus(report: Any, config: pytest.Config) -> Any:
-    """Keep pytest's letters off the terminal where the status line stands."""
+    """Suppress pytest's progress letters, which would break the status line."""
     if report.when == "call" and report.passed and config.option.verbose == 0:
         return "passed", "", "PASSED"
     return None
@@ -57,20 +57,20 @@ def pytest_report_teststatus(report: Any, config: pytest.Config) -> Any:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Note what this process is doing, for the status line."""
+    """Write what this process is doing, for the status line."""
     if not isinstance(item, CaseItem):
         return (yield)
-    note = Note(getattr(item.config, "workerinput", {}).get("workerid", "main"))
-    note.case(str(item.case))
-    with listening(note):
+    status = WorkerStatus(getattr(item.config, "workerinput", {}).get("workerid", "main"))
+    status.case(str(item.case))
+    with listening(status):
         result = yield
-    note.case("")
+    status.case("")
     return result
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Let a gate that does not hold fail the run."""
+    """Fail the run if a gate does not hold."""
     state = session.config.stash.get(SESSION, None)
     if state is None or _is_worker(session.config) or session.config.option.collectonly:
         return

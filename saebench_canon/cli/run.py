@@ -1,4 +1,4 @@
-"""`saebench-canon run`: pytest, with nothing of the surroundings leaking in."""
+"""`saebench-canon run`: pytest, isolated from the user's pytest configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLUGINS = ("saebench_canon.cli.pytest_plugin", "saebench_canon.cli.pytest_termin
 AMBIENT = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 SEALED = {
     "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-    "PYTHONSAFEPATH": "1",  # workers would import a json.py of the working folder as Python's
+    "PYTHONSAFEPATH": "1",  # or workers import json.py of the working folder instead of Python's
 }
 
 
@@ -28,19 +28,19 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def pytest_arguments(arguments: Sequence[str]) -> list[str]:
-    """The arguments with those that make pytest blind to the surroundings before them."""
+    """The arguments, preceded by those that isolate pytest from its surroundings."""
     options = ["-c", str(INI), "--rootdir", str(Path.cwd()), "--noconftest"]
     options += ["--no-header", "--disable-warnings"]
     for plugin in PLUGINS:
         options += ["-p", plugin]
     options += ["-o", f"cache_dir={_store(arguments).resolve() / 'pytest'}"]
-    if _parallel(arguments) and not any(each.startswith("--dist") for each in arguments):
+    if _parallel(arguments) and not any(argument.startswith("--dist") for argument in arguments):
         options += ["--dist", "worksteal"]
     return [*options, *arguments]
 
 
 def _store(arguments: Sequence[str]) -> Path:
-    """The store among the arguments: pytest's own cache lies in it."""
+    """The store among the arguments; pytest's own cache is in it."""
     from saebench_canon.bench.store import DEFAULT
 
     for index, argument in enumerate(arguments):
@@ -53,15 +53,15 @@ def _store(arguments: Sequence[str]) -> Path:
 
 def _parallel(arguments: Sequence[str]) -> bool:
     return any(
-        each in ("-n", "--numprocesses") or each.startswith(("-n", "--numprocesses="))
-        for each in arguments
-        if not each.startswith("--no")
+        argument in ("-n", "--numprocesses") or argument.startswith(("-n", "--numprocesses="))
+        for argument in arguments
+        if not argument.startswith("--no")
     )
 
 
 @contextmanager
 def _hermetic() -> Iterator[None]:
-    """The environment without pytest settings of the surroundings, for workers too."""
+    """Remove pytest's settings from the environment, for workers too."""
     saved = {name: os.environ.pop(name, None) for name in (*AMBIENT, *SEALED)}
     os.environ.update(SEALED)
     try:

@@ -1,32 +1,34 @@
-"""How far a run is, on the terminal, though pytest captures what cases print.
+"""The progress of a run on the terminal, although pytest captures what cases print.
 
-Each process notes what it is doing in a small file; a thread of the controller reads these notes
-and shows them with the count of finished cases and the time still to go.
+Each process writes what it is doing to a small file. A thread of the controller reads these files
+and shows them with the number of finished cases and the remaining time.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
+
+from saebench_canon.cli.terminal_line import TerminalLine
 
 FOLDER = "CANON_PROGRESS"
 TERMINAL_SECONDS = 0.5
 LOG_SECONDS = 15.0
 
 
-class Note:
-    """A process's word on what it is doing; written at most twice a second."""
+class WorkerStatus:
+    """What one process is doing, in a file that is written at most twice a second."""
 
     def __init__(self, worker: str) -> None:
         folder = os.environ.get(FOLDER)
@@ -35,36 +37,35 @@ class Note:
         self._written = 0.0
 
     def case(self, name: str) -> None:
-        """A case begins or, with an empty name, has ended."""
+        """A case begins; an empty name: it has ended."""
         self._case = name
         self._write("", 0, 0)
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Long work inside the case is so far."""
+    def __call__(self, work: str, done: int, total: int) -> None:
+        """So much of a long computation inside the case is done."""
         if time.monotonic() - self._written >= TERMINAL_SECONDS or done == 0:
-            self._write(what, done, total)
+            self._write(work, done, total)
 
-    def _write(self, what: str, done: int, total: int) -> None:
+    def _write(self, work: str, done: int, total: int) -> None:
         if self._file is None:
             return
         self._written = time.monotonic()
-        note = {"case": self._case, "what": what, "done": done, "total": total}
+        status = {"case": self._case, "work": work, "done": done, "total": total}
         with suppress(OSError):
             draft = self._file.with_suffix(".tmp")
-            draft.write_text(json.dumps(note), encoding="utf-8")
+            draft.write_text(json.dumps(status), encoding="utf-8")
             draft.replace(self._file)
 
 
 class StatusLine:
-    """A controller-side pytest plugin that shows the workers' notes while cases run."""
+    """A pytest plugin in the controller that shows what the workers are doing."""
 
     def __init__(self, stream: TextIO, folder: Path) -> None:
-        self._stream = stream
+        self._line = TerminalLine(stream)
         self._folder = folder
-        self._live = stream.isatty()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._left: Counter[str] = Counter()
+        self._remaining: Counter[str] = Counter()
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
         self._started = 0.0
         self._total = self._done = self._workers = 0
@@ -89,7 +90,7 @@ class StatusLine:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Start showing when it is known what there is to measure."""
+        """Start when the cases are collected."""
         options = session.config.option
         if options.collectonly or options.verbose != 0 or hasattr(session.config, "workerinput"):
             return
@@ -98,15 +99,15 @@ class StatusLine:
             self._begin(options)
 
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
-        """With workers, the first one's collection says what there is to measure."""
+        """With workers, start when the first one has collected the cases."""
         options = node.config.option
         if self._thread is None and options.verbose == 0 and ids and not options.collectonly:
-            self._left = Counter(nodeid.rpartition("::")[2] for nodeid in ids)
+            self._remaining = Counter(nodeid.rpartition("::")[2] for nodeid in ids)
             self._total = len(ids)
             self._begin(options)
 
     def _count(self, session: pytest.Session) -> None:
-        self._left = Counter(item.nodeid.rpartition("::")[2] for item in session.items)
+        self._remaining = Counter(item.nodeid.rpartition("::")[2] for item in session.items)
         self._total = len(session.items)
 
     def _begin(self, options: Any) -> None:
@@ -120,7 +121,7 @@ class StatusLine:
         if report.when == "call" or (report.when == "setup" and report.failed):
             kind = report.nodeid.rpartition("::")[2]
             self._done += 1
-            self._left[kind] -= 1
+            self._remaining[kind] -= 1
             if not any(key == "kept" for key, _ in report.user_properties):
                 self._seconds[kind].append(report.duration)
 
@@ -134,59 +135,46 @@ class StatusLine:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-            if self._live:
-                self._print("\r\x1b[K")
+            self._line.clear()
 
     def _show_until_stopped(self) -> None:
-        pause = TERMINAL_SECONDS if self._live else LOG_SECONDS
+        pause = TERMINAL_SECONDS if self._line.is_terminal else LOG_SECONDS
         while not self._stop.wait(pause):
-            line = self.line()
-            self._print(f"\r{_cut(line)}\x1b[K" if self._live else f"{line}\n")
+            self._line.show(self.text())
 
-    def _print(self, text: str) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.write(text)
-            self._stream.flush()
-
-    def line(self) -> str:
-        """What is done, how long to go, and what each worker is at."""
+    def text(self) -> str:
+        """The finished cases, the remaining time, and what each worker is doing."""
         elapsed = time.monotonic() - self._started
-        parts = [f"{self._done}/{self._total} cases", f"{_clock(elapsed)} gone"]
-        left = self._seconds_left()
-        if left is not None:
-            parts.append(f"about {_clock(left)} to go")
-        return " · ".join([*parts, *self._notes()])
+        parts = [f"{self._done}/{self._total} cases", f"{_clock(elapsed)} elapsed"]
+        seconds = self._seconds_remaining()
+        if seconds is not None:
+            parts.append(f"about {_clock(seconds)} remaining")
+        return " · ".join([*parts, *self._worker_texts()])
 
-    def _seconds_left(self) -> float | None:
-        """Mean time of each kind of case so far times how many are left, over the workers."""
-        times = [seconds for each in self._seconds.values() for seconds in each]
+    def _seconds_remaining(self) -> float | None:
+        """Mean seconds per kind of case times the number remaining, divided among the workers."""
+        times = list(chain.from_iterable(self._seconds.values()))
         if not times:
             return None
         overall = sum(times) / len(times)
         total = 0.0
-        for kind, count in self._left.items():
-            seen = self._seconds.get(kind)
-            total += max(count, 0) * (sum(seen) / len(seen) if seen else overall)
+        for kind, count in self._remaining.items():
+            measured = self._seconds.get(kind)
+            mean = sum(measured) / len(measured) if measured else overall
+            total += max(count, 0) * mean
         return total / self._workers
 
-    def _notes(self) -> Iterator[str]:
+    def _worker_texts(self) -> Iterator[str]:
         for file in sorted(self._folder.glob("*.json")):
             try:
-                note = json.loads(file.read_text(encoding="utf-8"))
+                status = json.loads(file.read_text(encoding="utf-8"))
             except (OSError, json.JSONDecodeError):
                 continue
-            if not note["case"]:
+            if not status["case"]:
                 continue
-            share = f" {note['done'] / note['total']:.0%}" if note["total"] else ""
-            what = f" ({note['what']}{share})" if note["what"] else ""
-            yield f"{note['case']}{what}"
-
-
-def _cut(line: str) -> str:
-    with suppress(OSError, ValueError):
-        width = os.get_terminal_size(sys.__stderr__.fileno() if sys.__stderr__ else 2).columns
-        return line if len(line) < width else line[: width - 2] + "…"
-    return line[:98]
+            share = f" {status['done'] / status['total']:.0%}" if status["total"] else ""
+            work = f" ({status['work']}{share})" if status["work"] else ""
+            yield f"{status['case']}{work}"
 
 
 def _clock(seconds: float) -> str:

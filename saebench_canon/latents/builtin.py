@@ -1,4 +1,4 @@
-"""What a latent is called where no plugin says otherwise."""
+"""The built-in label of a latent, used where no plugin gives one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl(trylast=True)
 def canon_label(evidence: Evidence) -> str | None:
-    """The tokens on which it fires most, or else those that it promotes."""
+    """The tokens on which the latent fires most, or else those that it promotes."""
     from saebench_canon.latents.labels import token_list
 
     return token_list(evidence)

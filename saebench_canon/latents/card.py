@@ -1,4 +1,4 @@
-"""What the card of one latent looks like: as text at 100 columns, as Markdown, as plain data."""
+"""The card of one latent, as text of 100 columns, as Markdown or as plain data."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ if TYPE_CHECKING:
     from saebench_canon.latents.evidence import Firing
 
 NO_LABEL = "–"
-JOINED = "\N{NO-BREAK SPACE}"  # where a line is not to break
+JOINED = "\N{NO-BREAK SPACE}"  # where a line must not break
 
 
 @dataclass(frozen=True)
 class Related:
-    """A latent or meta-latent that stands on another's card, with its weight or cosine there."""
+    """A latent or meta-latent listed on the card of another, with its weight or cosine."""
 
     number: int
     weight: float
     label: str | None
-    explained: float | None = None  # the share of the row after this one and those before it
+    explained: float | None = None  # share of the row explained by this one and those before it
 
 
 @dataclass(frozen=True)
 class Section:
-    """Others that a card lists: meta-latents, nearest smaller latents, a sum, latents."""
+    """A list on a card: meta-latents, nearest smaller latents, a sum, or latents."""
 
     kind: Literal["meta_latents", "nearest", "sum", "latents"]
     title: str
     items: tuple[Related, ...]
-    more: int = 0  # lighter ones that are not listed
-    explained: float | None = None  # the share of the row that all of them explain
-    said: tuple[str, ...] = ()
+    more: int = 0  # how many lighter ones are not listed
+    explained: float | None = None  # share of the row explained by all of them
+    said: tuple[str, ...] = ()  # sentences below the list
 
 
 @dataclass(frozen=True)
 class Card:
-    """All that is shown of one latent or meta-latent."""
+    """Everything that is shown about one latent or meta-latent."""
 
     suite: str
     label: str | None
     evidence: Evidence
     firing: Firing | None = None
-    source: str | None = None  # the evaluation text
+    source: str | None = None  # name of the evaluation text
     sections: tuple[Section, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -56,9 +56,9 @@ class Card:
         evidence = asdict(self.evidence)
         number_, kind = evidence.pop("latent"), evidence.pop("kind")
         head = {"suite": self.suite, "sae": evidence.pop("sae"), "kind": kind, "number": number_}
-        sections = {each.kind: asdict(each) for each in self.sections}
-        for each in sections.values():
-            del each["kind"]
+        sections = {section.kind: asdict(section) for section in self.sections}
+        for section in sections.values():
+            del section["kind"]
         return {
             **head,
             "label": self.label,
@@ -82,8 +82,8 @@ def markdown(card: Card) -> str:
 
 
 def _title(card: Card) -> str:
-    told = card.evidence
-    return f"{told.kind} {told.latent} of {told.sae} ({card.suite})"
+    evidence = card.evidence
+    return f"{evidence.kind} {evidence.latent} of {evidence.sae} ({card.suite})"
 
 
 def _parts(card: Card, width: int) -> Iterator[str]:
@@ -91,15 +91,20 @@ def _parts(card: Card, width: int) -> Iterator[str]:
     if card.firing is not None:
         lines.append(_wrapped(_fires(card.firing), width))
     yield "\n".join(lines)
-    told = card.evidence
-    fired = [(quoted(each.text), number(each.share, 2)) for each in told.tokens]
-    promoted = [(quoted(each.text), number(each.z, 1)) for each in told.promoted]
-    if listed := [(name, of) for name, of in (("tokens", fired), ("promotes", promoted)) if of]:
-        yield "\n".join(_wrapped(_joined(of), width, f"{name:<10}") for name, of in listed)
-    if told.contexts:
-        digits = 2 if told.contexts[0].code >= 1 else 4
+    evidence = card.evidence
+    fired = [(quoted(token.text), number(token.share, 2)) for token in evidence.tokens]
+    promoted = [(quoted(token.text), number(token.z, 1)) for token in evidence.promoted]
+    token_lines = [
+        _wrapped(_joined(tokens), width, f"{name:<10}")
+        for name, tokens in (("tokens", fired), ("promotes", promoted))
+        if tokens
+    ]
+    if token_lines:
+        yield "\n".join(token_lines)
+    if evidence.contexts:
+        digits = 2 if evidence.contexts[0].code >= 1 else 4
         head = f"{'code':>6}  top contexts in {card.source}"
-        lines = [_context(each, digits, width) for each in told.contexts]
+        lines = [_context(context, digits, width) for context in evidence.contexts]
         yield "\n".join([first_columns(head, width), *lines])
     for section in card.sections:
         yield "\n".join(_section(section, width))
@@ -123,30 +128,30 @@ def _joined(tokens: Sequence[tuple[str, str]]) -> str:
 
 
 def _context(context: Context, digits: int, width: int) -> str:
-    """One line, the token in the middle; a space before it stands before its mark."""
+    """One line with the token in the middle; the space before a token goes before «."""
     token = context.token
     lead = " " if token.startswith(" ") and token.strip() else ""
     inner = token[len(lead) :] if token.strip() else token.replace(" ", "␣")
     middle = (width - 8) // 2 - 4
-    left = last_columns(visible(context.before) + lead, middle)
-    place = " " * (middle - columns(left))
-    line = f"{number(context.code, digits):>6}  {place}{left}«{visible(inner)}»"
+    before = last_columns(visible(context.before) + lead, middle)
+    padding = " " * (middle - columns(before))
+    line = f"{number(context.code, digits):>6}  {padding}{before}«{visible(inner)}»"
     return (line + first_columns(visible(context.after), width - columns(line))).rstrip()
 
 
 def _section(section: Section, width: int) -> Iterator[str]:
     measure = "cosine" if section.kind == "nearest" else "weight"
     kind = "meta-latent" if section.kind == "meta_latents" else "latent"
-    stages = any(each.explained is not None for each in section.items)
+    stages = any(related.explained is not None for related in section.items)
     so_far = "explained  " if stages else ""
     yield _wrapped(section.title, width)
     if section.items:
         yield f"{measure:>6}  {kind:>{len(kind)}}  {so_far}label"
-    for each in section.items:
-        share = "" if each.explained is None else number(each.explained, 2)
+    for related in section.items:
+        share = "" if related.explained is None else number(related.explained, 2)
         stage = f"{share:>9}  " if stages else ""
-        line = f"{number(each.weight, 2):>6}  {each.number:>{len(kind)}}  {stage}"
-        yield line + first_columns(visible(each.label or NO_LABEL), width - columns(line))
+        line = f"{number(related.weight, 2):>6}  {related.number:>{len(kind)}}  {stage}"
+        yield line + first_columns(visible(related.label or NO_LABEL), width - columns(line))
     if section.more:
         yield f"{'':>6}  … and {section.more:,} lighter"
     for sentence in section.said:
@@ -154,7 +159,7 @@ def _section(section: Section, width: int) -> Iterator[str]:
 
 
 def _wrapped(sentence: str, width: int, head: str = "") -> str:
-    """The words after the head on lines that fit, which begin below the first word."""
+    """The sentence wrapped after a head; later lines are indented to the first word."""
     indent = " " * columns(head)
     lines, first = [head], True
     for word in sentence.strip().split(" "):
@@ -167,11 +172,11 @@ def _wrapped(sentence: str, width: int, head: str = "") -> str:
     return "\n".join(lines).replace(JOINED, " ")
 
 
-def _pieces(word: str, room: int) -> Iterator[str]:
-    """A word too long for a line in parts that fit."""
+def _pieces(word: str, width: int) -> Iterator[str]:
+    """The word in parts that fit on a line."""
     part = ""
     for letter in word:
-        if columns(part + letter) > room:
+        if columns(part + letter) > width:
             yield part
             part = ""
         part += letter

@@ -1,4 +1,4 @@
-"""What a run's records say a latent is made of."""
+"""What a latent is made of, according to the records of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Cases = Sequence[ListedCase]
 
 @dataclass(frozen=True, eq=False)
 class MetaSae:
-    """A measured meta-SAE of one SAE: every latent's meta-latents and what they explain."""
+    """A measured meta-SAE of one SAE: the meta-latents of every latent and what they explain."""
 
     label: str
     record: Record
@@ -34,18 +34,18 @@ class MetaSae:
         return _pairs(self.weights[self.weights.latent == latent], "meta_latent")
 
     def of_meta_latent(self, meta_latent: int) -> dict[int, float]:
-        """The latents in which a meta-latent stands and its weights there, heaviest first."""
+        """The latents that use a meta-latent and its weights there, heaviest first."""
         return _pairs(self.weights[self.weights.meta_latent == meta_latent], "latent")
 
     def explained(self, latent: int) -> float | None:
         """The share of the latent's row that its meta-latents explain."""
-        found = self.latents.loc[self.latents.latent == latent, "explained"]
-        return None if found.empty or not math.isfinite(found.iloc[0]) else float(found.iloc[0])
+        shares = self.latents.loc[self.latents.latent == latent, "explained"]
+        return None if shares.empty or not math.isfinite(shares.iloc[0]) else float(shares.iloc[0])
 
 
 @dataclass(frozen=True, eq=False)
 class Sum:
-    """A latent as a sum of latents of a smaller SAE: atoms, weights, the share explained so far."""
+    """A latent as a sum of latents of a smaller SAE: atom, weight, share explained so far."""
 
     record: Record
     atoms: tuple[tuple[int, float, float], ...]
@@ -53,20 +53,20 @@ class Sum:
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """What a run has measured: its cases, where their records are, and the metrics there are."""
+    """The records of a run: its cases, the store, and the known metrics."""
 
     cases: Cases
     store: Store
     metrics: Collection[Metric]
 
     def meta_latents(self, sae: str) -> MetaSae:
-        """The SAE's meta-SAE with its decomposition; raises CanonError with why there is none."""
+        """The SAE's meta-SAE with its decomposition; raises CanonError if there is none."""
         label, record = self._first("meta_latents", [sae])
         names = ("decomposition", "latents", "meta_latents")
         return MetaSae(label, record, *(self._table(name, record) for name in names))
 
     def sum_of(self, small: str, large: str, latent: int) -> Sum:
-        """The latent as a sum of smaller ones; raises CanonError with why there is none."""
+        """The latent as a sum of smaller ones; raises CanonError if there is none."""
         _, record = self._first("sums", [small, large])
         table = self._table("latents", record)
         rows = table[table.latent == latent]
@@ -91,26 +91,28 @@ class Records:
     def _first(self, role: str, subject: list[str]) -> tuple[str, Record]:
         """The first measured case of a subject by a metric with the role."""
         names = self._names(role)
-        what = f"{' or '.join(names)} of {' and '.join(subject)}"
+        cases_named = f"{' or '.join(names)} of {' and '.join(subject)}"
         cases = [
             case for case in self.cases if case.metric in names and list(case.subject) == subject
         ]
         if not cases:
-            raise CanonError(f"the suite has no {what}")
+            raise CanonError(f"the suite has no {cases_named}")
         for case in cases:
             record = self.store.measured(case.id or "")
             if record is not None:
                 return case.label, record
         if any(self.store.error(case.id or "") is not None for case in cases):
-            raise CanonError(f"{what} failed", hint="`show --errors` tells why.")
-        raise CanonError(f"{what} is not measured")
+            raise CanonError(f"{cases_named} failed", hint="`show --errors` says why.")
+        raise CanonError(f"{cases_named} is not measured")
 
     def _table(self, name: str, record: Record) -> pd.DataFrame:
         import pandas as pd
 
         if name not in record.tables:
-            version = next(each.version for each in self.metrics if each.name == record.metric)
-            newer = f": run {record.metric} version {version}" if record.version < version else ""
+            version = next(
+                metric.version for metric in self.metrics if metric.name == record.metric
+            )
+            newer = f"; run {record.metric} version {version}" if record.version < version else ""
             raise CanonError(
                 f"the record of {record.metric} (version {record.version}) has no table "
                 f"'{name}'{newer}"
@@ -121,6 +123,6 @@ class Records:
 def _pairs(table: pd.DataFrame, column: str) -> dict[int, float]:
     ordered = table.sort_values(["weight", column], ascending=[False, True])
     return {
-        int(one): float(weight)
-        for one, weight in zip(ordered[column], ordered["weight"], strict=True)
+        int(index): float(weight)
+        for index, weight in zip(ordered[column], ordered["weight"], strict=True)
     }

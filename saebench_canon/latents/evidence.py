@@ -17,19 +17,21 @@ from saebench_canon.latents.token_text import token_text
 from saebench_canon.latents.unembedding import logits_along
 from saebench_canon.plugin.evidence import Context, Promoted, Token
 
-TOKENS, CONTEXTS = 8, 6  # of each, how many
-APART = 8  # tokens between two contexts of one window
-CANDIDATES = 50 * CONTEXTS  # strongest tokens among which contexts are chosen
+TOKENS, CONTEXTS = 8, 6  # how many are listed
+APART = 8  # least distance in tokens of two contexts in one window
+CANDIDATES = 50 * CONTEXTS  # contexts are chosen among so many tokens with the largest codes
 
-Weights = Mapping[int, float]  # latents and how much of each; one latent at 1, or a meta-latent's
+Weights = Mapping[
+    int, float
+]  # weight by latent: one latent with weight 1, or those of a meta-latent
 
 
 @dataclass(frozen=True)
 class Firing:
-    """On how much of the evaluation data a latent is active, and how strongly."""
+    """On how many tokens of the evaluation data a latent is active, and how strongly."""
 
     tokens: int
-    of: int
+    of: int  # tokens in all
     documents: int
     mean: float
     largest: float
@@ -37,7 +39,7 @@ class Firing:
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """The latents of one SAE on the evaluation data; without text or model, what is left."""
+    """The latents of one SAE on the evaluation data; text and model may be missing."""
 
     rows: Tensor  # [m, d]
     codes: Codes | None = None
@@ -47,7 +49,7 @@ class Observed:
 
     @cached_property
     def _columns(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens and values of all codes in order of latents, and where each latent's start."""
+        """All codes sorted by latent: their tokens, their values, and where each latent starts."""
         assert self.codes is not None
         order = torch.argsort(self.codes.indices, stable=True)
         ends = torch.cumsum(self.codes.counts, dim=0)
@@ -57,8 +59,8 @@ class Observed:
     def active(self, latent: int) -> tuple[Tensor, Tensor]:
         """The tokens on which a latent is active, ascending, and its codes there."""
         tokens, values, starts = self._columns
-        own = slice(int(starts[latent]), int(starts[latent + 1]))
-        return tokens[own], values[own]
+        span = slice(int(starts[latent]), int(starts[latent + 1]))
+        return tokens[span], values[span]
 
     def firing(self, latent: int) -> Firing | None:
         """How often and how strongly a live latent fires."""
@@ -71,7 +73,7 @@ class Observed:
         )
 
     def tokens(self, weights: Weights) -> tuple[Token, ...]:
-        """The tokens with the largest shares of a latent's summed codes; of several, the mean."""
+        """The tokens with the largest shares of a latent's summed codes; the mean over several."""
         if self.codes is None or self.text is None:
             return ()
         base = torch.bincount(self.text.ids).double() / len(self.text.ids)
@@ -80,18 +82,20 @@ class Observed:
         for latent, weight in weights.items():
             tokens, values = self.active(latent)
             if len(tokens):
-                own = torch.bincount(self.text.ids[tokens], weights=values, minlength=size)
-                share += weight * own / own.sum()
+                token_codes = torch.bincount(self.text.ids[tokens], weights=values, minlength=size)
+                share += weight * token_codes / token_codes.sum()
         share /= share.sum().clamp(min=torch.finfo(torch.float64).tiny)
         order = torch.sort(share, descending=True, stable=True).indices[:TOKENS]
         return tuple(
-            Token(token_text(self.text.tokenizer, int(at)), float(share[at]), float(base[at]))
-            for at in order
-            if share[at] > 0
+            Token(
+                token_text(self.text.tokenizer, int(token)), float(share[token]), float(base[token])
+            )
+            for token in order
+            if share[token] > 0
         )
 
     def contexts(self, weights: Weights) -> tuple[Context, ...]:
-        """Where the weighed sum of codes is largest, without what reads alike or stands nearby."""
+        """Where the weighted sum of codes is largest, without similar or nearby passages."""
         if self.codes is None or self.text is None:
             return ()
         sums = torch.zeros(len(self.codes), dtype=torch.float64)
@@ -99,25 +103,25 @@ class Observed:
             tokens, values = self.active(latent)
             sums[tokens] += weight * values
         order = torch.sort(sums, descending=True, stable=True).indices[:CANDIDATES]
-        found: list[Context] = []
+        contexts: list[Context] = []
         taken: list[tuple[int, int]] = []
-        for at in order[sums[order] > 0].tolist():
-            window, place = self.text.place[at].tolist()
-            if any(window == one and abs(place - other) < APART for one, other in taken):
+        for index in order[sums[order] > 0].tolist():
+            window, position = self.text.positions[index].tolist()
+            if any(window == w and abs(position - p) < APART for w, p in taken):
                 continue
-            context = self.text.context(at, float(sums[at]))
-            if any(alike(context, other) for other in found):
+            context = self.text.context(index, float(sums[index]))
+            if any(alike(context, other) for other in contexts):
                 continue
-            found.append(context)
-            taken.append((window, place))
-            if len(found) == CONTEXTS:
+            contexts.append(context)
+            taken.append((window, position))
+            if len(contexts) == CONTEXTS:
                 break
-        return tuple(found)
+        return tuple(contexts)
 
     def promoted(self, weights: Weights) -> tuple[Promoted, ...]:
-        """The tokens with the largest logits along a row, or along the weighed sum of rows.
+        """The tokens with the largest logits along a row, or along the weighted sum of rows.
 
-        Of several rows the mean row is taken away first: a meta-SAE decomposes what is beyond it.
+        With several rows, the mean row is subtracted first, as a meta-SAE does.
         """
         if self.model is None:
             return ()
@@ -129,4 +133,6 @@ class Observed:
             rows = rows - live.double().mean(dim=0)
         (logits,) = logits_along(lm, hook, (weight @ rows)[None])
         best = torch.sort(logits, descending=True, stable=True).indices[:TOKENS]
-        return tuple(Promoted(token_text(lm.tokenizer, int(at)), float(logits[at])) for at in best)
+        return tuple(
+            Promoted(token_text(lm.tokenizer, int(token)), float(logits[token])) for token in best
+        )

@@ -1,4 +1,4 @@
-"""The last run of a suite, opened to look at single latents: its SAEs on their evaluation data."""
+"""The last run of a suite, opened to show single latents: its SAEs on their evaluation data."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from saebench_canon.suite.axes import ladders
 from saebench_canon.suite.specs import SaeSpec
 
 
-class Opened:
-    """A run whose kept inputs and records cards are made of; `notes` say what they lack."""
+class OpenRun:
+    """A run whose stored inputs and records make cards; `notes` say what the cards lack."""
 
     def __init__(self, run: Mapping[str, Any], registry: Registry, store: Store) -> None:
         self.run, self.registry, self.store = run, registry, store
@@ -40,7 +40,7 @@ class Opened:
         return str(self.run["suite"])
 
     def choose(self, name: str | None) -> SaeSpec:
-        """The SAE of that name, or the widest that shares all else with the suite's first."""
+        """The SAE of that name, or else the widest that differs from the first in width only."""
         saes = {sae.name: sae for sae in self.plan.suite.saes}
         if name is None:
             return self.ladder(next(iter(saes.values())))[-1]
@@ -49,23 +49,25 @@ class Opened:
         return saes[name]
 
     def ladder(self, sae: SaeSpec) -> list[SaeSpec]:
-        """The SAEs that differ from it in width only, narrowest first."""
-        return next((each for each in ladders(self.plan.suite.saes, "width") if sae in each), [sae])
+        """The SAEs that differ from this one in width only, narrowest first."""
+        return next(
+            (ladder for ladder in ladders(self.plan.suite.saes, "width") if sae in ladder), [sae]
+        )
 
     def data(self, sae: SaeSpec) -> DataSpec | None:
         """The data of an SAE, as its cases read it."""
         for case in self.plan.cases:
             if sae in case.subject:
                 return case.data
-        raise CanonError(f"the suite measures nothing of '{sae.name}'")
+        raise CanonError(f"no case of the suite measures '{sae.name}'")
 
     def note(self, sentence: str) -> None:
-        """Say once what the cards lack."""
+        """Note once what the cards lack."""
         if sentence not in self.notes:
             self.notes.append(sentence)
 
     def observed(self, sae: SaeSpec) -> Observed:
-        """The SAE on its evaluation data, as far as data and model go.
+        """The SAE on its evaluation data, as far as data and model are available.
 
         Raises CanonError for an SAE that was not trained yet or is not what the run measured.
         """
@@ -75,20 +77,20 @@ class Opened:
             if sae.source.training is not None and not trained.is_dir():
                 raise CanonError(
                     f"'{sae.name}' was not trained in {self.store.root}",
-                    hint=f"First `saebench-canon run {self.run['called']}`.",
+                    hint=f"Run `saebench-canon run {self.run['called']}` first.",
                 )
             check_unchanged(self.run, self.store, self.identities, sae, data)
-            self._observed[sae.name] = self._on(data, sae)
+            self._observed[sae.name] = self._observe(data, sae)
         return self._observed[sae.name]
 
-    def _on(self, data: DataSpec | None, sae: SaeSpec) -> Observed:
+    def _observe(self, data: DataSpec | None, sae: SaeSpec) -> Observed:
         rows = self.workshop.sae(sae, data).to("cpu").W_dec
         if data is None:
-            self.note("The SAE has no data, so where its latents fire is not known.")
+            self.note("The SAE has no data, so it is unknown where its latents fire.")
             return Observed(rows)
         codes = self.workshop.input("codes", data, sae)
         if not data.gives("tokens", "lm"):
-            self.note("The data is a file of activations: there is no text and no model to ask.")
+            self.note("The data is a file of activations: it has no text and no model.")
             return Observed(rows, codes, self.workshop.input("acts", data).doc)
         tokens = self.workshop.input("tokens", data)
         try:
@@ -99,14 +101,14 @@ class Opened:
             return Observed(rows, codes, tokens.token_doc)
         text = Text(tokens, lm.tokenizer)
         if len(text.ids) != len(codes):
-            raise CanonError(f"{len(text.ids)} tokens and codes of {len(codes)} do not go together")
+            raise CanonError(f"there are {len(text.ids)} tokens, but codes of {len(codes)}")
         return self._with_model(Observed(rows, codes, tokens.token_doc, text, (lm, hook)), rows)
 
-    def _with_model(self, found: Observed, rows: Tensor) -> Observed:
-        """The same, without its model if directions promote no tokens there."""
+    def _with_model(self, observed: Observed, rows: Tensor) -> Observed:
+        """The same, without the model if it cannot say which tokens a direction promotes."""
         try:
-            found.promoted({0: 1.0})
+            observed.promoted({0: 1.0})
         except CanonError as error:
             self.note(f"Promoted tokens are left out: {str(error).rstrip('.')}.")
-            return replace(found, model=None)
-        return found
+            return replace(observed, model=None)
+        return observed

@@ -1,4 +1,4 @@
-"""How tokens look in a line of text: line ends, tabs, bytes and wide letters made visible."""
+"""How tokens look in a line of text: line ends, tabs and bytes are made visible."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ LOST = "\N{REPLACEMENT CHARACTER}"
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """What a token stands for in text; the bytes of a part of a letter as <E2 80>."""
+    """The text of a token; the bytes of an incomplete letter as <E2 80>."""
     text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
     piece = tokenizer.convert_ids_to_tokens(token)
-    if piece is None:  # more rows than tokens
+    if piece is None:  # the embedding has more rows than the tokenizer has tokens
         return f"<{token}>"
     if piece.startswith("▁") and not text.startswith(" "):  # dropped at the start of a text
         return f" {text}"
@@ -36,8 +36,8 @@ def visible(text: str) -> str:
     )
 
 
-def named(text: str) -> str:
-    """A token's name in a label: without spaces around it, or the signs of its spaces."""
+def label_text(text: str) -> str:
+    """A token in a label: without surrounding spaces; a token of spaces as signs."""
     return visible(text.strip() if text.strip() else text.replace(" ", "␣"))
 
 
@@ -49,13 +49,13 @@ def quoted(text: str) -> str:
 def columns(text: str) -> int:
     """How many columns of a terminal the text takes."""
     return sum(
-        0 if unicodedata.combining(each) else 1 + (unicodedata.east_asian_width(each) in "WF")
-        for each in text
+        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF")
+        for letter in text
     )
 
 
 def first_columns(text: str, width: int) -> str:
-    """The beginning of the text that fits, with … for what does not."""
+    """The beginning of the text that fits, ending in … if it was cut."""
     if columns(text) <= width:
         return text
     while columns(text) > width - 1:
@@ -64,7 +64,7 @@ def first_columns(text: str, width: int) -> str:
 
 
 def last_columns(text: str, width: int) -> str:
-    """The end of the text that fits, with … for what does not."""
+    """The end of the text that fits, starting with … if it was cut."""
     if columns(text) <= width:
         return text
     while columns(text) > width - 1:
@@ -75,8 +75,8 @@ def last_columns(text: str, width: int) -> str:
 @cache
 def _letters_of_bytes() -> dict[str, int]:
     """The byte of each letter by which byte-level tokenizers write bytes (GPT-2's table)."""
-    own = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in own]
-    return {chr(byte): byte for byte in own} | {
-        chr(256 + at): byte for at, byte in enumerate(others)
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {
+        chr(256 + index): byte for index, byte in enumerate(others)
     }

@@ -1,4 +1,4 @@
-"""Which questions a run is asked, and their answers on each block of its tables."""
+"""The answers to a run's questions on each block of its tables."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from saebench_canon.tables.summary import Block, Summary
 
 
 def answers_of(
-    summary: Summary, questions: Mapping[str, Question], asked: Mapping[str, Margins]
+    summary: Summary, questions: Mapping[str, Question], margins_by_question: Mapping[str, Margins]
 ) -> tuple[Answer, ...]:
-    """The answers to the questions asked, with these margins, on each block that was begun."""
+    """The answers to the questions in `margins_by_question`, on each block with measured cases."""
     return tuple(
         replace(answer, suite=summary.suite)
         for block in summary.begun
         for name, question in questions.items()
-        if name in asked
-        for answer in _answers(block, question, asked[name])
+        if name in margins_by_question
+        for answer in _answers(block, question, margins_by_question[name])
     )
 
 
 def _answers(block: Block, question: Question, margins: Margins) -> Iterator[Answer]:
-    """A question's answers on a block; a plugin's rule that fails takes nothing else down."""
+    """A question's answers on a block; a plugin's rule that fails does not stop the others."""
     known = {name: margin for name, margin in margins.items() if name in question.defaults}
     try:
         yield from question.ask(block, **known)

@@ -37,10 +37,10 @@ SCORES = ("composed_excess", "planted_recall", "purged_share")
 
 
 def _rule(block: Block, margins: Margins) -> Iterator[Answer]:
-    """Each size by its meta-SAE and by smaller SAEs: one sentence from both tests.
+    """One sentence per dictionary size, from its meta-SAE and from smaller SAEs.
 
-    Tables of other settings have sentences of their own. Of several smaller SAEs that one speaks
-    which finds composition, or else the next smaller.
+    Each pair of tables with different settings gets its own sentence. Of several smaller SAEs, the
+    sentence is about the one in which composition is found, or else about the next smaller.
     """
     metas, tables = list(block.of("meta_sae")), list(block.of("composition"))
     steps = {id(table): [line for line in table.lines if len(line.key) > 1] for table in tables}
@@ -52,16 +52,16 @@ def _rule(block: Block, margins: Margins) -> Iterator[Answer]:
     for meta, table in product(metas or (None,), tables or (None,)):
         labels = _labels((meta, metas), (table, tables))
         for size in sizes:
-            whole = [line for line in (meta.lines if meta else ()) if _size(line) == size]
+            at_size = [line for line in (meta.lines if meta else ()) if _size(line) == size]
             below = steps[id(table)] if table else []
             pairs = [line for line in below if _size(line) == size]
-            if whole or pairs:
-                at = f"{size} ({', '.join(labels)})" if labels else str(size)
-                yield _answer(block, at, whole[0] if whole else None, pairs, margins)
+            if at_size or pairs:
+                position = f"{size} ({', '.join(labels)})" if labels else str(size)
+                yield _answer(block, position, at_size[0] if at_size else None, pairs, margins)
 
 
 def _labels(*tables: tuple[Table | None, Sequence[Table]]) -> list[str]:
-    """The labels of the tables that there are several of."""
+    """The labels of the metrics that have several tables."""
     return [table.label for table, others in tables if table is not None and len(others) > 1]
 
 
@@ -71,9 +71,9 @@ def _size(line: Line) -> Axis:
 
 
 def _answer(
-    block: Block, at: str, meta: Line | None, pairs: Sequence[Line], margins: Margins
+    block: Block, position: str, meta: Line | None, pairs: Sequence[Line], margins: Margins
 ) -> Answer:
-    """The answer by the meta-SAE and by the smaller SAEs, the next smaller one last."""
+    """The answer from the meta-SAE and the smaller SAEs, of which the next smaller comes last."""
     smaller: Sequence[Line | None] = pairs or (None,)
     judged = [(pair, *atomic(meta, pair, margins)) for pair in smaller]
     composed = [answer for answer in judged if answer[1] == NO]
@@ -85,11 +85,13 @@ def _answer(
     numbers = _numbers(meta, pair)
     if withheld := unfit(block, lines[0]):
         word, sentence, numbers = withheld.answer, withheld.sentence, {}
-    return Answer(word, sentence, size=_size(lines[0]), at=at, numbers=numbers, notes=tuple(notes))
+    return Answer(
+        word, sentence, size=_size(lines[0]), at=position, numbers=numbers, notes=tuple(notes)
+    )
 
 
 def _numbers(meta: Line | None, pair: Line | None) -> dict[str, Cell]:
-    """What both tests measured; two of their scores have one name, so the metric's is before it."""
+    """What both tests measured, as METRIC.SCORE: two of their scores have the same name."""
     lines: Mapping[str, Line | None] = {"meta_sae": meta, "composition": pair}
     return {
         f"{metric}.{score}": cell
@@ -103,8 +105,8 @@ def _numbers(meta: Line | None, pair: Line | None) -> dict[str, Cell]:
 def atomic(meta: Line | None, pair: Line | None, margins: Margins) -> tuple[str, str]:
     """The answer at one dictionary size, and the sentence that carries its numbers.
 
-    `meta` is its line of `meta_sae`, `pair` that of `composition` with the next smaller SAE. Either
-    finds composition by itself; that there is none takes both.
+    `meta` is the size's line of `meta_sae`, `pair` its line of `composition` with a smaller SAE.
+    One test is enough to find composition; finding none takes both.
     """
     both = (of_pair(pair, margins), of_meta(meta, margins))
     tests = [test for test in both if isinstance(test, Test)]
@@ -119,19 +121,19 @@ def atomic(meta: Line | None, pair: Line | None, margins: Margins) -> tuple[str,
         shares = "; ".join(composition_in(test, margins) for test in composed)
         return NO, f"Not atomic: {shares}."
     if all(clear(test, margins) for test in tests) and len(tests) == 2:
-        places = " and ".join(test.of for test in tests)
+        summands = " and ".join(test.summands for test in tests)
         shares = " and ".join(number(test.excess) for test in tests)
         recalls = " and ".join(number(planted_recall(test)) for test in tests)
         limits = f"limits {short(margins['atomic'])} and {short(margins['recall'])}"
         return NONE_FOUND, (
-            f"No composition found, in {places}: {shares} of the latents beyond chance; planted "
+            f"No composition found, in {summands}: {shares} of the latents beyond chance; planted "
             f"sums are found by {recalls} ({limits}). {BLIND}"
         )
     return _open(tests, lacks, margins)
 
 
 def _has_seeds(pair: Line | None) -> bool:
-    """Whether sums of smaller latents were looked for, if not with as many seeds as it takes."""
+    """Whether sums of smaller latents were measured, with however few seeds."""
     cell = None if pair is None or pair.unfit else pair.cells.get("composed_excess")
     return cell is not None and cell.estimate is not None
 
@@ -142,7 +144,7 @@ def _open(tests: list[Test], lacks: list[str], margins: Margins) -> tuple[str, s
     parts = [f"{'; '.join(test.beyond_chance() for test in tests)} ({limits})"]
     for test in tests:
         if test.beyond is None and above(test.excess, margins["atomic"]):
-            parts.append(f"no floor for sums of {test.of}")
+            parts.append(f"no floor for sums of {test.summands}")
         parts.extend(unproven(test, margins))
     return UNDECIDED, f"undecided: {'; '.join([*parts, *lacks])}."
 

@@ -1,4 +1,4 @@
-"""Complete? Whether a larger dictionary finds again and again what a smaller one lacks (ours)."""
+"""Complete? Whether a larger dictionary reproducibly finds what a smaller one lacks (ours)."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from saebench_canon.questions.complete_words import (
     more_or_less,
     of_the_paper,
     of_training,
-    unexplained,
-    what_is_open,
+    open_intervals,
+    why_open,
 )
 from saebench_canon.questions.fitness import fitness
 from saebench_canon.questions.seeds import SEEDS, has_seeds, lacking_seeds
-from saebench_canon.questions.sentences import interval, number, places_apart, short
+from saebench_canon.questions.sentences import decimals_apart, interval, number, short
 from saebench_canon.tables.stats import difference
 
 NO, NONE_FOUND, UNDECIDED = "no", "none-found", "undecided"
-AGAIN, NOVEL, GAIN = "reproducible_share", "stable_novel_share", "stable_gain"
+REPRODUCIBLE, NOVEL, GAIN = "reproducible_share", "stable_novel_share", "stable_gain"
 ERRORS = ("small_mse_rescaled", "large_mse_rescaled", "small_mse", "large_mse")
-OF_THE_PAPER = ("novel_share", "novel_gain", AGAIN)
+OF_THE_PAPER = ("novel_share", "novel_gain", REPRODUCIBLE)
 
 
 def complete(line: Line, margins: Margins) -> Answer:
     """The answer at one step of a ladder, and the sentence that carries its numbers.
 
-    Asked in this order: can it be measured, is it incomplete, is nothing missing.
+    The rule checks in this order: can it be measured, is it incomplete, is nothing missing.
     """
-    again = line.cells.get(AGAIN)
-    if again is None or again.estimate is None:
-        reason = of_the_paper(line, margins) or why_missing(AGAIN, again)
+    reproducible = line.cells.get(REPRODUCIBLE)
+    if reproducible is None or reproducible.estimate is None:
+        reason = of_the_paper(line, margins) or why_missing(REPRODUCIBLE, reproducible)
         return Answer.on(line, NOT_JUDGED, f"not judged: {reason}", *OF_THE_PAPER)
-    if again.estimate.seeds < margins["seeds"] or again.estimate.lo is None:
-        reason = of_the_paper(line, margins) or f"{lacking_seeds(again.estimate, margins)}."
+    if reproducible.estimate.seeds < margins["seeds"] or reproducible.estimate.lo is None:
+        reason = of_the_paper(line, margins) or f"{lacking_seeds(reproducible.estimate, margins)}."
         return Answer.on(line, NOT_JUDGED, f"not judged: {reason}", *OF_THE_PAPER)
-    if blind := _not_measurable(line, again.estimate, margins):
+    if blind := _not_measurable(line, reproducible.estimate, margins):
         return blind
     novel, gain = line.cells.get(NOVEL), line.cells.get(GAIN)
     for name, cell in ((NOVEL, novel), (GAIN, gain)):
@@ -57,7 +57,7 @@ def complete(line: Line, margins: Margins) -> Answer:
     assert novel is not None
     assert gain is not None
     word, sentence = _judged(line, novel, gain, margins)
-    return Answer.on(line, word, sentence, AGAIN, NOVEL, GAIN, *_errors(line))
+    return Answer.on(line, word, sentence, REPRODUCIBLE, NOVEL, GAIN, *_errors(line))
 
 
 def _judged(line: Line, novel: Cell, gain: Cell, margins: Margins) -> tuple[str, str]:
@@ -65,9 +65,9 @@ def _judged(line: Line, novel: Cell, gain: Cell, margins: Margins) -> tuple[str,
     assert gain.estimate is not None
     more, worth = _above(novel, margins), _above(gain, margins)
     ends = [end for share in (novel.estimate, more) if share for end in (share.lo, share.hi) if end]
-    places = places_apart(margins["missing"], *ends)
-    limit, said = short(margins["missing"], places), missing_and_gain(novel, gain)
-    exactly = missing_and_gain(novel, gain, places)
+    decimals = decimals_apart(margins["missing"], *ends)
+    limit, share = short(margins["missing"], decimals), missing_and_gain(novel, gain)
+    exactly = missing_and_gain(novel, gain, decimals)
     if (
         more is not None
         and worth is not None
@@ -75,14 +75,14 @@ def _judged(line: Line, novel: Cell, gain: Cell, margins: Margins) -> tuple[str,
         and _above_limit(worth, margins["worth"])
     ):
         limits = (
-            f"above the floor {interval(more, places)} and {interval(worth)}, "
+            f"above the floor {interval(more, decimals)} and {interval(worth)}, "
             f"limits {limit} and {short(margins['worth'])}"
         )
         return NO, f"Not complete: {exactly} ({limits}){of_training(line, margins)}."
     better = less_error(line)
     if _below(novel.estimate, margins["missing"]) and _below(gain.estimate, margins["worthless"]):
         if better is None or not _below(better, margins["better"]):
-            return UNDECIDED, f"undecided: {said}; {unexplained(better, margins)}."
+            return UNDECIDED, f"undecided: {share}; {why_open(better, margins)}."
         limits = (
             f"limits {limit} and {short(margins['worthless'])}; "
             f"the larger leaves {more_or_less(better)}, limit {short(margins['better'])}"
@@ -90,20 +90,20 @@ def _judged(line: Line, novel: Cell, gain: Cell, margins: Margins) -> tuple[str,
         width = line.key[-1]
         return NONE_FOUND, f"No incompleteness found up to width {width}: {exactly} ({limits})."
     if more is None or worth is None:
-        return UNDECIDED, f"undecided, for want of a floor: {said}."
-    spans = what_is_open(novel.estimate, gain.estimate, more, worth)
-    return UNDECIDED, f"undecided: {said}; {spans}."
+        return UNDECIDED, f"undecided, for want of a floor: {share}."
+    spans = open_intervals(novel.estimate, gain.estimate, more, worth)
+    return UNDECIDED, f"undecided: {share}; {spans}."
 
 
-def _not_measurable(line: Line, again: Estimate, margins: Margins) -> Answer | None:
-    if again.lo is not None and again.lo < margins["reproducible"]:
-        places = places_apart(margins["reproducible"], again.lo)
+def _not_measurable(line: Line, reproducible: Estimate, margins: Margins) -> Answer | None:
+    if reproducible.lo is not None and reproducible.lo < margins["reproducible"]:
+        decimals = decimals_apart(margins["reproducible"], reproducible.lo)
         reason = (
-            f"{number(again, places)} of the larger's latents come back with every other seed "
-            f"(limit {short(margins['reproducible'], places)}), "
+            f"{number(reproducible, decimals)} of the larger's latents come back with every other "
+            f"seed (limit {short(margins['reproducible'], decimals)}), "
             "so what it has more of is not reliable"
         )
-        return Answer.on(line, NOT_MEASURABLE, f"not measurable here: {reason}.", AGAIN)
+        return Answer.on(line, NOT_MEASURABLE, f"not measurable here: {reason}.", REPRODUCIBLE)
     better = less_error(line)
     if better is not None and better.value < -margins["worse"]:
         reason = (
@@ -123,13 +123,13 @@ def _not_measurable(line: Line, again: Estimate, margins: Margins) -> Answer | N
 
 
 def _errors(line: Line) -> tuple[str, ...]:
-    """The two scores that the SAEs' errors are compared by, the rescaled ones where measured."""
+    """The two scores that compare the SAEs' errors: the rescaled ones where they are measured."""
     rescaled = all((cell := line.cells.get(name)) and cell.estimate for name in ERRORS[:2])
     return ERRORS[:2] if rescaled else ERRORS[2:]
 
 
 def _above(cell: Cell, margins: Margins) -> Estimate | None:
-    """The score above its floor at the larger width; None without a floor of enough seeds."""
+    """The score above its floor at the larger width; None without a floor from enough seeds."""
     if cell.estimate is None or cell.floor is None or not has_seeds(cell.floor, margins):
         return None
     return difference(cell.estimate, cell.floor)
@@ -146,7 +146,7 @@ def _below(estimate: Estimate, limit: float) -> bool:
 SHARE = (0, 1)
 COMPLETE = Question(
     "complete?",
-    help="Does a larger dictionary find, again and again, what a smaller one lacks?",
+    help="Does a larger dictionary reproducibly find what a smaller one lacks?",
     needs=(
         "stitching.reproducible_share", "stitching.stable_novel_share", "stitching.stable_gain",
     ),

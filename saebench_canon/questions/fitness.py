@@ -1,4 +1,4 @@
-"""What is printed beside a sentence: unknown fitness, dead latents, training tokens."""
+"""Notes printed after an answer: unknown fitness, dead latents, training tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FITNESS_UNKNOWN = "fitness unknown: fidelity was not measured"
 
 
 def fitness(block: Block, line: Line) -> Iterator[str]:
-    """That nobody looked whether the line's SAEs are fit to be judged, where this is so."""
+    """A note if some of the line's SAEs were never checked for fitness."""
     judged = {
         name
         for table in block.of("fidelity")
@@ -19,15 +19,15 @@ def fitness(block: Block, line: Line) -> Iterator[str]:
         if any(cell.status == "measured" for cell in row.cells.values())
         for name in row.subjects
     }
-    lost = [name for name in line.subjects if name not in judged]
-    if not lost:
+    unchecked = [name for name in line.subjects if name not in judged]
+    if not unchecked:
         return
-    some = f" ({', '.join(lost)})" if len(lost) < len(line.subjects) else ""
+    some = f" ({', '.join(unchecked)})" if len(unchecked) < len(line.subjects) else ""
     yield f"{FITNESS_UNKNOWN}{some}"
 
 
 def training(block: Block, line: Line) -> Iterator[str]:
-    """Dead share and training tokens of the line's sizes: under-training looks like instability."""
+    """Dead share and training tokens per size, since under-training looks like instability."""
     dead = {
         row.key: row.cells["dead_share"].estimate
         for table in block.of("fidelity")

@@ -1,4 +1,4 @@
-"""How many training seeds an answer takes, and what is said of fewer."""
+"""How many training seeds an answer needs, and the sentence for fewer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SEEDS = Margin(
 
 
 def has_seeds(estimate: Estimate, margins: Margins) -> bool:
-    """Whether an estimate rests on as many training seeds as it takes."""
+    """Whether an estimate rests on enough training seeds."""
     return estimate.seeds >= margins["seeds"] and not estimate.conditional
 
 

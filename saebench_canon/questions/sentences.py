@@ -1,39 +1,39 @@
-"""Numbers as sentences print them: shares, intervals, floors, and what is missing."""
+"""Numbers as sentences print them: shares, intervals and floors."""
 
 from __future__ import annotations
 
 from saebench_canon.plugin.line import Cell, Estimate
 
-PLACES = 2  # decimals of a share
-EQUAL = 12  # decimals to which a share and a margin that print alike are the same
+DECIMALS = 2  # decimals of a share
+EQUAL = 12  # a share and a margin that agree to so many decimals are equal
 
 
-def number(estimate: Estimate, places: int = PLACES) -> str:
+def number(estimate: Estimate, decimals: int = DECIMALS) -> str:
     """An estimate with its interval, as a sentence prints it."""
-    ends = "" if estimate.half_width is None else f" {interval(estimate, places)}"
-    return f"{short(estimate.value, places)}{ends}"
+    ends = "" if estimate.half_width is None else f" {interval(estimate, decimals)}"
+    return f"{short(estimate.value, decimals)}{ends}"
 
 
-def interval(estimate: Estimate, places: int = PLACES) -> str:
+def interval(estimate: Estimate, decimals: int = DECIMALS) -> str:
     """Both ends of an interval."""
     assert estimate.lo is not None
     assert estimate.hi is not None
-    return f"[{short(estimate.lo, places)}, {short(estimate.hi, places)}]"
+    return f"[{short(estimate.lo, decimals)}, {short(estimate.hi, decimals)}]"
 
 
-def places_apart(margin: float, *values: float) -> int:
-    """As many decimals as tell the values from the margin; those that agree to 12 are equal."""
-    for places in range(PLACES, EQUAL):
-        same = [value for value in values if f"{value:.{places}f}" == f"{margin:.{places}f}"]
+def decimals_apart(margin: float, *values: float) -> int:
+    """How many decimals it takes to tell the values from the margin, at most 12."""
+    for decimals in range(DECIMALS, EQUAL):
+        same = [value for value in values if f"{value:.{decimals}f}" == f"{margin:.{decimals}f}"]
         if all(abs(value - margin) < 10**-EQUAL for value in same):
-            return places
+            return decimals
     return EQUAL
 
 
-def short(value: float, places: int = PLACES) -> str:
-    """Two decimals, or more, without the zero in front, as papers print shares."""
-    text = f"{value:.{places}f}"
-    text = f"{0:.{places}f}" if float(text) == 0 else text
+def short(value: float, decimals: int = DECIMALS) -> str:
+    """A number without the zero before the point, as papers print shares."""
+    text = f"{value:.{decimals}f}"
+    text = f"{0:.{decimals}f}" if float(text) == 0 else text
     return text.replace("0.", ".", 1) if abs(value) < 1 and text.lstrip("-")[0] == "0" else text
 
 
@@ -77,9 +77,9 @@ def changes(gain: Cell) -> str:
 
 
 def at_floor(gain: Cell) -> str:
-    """The floor of a gain, with its own verb where that is another."""
+    """The floor of a gain in brackets, with a verb of its own if its sign differs."""
     if gain.floor is None or gain.estimate is None:
         return ""
     verb = verb_of(gain.floor)
-    told = "" if verb == verb_of(gain.estimate) else f": {verb}"
-    return f" (floor{told} {short(abs(gain.floor.value))})"
+    prefix = "" if verb == verb_of(gain.estimate) else f": {verb}"
+    return f" (floor{prefix} {short(abs(gain.floor.value))})"

@@ -1,4 +1,4 @@
-"""Unique? Whether training again with another seed finds the same latents (ours)."""
+"""Unique? Whether training with another seed finds the same latents (ours)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saebench_canon.plugin.question import (
 )
 from saebench_canon.questions.fitness import fitness, training
 from saebench_canon.questions.seeds import SEEDS, lacking_seeds
-from saebench_canon.questions.sentences import interval, number, places_apart, short
+from saebench_canon.questions.sentences import decimals_apart, interval, number, short
 
 SAME, GRADED = "same", "graded"
 
@@ -29,28 +29,28 @@ def unique(line: Line, margins: Margins) -> Answer:
     def answer(word: str, sentence: str) -> Answer:
         return Answer.on(line, word, sentence, "shared_share")
 
-    said = f"{number(shared)} of the latents come back with another seed"
-    chance = "" if null is None else f"; random rows {short(null.value)}"
+    share = f"{number(shared)} of the latents come back with another seed"
+    null_text = "" if null is None else f"; random rows {short(null.value)}"
     if shared.seeds < margins["seeds"] or shared.lo is None or shared.hi is None:
         lacks = lacking_seeds(shared, margins)
-        return answer(NOT_JUDGED, f"not judged: {said}{chance}; {lacks}.")
+        return answer(NOT_JUDGED, f"not judged: {share}{null_text}; {lacks}.")
     if null is None:
-        return answer(NOT_JUDGED, f"not judged: {said}; the null, null_shared, is missing.")
-    places = places_apart(margins["null_shared"], null.value)
-    limit = f"limit {short(margins['null_shared'], places)}"
-    chance = f"; random rows {short(null.value, places)}"
+        return answer(NOT_JUDGED, f"not judged: {share}; the null, null_shared, is missing.")
+    decimals = decimals_apart(margins["null_shared"], null.value)
+    limit = f"limit {short(margins['null_shared'], decimals)}"
+    null_text = f"; random rows {short(null.value, decimals)}"
     if null.value > margins["null_shared"]:
-        rows = f"{short(null.value, places)} of random rows come back too"
+        rows = f"{short(null.value, decimals)} of random rows come back too"
         return answer(NOT_MEASURABLE, f"not measurable here: {rows} ({limit}).")
-    places = places_apart(margins["unique"], shared.lo, shared.hi)
-    said = f"{number(shared, places)} of the latents come back with another seed"
-    line_at = f"unique from {short(margins['unique'], places)}{chance}, {limit}"
+    decimals = decimals_apart(margins["unique"], shared.lo, shared.hi)
+    share = f"{number(shared, decimals)} of the latents come back with another seed"
+    limits = f"unique from {short(margins['unique'], decimals)}{null_text}, {limit}"
     if shared.hi < margins["unique"]:
-        return answer(GRADED, f"Not unique: {said} ({line_at}).")
+        return answer(GRADED, f"Not unique: {share} ({limits}).")
     if shared.lo >= margins["unique"]:
-        return answer(SAME, f"The same latents with every seed: {said} ({line_at}).")
-    between = f"shared_share in {interval(shared, places)}"
-    return answer(GRADED, f"undecided: {between} ({line_at}).")
+        return answer(SAME, f"The same latents with every seed: {share} ({limits}).")
+    between = f"shared_share in {interval(shared, decimals)}"
+    return answer(GRADED, f"undecided: {between} ({limits}).")
 
 
 def _notes(block: Block, line: Line) -> Iterator[str]:
@@ -60,7 +60,7 @@ def _notes(block: Block, line: Line) -> Iterator[str]:
 
 UNIQUE = Question(
     "unique?",
-    help="Does training again with another seed find the same latents?",
+    help="Does training with another seed find the same latents?",
     needs=("seed_matching.shared_share", "seed_matching.null_shared"),
     answers=(SAME, GRADED, NOT_MEASURABLE, NOT_JUDGED),
     rule=by_line("seed_matching", unique, scores=("shared_share",), notes=_notes),

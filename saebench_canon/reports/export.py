@@ -1,4 +1,4 @@
-"""How tables leave the terminal: Markdown, HTML, and long form for CSV and Parquet."""
+"""How tables become Markdown, HTML, and long form for CSV and Parquet."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from saebench_canon.plugin.metric import Score
 from saebench_canon.plugin.question import Answer
 from saebench_canon.reports.render import (
     answers_on,
-    besides,
     columns_of,
-    halves,
+    companions,
     heading,
     legend,
     line_title,
     not_begun,
-    say,
+    note_sentence,
+    number_and_rest,
     sentence,
-    stop,
+    tables_shown,
     text,
     title_of,
-    wanted,
+    with_full_stop,
 )
 from saebench_canon.tables.summary import Block, Summary, Table
 
@@ -37,58 +37,58 @@ STYLE = "<style>th, td { padding: 0 .8em; text-align: right } body { margin: 2em
 
 
 def markdown(summary: Summary, answers: Sequence[Answer] = (), *, all_scores: bool = True) -> str:
-    """The tables as Markdown, each null and floor inside its cell."""
+    """The tables as Markdown, nulls and floors inside the cells."""
     parts = []
     for block in summary.begun:
         parts.append(f"## {block.title or summary.suite}")
-        for table in wanted(block, all_scores=all_scores):
+        for table in tables_shown(block, all_scores=all_scores):
             head, lines = _grid(table, columns_of(table, all_scores=all_scores))
             grid = [head, ["---", *("--:" for _ in head[1:])], *lines]
             body = "\n".join(f"| {' | '.join(_escaped(line))} |" for line in grid)
-            parts += [f"**{title_of(table)}** {stop(table.about)}".strip(), body]
+            parts += [f"**{title_of(table)}** {with_full_stop(table.about)}".strip(), body]
             parts += [table.interval(), table.sources()]
-        notes = [f"- {say(note).replace('*', chr(92) + '*')}" for note in block.notes]
-        said = [
+        notes = [f"- {note_sentence(note).replace('*', chr(92) + '*')}" for note in block.notes]
+        answer_lines = [
             f"- **{answer.question}** {f'{answer.at}: ' if answer.at else ''}{sentence(answer)}"
             for answer in answers_on(block, answers)
         ]
-        parts += ["\n".join(each) for each in (notes, said) if each]
+        parts += ["\n".join(lines) for lines in (notes, answer_lines) if lines]
     parts += [not_begun(summary), legend(summary, all_scores=all_scores)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def html(summary: Summary, answers: Sequence[Answer] = (), *, all_scores: bool = True) -> str:
-    """The tables as one plain page."""
+    """The tables as one plain HTML page."""
     parts = [f"<!doctype html><meta charset='utf-8'><title>{escape(summary.suite)}</title>{STYLE}"]
     for block in summary.begun:
         parts.append(f"<h2>{escape(block.title or summary.suite)}</h2>")
-        for table in wanted(block, all_scores=all_scores):
+        for table in tables_shown(block, all_scores=all_scores):
             head, lines = _grid(table, columns_of(table, all_scores=all_scores))
             parts.append(f"<h3>{escape(title_of(table))}</h3><p>{escape(table.about)}</p><table>")
             parts.append(_html_line("th", head))
             parts += [_html_line("td", line) for line in lines]
-            told = [each for each in (table.interval(), table.sources()) if each]
-            parts.append(f"</table><p>{'<br>'.join(map(escape, told))}</p>")
-        said = [say(note) for note in block.notes]
-        said += [
+            footer = [paragraph for paragraph in (table.interval(), table.sources()) if paragraph]
+            parts.append(f"</table><p>{'<br>'.join(map(escape, footer))}</p>")
+        sentences = [note_sentence(note) for note in block.notes]
+        sentences += [
             f"{answer.question} {answer.at} {sentence(answer)}"
             for answer in answers_on(block, answers)
         ]
-        parts += ["<ul>", *(f"<li>{escape(each)}</li>" for each in said), "</ul>"]
+        parts += ["<ul>", *(f"<li>{escape(paragraph)}</li>" for paragraph in sentences), "</ul>"]
     closing = (not_begun(summary), legend(summary, all_scores=all_scores))
-    parts += [f"<p>{escape(each)}</p>" for each in closing if each]
+    parts += [f"<p>{escape(paragraph)}</p>" for paragraph in closing if paragraph]
     return "\n".join(parts) + "\n"
 
 
 def long(summary: Summary) -> pd.DataFrame:
-    """Every score of every line, one a row, at full precision."""
+    """One row per score of every line, at full precision."""
     import pandas as pd
 
     return pd.DataFrame(list(_records(summary)))
 
 
 def write(summary: Summary, path: Path, answers: Sequence[Answer] = ()) -> None:
-    """Write the tables to a file; its suffix names the format."""
+    """Write the tables to a file; its suffix chooses the format."""
     match path.suffix:
         case ".txt":
             path.write_text(text(summary, answers), encoding="utf-8")
@@ -122,11 +122,13 @@ def _grid(table: Table, columns: Sequence[Score]) -> tuple[list[str], list[list[
 
 
 def _inline(table: Table, column: Score, cell: Cell) -> str:
-    value = "".join(halves(table, column, cell, ""))
+    value = "".join(number_and_rest(table, column, cell, ""))
     names = ["published"] if cell.published else []
-    names += [name for name, _ in besides(table, column, cell)]
-    beside = [f"{name} {''.join(halves(table, column, cell, name)).strip()}" for name in names]
-    return f"{value} ({', '.join(beside)})" if beside else value
+    names += [name for name, _ in companions(table, column, cell)]
+    shown = [
+        f"{name} {''.join(number_and_rest(table, column, cell, name)).strip()}" for name in names
+    ]
+    return f"{value} ({', '.join(shown)})" if shown else value
 
 
 def _escaped(cells: Iterable[str]) -> Iterator[str]:
@@ -150,7 +152,7 @@ def _records(summary: Summary) -> Iterator[dict[str, Any]]:
 def _record(
     summary: Summary, block: Block, table: Table, line: Line, column: Score, cell: Cell
 ) -> dict[str, Any]:
-    found = cell.estimate
+    estimate = cell.estimate
     sized = {table.row_axis: line.key[-1], "smaller": _smaller(line)} if table.row_axis else {}
     return {
         "suite": summary.suite,
@@ -166,13 +168,13 @@ def _record(
         "score": column.name,
         "better": column.better,
         "status": cell.status,
-        "value": _value(found),
-        "half_width": _half_width(found),
+        "value": _value(estimate),
+        "half_width": _half_width(estimate),
         "level": summary.level,
-        "interval": found.kind if found else None,
-        "n": found.n if found else None,
-        "unit": found.unit if found else None,
-        "values": " ".join(map(repr, found.values)) if found else None,
+        "interval": estimate.kind if estimate else None,
+        "n": estimate.n if estimate else None,
+        "unit": estimate.unit if estimate else None,
+        "values": " ".join(map(repr, estimate.values)) if estimate else None,
         "null": _value(cell.null),
         "floor": _value(cell.floor),
         "floor_half_width": _half_width(cell.floor),
@@ -195,5 +197,5 @@ def _value(estimate: Estimate | None) -> float:
 
 
 def _half_width(estimate: Estimate | None) -> float:
-    found = None if estimate is None else estimate.half_width
-    return math.nan if found is None else found
+    half_width = None if estimate is None else estimate.half_width
+    return math.nan if half_width is None else half_width

@@ -1,4 +1,4 @@
-"""Tables as files: Markdown, CSV, Parquet, HTML and plain text; figures stand in `figures`."""
+"""Tables as files: Markdown, CSV, Parquet, HTML and plain text; figures are in `figures`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ REPORTS = (
     ),
     Report(".html", _write, "the same as one page", reads_answers=True),
     Report(".txt", _write, "tables and answers as the terminal shows them", reads_answers=True),
-    Report(".csv", _write, "one line a score: value, half-width, null, floor, n"),
+    Report(".csv", _write, "one row per score: value, half-width, null, floor, n"),
     Report(".parquet", _write, "the same for programs"),
     *FIGURES,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which cases with a path make a ladder: from the smallest SAE to the largest, step by step."""
+"""Which cases with a path form a ladder: from the smallest SAE to the largest, step by step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saebench_canon.plugin.row import Axis, Row
 
 SEED = "seed"
 Seed = tuple[Axis, ...]  # the training seed; () where the suite has none
-Run = tuple[Seed, int | None]  # with the case's own seed
+Run = tuple[Seed, int | None]  # training seed and the case's own seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,8 @@ class Ladder:
     climbs: tuple[Climb, ...]
 
 
-def ladders(rows: Iterable[Row], metrics: Iterable[Metric], tables: Tables) -> list[Ladder]:
-    """The ladders among the cases of metrics that follow a path, in the rows' order, each once."""
+def find_ladders(rows: Iterable[Row], metrics: Iterable[Metric], tables: Tables) -> list[Ladder]:
+    """The ladders among the cases of metrics that follow a path, each once, in row order."""
     followed = {metric.name for metric in with_role("path", metrics)}
     cases = {
         (row.label, row.id): row
@@ -55,7 +55,7 @@ def ladders(rows: Iterable[Row], metrics: Iterable[Metric], tables: Tables) -> l
         axis = _axis(row)
         shared = tuple((k, v) for k, v in row.shared().items() if k not in (SEED, axis))
         groups[row.label, axis, row.data, shared].append(row)
-    found: list[Ladder] = []
+    unique: list[Ladder] = []
     known: set[frozenset[str]] = set()
     for (label, axis, data, shared), group in groups.items():
         sizes = sorted({size for row in group for size in row.along(axis)}, key=float)
@@ -63,22 +63,22 @@ def ladders(rows: Iterable[Row], metrics: Iterable[Metric], tables: Tables) -> l
         climbs = tuple(_climb(row, axis, tables) for row in group if row.along(axis) in neighbours)
         ids = frozenset(climb.case for climb in climbs)
         if ids not in known:
-            found.append(Ladder(label, axis, data, shared, tuple(sizes), climbs))
+            unique.append(Ladder(label, axis, data, shared, tuple(sizes), climbs))
         known.add(ids)
-    return found
+    return unique
 
 
-def titles(found: Sequence[Ladder]) -> list[str]:
-    """What tells each ladder from the others."""
-    named = [
-        [str(value) if name == "arch" else f"{name} {value}" for name, value in each.shared]
-        for each in found
+def titles(ladders: Sequence[Ladder]) -> list[str]:
+    """A title for each ladder that tells it from the others."""
+    names = [
+        [str(value) if name == "arch" else f"{name} {value}" for name, value in ladder.shared]
+        for ladder in ladders
     ]
     for part in ("data", "label"):
-        if len({getattr(each, part) for each in found}) > 1:
-            for words, each in zip(named, found, strict=True):
-                words.append(str(getattr(each, part)))
-    return [", ".join(words) for words in named]
+        if len({getattr(ladder, part) for ladder in ladders}) > 1:
+            for words, ladder in zip(names, ladders, strict=True):
+                words.append(str(getattr(ladder, part)))
+    return [", ".join(words) for words in names]
 
 
 def _axis(row: Row) -> str:
@@ -86,7 +86,7 @@ def _axis(row: Row) -> str:
 
 
 def _climbs(row: Row) -> bool:
-    """Whether a row is of two SAEs of differing size; a floor's differ in their seed only."""
+    """Whether a row is of two SAEs of different size; those of a floor differ in seed only."""
     axis = _axis(row)
     sizes = [member.get(axis) for member in row.members]
     widths = {member.get("width") for member in row.members}
@@ -101,5 +101,5 @@ def _climbs(row: Row) -> bool:
 def _climb(row: Row, axis: str, tables: Tables) -> Climb:
     small, large = row.along(axis)
     path = tables(row.id or "", "path")
-    whole = None if path is None or path.empty else path
-    return Climb((row.along(SEED), row.seed), small, large, row.id or "", whole)
+    drawable = None if path is None or path.empty else path
+    return Climb((row.along(SEED), row.seed), small, large, row.id or "", drawable)

@@ -19,7 +19,7 @@ SIGNS = {
     "missing": "* missing",
     "undefined": "– undefined",
 }
-SHOWN = 3  # names listed in a note before "and … more"
+SHOWN = 3  # a note with more names than this says "NAME and … more"
 
 
 def text(
@@ -29,23 +29,23 @@ def text(
     all_scores: bool = False,
     width: int = WIDTH,
 ) -> str:
-    """The tables for a terminal and the answers; a table too wide is continued below itself."""
+    """The tables and answers for a terminal; a table that is too wide continues below."""
     if not summary.blocks:
         return "Nothing was measured.\n"
     parts = []
     for block in summary.begun:
         parts.append(_rule(summary, block, width))
-        for table in wanted(block, all_scores=all_scores):
+        for table in tables_shown(block, all_scores=all_scores):
             parts.append(_text_table(table, all_scores=all_scores, width=width))
         notes = [
-            _wrap(say(note), "  ", width)
+            _wrap(note_sentence(note), "  ", width)
             for note in block.notes
             if all_scores or _is_about_shown(note, block)
         ]
         if notes:
             parts.append("\n".join(notes))
-        if said := answers_on(block, answers):
-            parts.append(_text_answers(said, width))
+        if block_answers := answers_on(block, answers):
+            parts.append(_text_answers(block_answers, width))
     if waiting := not_begun(summary):
         parts.append(_wrap(waiting, "", width))
     parts.append(_wrap(legend(summary, all_scores=all_scores), "", width))
@@ -56,15 +56,15 @@ def text_answers(summary: Summary, answers: Sequence[Answer], *, width: int = WI
     """The answers without the tables."""
     parts = []
     for block in summary.begun:
-        if said := answers_on(block, answers):
-            parts += [_rule(summary, block, width), _text_answers(said, width)]
+        if block_answers := answers_on(block, answers):
+            parts += [_rule(summary, block, width), _text_answers(block_answers, width)]
     return "\n\n".join(parts or ["No question was asked."]) + "\n"
 
 
 def answers_on(block: Block, answers: Sequence[Answer]) -> list[Answer]:
     """The answers that are about a block."""
-    place = (block.data, *block.axes.items())
-    return [answer for answer in answers if (answer.data, *answer.axes.items()) == place]
+    block_key = (block.data, *block.axes.items())
+    return [answer for answer in answers if (answer.data, *answer.axes.items()) == block_key]
 
 
 def _rule(summary: Summary, block: Block, width: int) -> str:
@@ -72,39 +72,39 @@ def _rule(summary: Summary, block: Block, width: int) -> str:
 
 
 def not_begun(summary: Summary) -> str:
-    """Which blocks of the suite have not been measured at all."""
+    """A sentence on the blocks without any measured case."""
     names = [block.title or summary.suite for block in summary.blocks if not block.begun]
     return f"Not measured yet: {'; '.join(names)}." if names else ""
 
 
 def legend(summary: Summary, *, all_scores: bool = False) -> str:
-    """What the signs of these tables mean, those that occur."""
+    """What the signs mean that occur in these tables."""
     columns = [
         (table, column, line.cells[column.name])
         for block in summary.blocks
-        for table in wanted(block, all_scores=all_scores)
+        for table in tables_shown(block, all_scores=all_scores)
         for column in columns_of(table, all_scores=all_scores)
         for line in table.lines
         if column.name in line.cells
     ]
-    beside = {_beside(table, column) for table, column, cell in columns if cell.null}
-    said = [
+    null_names = {_null_name(table, column) for table, column, cell in columns if cell.null}
+    sentences = [
         f"± half-width, [ ] ends of the {100 * summary.level:g} % interval",
         "↑ higher or ↓ lower is better",
     ]
     if any(cell.floor for _, _, cell in columns):
-        said.append("floor: the same score between two seeds of the larger size")
-    if "null" in beside:
-        said.append("null: the same score of random directions")
-    if "pca" in beside:
-        said.append("pca: as many principal components as the L0")
+        sentences.append("floor: the same score between two seeds of the larger size")
+    if "null" in null_names:
+        sentences.append("null: the same score of random directions")
+    if "pca" in null_names:
+        sentences.append("pca: as many principal components as the L0")
     if any(cell.lost and cell.estimate for _, _, cell in columns):
-        said.append("*: fewer cases than planned")
-    return f"{'; '.join(said)}."
+        sentences.append("*: fewer cases than planned")
+    return f"{'; '.join(sentences)}."
 
 
 def number(value: float, digits: int) -> str:
-    """The value at so many decimals, without the zero before the point."""
+    """The value with `digits` decimals, without the zero before the point."""
     shown = f"{value:.{digits}f}"
     if not float(shown):
         shown = shown.lstrip("-")
@@ -113,29 +113,29 @@ def number(value: float, digits: int) -> str:
 
 
 def as_published(value: float, digits: int) -> str:
-    """The value at the decimals it was published with, `digits` at most; blanks for the others."""
+    """The value with the decimals it was published with, at most `digits`, padded with blanks."""
     text = repr(value)
-    places = digits if "e" in text else min(digits, len(text.partition(".")[2]))
-    return number(value, places) + " " * (digits - places + (digits > 0 and places == 0))
+    decimals = digits if "e" in text else min(digits, len(text.partition(".")[2]))
+    return number(value, decimals) + " " * (digits - decimals + (digits > 0 and decimals == 0))
 
 
-def wanted(block: Block, *, all_scores: bool) -> Iterator[Table]:
-    """Tables to show: those whose scores stand as floors in another only with all scores."""
+def tables_shown(block: Block, *, all_scores: bool) -> Iterator[Table]:
+    """Tables to show; those shown as floors in another table only with all scores."""
     return (table for table in block.tables if table.begun and (all_scores or not table.is_floor))
 
 
 def _is_about_shown(note: Note, block: Block) -> bool:
-    """Whether a note is about a score that the compact tables have a column for."""
+    """Whether a note is about a score that has a column in the compact tables."""
     shown = {
         (table.label, column.name)
-        for table in wanted(block, all_scores=False)
+        for table in tables_shown(block, all_scores=False)
         for column in table.headlines
     }
     return not note.scores or any(score in shown for score in note.scores)
 
 
 def columns_of(table: Table, *, all_scores: bool) -> tuple[Score, ...]:
-    """Columns to show, less those without a single number; the notes say why."""
+    """Columns to show, without those that have no number at all; the notes say why."""
     chosen = table.full if all_scores else table.headlines
     return tuple(
         column
@@ -158,11 +158,11 @@ def _text_table(table: Table, *, all_scores: bool, width: int) -> str:
     parts = []
     for chunk in _fitting(first, columns_shown, width):
         header, *lines = zip(first, *chunk, strict=True)
-        rule = ["─" * len(each) for each in header]
+        rule = ["─" * len(cell) for cell in header]
         parts.append("\n".join("  ".join(line).rstrip() for line in (header, rule, *lines)))
-    head = _wrap(f"{title_of(table)}: {stop(table.about)}".removesuffix(": "), "", width)
-    told = (table.interval(columns), table.sources(columns))
-    foot = "\n".join(_wrap(each, "", width) for each in told if each)
+    head = _wrap(f"{title_of(table)}: {with_full_stop(table.about)}".removesuffix(": "), "", width)
+    footer = (table.interval(columns), table.sources(columns))
+    foot = "\n".join(_wrap(part, "", width) for part in footer if part)
     grid = "\n\n".join(parts) or "no score was measured"
     return "\n".join(part for part in (head, grid, foot) if part)
 
@@ -172,30 +172,30 @@ def _text_column(table: Table, column: Score, layout: Sequence[tuple[Line, str]]
     pairs = []
     for line, extra in layout:
         cell = line.cells.get(column.name)
-        pairs.append(("", "") if cell is None else halves(table, column, cell, extra))
-    left = max((len(number) for number, _ in pairs), default=0)
-    cells = [number.rjust(left) + rest for number, rest in pairs]
+        pairs.append(("", "") if cell is None else number_and_rest(table, column, cell, extra))
+    number_width = max((len(number) for number, _ in pairs), default=0)
+    cells = [number.rjust(number_width) + rest for number, rest in pairs]
     return _padded([heading(column), *cells])
 
 
-def halves(table: Table, column: Score, cell: Cell, extra: str) -> tuple[str, str]:
-    """A cell's number and what follows it; `extra` asks for what stands beside it."""
+def number_and_rest(table: Table, column: Score, cell: Cell, extra: str) -> tuple[str, str]:
+    """A cell's number and what follows it; `extra` names a companion line instead."""
     if extra == "published":
         return (
             "" if cell.published is None else as_published(cell.published.value, column.digits)
         ), ""
     if extra:
-        found = dict(besides(table, column, cell)).get(extra)
-        if found is None:
+        companion = dict(companions(table, column, cell)).get(extra)
+        if companion is None:
             return "", ""
-        spread = _spread(found, column.digits) if extra == "floor" else ""
-        return number(found.value, column.digits), spread
+        spread = _spread(companion, column.digits) if extra == "floor" else ""
+        return number(companion.value, column.digits), spread
     if cell.estimate is None:
         return ("failed" if cell.status == "failed" else "–"), ""
     star = "*" if cell.lost else ""
     if cell.estimate.kind == "values" and len(cell.estimate.values) == 2:
-        one, two = (number(value, column.digits) for value in cell.estimate.values)
-        return one, f", {two}{star}"
+        first, second = (number(value, column.digits) for value in cell.estimate.values)
+        return first, f", {second}{star}"
     return (
         number(cell.estimate.value, column.digits),
         _spread(cell.estimate, column.digits) + star,
@@ -203,32 +203,32 @@ def halves(table: Table, column: Score, cell: Cell, extra: str) -> tuple[str, st
 
 
 def _extras(table: Table, line: Line, columns: Sequence[Score]) -> list[str]:
-    """Names of the lines below a line: of what stands beside a number in some column."""
-    found = set()
+    """Names of the companion lines below a line: published values, floors and nulls."""
+    names = set()
     for column in columns:
         cell = line.cells.get(column.name)
         if cell is not None:
-            found |= {"published"} if cell.published else set()
-            found |= {name for name, _ in besides(table, column, cell)}
-    return [name for name in ("published", "pca", "floor", "null") if name in found]
+            names |= {"published"} if cell.published else set()
+            names |= {companion for companion, _ in companions(table, column, cell)}
+    return [companion for companion in ("published", "pca", "floor", "null") if companion in names]
 
 
-def besides(table: Table, column: Score, cell: Cell) -> Iterator[tuple[str, Estimate]]:
+def companions(table: Table, column: Score, cell: Cell) -> Iterator[tuple[str, Estimate]]:
     if cell.floor is not None:
         yield "floor", cell.floor
     if cell.null is not None:
-        yield _beside(table, column), cell.null
+        yield _null_name(table, column), cell.null
 
 
-def _beside(table: Table, column: Score) -> str:
-    """What the score printed as a null is called: principal components are no null."""
+def _null_name(table: Table, column: Score) -> str:
+    """The name of the line of a null; principal components are a baseline, not a null."""
     return "pca" if (column.null or "").startswith("pca") else "null"
 
 
 def _fitting(
     first: Sequence[str], columns: Sequence[list[str]], width: int
 ) -> Iterator[list[list[str]]]:
-    """The columns in runs that fit beside the first one."""
+    """The columns in groups that fit the width next to the first column."""
     run: list[list[str]] = []
     used = len(first[0])
     for column in columns:
@@ -245,25 +245,25 @@ def _text_answers(answers: Sequence[Answer], width: int) -> str:
     parts = []
     before = ""
     names = max(len("complete?"), *(len(answer.question) for answer in answers))
-    places = max(len(answer.at) for answer in answers)
+    position_width = max(len(answer.at) for answer in answers)
     for answer in answers:
         question = "" if answer.question == before else answer.question
         before = answer.question
-        indent = f"{question:<{names}}  {answer.at:<{places}}  "
+        indent = f"{question:<{names}}  {answer.at:<{position_width}}  "
         parts.append(_wrap(sentence(answer), indent, width))
     return "\n".join(parts)
 
 
 def sentence(answer: Answer) -> str:
-    """An answer's sentence with the notes beside it."""
+    """An answer's sentence, followed by its notes."""
     notes = "; ".join(answer.notes)
     return f"{answer.sentence} {notes[0].upper()}{notes[1:]}." if notes else answer.sentence
 
 
-def say(note: Note) -> str:
-    shown = "; ".join(note.on)
-    if len(note.on) > SHOWN:
-        shown = f"{note.on[0]} and {len(note.on) - 1} more"
+def note_sentence(note: Note) -> str:
+    shown = "; ".join(note.subjects)
+    if len(note.subjects) > SHOWN:
+        shown = f"{note.subjects[0]} and {len(note.subjects) - 1} more"
     return f"{SIGNS.get(note.kind, note.kind)}: {note.reason} ({shown})"
 
 
@@ -290,7 +290,7 @@ def _padded(cells: Sequence[str]) -> list[str]:
     return [cell.ljust(width) for cell in cells]
 
 
-def stop(sentence: str) -> str:
+def with_full_stop(sentence: str) -> str:
     return sentence if not sentence or sentence.endswith(".") else f"{sentence}."
 
 

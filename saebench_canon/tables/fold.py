@@ -1,7 +1,7 @@
-"""How the rows of a run fold into tables: a block an architecture, a line a dictionary size.
+"""How the rows of a run fold into tables: one block per architecture, one line per dictionary size.
 
-Seeds are folded by `stats`. Beside a score stands its null (a score of the same record) and its
-floor (the same score between two seeds of one size); nothing is sorted by value.
+`stats` folds the seeds. A score comes with its null (a score of the same record) and its floor (the
+same score between two seeds of one size). Nothing is sorted by value.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from math import fsum
 from typing import Any
 
@@ -22,7 +23,7 @@ from saebench_canon.tables.summary import Block, Note, Summary, Table
 
 SEED = "seed"
 
-FEW = 4  # scores that a note names one by one
+FEW = 4  # a note lists at most so many scores by name
 
 
 def summarise(
@@ -30,28 +31,32 @@ def summarise(
 ) -> Summary:
     """Fold the rows of a run into blocks of tables.
 
-    `metrics` are the declarations (directions, digits, nulls, headlines, help); tables stand in
-    their order. A metric that is not among them comes last and is shown with plain columns.
+    `metrics` are the declarations (directions, digits, nulls, headlines, help); tables follow
+    their order. The tables of other metrics come last, with plain columns.
     """
     declared = {metric.name: metric for metric in metrics}
     known = [row if isinstance(row, Row) else Row.from_dict(row) for row in rows]
-    full = [each for row in known for each in _spread(row, declared.get(row.metric), known)]
-    axis = _ladder(full)
-    sources = {row.data for row in full}
+    scored = [
+        scored_row
+        for row in known
+        for scored_row in _by_score(row, declared.get(row.metric), known)
+    ]
+    axis = _ladder(scored)
+    sources = {row.data for row in scored}
     grouped: dict[tuple[str | None, tuple[tuple[str, Axis], ...]], list[Row]] = defaultdict(list)
-    for row in full:
+    for row in scored:
         axes = {name: v for name, v in row.shared().items() if name not in (SEED, axis)}
         grouped[row.data, tuple(axes.items())].append(row)
-    marks = _marks(full)
+    marks = _marks(scored)
     blocks = tuple(
         _block(dict(axes), group, declared, axis, marks, level, titled=len(sources) > 1)
         for (_, axes), group in grouped.items()
     )
-    return Summary(suite=full[0].suite if full else "", blocks=blocks, level=level)
+    return Summary(suite=scored[0].suite if scored else "", blocks=blocks, level=level)
 
 
-def _spread(row: Row, metric: Metric | None, rows: Sequence[Row]) -> Iterator[Row]:
-    """A row for each score of a case that failed or is missing as a whole."""
+def _by_score(row: Row, metric: Metric | None, rows: Sequence[Row]) -> Iterator[Row]:
+    """One row per score; a case that failed or is missing has a single row for all of them."""
     if row.score is not None:
         yield row
         return
@@ -62,7 +67,7 @@ def _spread(row: Row, metric: Metric | None, rows: Sequence[Row]) -> Iterator[Ro
 
 
 def _ladder(rows: Iterable[Row]) -> str:
-    """The axis that makes a table's lines: width, or else the one whose pairs were measured."""
+    """The axis that separates a table's lines: width, or else the axis of the measured pairs."""
     rows = list(rows)
     if any("width" in member for row in rows for member in row.members):
         return "width"
@@ -71,13 +76,13 @@ def _ladder(rows: Iterable[Row]) -> str:
 
 
 def _marks(rows: Iterable[Row]) -> dict[str, dict[str, list[str]]]:
-    """Marks on single SAEs: kind, then reason, then the SAEs' names."""
-    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    """Marks on single SAEs: the names of the SAEs by kind and reason."""
+    marks: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         for mark in row.marks:
-            names = found[mark.kind][mark.reason]
+            names = marks[mark.kind][mark.reason]
             names.extend(name for name in row.subject if row.of == "sae" and name not in names)
-    return found
+    return marks
 
 
 def _block(
@@ -120,7 +125,7 @@ def _block(
         data=rows[0].data,
         tables=tuple(sorted(joined, key=lambda table: _position(table, declared))),
         notes=(*_notes(rows, marks), *unlike),
-        train_tokens={width: tuple(sorted(seen)) for width, seen in tokens.items()},
+        train_tokens={width: tuple(sorted(counts)) for width, counts in tokens.items()},
     )
 
 
@@ -146,11 +151,11 @@ def _table(
 
 
 def _keyed(rows: Sequence[Row], axis: str) -> Iterator[tuple[Key, Row]]:
-    """Each row with the line it belongs to; SAEs with the same axes are told apart by name."""
+    """Each row with the key of its line; SAEs with the same axes are keyed by name."""
     subjects: dict[object, set[tuple[str, ...]]] = defaultdict(set)
     for row in rows:
         subjects[row.along(axis), row.along(SEED), row.seed, row.score].add(row.subject)
-    doubled = {place[0] for place, found in subjects.items() if len(found) > 1}  # type: ignore[index]
+    doubled = {line[0] for line, names in subjects.items() if len(names) > 1}  # type: ignore[index]
     for row in rows:
         key = row.along(axis)
         yield (row.subject if key in doubled else key), row
@@ -162,12 +167,12 @@ def _line(
     scores: Iterable[Score],
     level: float,
 ) -> Line:
-    folded = {name: _cell(each, level) for name, each in rows.items()}
+    folded = {name: _cell(scores, level) for name, scores in rows.items()}
     for score in scores:
         null = folded.get(score.null or "")
         if score.name in folded and null is not None:
             folded[score.name] = replace(folded[score.name], null=null.estimate)
-    every = [row for each in rows.values() for row in each]
+    every = [row for scores in rows.values() for row in scores]
     subjects = tuple(dict.fromkeys(name for row in every for name in row.subject))
     kinds = {mark.kind for row in every for mark in row.marks}
     title = " → ".join(str(value) for value in key)
@@ -185,12 +190,12 @@ def _line(
 def _cell(rows: Sequence[Row], level: float) -> Cell:
     measured = [row for row in rows if row.status == "measured" and row.value is not None]
     lost = len(rows) - len(measured)
-    told = fold(row.reference for row in rows)
+    published = fold(row.reference for row in rows)
     if measured:
-        return Cell(_fold(measured, level), "measured", lost, published=told)
+        return Cell(_fold(measured, level), "measured", lost, published=published)
     worst: tuple[Status, ...] = ("failed", "missing", "undefined")
     status: Status = next((s for s in worst if any(r.status == s for r in rows)), "missing")
-    return Cell(None, status, lost, published=told)
+    return Cell(None, status, lost, published=published)
 
 
 def _fold(rows: Sequence[Row], level: float) -> Estimate:
@@ -206,20 +211,22 @@ def _fold(rows: Sequence[Row], level: float) -> Estimate:
         count = first.n if first.unit == "training seed" else None
         return over_group(mean, stderr, count or len(seeds), level=level)
     if first.of == "pair" and len(seeds) == 2:
-        return over_pairs({(pair[0], pair[-1]): each for pair, each in values.items()}, level=level)
+        return over_pairs(
+            {(pair[0], pair[-1]): scores for pair, scores in values.items()}, level=level
+        )
     return over_seeds(values, level=level, stderr=stderr, n=first.n, unit=first.unit)
 
 
 def _join_floors(
     tables: Sequence[Table], rows: Mapping[str, Row]
 ) -> tuple[list[Table], list[Note]]:
-    """Put beside each step of a ladder the same scores between seeds of one size."""
+    """Join to each step of a ladder its floors: the same scores between seeds of one size."""
     floors = [
         table
         for table in tables
         if rows[table.label].of == "pair" and table.over.endswith(f"pairs:{SEED}")
     ]
-    used: set[str] = set()
+    joined_floors: set[str] = set()
     notes: list[Note] = []
     joined = []
     for table in tables:
@@ -230,16 +237,18 @@ def _join_floors(
         fits = [f for f in alike if _settings(rows[f.label]) == _settings(rows[table.label])]
         if alike and not fits:
             differ = _differing(rows[alike[0].label], rows[table.label])
-            reason = f"'{alike[0].label}' is no floor of it: other settings ({differ})"
+            reason = f"'{alike[0].label}' is not its floor: the settings differ ({differ})"
             notes.append(Note("floor", reason, (table.label,)))
-        used |= {floor.label for floor in fits[:1]}
-        at = {line.key: line.cells for floor in fits[:1] for line in floor.lines}
-        joined.append(replace(table, lines=tuple(_floored(line, at) for line in table.lines)))
-    return [replace(t, is_floor=t.label in used) for t in joined], notes
+        joined_floors |= {floor.label for floor in fits[:1]}
+        cells_by_key = {line.key: line.cells for floor in fits[:1] for line in floor.lines}
+        joined.append(
+            replace(table, lines=tuple(_floored(line, cells_by_key) for line in table.lines))
+        )
+    return [replace(t, is_floor=t.label in joined_floors) for t in joined], notes
 
 
-def _floored(line: Line, at: Mapping[Key, Mapping[str, Cell]]) -> Line:
-    small, large = at.get(line.key[:1], {}), at.get(line.key[-1:], {})
+def _floored(line: Line, cells_by_key: Mapping[Key, Mapping[str, Cell]]) -> Line:
+    small, large = cells_by_key.get(line.key[:1], {}), cells_by_key.get(line.key[-1:], {})
 
     def joined(name: str, cell: Cell) -> Cell:
         return replace(
@@ -252,31 +261,33 @@ def _floored(line: Line, at: Mapping[Key, Mapping[str, Cell]]) -> Line:
 
 
 def _notes(rows: Sequence[Row], marks: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[Note]:
-    here = dict.fromkeys(name for row in rows for name in row.subject)
+    present = dict.fromkeys(name for row in rows for name in row.subject)
     for kind in ("unfit", "caveat"):
         for reason, names in marks.get(kind, {}).items():
-            if on := tuple(name for name in names if name in here):
-                yield Note(kind, reason, on)
-    spoken: dict[tuple[str, str], list[str]] = defaultdict(list)
+            if marked := tuple(name for name in names if name in present):
+                yield Note(kind, reason, marked)
+    cases_by_mark: dict[tuple[str, str], list[str]] = defaultdict(list)
     gaps: dict[tuple[str, str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        who = str(row)
+        case = str(row)
         for mark in row.marks:
-            if (mark.kind == "note" or row.of != "sae") and who not in spoken[
+            if (mark.kind == "note" or row.of != "sae") and case not in cases_by_mark[
                 mark.kind, mark.reason
             ]:
-                spoken[mark.kind, mark.reason].append(who)
+                cases_by_mark[mark.kind, mark.reason].append(case)
         if row.status != "measured":
-            gaps[row.status, row.label, row.reason or ""][who].append(row.score or "")
-    for (kind, reason), names in spoken.items():
+            gaps[row.status, row.label, row.reason or ""][case].append(row.score or "")
+    for (kind, reason), names in cases_by_mark.items():
         yield Note(kind, reason, tuple(names))
     for (status, label, reason), cases in gaps.items():
-        scores = list(dict.fromkeys(score for each in cases.values() for score in each))
+        scores = list(dict.fromkeys(chain.from_iterable(cases.values())))
         failed = status in ("failed", "missing")
         about = () if failed or len(scores) > FEW else tuple((label, score) for score in scores)
         named = ", ".join(scores) if len(scores) <= FEW else f"{len(scores)} scores"
-        what = label if failed else f"{label} {named}"
-        yield Note(status, f"{what}: {reason}" if reason else what, tuple(cases), about)
+        description = label if failed else f"{label} {named}"
+        yield Note(
+            status, f"{description}: {reason}" if reason else description, tuple(cases), about
+        )
 
 
 def _say_data(data: str | None) -> str:
@@ -287,19 +298,21 @@ def _settings(row: Row) -> str:
     return json.dumps(dict(row.settings), sort_keys=True, default=str)
 
 
-def _differing(a: Row, b: Row) -> str:
-    one, two = a.settings, b.settings
-    return ", ".join(sorted(k for k in one.keys() | two.keys() if one.get(k) != two.get(k)))
+def _differing(floor: Row, step: Row) -> str:
+    first, second = floor.settings, step.settings
+    return ", ".join(
+        sorted(k for k in first.keys() | second.keys() if first.get(k) != second.get(k))
+    )
 
 
 def _order(key: Key) -> tuple[tuple[int, float, str], ...]:
-    """Numbers by value, then names as they are spelt."""
+    """Sort key: numbers by value, then names alphabetically."""
     return tuple(
-        (0, float(each), "") if isinstance(each, int | float) else (1, 0.0, each) for each in key
+        (0, float(part), "") if isinstance(part, int | float) else (1, 0.0, part) for part in key
     )
 
 
 def _position(table: Table, declared: Mapping[str, Metric]) -> int:
-    """Where a table stands in its block: in the order in which metrics are declared."""
+    """The index of a table in its block: the order in which metrics are declared."""
     names = list(declared)
     return names.index(table.metric) if table.metric in declared else len(names)

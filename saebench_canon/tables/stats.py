@@ -1,7 +1,7 @@
 """How replicates become one number with an interval (METRICS.md section 5).
 
-The unit across SAEs is the training seed. What varies inside one (seeds of the case, orders of a
-path) is averaged before anything is said of the spread.
+The unit across SAEs is the training seed. What varies within one (seeds of the case, orders of a
+path) is averaged before the spread is computed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def over_seeds(
     """The mean over training seeds with Student's t interval, S - 1 degrees of freedom.
 
     `replicates` maps each training seed to its values (several meta-seeds, say), averaged first.
-    With a single seed the record's own `stderr` over its `n` documents is used, if it has one;
-    an error over anything else (meta-seeds, latents) says nothing about the score of this SAE.
+    With a single seed, the record's own `stderr` over its `n` documents is used if there is one.
+    A standard error over other units (meta-seeds, latents) does not describe this SAE's score.
     """
-    values = tuple(_mean(each) for each in replicates.values())
+    values = tuple(_mean(replicate) for replicate in replicates.values())
     count, value = len(values), _mean(values)
     if count == 1:
         if stderr is None or (unit or "document") != "document":
@@ -41,7 +41,7 @@ def over_seeds(
         return Estimate(value, half_width, n, unit or "document", "bootstrap", values, stderr, df)
     if count == 2:
         return Estimate(value, None, 2, "training seed", "values", values)
-    spread = math.sqrt(math.fsum((each - value) ** 2 for each in values) / (count - 1))
+    spread = math.sqrt(math.fsum((seed_mean - value) ** 2 for seed_mean in values) / (count - 1))
     return _over(value, spread / math.sqrt(count), count, "t", values, level)
 
 
@@ -50,16 +50,16 @@ def over_pairs(
 ) -> Estimate:
     """The mean over pairs of seeds, with the leave-one-seed-out jackknife and t on S - 1 degrees.
 
-    Two pairs that have a seed in common are not independent: as if they were, a 95 % interval
-    covers 57 to 60 %.
+    Two pairs that share a seed are not independent. If they are treated as independent, a 95 %
+    interval covers only 57 to 60 %.
     """
     pairs = {pair: _mean(values) for pair, values in replicates.items()}
     values = tuple(pairs.values())
     seeds = dict.fromkeys(chain.from_iterable(pairs))
-    left = [[value for pair, value in pairs.items() if seed not in pair] for seed in seeds]
-    if not all(left):
+    left_out = [[value for pair, value in pairs.items() if seed not in pair] for seed in seeds]
+    if not all(left_out):
         return Estimate(_mean(values), None, len(seeds), "training seed", "values", values)
-    stderr = jackknife_stderr([_mean(each) for each in left])
+    stderr = jackknife_stderr([_mean(rest) for rest in left_out])
     return _over(_mean(values), stderr, len(seeds), "jackknife", values, level)
 
 
@@ -73,17 +73,19 @@ def over_group(value: float, stderr: float | None, seeds: int, *, level: float =
 def jackknife_stderr(left_out: Sequence[float]) -> float:
     """Standard error from the estimates that each leave one unit out (Tukey 1958)."""
     count, middle = len(left_out), _mean(left_out)
-    return math.sqrt((count - 1) / count * math.fsum((each - middle) ** 2 for each in left_out))
+    return math.sqrt(
+        (count - 1) / count * math.fsum((estimate - middle) ** 2 for estimate in left_out)
+    )
 
 
 def difference(a: Estimate, b: Estimate, *, level: float = LEVEL) -> Estimate:
-    """a - b for estimates from other seeds, with Welch's interval where both have an error."""
+    """a - b for independent estimates, with Welch's interval if both have a standard error."""
     value = a.value - b.value
     if a.stderr is None or b.stderr is None:
         return Estimate(value, None, None, "training seed", "point", (value,))
     parts = (a.stderr**2, b.stderr**2)
     stderr = math.sqrt(sum(parts))
-    spread = sum(part**2 / each.df for part, each in zip(parts, (a, b), strict=True))
+    spread = sum(part**2 / estimate.df for part, estimate in zip(parts, (a, b), strict=True))
     df = sum(parts) ** 2 / spread if spread > 0 else min(a.df, b.df)
     half_width = _quantile(df, level) * stderr
     n = None if a.n is None or b.n is None else min(a.n, b.n)

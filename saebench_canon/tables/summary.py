@@ -12,12 +12,12 @@ from saebench_canon.plugin.published import say_sources
 from saebench_canon.plugin.row import Axis
 from saebench_canon.tables.stats import LEVEL
 
-FIRST = 4  # columns that stand for a metric that marks none as a headline
+FIRST = 4  # columns shown for a metric without headlines
 
 
 @dataclass(frozen=True)
 class Table:
-    """One metric under one label: its columns and lines, and where its intervals are from."""
+    """One metric under one label: its columns, its lines and the source of its intervals."""
 
     label: str
     metric: str
@@ -27,7 +27,7 @@ class Table:
     columns: tuple[Score, ...]
     lines: tuple[Line, ...]
     case_seeds: int = 1
-    is_floor: bool = False  # its scores already stand as floors in another table
+    is_floor: bool = False  # its scores are already shown as floors in another table
     row_axis: str = ""
 
     @property
@@ -39,13 +39,13 @@ class Table:
 
     @property
     def full(self) -> tuple[Score, ...]:
-        """All columns, less those that stand beside another one as its null."""
+        """All columns except those that are shown as the null of another."""
         nulls = {column.null for column in self.columns}
         return tuple(column for column in self.columns if column.name not in nulls)
 
     @property
     def begun(self) -> bool:
-        """Whether any of its cases was tried."""
+        """Whether any of its cases was measured or failed."""
         cells = [cell for line in self.lines for cell in line.cells.values()]
         return any(cell.status != "missing" for cell in cells)
 
@@ -54,39 +54,39 @@ class Table:
         names = {column.name for column in (self.full if columns is None else columns)}
         cells = [cell for line in self.lines for name, cell in line.cells.items() if name in names]
         kinds = Counter(_say_interval(cell.estimate) for cell in cells if cell.estimate)
-        said = [kind for kind, _ in kinds.most_common()]
+        sentences = [kind for kind, _ in kinds.most_common()]
         floors = {cell.floor.kind for cell in cells if cell.floor}
-        if "jackknife" in floors and not any("jackknife" in kind for kind in said):
-            said.append("floors by jackknife")
-        if self.case_seeds > 1 and said:
-            said.append(f"{self.case_seeds} case seeds averaged within each training seed")
-        return "; ".join(said)
+        if "jackknife" in floors and not any("jackknife" in kind for kind in sentences):
+            sentences.append("floors by jackknife")
+        if self.case_seeds > 1 and sentences:
+            sentences.append(f"{self.case_seeds} case seeds averaged within each training seed")
+        return "; ".join(sentences)
 
     def sources(self, columns: Iterable[Score] | None = None) -> str:
-        """Who published the values that stand beside the columns shown."""
+        """Who published the reference values of the columns shown."""
         names = [column.name for column in (self.full if columns is None else columns)]
         cells = {name: [line.cells.get(name) for line in self.lines] for name in names}
         return say_sources(
             {
-                name: [cell.published for cell in each if cell is not None and cell.published]
-                for name, each in cells.items()
+                name: [cell.published for cell in published if cell is not None and cell.published]
+                for name, published in cells.items()
             }
         )
 
 
 @dataclass(frozen=True)
 class Note:
-    """A remark below a block: why a mark or a gap is there, and on what."""
+    """A remark below a block: the reason for a mark or a gap, and who has it."""
 
     kind: str  # unfit | caveat | note | failed | missing | undefined | floor
     reason: str
-    on: tuple[str, ...]
-    scores: tuple[tuple[str, str], ...] = ()  # label and score, where it is about some only
+    subjects: tuple[str, ...]  # names of SAEs or cases
+    scores: tuple[tuple[str, str], ...] = ()  # label and score, if it is about these only
 
 
 @dataclass(frozen=True)
 class Block:
-    """All tables of one architecture: what is alike in every axis but width and seed."""
+    """All tables of one architecture: SAEs that differ in width and seed only."""
 
     title: str
     axes: Mapping[str, Axis]
@@ -101,16 +101,16 @@ class Block:
 
     @property
     def begun(self) -> bool:
-        """Whether any of its cases was tried."""
+        """Whether any of its cases was measured or failed."""
         return any(table.begun for table in self.tables)
 
     def reasons(self, kind: str, line: Line) -> tuple[str, ...]:
-        """Reasons of one kind of mark on a line's SAEs or cases, each once, with what has it."""
-        wanted = {*line.subjects, *line.cases}
+        """Reasons for one kind of mark on a line, each with the SAEs or cases that have it."""
+        names = {*line.subjects, *line.cases}
         return tuple(
-            f"{note.reason} ({', '.join(hit)})"
+            f"{note.reason} ({', '.join(marked)})"
             for note in self.notes
-            if note.kind == kind and (hit := [name for name in note.on if name in wanted])
+            if note.kind == kind and (marked := [name for name in note.subjects if name in names])
         )
 
 
@@ -124,7 +124,7 @@ class Summary:
 
     @property
     def begun(self) -> tuple[Block, ...]:
-        """The blocks in which any case was tried."""
+        """The blocks with a case that was measured or failed."""
         return tuple(block for block in self.blocks if block.begun)
 
 

@@ -287,7 +287,7 @@ def test_plan_prints_the_lines(
     }  # fmt: skip
     commands.plan(Namespace(**options))
     shown = capsys.readouterr().out
-    assert "\nTo measure them takes, roughly:\n  time      about " in shown
+    assert "\nRough estimate for measuring them:\n  time      about " in shown
     assert shown.endswith("  download  none\n")
 
 

@@ -44,10 +44,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def canon(*words: str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """The program in a process of its own, as a user starts it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     return subprocess.run(
         [sys.executable, "-m", "saebench_canon", *words],
-        cwd=cwd, env=kept | env, capture_output=True, text=True, timeout=300,
+        cwd=cwd, env=environment | env, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
 
@@ -128,19 +128,19 @@ def test_it_measured_the_saes_of_the_cache(ran: tuple[str, Path, str], hub: dict
     assert centred == (name == "gpt2-ladder")
     if centred:
         return
-    folders = [f"layer_12/width_{each}" for each in GEMMA_WIDTHS]
+    folders = [f"layer_12/width_{width}" for width in GEMMA_WIDTHS]
     cache = Path(hub["HF_HOME"], "hub", f"models--{GEMMA_SAES[0].replace('/', '--')}", "snapshots")
     measured = {
-        each["subject"][0]["ref"].partition("-res/")[2]: each["scores"]["mse"]["value"]
-        for each in records(folder)
-        if each["metric"] == "fidelity"
+        record["subject"][0]["ref"].partition("-res/")[2]: record["scores"]["mse"]["value"]
+        for record in records(folder)
+        if record["metric"] == "fidelity"
     }
     assert measured.keys() == set(folders)
-    for each in folders:
-        w = np.load(next(cache.iterdir()) / each / "params.npz")
+    for name in folders:
+        w = np.load(next(cache.iterdir()) / name / "params.npz")
         pre = x @ w["W_enc"] + w["b_enc"]
         rebuilt = np.where(pre > w["threshold"], pre, 0) @ w["W_dec"] + w["b_dec"]
-        assert measured[each] == pytest.approx(((x - rebuilt) ** 2).mean(), rel=1e-4)
+        assert measured[name] == pytest.approx(((x - rebuilt) ** 2).mean(), rel=1e-4)
 
 
 def test_without_files_and_network_a_case_fails_in_a_sentence(tmp_path: Path) -> None:
@@ -165,8 +165,8 @@ def test_the_ladders_name_saes_that_there_are() -> None:
     for sae in suite("gemma-scope-2b").saes:
         assert isinstance(sae.source, Checkpoint)
         folder = sae.source.uri.target.removeprefix("google/gemma-scope-2b-pt-res/")
-        told = registry.adapter("gemma-scope").describe(sae.source.uri)
-        assert (told.d, told.width, told.hook) == (
+        description = registry.adapter("gemma-scope").describe(sae.source.uri)
+        assert (description.d, description.width, description.hook) == (
             2304,
             sae.axes["width"],
             "blocks.12.hook_resid_post",

@@ -45,12 +45,12 @@ def test_it_gives_the_scores_of_a_suite(suite: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert main(["show", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    wanted = {
+    expected = {
         (row["label"], "+".join(row["subject"]), row["score"]): row["value"]
         for row in rows
         if row["status"] == "measured" and row["label"] in metrics
     }
-    assert wanted == values(by_ref)
+    assert expected == values(by_ref)
 
 
 def test_objects_in_memory_score_like_their_files(suite: Path) -> None:
@@ -119,7 +119,7 @@ def test_settings_and_seed_reach_the_metric(suite: Path) -> None:
         ("saes/w24-s0", {}, "must be a mapping or a list"),
         (["saes/w24-s0"], {"acts": [1, 2]}, "must be a tensor"),
         (["saes/w24-s0"], {"acts": torch.zeros(4, 8)}, "width 16"),
-        (["saes/w24-s0"], {"threads": 0}, "'threads' is 0"),
+        (["saes/w24-s0"], {"threads": 0}, "'threads' must be at least 1, got 0"),
         (["saes/w24-s0"], {"metrics": ["fidelity"] * 2}, "are called 'fidelity'"),
         (["saes/w24-s0"], {"metrics": ["fidelity", "stitching"]}, "'stitching' finds no pair"),
     ],

@@ -69,7 +69,7 @@ def test_a_run_measures_every_case_and_prints_tables(
     result = run(pytester, "small.toml")
     assert result.ret == 0
     result.assert_outcomes(passed=10)
-    result.stdout.fnmatch_lines(["*4 SAEs, 10 cases, 0 of them measured already*"])
+    result.stdout.fnmatch_lines(["*4 SAEs, 10 cases, 0 of them already measured*"])
     result.stdout.fnmatch_lines(["fidelity v*", "*unique?*"])
     assert len(records()) == 10
 
@@ -78,7 +78,7 @@ def test_a_second_run_measures_nothing(small: Path, pytester: pytest.Pytester) -
     run(pytester, "small.toml")
     before = {path: path.stat().st_mtime_ns for path in Path(".canon/records").glob("*.json")}
     result = run(pytester, "small.toml")
-    result.stdout.fnmatch_lines(["*10 of them measured already*"])
+    result.stdout.fnmatch_lines(["*10 of them already measured*"])
     assert before == {
         path: path.stat().st_mtime_ns for path in Path(".canon/records").glob("*.json")
     }
@@ -135,7 +135,7 @@ def test_a_node_id_selects_one_case(small: Path, pytester: pytest.Pytester) -> N
         (["small.toml", "--threads", "0"], "--threads: 0 is not a positive number*"),
         (["small.toml", "--set", "data.plantd.tokens=3"], "--set: no data table 'plantd'*"),
         (["small.toml", "--plugin", "none.py"], "--plugin: no plugin file none.py*"),
-        (["small.toml", "--device", "coda"], "--device: 'coda' is no device*'cuda'*"),
+        (["small.toml", "--device", "coda"], "--device: 'coda' is not a device*'cuda'*"),
         (
             ["small.toml", "--store", "small.toml"],
             "--store: the store small.toml cannot be written*",
@@ -167,8 +167,8 @@ def test_one_failing_case_leaves_the_others_and_lf_reruns_just_it(
     result.assert_outcomes(passed=11, failed=1)
     result.stdout.fnmatch_lines(["*ValueError: no such width*"])
     assert len(records()) == 11
-    again = run(pytester, "small.toml", "--plugin", "fussy.py", "--lf")
-    again.assert_outcomes(failed=1, deselected=11)
+    rerun = run(pytester, "small.toml", "--plugin", "fussy.py", "--lf")
+    rerun.assert_outcomes(failed=1, deselected=11)
     mended = run(
         pytester,
         "small.toml",
@@ -201,15 +201,15 @@ def test_a_case_that_fails_when_measured_again_does_not_count_as_measured(
     assert run(pytester, *arguments).ret == 0
     Path("fussy.py").write_text(FAILING)
     assert run(pytester, *arguments, "--fresh").ret == 1
-    again = run(pytester, *arguments)
-    assert again.ret == 1  # tried again, although an old record is there
-    again.stdout.fnmatch_lines(["* failed*fussy*no such width*"])
+    rerun = run(pytester, *arguments)
+    assert rerun.ret == 1  # tried again, although an old record is there
+    rerun.stdout.fnmatch_lines(["* failed*fussy*no such width*"])
 
 
 def test_a_metric_without_a_subject_is_told(small: Path, pytester: pytest.Pytester) -> None:
     result = run(pytester, "small.toml", "--set", "sae.axes.seed=[0]", "-k", "fidelity")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["note: *'floor' finds nothing to measure here"])
+    result.stdout.fnmatch_lines(["note: *'floor' has nothing to measure here"])
 
 
 def test_maxfail_and_junit(small: Path, pytester: pytest.Pytester) -> None:
@@ -380,8 +380,8 @@ def test_a_dead_owners_claim_is_taken_over(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (tmp_path / "claims").mkdir()
     (tmp_path / "claims" / "abc.lock").touch()  # its owner was killed
-    made = store.artefact("abc", lambda folder: (folder / "x").touch(), what="a thing")
-    assert (made / "x").exists()
+    artefact = store.artefact("abc", lambda folder: (folder / "x").touch(), what="a thing")
+    assert (artefact / "x").exists()
 
 
 SLOW = """
@@ -423,7 +423,7 @@ def test_a_run_that_is_broken_off_loses_no_finished_case(
         assert started.returncode == 2
     finished = {path: path.stat().st_mtime_ns for path in Path(".canon/records").glob("*.json")}
     assert 3 <= len(finished) < 12
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert again.returncode == 0, again.stdout
+    rerun = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert rerun.returncode == 0, rerun.stdout
     assert len(records()) == 12
     assert finished == {path: path.stat().st_mtime_ns for path in finished}

@@ -185,7 +185,7 @@ def test_check_on_a_hub_out_of_reach_says_so(
         (["."], "holds no checkpoint of a known format"),
         (["stitching", "--set", "treshold=1"], "no setting 'treshold'. Did you mean 'threshold'?"),
         (["stitching", "--set", "threshold"], "'threshold' is not KEY=VALUE"),
-        ([".", "--except", "x"], "--except goes with a metric"),
+        ([".", "--except", "x"], "--except is only for metrics"),
     ],
 )
 def test_wrong_usage_of_check_ends_in_4(

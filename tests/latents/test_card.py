@@ -30,7 +30,7 @@ META = scores(
 
 def card() -> Card:
     """Einstein, as the paper tells it, with tokens that are hard to show."""
-    told = Evidence(
+    evidence = Evidence(
         "gpt2-w49152",
         11329,
         tokens=(
@@ -67,16 +67,16 @@ def card() -> Card:
     )  # fmt: skip
     firing = Firing(tokens=173, of=1_041_203, documents=1, mean=2.1234, largest=31.25)
     notes = ("Of 8 SAEs gpt2-w49152 was taken; " + LONG,)
-    return Card("gpt2-ladder", "Einstein", told, firing, "open.jsonl", sections, notes)
+    return Card("gpt2-ladder", "Einstein", evidence, firing, "open.jsonl", sections, notes)
 
 
 def meta_card() -> Card:
     """A meta-latent that nothing but its latents is known of."""
-    told = Evidence("gpt2-w49152", 34, "meta-latent", parts=(Part(11329, 0.3, "Einstein"),))
+    evidence = Evidence("gpt2-w49152", 34, "meta-latent", parts=(Part(11329, 0.3, "Einstein"),))
     nothing = scores(explained_variance=0.5, null_covariance=0.52)
     only = (Related(11329, 0.3, None, 0.72),)
-    section = Section("latents", "stands in 3 of 49,152 latents", only, 2, said=chance(nothing))
-    return Card("gpt2-ladder", None, told, sections=(section,))
+    section = Section("latents", "used by 3 of 49,152 latents", only, 2, said=chance(nothing))
+    return Card("gpt2-ladder", None, evidence, sections=(section,))
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_the_card_is_the_golden_one(name: str, shown: Any) -> None:
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     wide = replace(card(), notes=("日本" * 60,), label="語" * 120)
     wide = replace(wide, evidence=replace(wide.evidence, tokens=(Token("語 語", 0.1, 0.1),) * 9))
-    for each in (card(), meta_card(), wide):
-        assert max(map(columns, text(each, width=width).splitlines())) <= width
+    for shown in (card(), meta_card(), wide):
+        assert max(map(columns, text(shown, width=width).splitlines())) <= width
 
 
 def test_the_tokens_of_contexts_stand_below_each_other() -> None:
@@ -106,15 +106,15 @@ def test_the_tokens_of_contexts_stand_below_each_other() -> None:
 
 
 def test_json_has_all_that_text_has_and_null_for_what_is_left_out() -> None:
-    told = json.loads(json.dumps(card().to_dict()))
-    assert (told["sae"], told["kind"], told["number"]) == ("gpt2-w49152", "latent", 11329)
-    assert told["label"] == "Einstein"
-    assert told["contexts"][0]["code"] == 31.25
-    assert told["meta_latents"]["explained"] == 0.72
-    assert told["sum"]["items"][1] == {
+    printed = json.loads(json.dumps(card().to_dict()))
+    assert (printed["sae"], printed["kind"], printed["number"]) == ("gpt2-w49152", "latent", 11329)
+    assert printed["label"] == "Einstein"
+    assert printed["contexts"][0]["code"] == 31.25
+    assert printed["meta_latents"]["explained"] == 0.72
+    assert printed["sum"]["items"][1] == {
         "number": 2204, "weight": 0.1, "label": "German", "explained": 0.607,
     }  # fmt: skip
-    assert told["latents"] is None
+    assert printed["latents"] is None
     assert meta_card().to_dict()["meta_latents"] is None
     assert meta_card().to_dict()["parts"][0]["label"] == "Einstein"
 
@@ -139,11 +139,11 @@ def test_what_is_no_more_than_chance_is_called_so() -> None:
 
 
 def test_sums_that_another_seed_gives_too_are_no_sign_of_composition() -> None:
-    said = {floor: sums(META, "these", "those", floor)[0] for floor in (None, 0.09, 0.31)}
-    assert said[None] == ".31 of these are sums of those (.08 by chance, excess .25)."
-    assert said[0.09].endswith("(.08 by chance, excess .25; .09 of another seed's).")
-    assert said[0.09].startswith(".31")
-    assert said[0.31].startswith("No sign of composition: .31")
+    sentences = {floor: sums(META, "these", "those", floor)[0] for floor in (None, 0.09, 0.31)}
+    assert sentences[None] == ".31 of these are sums of those (.08 by chance, excess .25)."
+    assert sentences[0.09].endswith("(.08 by chance, excess .25; .09 of another seed's).")
+    assert sentences[0.09].startswith(".31")
+    assert sentences[0.31].startswith("No sign of composition: .31")
 
 
 def test_a_difference_within_two_standard_errors_is_no_more_than_chance() -> None:
@@ -166,9 +166,9 @@ def test_a_difference_within_two_standard_errors_is_no_more_than_chance() -> Non
 def test_a_negative_or_a_small_surplus_is_no_more_than_chance(
     held: float, null: float, stderr: float | None, none: bool
 ) -> None:
-    found = META | scores(heldout_null=null)
-    found["heldout_explained_variance"] = {"value": held, "stderr": stderr}
-    assert chance(found)[0].startswith("No more than chance") is none
+    with_heldout = META | scores(heldout_null=null)
+    with_heldout["heldout_explained_variance"] = {"value": held, "stderr": stderr}
+    assert chance(with_heldout)[0].startswith("No more than chance") is none
 
 
 def test_scores_that_were_not_measured_are_not_spoken_of() -> None:

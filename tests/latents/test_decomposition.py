@@ -34,13 +34,13 @@ def keep(
     **scores: float | None,
 ) -> None:
     """Keep a record of a case with these tables and scores."""
-    kept = {
-        name: store.keep_table(case["id"], name, lambda path, of=table: of.to_parquet(path))  # type: ignore[misc]
+    paths = {
+        name: store.keep_table(case["id"], name, lambda path, frame=table: frame.to_parquet(path))  # type: ignore[misc]
         for name, table in (tables or {}).items()
     }
-    told = {name: {"value": value, "stderr": None} for name, value in scores.items()}
+    values = {name: {"value": value, "stderr": None} for name, value in scores.items()}
     store.keep_record(
-        replace(EMPTY, id=case["id"], metric=case["metric"], tables=kept, scores=told)
+        replace(EMPTY, id=case["id"], metric=case["metric"], tables=paths, scores=values)
     )
 
 
@@ -57,7 +57,7 @@ def records(cases: list[dict[str, Any]], store: Store) -> Records:
 def decomposed(latents: int = 20) -> dict[str, pd.DataFrame]:
     """Latent n has meta-latent 0 with weight 1 − n/100, and latent 2 has meta-latent 1 as well."""
     number = [*range(latents), 2]
-    weight = [1 - each / 100 for each in range(latents)] + [0.99]
+    weight = [1 - rank / 100 for rank in range(latents)] + [0.99]
     meta = [0] * latents + [1]
     return {
         "decomposition": pd.DataFrame({"latent": number, "meta_latent": meta, "weight": weight}),
@@ -95,7 +95,7 @@ def test_a_sum_is_of_the_pair_and_the_latent_that_are_asked_for(tmp_path: Path) 
     with pytest.raises(CanonError, match="composition of s and m is not measured"):
         records(cases, store).sum_of("s", "m", 4)
     store.keep_error(cases[0]["id"], {"case": "", "error": "a code is not finite"})
-    with pytest.raises(CanonError, match=r"composition of s and m failed\. `show --errors` tells"):
+    with pytest.raises(CanonError, match=r"composition of s and m failed\. `show --errors` says"):
         records(cases, store).sum_of("s", "m", 4)
     with pytest.raises(CanonError, match="the suite has no composition of s and l"):
         records(cases, store).sum_of("s", "l", 4)
@@ -125,14 +125,14 @@ def planned(suite: Path) -> Store:
     suite.write_text(SUITE)
     registry, store = load_registry(), Store(Path(".canon"))
     keep_run(make_plan(suite, registry, store), name="small.toml", flags={})
-    for each in last_run(store, "small")["cases"]:
-        if each["metric"] == "meta_sae" and each["subject"] == ["relu-w48-s0"]:
-            keep(store, each, decomposed(), explained_variance=0.6, null_covariance=0.61)
-            path = store.root / "records" / f"{each['id']}.json"
+    for listed in last_run(store, "small")["cases"]:
+        if listed["metric"] == "meta_sae" and listed["subject"] == ["relu-w48-s0"]:
+            keep(store, listed, decomposed(), explained_variance=0.6, null_covariance=0.61)
+            path = store.root / "records" / f"{listed['id']}.json"
             digest = "0" * 32
-            told = json.loads(path.read_text())
-            told["subject"] = [{"ref": "file:saes/w48-s0", "digest": digest}]
-            path.write_text(json.dumps(told))
+            record = json.loads(path.read_text())
+            record["subject"] = [{"ref": "file:saes/w48-s0", "digest": digest}]
+            path.write_text(json.dumps(record))
     return store
 
 
@@ -150,34 +150,34 @@ def test_a_meta_latent_lists_its_heaviest_and_counts_the_others(
 
     registry = load_registry()
     plan = plan_of_run(last_run(planned, "small"), registry, planned)
-    (sae,) = (each for each in plan.suite.saes if each.name == "relu-w48-s0")
+    (sae,) = (spec for spec in plan.suite.saes if spec.name == "relu-w48-s0")
     digest = Identities(registry, planned).sae(sae, plan.cases[0].data)
     (path,) = (planned.root / "records").glob("*.json")
     path.write_text(path.read_text().replace("0" * 32, digest))
     assert main(["show", "small", "--meta-latent", "relu-w48-s0:0"]) == 0
     page = capsys.readouterr().out
-    assert "stands in 20 of 20 latents" in page
+    assert "used by 20 of 20 latents" in page
     assert [line.split()[:3] for line in page.splitlines() if line.endswith("  –")] == [
-        [f"{1 - each / 100:.2f}".lstrip("0"), str(each), ".50"] for each in range(12)
+        [f"{1 - rank / 100:.2f}".lstrip("0"), str(rank), ".50"] for rank in range(12)
     ]
     assert "… and 8 lighter" in page
     assert "No more than chance: meta-latents explain .60" in page
     assert main(["show", "small", "--meta-latent", "relu-w48-s0:2"]) == 4
-    assert "meta-latent 2 of relu-w48-s0 is dead: no latent has it" in capsys.readouterr().err
+    assert "meta-latent 2 of relu-w48-s0 is dead: no latent uses it" in capsys.readouterr().err
 
 
 def test_the_plan_of_a_run_has_the_settings_it_ran_with(suite: Path) -> None:
     registry, store = load_registry(), Store(Path(".canon"))
     settings = ["sae.axes.seed=[0]"]
-    told = {"settings": settings, "limit": 100, "dtype": "float64"}
+    flags = {"settings": settings, "limit": 100, "dtype": "float64"}
     plan = make_plan(suite, registry, store, settings=settings, limit=100, dtype="float64")
-    keep_run(plan, name="small.toml", flags=told)
-    again = plan_of_run(last_run(store, None), registry, store)
-    assert again.ids == plan.ids
-    assert again.ids != make_plan(suite, registry, store).ids
-    assert [data.tokens for data in again.suite.data.values()] == [100]
-    assert {sae.dtype for sae in again.suite.saes} == {"float64"}
-    assert {sae.axes["seed"] for sae in again.suite.saes} == {0}
+    keep_run(plan, name="small.toml", flags=flags)
+    plan_again = plan_of_run(last_run(store, None), registry, store)
+    assert plan_again.ids == plan.ids
+    assert plan_again.ids != make_plan(suite, registry, store).ids
+    assert [data.tokens for data in plan_again.suite.data.values()] == [100]
+    assert {sae.dtype for sae in plan_again.suite.saes} == {"float64"}
+    assert {sae.axes["seed"] for sae in plan_again.suite.saes} == {0}
 
 
 def test_a_packaged_suite_is_found_where_the_package_is_now() -> None:

@@ -63,20 +63,22 @@ LETTERS = "".join(LINES)  # each kept token in order
 def test_how_often_a_latent_fires_is_counted(observed: Observed, dense: torch.Tensor) -> None:
     for latent in range(6):
         active = dense[:, latent] > 0
-        documents = {int(at >= len(LINES[0]) + len(LINES[1])) for at in active.nonzero()[:, 0]}
-        found = observed.firing(latent)
-        assert found is not None
-        assert (found.tokens, found.of) == (int(active.sum()), len(LETTERS))
-        assert found.documents == len(documents)
-        assert found.mean == pytest.approx(float(dense[active, latent].mean()))
-        assert found.largest == pytest.approx(float(dense[:, latent].max()))
+        documents = {
+            int(token >= len(LINES[0]) + len(LINES[1])) for token in active.nonzero()[:, 0]
+        }
+        firing = observed.firing(latent)
+        assert firing is not None
+        assert (firing.tokens, firing.of) == (int(active.sum()), len(LETTERS))
+        assert firing.documents == len(documents)
+        assert firing.mean == pytest.approx(float(dense[active, latent].mean()))
+        assert firing.largest == pytest.approx(float(dense[:, latent].max()))
 
 
 def shares(dense: torch.Tensor, latent: int) -> dict[str, float]:
     sums: dict[str, float] = defaultdict(float)
     for letter, code in zip(LETTERS, dense[:, latent].tolist(), strict=True):
         sums[letter] += code
-    return {letter: each / sum(sums.values()) for letter, each in sums.items()}
+    return {letter: total / sum(sums.values()) for letter, total in sums.items()}
 
 
 @pytest.mark.parametrize("weights", [{0: 1.0}, {5: 0.3}, {0: 0.7, 3: 0.2, 5: 0.1}])
@@ -87,13 +89,13 @@ def test_shares_of_tokens_are_those_of_summed_codes(
     for latent, weight in weights.items():
         for letter, share in shares(dense, latent).items():
             expected[letter] += weight / sum(weights.values()) * share
-    found = observed.tokens(weights)
-    assert [each.share for each in found] == pytest.approx(
+    tokens = observed.tokens(weights)
+    assert [token.share for token in tokens] == pytest.approx(
         sorted((share for share in expected.values() if share), reverse=True)[:TOKENS]
     )
-    for each in found:
-        assert each.share == pytest.approx(expected[each.text])
-        assert each.base == pytest.approx(LETTERS.count(each.text) / len(LETTERS))
+    for token in tokens:
+        assert token.share == pytest.approx(expected[token.text])
+        assert token.base == pytest.approx(LETTERS.count(token.text) / len(LETTERS))
 
 
 @pytest.mark.parametrize("weights", [{1: 1.0}, {5: 1.0}, {0: 0.7, 3: 0.2, 5: 0.1}])
@@ -102,21 +104,26 @@ def test_contexts_are_where_the_weighed_codes_are_largest(
 ) -> None:
     scores = sum(weight * dense[:, latent].double() for latent, weight in weights.items())
     assert isinstance(scores, torch.Tensor)
-    found = observed.contexts(weights)
-    assert 0 < len(found) <= CONTEXTS
-    assert found[0].code == pytest.approx(float(scores.max()))
-    assert [each.code for each in found] == sorted((each.code for each in found), reverse=True)
-    places = []
-    for each in found:
-        at = int((scores - each.code).abs().argmin())
-        assert each.token == LETTERS[at]
-        line = next(i for i in range(3) if at < sum(map(len, LINES[: i + 1])))
-        place = at - sum(map(len, LINES[:line]))
-        assert LINES[line][:place].endswith(each.before)
-        assert LINES[line][place + 1 :].startswith(each.after)
-        assert each.document == ("second" if line == 2 else "first")
-        assert all(line != other or abs(place - there) >= APART for other, there in places)
-        places.append((line, place))
+    contexts = observed.contexts(weights)
+    assert 0 < len(contexts) <= CONTEXTS
+    assert contexts[0].code == pytest.approx(float(scores.max()))
+    assert [context.code for context in contexts] == sorted(
+        (context.code for context in contexts), reverse=True
+    )
+    positions = []
+    for context in contexts:
+        index = int((scores - context.code).abs().argmin())
+        assert context.token == LETTERS[index]
+        line = next(i for i in range(3) if index < sum(map(len, LINES[: i + 1])))
+        position = index - sum(map(len, LINES[:line]))
+        assert LINES[line][:position].endswith(context.before)
+        assert LINES[line][position + 1 :].startswith(context.after)
+        assert context.document == ("second" if line == 2 else "first")
+        assert all(
+            line != other_line or abs(position - other_position) >= APART
+            for other_line, other_position in positions
+        )
+        positions.append((line, position))
 
 
 def test_a_context_reads_as_the_text_up_to_the_window_without_bos(observed: Observed) -> None:
@@ -129,13 +136,15 @@ def test_a_context_reads_as_the_text_up_to_the_window_without_bos(observed: Obse
 
 def test_spaces_around_a_token_are_kept_where_decoding_drops_them() -> None:
     words = ["<s>", "▁the", "▁cat", "s", "▁sat"]
-    made = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, "<s>"))
-    made.decoder = decoders.Metaspace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>")
+    tokenizer_ = Tokenizer(
+        models.WordLevel({word: index for index, word in enumerate(words)}, "<s>")
+    )
+    tokenizer_.decoder = decoders.Metaspace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer_, bos_token="<s>")
     ids = torch.tensor([[0, 1, 2, 3, 4]])
     text = Text(Tokens(ids, torch.tensor([5]), torch.tensor([0]), 1, True), fast)
-    found = [text.context(at, 1.0) for at in range(4)]
-    assert [(each.before, each.token, each.after) for each in found] == [
+    contexts = [text.context(index, 1.0) for index in range(4)]
+    assert [(context.before, context.token, context.after) for context in contexts] == [
         ("", " the", " cats sat"),
         ("the", " cat", "s sat"),
         ("the cat", "s", " sat"),
@@ -145,16 +154,16 @@ def test_spaces_around_a_token_are_kept_where_decoding_drops_them() -> None:
 
 def test_copied_passages_are_shown_once(tokens: Tokens) -> None:
     dense = torch.zeros(len(LETTERS), 1)
-    places = [at for at in range(len(LETTERS)) if LETTERS.startswith("cat", at)]
-    dense[places] = 1.0
+    starts = [start for start in range(len(LETTERS)) if LETTERS.startswith("cat", start)]
+    dense[starts] = 1.0
     text = Text(tokens, tokenizer())
-    found = Observed(torch.eye(1), Codes.from_dense(dense), None, text).contexts({0: 1.0})
-    assert len(places) == 3
-    assert [each.document for each in found] == ["first", "first", "second"]
+    contexts = Observed(torch.eye(1), Codes.from_dense(dense), None, text).contexts({0: 1.0})
+    assert len(starts) == 3
+    assert [context.document for context in contexts] == ["first", "first", "second"]
     twice = Tokens(tokens.input_ids[[0, 0]], tokens.length[[0, 0]], torch.tensor([0, 1]), 2, True)
     codes = Codes.from_dense(dense[: len(LINES[0])].repeat(2, 1))
-    again = Observed(torch.eye(1), codes, None, Text(twice, tokenizer()))
-    assert len(again.contexts({0: 1.0})) == 1
+    observed = Observed(torch.eye(1), codes, None, Text(twice, tokenizer()))
+    assert len(observed.contexts({0: 1.0})) == 1
 
 
 def test_without_text_or_codes_there_is_no_evidence(dense: torch.Tensor) -> None:
@@ -171,12 +180,12 @@ def test_a_meta_latent_promotes_what_its_rows_do_beyond_their_mean(dense: torch.
     hook = resolve_hook(lm.model, "blocks.1.hook_resid_pre")
     rows = torch.randn(WIDTH, TINY_WIDTH, generator=torch.Generator().manual_seed(2))
     observed = Observed(rows, Codes.from_dense(dense), model=(lm, hook))
-    (one,) = logits_along(lm, hook, rows[2:3].double())
-    best = [float(each) for each in one.sort(descending=True).values[:TOKENS]]
-    assert [each.z for each in observed.promoted({2: 0.4})] == pytest.approx(best, abs=1e-4)
+    (logits,) = logits_along(lm, hook, rows[2:3].double())
+    best = [float(logit) for logit in logits.sort(descending=True).values[:TOKENS]]
+    assert [token.z for token in observed.promoted({2: 0.4})] == pytest.approx(best, abs=1e-4)
     beyond = rows - rows[:6].mean(dim=0)  # of those that are live
     (several,) = logits_along(lm, hook, (0.4 * beyond[2] + 0.3 * beyond[4])[None])
-    best = [float(each) for each in several.sort(descending=True).values[:TOKENS]]
-    found = observed.promoted({2: 0.4, 4: 0.3})
-    assert [each.z for each in found] == pytest.approx(best, abs=1e-4)
-    assert found[0].text == lm.tokenizer.decode([int(several.argmax())])
+    best = [float(logit) for logit in several.sort(descending=True).values[:TOKENS]]
+    promoted = observed.promoted({2: 0.4, 4: 0.3})
+    assert [token.z for token in promoted] == pytest.approx(best, abs=1e-4)
+    assert promoted[0].text == lm.tokenizer.decode([int(several.argmax())])

@@ -17,20 +17,20 @@ from saebench_canon.plugin.registry import load_registry
 
 def evidence(*tokens: Token, promoted: tuple[str, ...] = ()) -> Evidence:
     return Evidence(
-        "small", 3, tokens=tokens, promoted=tuple(Promoted(each, 3.0) for each in promoted)
+        "small", 3, tokens=tokens, promoted=tuple(Promoted(token, 3.0) for token in promoted)
     )
 
 
 def test_the_label_names_the_tokens_that_stand_out_most_first() -> None:
-    told = evidence(
+    seen_on = evidence(
         Token(" the", 0.50, 0.50), Token(" Einstein", 0.20, 0.001), Token(" Bohr", 0.30, 0.001)
     )
-    assert token_list(told) == "Bohr · Einstein"
+    assert token_list(seen_on) == "Bohr · Einstein"
 
 
 def test_a_token_with_and_without_its_space_is_named_once() -> None:
-    told = evidence(Token("if", 0.3, 0.1), Token(" if", 0.3, 0.1), Token("If", 0.35, 0.1))
-    assert token_list(told) == "if · If"
+    seen_on = evidence(Token("if", 0.3, 0.1), Token(" if", 0.3, 0.1), Token("If", 0.35, 0.1))
+    assert token_list(seen_on) == "if · If"
 
 
 def test_surplus_is_the_tokens_part_of_the_divergence_from_the_text() -> None:
@@ -61,22 +61,22 @@ def plugin(folder: Path, answer: str) -> Path:
 
 
 def test_a_plugins_label_comes_before_the_token_list(tmp_path: Path) -> None:
-    told = evidence(Token("a", 1.0, 0.1))
-    assert label_of(told, load_registry()) == "a"
+    seen_on = evidence(Token("a", 1.0, 0.1))
+    assert label_of(seen_on, load_registry()) == "a"
     theirs = load_registry([plugin(tmp_path, "f'{evidence.kind}  {evidence.latent}\\n'")])
-    assert label_of(told, theirs) == "latent 3"
+    assert label_of(seen_on, theirs) == "latent 3"
 
 
 def test_a_plugin_without_an_answer_leaves_it_to_the_token_list(tmp_path: Path) -> None:
-    told = evidence(Token("a", 1.0, 0.1))
-    assert label_of(told, load_registry([plugin(tmp_path, "None")])) == "a"
+    seen_on = evidence(Token("a", 1.0, 0.1))
+    assert label_of(seen_on, load_registry([plugin(tmp_path, "None")])) == "a"
 
 
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [
-        ("1 / 0", "a plugin fails to label latent 3 of small: ZeroDivisionError"),
-        ("7", "a plugin labels latent 3 of small with 7, which is no text"),
+        ("1 / 0", "a plugin failed to label latent 3 of small: ZeroDivisionError"),
+        ("7", "a plugin labels latent 3 of small with 7, which is not text"),
     ],
 )
 def test_a_plugin_that_fails_is_a_sentence(tmp_path: Path, answer: str, sentence: str) -> None:
@@ -92,5 +92,5 @@ def test_the_plugin_of_the_docs_names_latents_from_a_file(
     Path("labels.json").write_text(json.dumps({"latent small:3": "Einstein"}))
     registry = load_registry([Path("named.py")])
     assert label_of(evidence(Token("a", 1.0, 0.1)), registry) == "Einstein"
-    other = Evidence("large", 3, tokens=(Token("a", 1.0, 0.1),))
-    assert label_of(other, registry) == "a"
+    larger = Evidence("large", 3, tokens=(Token("a", 1.0, 0.1),))
+    assert label_of(larger, registry) == "a"

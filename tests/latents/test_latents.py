@@ -23,7 +23,7 @@ from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.results import keep_run, last_run
 from saebench_canon.bench.store import Store
 from saebench_canon.cli.main import main
-from saebench_canon.latents.opened import Opened
+from saebench_canon.latents.opened import OpenRun
 from saebench_canon.latents.token_text import columns
 from saebench_canon.plugin.registry import load_registry
 
@@ -58,10 +58,10 @@ name = "composition"
 
 def measure(path: Path, store: Path = Path(".canon"), only: str = "") -> None:
     """What `run` does, without pytest in between."""
-    registry, kept = load_registry(), Store(store)
-    plan = make_plan(path, registry, kept)
+    registry, record_store = load_registry(), Store(store)
+    plan = make_plan(path, registry, record_store)
     keep_run(plan, name=str(path), flags={"settings": [], "batch_size": 512})
-    bench = Bench(registry, kept)
+    bench = Bench(registry, record_store)
     for case in plan.cases:
         if only in str(case):
             bench.measure(case)
@@ -69,18 +69,19 @@ def measure(path: Path, store: Path = Path(".canon"), only: str = "") -> None:
 
 def words() -> list[str]:
     """Documents that every Python has, one with letters beyond ASCII."""
-    own = [argparse, argparse.ArgumentParser, argparse.Namespace, json.load, json.dumps, logging,
-           logging.Logger.log, logging.basicConfig, textwrap.wrap, textwrap.fill, textwrap.dedent,
-           inspect.getdoc, inspect.signature, shutil.copytree, shutil.move]  # fmt: skip
-    told = [inspect.getdoc(each) or "" for each in own]
-    return [*told, 'The naïve café\'s ☃\n\tand\u00a0日本 — «quoted» "twice".']
+    documented = [argparse, argparse.ArgumentParser, argparse.Namespace, json.load, json.dumps,
+           logging, logging.Logger.log, logging.basicConfig, textwrap.wrap, textwrap.fill,
+           textwrap.dedent, inspect.getdoc, inspect.signature, shutil.copytree,
+           shutil.move]  # fmt: skip
+    texts = [inspect.getdoc(source) or "" for source in documented]
+    return [*texts, 'The naïve café\'s ☃\n\tand\u00a0日本 — «quoted» "twice".']
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the measured tiny suite, not to be written to."""
     folder = tmp_path_factory.mktemp("tiny")
-    lines = [json.dumps({"text": each}) for each in words()]
+    lines = [json.dumps({"text": word}) for word in words()]
     (folder / "words.jsonl").write_text("\n".join(lines), encoding="utf-8")
     (folder / "tiny.toml").write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:
@@ -101,8 +102,8 @@ def spoilt(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, to be changed."""
     folder = shutil.copytree(made, tmp_path / "spoilt")
     for path in (folder / ".canon" / "runs").glob("*.json"):
-        told = json.loads(path.read_text())
-        path.write_text(json.dumps({**told, "path": str(folder / "tiny.toml")}))
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({**record, "path": str(folder / "tiny.toml")}))
     monkeypatch.chdir(folder)
     return folder
 
@@ -111,9 +112,9 @@ def spoilt(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def shown(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     def show(*words: str, suite: str = "tiny", code: int = 0) -> str:
         assert main(["show", suite, *words]) == code
-        told = capsys.readouterr()
-        assert (told.out == "") == (code != 0)
-        return " ".join(told.err.split()) if code else told.out
+        printed = capsys.readouterr()
+        assert (printed.out == "") == (code != 0)
+        return " ".join(printed.err.split()) if code else printed.out
 
     return show
 
@@ -121,8 +122,8 @@ def shown(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 def a_live_latent(name: str = "topk-w48") -> int:
     """The latent that fires most."""
     store = Store(Path(".canon"))
-    opened = Opened(last_run(store, None), load_registry(), store)
-    codes = opened.observed(opened.choose(name)).codes
+    open_run = OpenRun(last_run(store, None), load_registry(), store)
+    codes = open_run.observed(open_run.choose(name)).codes
     assert codes is not None
     return int(codes.counts.argmax())
 
@@ -146,14 +147,14 @@ def test_codes_on_a_card_are_those_of_the_token_it_marks(
     latent = a_live_latent()
     card = json.loads(shown("--latent", f"topk-w48:{latent}", "--json"))
     store = Store(Path(".canon"))
-    opened = Opened(last_run(store, None), load_registry(), store)
-    sae = opened.choose("topk-w48")
-    observed, model = opened.observed(sae), opened.workshop.sae(sae, opened.data(sae))
+    open_run = OpenRun(last_run(store, None), load_registry(), store)
+    sae = open_run.choose("topk-w48")
+    observed, model = open_run.observed(sae), open_run.workshop.sae(sae, open_run.data(sae))
     assert observed.text is not None
     assert observed.model is not None
     lm, tokens = observed.model[0], observed.text.tokens
     for context in card["contexts"]:
-        found = []
+        tokens_found = []
         for window in range(len(tokens)):
             if tokens.names[int(tokens.doc[window])] != context["document"]:
                 continue
@@ -161,32 +162,32 @@ def test_codes_on_a_card_are_those_of_the_token_it_marks(
             with torch.no_grad():
                 states = lm.model(ids, output_hidden_states=True).hidden_states[3][0]
             codes = model.encode(states[1:])[:, latent]
-            at = int((codes - context["code"]).abs().argmin())
-            if abs(float(codes[at]) - context["code"]) < 1e-3:
-                found.append(lm.tokenizer.decode([int(ids[0, at + 1])]))
-        assert context["token"] in found or "<" in context["token"]
+            token = int((codes - context["code"]).abs().argmin())
+            if abs(float(codes[token]) - context["code"]) < 1e-3:
+                tokens_found.append(lm.tokenizer.decode([int(ids[0, token + 1])]))
+        assert context["token"] in tokens_found or "<" in context["token"]
 
 
 def test_the_card_says_what_the_records_say(tiny: Path, shown: Callable[..., str]) -> None:
     latent = a_live_latent()
     card = json.loads(shown("--latent", f"topk-w48:{latent}", "--json"))
-    records = [json.loads(each.read_text()) for each in Path(".canon/records").glob("*.json")]
+    records = [json.loads(path.read_text()) for path in Path(".canon/records").glob("*.json")]
     (meta,) = (
-        each for each in records
-        if each["metric"] == "meta_sae" and each["subject"][0]["ref"].endswith("/48/0")
+        record for record in records
+        if record["metric"] == "meta_sae" and record["subject"][0]["ref"].endswith("/48/0")
     )  # fmt: skip
     table = pd.read_parquet(Path(".canon") / meta["tables"]["decomposition"])
-    own = table[table.latent == latent].sort_values("weight", ascending=False)
+    rows = table[table.latent == latent].sort_values("weight", ascending=False)
     items = card["meta_latents"]["items"]
-    assert [each["number"] for each in items] == own.meta_latent.tolist()
-    assert [each["weight"] for each in items] == own.weight.tolist()
-    held = meta["scores"]["heldout_explained_variance"]["value"]
-    assert f"{held:.2f}".lstrip("0").replace("-0", "-") in card["meta_latents"]["said"][0]
-    (pair,) = (each for each in records if each["metric"] == "composition")
+    assert [row["number"] for row in items] == rows.meta_latent.tolist()
+    assert [row["weight"] for row in items] == rows.weight.tolist()
+    heldout = meta["scores"]["heldout_explained_variance"]["value"]
+    assert f"{heldout:.2f}".lstrip("0").replace("-0", "-") in card["meta_latents"]["said"][0]
+    (pair,) = (record for record in records if record["metric"] == "composition")
     atoms = pd.read_parquet(Path(".canon") / pair["tables"]["latents"])
-    own = atoms[atoms.latent == latent]
-    assert [each["number"] for each in card["sum"]["items"]] == own.atom.tolist()
-    assert [each["explained"] for each in card["sum"]["items"]] == own.explained.tolist()
+    rows = atoms[atoms.latent == latent]
+    assert [row["number"] for row in card["sum"]["items"]] == rows.atom.tolist()
+    assert [row["explained"] for row in card["sum"]["items"]] == rows.explained.tolist()
 
 
 def test_nearest_latents_are_those_of_the_largest_cosine(
@@ -195,14 +196,16 @@ def test_nearest_latents_are_those_of_the_largest_cosine(
     latent = a_live_latent()
     items = json.loads(shown("--latent", f"topk-w48:{latent}", "--json"))["nearest"]["items"]
     store = Store(Path(".canon"))
-    opened = Opened(last_run(store, None), load_registry(), store)
-    small, large = (opened.observed(opened.choose(each)) for each in ("topk-w16", "topk-w48"))
+    open_run = OpenRun(last_run(store, None), load_registry(), store)
+    small, large = (open_run.observed(open_run.choose(name)) for name in ("topk-w16", "topk-w48"))
     assert small.codes is not None
     cosines = torch.cosine_similarity(small.rows, large.rows[latent][None])
-    live = {at: float(cosines[at]) for at in range(16) if small.codes.counts[at]}
-    best = sorted(live, key=lambda at: -live[at])[:3]
-    assert [each["number"] for each in items] == best
-    assert [each["weight"] for each in items] == pytest.approx([live[at] for at in best], abs=1e-5)
+    live = {index: float(cosines[index]) for index in range(16) if small.codes.counts[index]}
+    best = sorted(live, key=lambda index: -live[index])[:3]
+    assert [row["number"] for row in items] == best
+    assert [row["weight"] for row in items] == pytest.approx(
+        [live[index] for index in best], abs=1e-5
+    )
 
 
 def test_without_an_sae_the_widest_is_taken_and_said_to_be(
@@ -211,7 +214,7 @@ def test_without_an_sae_the_widest_is_taken_and_said_to_be(
     latent = str(a_live_latent())
     page = " ".join(shown("--latent", latent).split())
     assert f"latent {latent} of topk-w48 (tiny)" in page
-    assert f"Of 2 SAEs topk-w48 was taken, the widest beside the first; name another as --latent SAE:{latent}." in page  # fmt: skip  # noqa: E501
+    assert f"Of 2 SAEs, this is topk-w48, the widest that differs from the first in width only. Choose another with --latent SAE:{latent}." in page  # fmt: skip  # noqa: E501
     named = shown("--latent", f"topk-w48:{latent}")
     assert "was taken" not in named
 
@@ -222,13 +225,13 @@ def test_a_meta_latent_lists_its_latents(tiny: Path, shown: Callable[..., str]) 
     first = card["meta_latents"]["items"][0]
     meta = json.loads(shown("--meta-latent", f"topk-w48:{first['number']}", "--json"))
     assert (meta["kind"], meta["label"]) == ("meta-latent", first["label"])
-    parts = {each["latent"]: each for each in meta["parts"]}
+    parts = {part["latent"]: part for part in meta["parts"]}
     assert parts[latent]["weight"] == first["weight"]
     assert parts[latent]["label"] == card["label"]
     assert meta["firing"] is None
     assert meta["contexts"]
     page = shown("--meta-latent", f"topk-w48:{first['number']}")
-    assert "stands in " in page
+    assert "used by " in page
     assert max(map(columns, page.splitlines())) <= 100
 
 
@@ -236,7 +239,7 @@ def test_the_smallest_sae_has_none_smaller_and_says_so(
     tiny: Path, shown: Callable[..., str]
 ) -> None:
     page = shown("--latent", f"topk-w16:{a_live_latent('topk-w16')}")
-    assert "The suite has no smaller SAE than topk-w16 beside it." in page
+    assert "The suite has no smaller SAE to compare topk-w16 with." in page
 
 
 def test_a_plugin_labels_every_latent_of_the_card(
@@ -254,7 +257,8 @@ def test_a_plugin_labels_every_latent_of_the_card(
     )
     assert after["label"] == f"latent seen on {before['contexts'][0]['token'].strip()}"
     assert all(
-        each["label"].startswith("meta-latent seen on ") for each in after["meta_latents"]["items"]
+        meta_latent["label"].startswith("meta-latent seen on ")
+        for meta_latent in after["meta_latents"]["items"]
     )
     assert after["nearest"] == before["nearest"]  # of another SAE: the plugin has no answer
 
@@ -262,15 +266,15 @@ def test_a_plugin_labels_every_latent_of_the_card(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--latent", "48"], "topk-w48 has the latents 0 to 47, and no 48"),
+        (["--latent", "48"], "topk-w48 has no latent 48. Its latents are 0 to 47."),
         (["--latent", "topk-w8:1"], "no SAE 'topk-w8' in tiny. Did you mean 'topk-w48'"),
-        (["--latent", "one"], "--latent: 'one' is no latent. Give its number, or SAE:NUMBER."),
-        (["--latent", ""], "--latent: '' is no latent"),
-        (["--meta-latent", "-1"], "--meta-latent: '-1' is no meta-latent"),
-        (["--meta-latent", "12"], "topk-w48 has the meta-latents 0 to 11, and no 12"),
-        (["--latent", "1", "--errors"], "--errors: does not go with --latent"),
+        (["--latent", "one"], "--latent: 'one' is not a latent. Give its number, or SAE:NUMBER."),
+        (["--latent", ""], "--latent: '' is not a latent"),
+        (["--meta-latent", "-1"], "--meta-latent: '-1' is not a meta-latent"),
+        (["--meta-latent", "12"], "topk-w48 has no meta-latent 12. Its meta-latents are 0 to 11."),
+        (["--latent", "1", "--errors"], "--errors: cannot be combined with --latent"),
         (["--latent", "1", "--to", "x.png"], "cannot be written as '.png'"),
-        (["--latent", "1", "--to", "nowhere/x.md"], "--to: there is no folder nowhere"),
+        (["--latent", "1", "--to", "nowhere/x.md"], "--to: the folder nowhere does not exist"),
         (["--latent", "1", "--meta-latent", "1"], "not allowed with argument --latent"),
     ],
 )
@@ -293,13 +297,13 @@ def test_a_record_without_decomposition_says_what_to_run(
     spoilt: Path, shown: Callable[..., str]
 ) -> None:
     for path in Path(".canon/records").glob("*.json"):
-        told = json.loads(path.read_text())
-        if told["metric"] == "meta_sae":
-            path.write_text(json.dumps({**told, "version": 1, "tables": {}}))
+        record = json.loads(path.read_text())
+        if record["metric"] == "meta_sae":
+            path.write_text(json.dumps({**record, "version": 1, "tables": {}}))
     page = " ".join(shown("--latent", f"topk-w48:{a_live_latent()}").split())
     assert (
         "Meta-latents are left out: the record of meta_sae (version 1) has no table "
-        "'decomposition': run meta_sae version 2." in page
+        "'decomposition'; run meta_sae version 2." in page
     )
     assert "run meta_sae version 2" in shown("--meta-latent", "0", code=4)
 
@@ -357,7 +361,7 @@ def test_a_file_of_activations_has_neither_text_nor_model(
     assert "fires on " in page
     assert "in 20 documents" in page
     assert "nearest latents of relu-w24-s0" in page
-    assert "there is no text and no model to ask" in page
+    assert "it has no text and no model" in page
     assert "Meta-latents are left out: the suite has no meta_sae of relu-w48-s0." in page
     assert "promotes" not in page
 
@@ -367,23 +371,23 @@ def test_a_dead_latent_is_a_sentence_with_live_ones_near_it(
 ) -> None:
     assert (
         "latent 3 of relu-w48-s0 is dead: it fires on none of 600 tokens. "
-        "The next live ones are 1, 2, 4." in shown("--latent", "3", suite="small", code=4)
+        "The nearest live latents are 1, 2, 4." in shown("--latent", "3", suite="small", code=4)
     )
 
 
 def test_dead_latents_are_nobodys_nearest(of_a_file: Path, shown: Callable[..., str]) -> None:
     """The dead latent 3 of the smaller SAE has the very row of the larger one's latent 5."""
-    (small, tensors), (_, other) = (
+    (small, tensors), (_, larger) = (
         (path, load_file(path))
         for path in (Path(f"saes/w{width}-s0/sae_weights.safetensors") for width in (24, 48))
     )
-    tensors["W_dec"][3] = other["W_dec"][5]
+    tensors["W_dec"][3] = larger["W_dec"][5]
     save_file(tensors, small)
     shutil.rmtree(".canon")
     measure(of_a_file)
     items = json.loads(shown("--latent", "5", "--json", suite="small"))["nearest"]["items"]
     assert len(items) == 3
-    assert all(each["number"] != 3 and each["weight"] < 0.99 for each in items)
+    assert all(latent["number"] != 3 and latent["weight"] < 0.99 for latent in items)
 
 
 def test_data_that_changed_since_the_run_is_told(
@@ -407,7 +411,7 @@ def test_an_sae_without_data_has_its_neighbours_alone(
     )
     measure(Path("bare.toml"))
     page = " ".join(shown("--latent", "5", suite="bare").split())
-    assert "The SAE has no data, so where its latents fire is not known." in page
+    assert "The SAE has no data, so it is unknown where its latents fire." in page
     assert "nearest latents of w24" in page
-    told: dict[str, Any] = json.loads(shown("--latent", "5", "--json", suite="bare"))
-    assert (told["label"], told["firing"], told["tokens"]) == (None, None, [])
+    bare_card: dict[str, Any] = json.loads(shown("--latent", "5", "--json", suite="bare"))
+    assert (bare_card["label"], bare_card["firing"], bare_card["tokens"]) == (None, None, [])

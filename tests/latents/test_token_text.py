@@ -11,8 +11,8 @@ import saebench_canon.packaged
 from saebench_canon.latents.token_text import (
     columns,
     first_columns,
+    label_text,
     last_columns,
-    named,
     quoted,
     token_text,
     visible,
@@ -31,10 +31,10 @@ def tokenizer() -> Any:
 def test_tokens_read_as_their_text_and_parts_of_a_letter_as_bytes(tokenizer: Any) -> None:
     text = " the naïve ☃\n"
     ids = tokenizer.encode(text, add_special_tokens=False)
-    shown = [token_text(tokenizer, each) for each in ids]
+    shown = [token_text(tokenizer, token) for token in ids]
     assert shown[0] == " the"
     assert shown[-1] == "\n"
-    spelt = [byte for each in shown if each[0] == "<" for byte in each.strip("<>").split()]
+    spelt = [byte for token in shown if token[0] == "<" for byte in token.strip("<>").split()]
     assert bytes.fromhex("".join(spelt)).decode() == "ï☃"
 
 
@@ -51,7 +51,7 @@ class Pieces:
 
 
 def test_sentencepiece_keeps_its_spaces_and_bytes() -> None:
-    assert [token_text(Pieces(), each) for each in range(3)] == [" the", "<0xE2>", "ing"]
+    assert [token_text(Pieces(), token) for token in range(3)] == [" the", "<0xE2>", "ing"]
 
 
 def test_what_breaks_a_line_has_a_sign() -> None:
@@ -60,8 +60,18 @@ def test_what_breaks_a_line_has_a_sign() -> None:
 
 
 def test_names_have_no_spaces_around_them_and_quotes_show_all() -> None:
-    assert [named(each) for each in (" the", "  ", "\n", "\n if")] == ["the", "␣␣", "⏎", "if"]
-    assert [quoted(each) for each in (" the", "\n", "'", "☃")] == ["' the'", "'\\n'", '"\'"', "'☃'"]
+    assert [label_text(token) for token in (" the", "  ", "\n", "\n if")] == [
+        "the",
+        "␣␣",
+        "⏎",
+        "if",
+    ]
+    assert [quoted(token) for token in (" the", "\n", "'", "☃")] == [
+        "' the'",
+        "'\\n'",
+        '"\'"',
+        "'☃'",
+    ]
 
 
 def test_text_is_cut_to_columns_where_wide_letters_take_two() -> None:

@@ -107,7 +107,7 @@ def test_a_table_of_an_older_version_says_which_to_run(tmp_path: Path) -> None:
     records = Records(
         [ListedCase.from_json(case)], store, [declare(lambda small, large: {"composed_share": 1.0})]
     )
-    with pytest.raises(CanonError, match=r"no table 'latents': run mine version 3"):
+    with pytest.raises(CanonError, match=r"no table 'latents'; run mine version 3"):
         records.sum_of("s", "l", 4)
 
 

@@ -42,15 +42,15 @@ def test_below_nine_tenths_is_not_unique() -> None:
 
 
 def test_wholly_above_nine_tenths_is_unique() -> None:
-    found = judged(0.97)
-    assert found.answer == "same"
-    assert found.sentence.startswith("The same latents with every seed: .97 [.93, 1.01]")
+    answer = judged(0.97)
+    assert answer.answer == "same"
+    assert answer.sentence.startswith("The same latents with every seed: .97 [.93, 1.01]")
 
 
 def test_an_interval_over_the_margin_decides_nothing() -> None:
-    found = judged(0.88)
-    assert found.answer == "graded"
-    assert found.sentence.startswith("undecided: shared_share in [.84, .92]")
+    answer = judged(0.88)
+    assert answer.answer == "graded"
+    assert answer.sentence.startswith("undecided: shared_share in [.84, .92]")
 
 
 def test_a_margin_that_is_touched_counts_as_reached() -> None:
@@ -77,15 +77,15 @@ def test_numbers_that_round_to_the_margin_are_printed_until_they_differ() -> Non
 
 
 def test_random_rows_that_match_make_it_not_measurable_before_anything_else() -> None:
-    found = judged(0.6, null=0.3)
-    assert found.answer == "not-measurable"
-    assert found.sentence == "not measurable here: .30 of random rows come back too (limit .10)."
+    answer = judged(0.6, null=0.3)
+    assert answer.answer == "not-measurable"
+    assert answer.sentence == "not measurable here: .30 of random rows come back too (limit .10)."
 
 
 def test_two_seeds_give_the_number_and_what_is_missing() -> None:
-    found = judged(0.6, None, seeds=2)
-    assert found.answer == "not-judged"
-    assert found.sentence == (
+    answer = judged(0.6, None, seeds=2)
+    assert answer.answer == "not-judged"
+    assert answer.sentence == (
         "not judged: .60 of the latents come back with another seed; random rows .01; "
         "2 seeds of the 3 it takes."
     )
@@ -100,9 +100,9 @@ def test_without_its_null_nothing_is_judged() -> None:
 
 
 def test_margins_are_settings_and_printed() -> None:
-    found = judged(0.6, unique=0.5)
-    assert found.answer == "same"
-    assert "unique from .50" in found.sentence
+    answer = judged(0.6, unique=0.5)
+    assert answer.answer == "same"
+    assert "unique from .50" in answer.sentence
 
 
 def test_a_group_marked_unfit_is_not_judged_and_says_why() -> None:
@@ -111,9 +111,9 @@ def test_a_group_marked_unfit_is_not_judged_and_says_why() -> None:
 
 
 def test_a_caveat_stands_beside_and_changes_nothing() -> None:
-    found = judged(mark="caveat")
-    assert found.sentence == judged().sentence
-    assert "told so" in found.notes[0]
+    answer = judged(mark="caveat")
+    assert answer.sentence == judged().sentence
+    assert "told so" in answer.notes[0]
 
 
 def without_peers() -> list[dict[str, Any]]:
@@ -124,9 +124,9 @@ def without_peers() -> list[dict[str, Any]]:
 def test_what_has_no_deciding_score_is_not_judged(question: str) -> None:
     rows = [row for row in without_peers() if row["score"] != "composed_excess"]
     (block,) = summarise(rows, run.declared()).blocks
-    found = [answer for answer in answers_on(block) if answer.question == question]
-    assert {answer.answer for answer in found} == {"not-judged"}
-    assert all(answer.sentence.startswith("not judged") for answer in found)
+    answers = [answer for answer in answers_on(block) if answer.question == question]
+    assert {answer.answer for answer in answers} == {"not-judged"}
+    assert all(answer.sentence.startswith("not judged") for answer in answers)
 
 
 def test_completeness_states_share_gain_and_floors() -> None:
@@ -159,27 +159,27 @@ def test_an_unfit_member_withholds_every_verdict_it_touches() -> None:
     for row in run.where(rows, label="fidelity", subject=["relu-w512-s0"]):
         row["marks"].append({"kind": "unfit", "reason": "L0 is above d/4"})  # type: ignore[index]
     (block,) = summarise(rows, run.declared()).blocks
-    held = {(v.question, v.at) for v in answers_on(block) if "L0 is above d/4" in v.sentence}
-    assert held == {("complete?", "256 → 512"), ("atomic?", "512"), ("unique?", "512")}
+    marked = {(v.question, v.at) for v in answers_on(block) if "L0 is above d/4" in v.sentence}
+    assert marked == {("complete?", "256 → 512"), ("atomic?", "512"), ("unique?", "512")}
 
 
 def test_training_and_dead_share_stand_beside_uniqueness() -> None:
     (block,) = summarise(run.rows(archs=["relu"]), run.declared()).blocks
-    beside = next(v.notes for v in answers_on(block) if v.question == "unique?")
-    assert beside == ("dead share .01", "trained on 2 M tokens")
+    notes = next(v.notes for v in answers_on(block) if v.question == "unique?")
+    assert notes == ("dead share .01", "trained on 2 M tokens")
 
 
 def test_without_fidelity_every_sentence_has_unknown_fitness_beside_it() -> None:
     rows = run.rows(archs=["relu"])
     (block,) = summarise(rows, run.declared()).blocks
-    assert not any("fitness unknown" in each for v in answers_on(block) for each in v.notes)
+    assert not any("fitness unknown" in note for v in answers_on(block) for note in v.notes)
     (block,) = summarise([r for r in rows if r["label"] != "fidelity"], run.declared()).blocks
-    found = answers_on(block)
-    assert {answer.question for answer in found} == {"complete?", "atomic?", "unique?"}
-    for answer in found:
+    answers = answers_on(block)
+    assert {answer.question for answer in answers} == {"complete?", "atomic?", "unique?"}
+    for answer in answers:
         assert "fitness unknown: fidelity was not measured" in answer.notes
-    kept = [r for r in rows if r["label"] != "fidelity" or r["members"][0]["width"] != 512]
-    (block,) = summarise(kept, run.declared()).blocks
+    rows_left = [r for r in rows if r["label"] != "fidelity" or r["members"][0]["width"] != 512]
+    (block,) = summarise(rows_left, run.declared()).blocks
     lost = {(v.question, v.at) for v in answers_on(block) if "fitness unknown" in str(v.notes)}
     assert lost == {("complete?", "256 → 512"), ("atomic?", "512"), ("unique?", "512")}
 
@@ -187,32 +187,34 @@ def test_without_fidelity_every_sentence_has_unknown_fitness_beside_it() -> None
 def atomicity(rows: list[dict[str, Any]]) -> dict[str, Answer]:
     """What is said of atomicity in a run of one architecture, by dictionary size."""
     (block,) = summarise(rows, run.declared()).blocks
-    return {each.at: each for each in answers_on(block) if each.question == "atomic?"}
+    return {answer.at: answer for answer in answers_on(block) if answer.question == "atomic?"}
 
 
 def test_each_size_is_judged_by_its_meta_sae_and_by_the_next_smaller_sae() -> None:
-    found = atomicity([row for row in run.rows() if row["axes"]["arch"] == "topk"])
-    assert {at: each.answer for at, each in found.items()} == {
+    by_size = atomicity([row for row in run.rows() if row["axes"]["arch"] == "topk"])
+    assert {size: answer.answer for size, answer in by_size.items()} == {
         "128": "undecided", "256": "no", "512": "no",
     }  # fmt: skip
-    assert "no smaller SAE was compared" in found["128"].sentence
+    assert "no smaller SAE was compared" in by_size["128"].sentence
     for small, large in ((128, 256), (256, 512)):
-        said = found[str(large)].sentence
-        assert f"of the latents are sums of {small} smaller latents, beyond chance (floor" in said
+        sentence = by_size[str(large)].sentence
+        assert (
+            f"of the latents are sums of {small} smaller latents, beyond chance (floor" in sentence
+        )
 
 
 def test_latents_are_judged_by_a_smaller_sae_where_no_meta_sae_was_trained() -> None:
     rows = run.rows(archs=["relu"])
     alone = [row for row in rows if row["metric"] != "meta_sae"]
-    found = atomicity(alone)
-    assert list(found) == ["256", "512"]
-    for each in found.values():
-        assert each.sentence.endswith("(limits .05 and .10); no meta-SAE was trained.")
+    by_size = atomicity(alone)
+    assert list(by_size) == ["256", "512"]
+    for answer in by_size.values():
+        assert answer.sentence.endswith("(limits .05 and .10); no meta-SAE was trained.")
     only = atomicity([row for row in rows if row["metric"] != "composition"])
     assert list(only) == ["128", "256", "512"]
-    assert all("no smaller SAE was compared" in each.sentence for each in only.values())
+    assert all("no smaller SAE was compared" in answer.sentence for answer in only.values())
     floors = atomicity([row for row in alone if row["label"] != "composition"])
-    assert {at: each.sentence for at, each in floors.items()} == {
+    assert {size: answer.sentence for size, answer in floors.items()} == {
         "": "not judged: neither meta_sae nor composition was measured."
     }
 
@@ -221,18 +223,20 @@ def test_a_smaller_sae_that_is_unfit_leaves_a_size_to_its_meta_sae() -> None:
     rows = run.rows(archs=["relu"])
     for row in run.where(rows, label="fidelity", subject=["relu-w256-s0"]):
         row["marks"].append({"kind": "unfit", "reason": "L0 is above d/4"})  # type: ignore[index]
-    found = atomicity(rows)
-    assert found["256"].sentence == "not judged: L0 is above d/4 (relu-w256-s0)."
-    assert found["512"].answer == "undecided"
-    assert found["512"].sentence.endswith("; the smaller SAE is not fit to be compared.")
+    by_size = atomicity(rows)
+    assert by_size["256"].sentence == "not judged: L0 is above d/4 (relu-w256-s0)."
+    assert by_size["512"].answer == "undecided"
+    assert by_size["512"].sentence.endswith("; the smaller SAE is not fit to be compared.")
 
 
 def test_margins_of_atomicity_are_settings() -> None:
     (block,) = summarise(run.rows(archs=["relu"]), run.declared()).blocks
-    found = answers_on(block, recall=0.9)
-    (said,) = (each for each in found if each.question == "atomic?" and each.at == "256")
-    assert said.answer == "undecided"
-    assert said.sentence.endswith("meta-latents are found by .80 [.79, .82] (limit .90).")
+    answers = answers_on(block, recall=0.9)
+    (of_256,) = (
+        answer for answer in answers if answer.question == "atomic?" and answer.at == "256"
+    )
+    assert of_256.answer == "undecided"
+    assert of_256.sentence.endswith("meta-latents are found by .80 [.79, .82] (limit .90).")
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,8 @@ def cell(
     seeds: int = 3,
     floor: float | Estimate | None = None,
 ) -> Cell:
-    beside = around(floor) if isinstance(floor, float) else floor
-    return Cell(around(value, half_width, seeds), "measured", floor=beside)
+    floor_estimate = around(floor) if isinstance(floor, float) else floor
+    return Cell(around(value, half_width, seeds), "measured", floor=floor_estimate)
 
 
 def meta(
@@ -81,8 +81,8 @@ def meta(
         "planted_recall": recall or cell(0.9),
         "purged_share": None if purged is None else cell(purged),
     }
-    kept = {name: each for name, each in cells.items() if each is not None}
-    return Line((256,), "256", kept, subjects=("b",), cases=("id",))
+    measured = {name: value for name, value in cells.items() if value is not None}
+    return Line((256,), "256", measured, subjects=("b",), cases=("id",))
 
 
 def pair(excess: Cell | None = None, *, recall: Cell | None = None, unfit: bool = False) -> Line:
@@ -100,7 +100,7 @@ def said(line: Line | None, other: Line | None, **margins: float) -> tuple[str, 
 
 def without(line: Line, name: str) -> Line:
     """The line less one of its cells."""
-    cells = {key: each for key, each in line.cells.items() if key != name}
+    cells = {key: value for key, value in line.cells.items() if key != name}
     return Line(line.key, line.title, cells, line.subjects, line.cases, line.unfit)
 
 

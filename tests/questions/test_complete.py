@@ -33,9 +33,9 @@ def test_the_sentence_is_right_or_says_that_it_cannot_be_told(name: str, seed: i
     _, answer = judged(*world.made(seed))
     assert answer.answer in world.right, answer.sentence
     if answer.answer == "no" and world.missing is not None and "cosine" not in name:
-        said = re.match(r"Not complete: (\S+) ", answer.sentence)
-        assert said is not None
-        assert float(said[1]) == pytest.approx(world.missing, abs=0.08)
+        numbers = re.match(r"Not complete: (\S+) ", answer.sentence)
+        assert numbers is not None
+        assert float(numbers[1]) == pytest.approx(world.missing, abs=0.08)
 
 
 def around(value: float, half_width: float | None = 0.01, seeds: int = 3) -> Estimate:
@@ -47,7 +47,7 @@ def around(value: float, half_width: float | None = 0.01, seeds: int = 3) -> Est
 
 def step(**cells: Cell | None) -> Line:
     """A step at which a quarter is missing, but for the cells given; None leaves one out."""
-    found: dict[str, Cell | None] = {
+    all_cells: dict[str, Cell | None] = {
         "reproducible_share": cell(0.9, floor=0.9, floor_small=0.9),
         "stable_novel_share": cell(0.25, floor=0.01),
         "stable_gain": cell(0.2, floor=0.01),
@@ -56,8 +56,8 @@ def step(**cells: Cell | None) -> Line:
         "span_residual_null_low": cell(0.6),
         **cells,
     }
-    kept = {name: each for name, each in found.items() if each is not None}
-    return Line((128, 256), "128 → 256", kept, subjects=("a", "b"), cases=("id",))
+    measured = {name: value for name, value in all_cells.items() if value is not None}
+    return Line((128, 256), "128 → 256", measured, subjects=("a", "b"), cases=("id",))
 
 
 def cell(
@@ -178,8 +178,8 @@ def test_a_share_that_rounds_to_its_limit_is_printed_until_they_differ() -> None
 
 
 def test_two_seeds_get_numbers_and_what_is_missing() -> None:
-    told = {"novel_share": cell(0.3, None, seeds=2), "novel_gain": cell(0.1, None, seeds=2)}
-    answer, sentence = asked(reproducible_share=cell(0.9, None, seeds=2), **told)
+    scores = {"novel_share": cell(0.3, None, seeds=2), "novel_gain": cell(0.1, None, seeds=2)}
+    answer, sentence = asked(reproducible_share=cell(0.9, None, seeds=2), **scores)
     assert answer == "not-judged"
     assert sentence.endswith("2 seeds (.30 and .30) of the 3 it takes.")
 

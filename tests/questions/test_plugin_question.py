@@ -173,13 +173,13 @@ def test_unfit_lines_and_lost_scores_are_kept_from_a_plugins_rule() -> None:
     for row in rows:
         if row["score"] == "l0" and row["members"][0]["width"] == 256:
             row.update(status="undefined", value=None)
-    (found,) = summarise(rows, run.declared()).blocks
-    small, middle, large = asks(by_line("fidelity", judge, scores=("l0",))).ask(found)
+    (block,) = summarise(rows, run.declared()).blocks
+    small, middle, large = asks(by_line("fidelity", judge, scores=("l0",))).ask(block)
     assert (small.answer, small.notes) == ("yes", ("odd (relu-w128-s0)",))
     assert set(small.numbers) == {"l0"}
     assert middle.sentence == "not judged: l0 is undefined (see the notes)."
     assert large.sentence == "not judged: too dense (relu-w512-s0)."
-    (lost,) = asks(by_line("nothing", judge)).ask(found)
+    (lost,) = asks(by_line("nothing", judge)).ask(block)
     assert lost.sentence == "not judged: nothing was not measured."
 
 

@@ -25,7 +25,7 @@ from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.row import Row
 from saebench_canon.reports.curves import Panel, extremes, joints, middle, panel
 from saebench_canon.reports.figures import FIGURES
-from saebench_canon.reports.ladders import ladders, titles
+from saebench_canon.reports.ladders import find_ladders, titles
 
 Made = tuple[list[Row], dict[str, pd.DataFrame]]
 ARCHS, WIDTHS, SEEDS = ("relu", "topk", "batchtopk"), (64, 128, 256, 512), (0, 1, 2)
@@ -68,13 +68,13 @@ def made_up(
 
     for arch in archs:
         for seed in seeds:
-            for place, (small, large) in enumerate(pairwise(widths)):
+            for step, (small, large) in enumerate(pairwise(widths)):
                 case = add("stitching", "pairs:width", arch, [(small, seed), (large, seed)])
-                mse = (1 + seed / 10) / 2**place
+                mse = (1 + seed / 10) / 2**step
                 paths[case] = points(mse, mse / 2, novel=10 + seed)
         for width in widths:
-            for one, other in combinations(seeds, 2):
-                case = add("floor", "all-pairs:seed", arch, [(width, one), (width, other)])
+            for first, second in combinations(seeds, 2):
+                case = add("floor", "all-pairs:seed", arch, [(width, first), (width, second)])
                 paths[case] = points(1.0, 1.0, novel=5)
     return rows, paths
 
@@ -82,14 +82,17 @@ def made_up(
 def drawn(made: Made) -> list[Panel]:
     """The panels of a made-up run."""
     rows, paths = made
-    found = (panel(each) for each in ladders(rows, [FOLLOWED], lambda case, name: paths.get(case)))
-    return [each for each in found if each is not None]
+    panels = (
+        panel(ladder_panel)
+        for ladder_panel in find_ladders(rows, [FOLLOWED], lambda case, name: paths.get(case))
+    )
+    return [ladder_panel for ladder_panel in panels if ladder_panel is not None]
 
 
 def write(made: Made, path: Path) -> Path:
     """Write the figure of a made-up run."""
     rows, paths = made
-    report = next(each for each in FIGURES if each.suffix == path.suffix)
+    report = next(candidate for candidate in FIGURES if candidate.suffix == path.suffix)
     report.write(rows, [FOLLOWED], path, tables=lambda case, name: paths.get(case))
     return path
 
@@ -97,7 +100,7 @@ def write(made: Made, path: Path) -> Path:
 def words(path: Path) -> str:
     """All text of an SVG file, a line each."""
     every = ElementTree.parse(path).iter(f"{SVG}text")
-    return "\n".join("".join(each.itertext()).strip() for each in every)
+    return "\n".join("".join(element.itertext()).strip() for element in every)
 
 
 def test_a_ladder_is_one_curve_from_the_smallest_sae_to_the_largest() -> None:
@@ -106,8 +109,8 @@ def test_a_ladder_is_one_curve_from_the_smallest_sae_to_the_largest() -> None:
     assert first.x[0] == 0
     assert first.x[-1] == 3
     assert (np.diff(first.x) >= 0).all()
-    at = {place: mse for place, mse, _ in joints(first)}
-    assert at == pytest.approx({0: 1.0, 1: 0.5, 2: 0.25, 3: 0.125})  # of each seed's smallest
+    mse_at = {position: mse for position, mse, _ in joints(first)}
+    assert mse_at == pytest.approx({0: 1.0, 1: 0.5, 2: 0.25, 3: 0.125})  # of each seed's smallest
     assert first.smallest == pytest.approx(1.1)
     lines = first.orders["random"].mse
     assert lines.shape == (9, len(first.x))
@@ -128,16 +131,16 @@ def test_one_seeds_points_are_the_paths_own() -> None:
     (first,) = drawn((rows, paths))
     (walk,) = paths.values()
     for order in ("random", "max_cos"):
-        told = walk[(walk["order"] == order) & (walk["seed"] == 0)]
+        walked = walk[(walk["order"] == order) & (walk["seed"] == 0)]
         line = first.orders[order].mse[0]
-        found = np.interp([0.0, *np.unique(first.x)[1:]], first.x, line)
-        assert found == pytest.approx(told["mse"].to_numpy() / told["mse"].iloc[0])
+        on_steps = np.interp([0.0, *np.unique(first.x)[1:]], first.x, line)
+        assert on_steps == pytest.approx(walked["mse"].to_numpy() / walked["mse"].iloc[0])
 
 
 def test_floors_are_not_drawn_and_architectures_stand_apart() -> None:
-    found = drawn(made_up())
-    assert titles([each.ladder for each in found]) == list(ARCHS)
-    assert {each.seeds for each in found} == {3}
+    panels = drawn(made_up())
+    assert titles([ladder_panel.ladder for ladder_panel in panels]) == list(ARCHS)
+    assert {ladder_panel.seeds for ladder_panel in panels} == {3}
 
 
 def test_of_all_pairs_only_neighbours_are_drawn() -> None:
@@ -151,14 +154,14 @@ def test_of_all_pairs_only_neighbours_are_drawn() -> None:
     every = [replace(row, label="every", over="all-pairs:width") for row in rows]
     (first,) = drawn(([*rows, *every, wide], paths))
     assert first.orders["max_cos"].mse.max() == pytest.approx(1.0)
-    assert first.blank == 0
+    assert first.pairs_without_path == 0
 
 
 def test_a_pair_without_a_path_leaves_a_gap_and_is_told(tmp_path: Path) -> None:
     rows, paths = made_up()
     del paths["relu-w128-s1+relu-w256-s1"]
     first = drawn((rows, paths))[0]
-    assert first.blank == 1
+    assert first.pairs_without_path == 1
     assert np.isnan(first.orders["random"].mse).any(axis=1).sum() == 3
     assert not np.isnan(middle(first.orders["random"].mse)).any()
     assert "want of a path: 1 pair of SAEs" in words(write((rows, paths), tmp_path / "out.svg"))
@@ -179,10 +182,10 @@ def test_a_band_is_drawn_from_three_seeds_on(tmp_path: Path, seeds: list[int]) -
 
 def test_a_picture_says_what_it_shows(tmp_path: Path) -> None:
     text = words(write(made_up(), tmp_path / "out.svg"))
-    told = ["made-up: error and L0", "MSE, relative to", "L0 (active", "per token)", "width (in",
-            "1 is an MSE of 1.10", "random order, mean", "max_cos", "novel", "swap", "orphans",
-            *ARCHS, *map(str, WIDTHS)]  # fmt: skip
-    assert [each for each in told if each not in text] == []
+    captions = ["made-up: error and L0", "MSE, relative to", "L0 (active", "per token)",
+            "width (in", "1 is an MSE of 1.10", "random order, mean", "max_cos", "novel",
+            "swap", "orphans", *ARCHS, *map(str, WIDTHS)]  # fmt: skip
+    assert [caption for caption in captions if caption not in text] == []
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
@@ -191,9 +194,9 @@ def test_equal_runs_give_equal_files_whatever_the_users_settings(
 ) -> None:
     made = made_up(["relu", "topk"], (64, 128), [0])
     before = dict(matplotlib.rcParams)
-    one = write(made, tmp_path / f"one{suffix}").read_bytes()
+    first = write(made, tmp_path / f"one{suffix}").read_bytes()
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):
-        assert write(made, tmp_path / f"two{suffix}").read_bytes() == one
+        assert write(made, tmp_path / f"two{suffix}").read_bytes() == first
     assert dict(matplotlib.rcParams) == before
 
 
@@ -263,7 +266,9 @@ def canon_reports():
 """
 
 
-def test_a_plugins_report_gets_tables_if_it_asks_for_them(measured: Callable[[str], Path]) -> None:
+def test_a_plugins_candidategets_tables_if_it_asks_for_them(
+    measured: Callable[[str], Path],
+) -> None:
     root = str(measured(""))
     Path("mine.py").write_text(PLUGIN)
     for suffix in ("count", "last"):
@@ -277,9 +282,9 @@ def test_a_plugins_report_gets_tables_if_it_asks_for_them(measured: Callable[[st
 
 def test_a_metric_without_the_role_is_not_drawn() -> None:
     rows, paths = made_up(["relu"])
-    assert len(ladders(rows, [FOLLOWED], lambda case, name: paths.get(case))) == 1
+    assert len(find_ladders(rows, [FOLLOWED], lambda case, name: paths.get(case))) == 1
     for others in ([replace(FOLLOWED, roles=())], []):
-        assert ladders(rows, others, lambda case, name: paths.get(case)) == []
+        assert find_ladders(rows, others, lambda case, name: paths.get(case)) == []
 
 
 def test_a_run_without_paths_is_a_sentence(
@@ -287,7 +292,7 @@ def test_a_run_without_paths_is_a_sentence(
 ) -> None:
     root = measured('data = "planted"\n')
     assert main(["show", "small", "--to", "path.png", "--store", str(root)]) == 4
-    told = capsys.readouterr().err
-    assert told.startswith("saebench-canon: path.png: there is nothing to draw")
-    assert "`stitching` makes paths" in told
+    message = capsys.readouterr().err
+    assert message.startswith("saebench-canon: path.png: there is nothing to draw")
+    assert "`stitching` makes paths" in message
     assert not Path("path.png").exists()

@@ -61,13 +61,13 @@ def test_the_page_is_the_golden_one(name: str, page: Any) -> None:
 
 @pytest.mark.parametrize("all_scores", [False, True])
 def test_no_line_is_wider_than_100_columns(all_scores: bool) -> None:
-    for found in (summary(), trouble()):
-        assert max(map(len, shown(found, all_scores=all_scores).splitlines())) <= 100
+    for tables in (summary(), trouble()):
+        assert max(map(len, shown(tables, all_scores=all_scores).splitlines())) <= 100
 
 
 def test_a_table_too_wide_goes_on_below_itself() -> None:
-    found = summary(run.rows(archs=["relu"]))
-    lines = shown(found, width=60).splitlines()
+    tables = summary(run.rows(archs=["relu"]))
+    lines = shown(tables, width=60).splitlines()
     assert max(map(len, lines)) <= 60
     assert sum(line.startswith("width") for line in lines) >= 5
 
@@ -78,30 +78,30 @@ def test_floors_are_no_table_of_their_own_unless_all_is_asked() -> None:
 
 
 def test_without_answers_the_tables_stand_alone() -> None:
-    found = summary()
-    assert "complete?" in shown(found)
-    for page in (text(found), markdown(found), html(found)):
+    tables = summary()
+    assert "complete?" in shown(tables)
+    for page in (text(tables), markdown(tables), html(tables)):
         assert "complete?" not in page
 
 
 def test_a_long_question_of_a_plugin_keeps_the_sentences_in_a_column() -> None:
-    found = summary(run.rows(archs=["relu"]))
-    (block,) = found.blocks
+    tables = summary(run.rows(archs=["relu"]))
+    (block,) = tables.blocks
     long_name = Answer("yes", "It is.", at="128", question="interpretable?", axes=block.axes,
                        data=block.data)  # fmt: skip
-    lines = text(found, [*answered(found), long_name]).splitlines()
+    lines = text(tables, [*answered(tables), long_name]).splitlines()
     (mine,) = (line for line in lines if line.startswith("interpretable?"))
     first = next(line for line in lines if line.startswith("complete?"))
-    assert mine.index("It is.") == first.index(answered(found)[0].sentence[:12])
+    assert mine.index("It is.") == first.index(answered(tables)[0].sentence[:12])
 
 
 def test_the_answers_can_be_printed_alone() -> None:
-    found = summary()
-    page = text_answers(found, answered(found))
+    tables = summary()
+    page = text_answers(tables, answered(tables))
     assert page.count("── ") == 3
     assert "width" not in page.replace("to width", "")
     assert page.count("unique?") == 3
-    assert text_answers(found, []) == "No question was asked.\n"
+    assert text_answers(tables, []) == "No question was asked.\n"
 
 
 def test_a_run_without_rows_says_so() -> None:
@@ -128,14 +128,14 @@ def test_a_score_undefined_everywhere_is_a_note_and_no_column() -> None:
 
 
 def test_the_long_form_keeps_every_score_at_full_precision(tmp_path: Path) -> None:
-    found = summary()
-    write(found, tmp_path / "run.csv")
+    tables = summary()
+    write(tables, tmp_path / "run.csv")
     read = pd.read_csv(tmp_path / "run.csv")
-    assert len(read) == len(long(found)) == 3 * (3 * 6 + 5 * 14 + 3 * 10 + 5 * 4 + 3 * 4)
+    assert len(read) == len(long(tables)) == 3 * (3 * 6 + 5 * 14 + 3 * 10 + 5 * 4 + 3 * 4)
     step = read[(read.arch == "relu") & (read.line == "128 → 256") & (read.score == "novel_share")]
     (cell,) = [
         line.cells["novel_share"]
-        for table in found.blocks[0].tables
+        for table in tables.blocks[0].tables
         if table.label == "ladder"
         for line in table.lines
         if line.key == (128, 256)
@@ -150,15 +150,15 @@ def test_the_long_form_keeps_every_score_at_full_precision(tmp_path: Path) -> No
 
 
 def test_every_format_can_be_written(tmp_path: Path) -> None:
-    found = trouble()
-    said = answered(found)
+    tables = trouble()
+    answers = answered(tables)
     for suffix in ("txt", "md", "html", "csv", "parquet"):
-        write(found, tmp_path / f"run.{suffix}", said)
+        write(tables, tmp_path / f"run.{suffix}", answers)
         assert (tmp_path / f"run.{suffix}").stat().st_size > 1000
     for suffix in ("txt", "md", "html"):
         page = (tmp_path / f"run.{suffix}").read_text(encoding="utf-8")
         assert "The same latents with every seed" in " ".join(page.split())
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "run.parquet"), long(found))
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "run.parquet"), long(tables))
 
 
 def test_an_unknown_format_is_refused_in_a_sentence(tmp_path: Path) -> None:

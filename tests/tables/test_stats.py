@@ -15,11 +15,14 @@ T2 = 4.302652729911275  # Student's t, two degrees of freedom, 97.5 %
 
 
 def test_three_seeds_get_students_interval() -> None:
-    found = over_seeds({0: [1.0], 1: [2.0], 2: [3.0]})
-    assert found.value == 2.0
-    assert found.half_width == pytest.approx(T2 / math.sqrt(3))
-    assert (found.n, found.unit, found.kind, found.df) == (3, "training seed", "t", 2)
-    assert (found.lo, found.hi) == (pytest.approx(2 - T2 / 3**0.5), pytest.approx(2 + T2 / 3**0.5))
+    estimate = over_seeds({0: [1.0], 1: [2.0], 2: [3.0]})
+    assert estimate.value == 2.0
+    assert estimate.half_width == pytest.approx(T2 / math.sqrt(3))
+    assert (estimate.n, estimate.unit, estimate.kind, estimate.df) == (3, "training seed", "t", 2)
+    assert (estimate.lo, estimate.hi) == (
+        pytest.approx(2 - T2 / 3**0.5),
+        pytest.approx(2 + T2 / 3**0.5),
+    )
 
 
 def test_case_seeds_are_averaged_within_their_training_seed() -> None:
@@ -32,16 +35,16 @@ def test_a_seed_with_more_case_seeds_weighs_no_more() -> None:
 
 
 def test_two_seeds_give_both_values_and_no_interval() -> None:
-    found = over_seeds({0: [1.0], 1: [2.0]}, stderr=0.1)
-    assert (found.value, found.half_width, found.values) == (1.5, None, (1.0, 2.0))
-    assert found.kind == "values"
+    estimate = over_seeds({0: [1.0], 1: [2.0]}, stderr=0.1)
+    assert (estimate.value, estimate.half_width, estimate.values) == (1.5, None, (1.0, 2.0))
+    assert estimate.kind == "values"
 
 
 def test_one_seed_gives_the_document_bootstrap_and_says_it_is_conditional() -> None:
-    found = over_seeds({0: [1.0]}, stderr=0.1, n=40, unit="document")
-    assert found.half_width == pytest.approx(2.022691 * 0.1)  # t of 39 degrees
-    assert found.conditional
-    assert (found.n, found.unit, found.seeds) == (40, "document", 1)
+    estimate = over_seeds({0: [1.0]}, stderr=0.1, n=40, unit="document")
+    assert estimate.half_width == pytest.approx(2.022691 * 0.1)  # t of 39 degrees
+    assert estimate.conditional
+    assert (estimate.n, estimate.unit, estimate.seeds) == (40, "document", 1)
 
 
 def test_one_seed_without_an_error_over_documents_has_no_interval() -> None:
@@ -50,22 +53,22 @@ def test_one_seed_without_an_error_over_documents_has_no_interval() -> None:
 
 
 def test_another_level_gives_another_interval() -> None:
-    found = over_seeds({0: [1.0], 1: [2.0], 2: [3.0]}, level=0.9)
-    assert found.half_width == pytest.approx(2.919986 / math.sqrt(3))
+    estimate = over_seeds({0: [1.0], 1: [2.0], 2: [3.0]}, level=0.9)
+    assert estimate.half_width == pytest.approx(2.919986 / math.sqrt(3))
 
 
 def test_pairs_that_are_means_of_their_seeds_give_the_interval_of_the_seeds() -> None:
     seeds = {0: 1.0, 1: 2.0, 2: 4.0, 3: 4.5}
     pairs = {(a, b): [(seeds[a] + seeds[b]) / 2] for a, b in combinations(seeds, 2)}
-    found, plain = over_pairs(pairs), over_seeds({s: [v] for s, v in seeds.items()})
-    assert found.value == pytest.approx(plain.value)
-    assert found.half_width == pytest.approx(plain.half_width)
-    assert (found.n, found.kind) == (4, "jackknife")
+    estimate, plain = over_pairs(pairs), over_seeds({s: [v] for s, v in seeds.items()})
+    assert estimate.value == pytest.approx(plain.value)
+    assert estimate.half_width == pytest.approx(plain.half_width)
+    assert (estimate.n, estimate.kind) == (4, "jackknife")
 
 
 def test_a_pair_of_two_seeds_has_no_interval() -> None:
-    found = over_pairs({(0, 1): [0.5]})
-    assert (found.value, found.half_width, found.n) == (0.5, None, 2)
+    estimate = over_pairs({(0, 1): [0.5]})
+    assert (estimate.value, estimate.half_width, estimate.n) == (0.5, None, 2)
 
 
 def test_pairs_that_lack_a_seed_when_one_is_left_out_have_no_interval() -> None:
@@ -80,9 +83,9 @@ def test_a_groups_own_error_gets_students_quantile() -> None:
 
 def test_welch_on_equal_spreads_has_the_pooled_degrees() -> None:
     a = over_seeds({0: [1.0], 1: [2.0], 2: [3.0]})
-    found = difference(a, over_seeds({0: [0.0], 1: [1.0], 2: [2.0]}))
-    assert (found.value, found.df) == (1.0, pytest.approx(4))
-    assert found.half_width == pytest.approx(2.776445 * math.sqrt(2 / 3))
+    estimate = difference(a, over_seeds({0: [0.0], 1: [1.0], 2: [2.0]}))
+    assert (estimate.value, estimate.df) == (1.0, pytest.approx(4))
+    assert estimate.half_width == pytest.approx(2.776445 * math.sqrt(2 / 3))
 
 
 def test_welch_of_a_constant_keeps_the_other_sides_degrees() -> None:
@@ -93,12 +96,14 @@ def test_welch_of_a_constant_keeps_the_other_sides_degrees() -> None:
 
 
 def test_a_difference_without_an_error_on_one_side_has_no_interval() -> None:
-    one = over_seeds({0: [1.0]})
-    assert difference(over_seeds({0: [1.0], 1: [2.0], 2: [3.0]}), one).half_width is None
+    one_seed = over_seeds({0: [1.0]})
+    assert difference(over_seeds({0: [1.0], 1: [2.0], 2: [3.0]}), one_seed).half_width is None
 
 
-def covers(found: Estimate, truth: float) -> bool:
-    return found.lo is not None and found.hi is not None and found.lo <= truth <= found.hi
+def covers(estimate: Estimate, truth: float) -> bool:
+    return (
+        estimate.lo is not None and estimate.hi is not None and estimate.lo <= truth <= estimate.hi
+    )
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
@@ -125,9 +130,11 @@ def test_the_jackknife_covers_pair_scores_and_independence_does_not(seeds: int) 
     draw = np.random.default_rng(9)
     jackknife, independent = [], []
     for _ in range(2500):
-        own = draw.normal(size=seeds)
+        of_seed = draw.normal(size=seeds)
         pairs = {
-            (a, b): [float(own[a] + own[b] + 0.3 * own[a] * own[b] + 0.3 * draw.normal())]
+            (a, b): [
+                float(of_seed[a] + of_seed[b] + 0.3 * of_seed[a] * of_seed[b] + 0.3 * draw.normal())
+            ]
             for a, b in combinations(range(seeds), 2)
         }
         jackknife.append(covers(over_pairs(pairs), 0.0))

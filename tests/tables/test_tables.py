@@ -53,9 +53,9 @@ def test_a_row_without_members_reads_its_axes() -> None:
 
 
 def test_a_block_is_an_architecture_and_a_line_a_size_or_a_step() -> None:
-    found = summary(run.rows())
-    assert [block.title for block in found.blocks] == ["relu", "topk", "batchtopk"]
-    block = found.blocks[0]
+    tables = summary(run.rows())
+    assert [block.title for block in tables.blocks] == ["relu", "topk", "batchtopk"]
+    block = tables.blocks[0]
     assert [table.label for table in block.tables] == [
         "fidelity", "ladder", "noise", "meta_sae", "composition", "mixing", "seed_matching",
     ]  # fmt: skip
@@ -67,17 +67,17 @@ def test_a_block_is_an_architecture_and_a_line_a_size_or_a_step() -> None:
 
 def test_a_cell_is_the_mean_over_seeds_with_its_null() -> None:
     rows = run.rows()
-    found = cell(summary(rows).blocks[0], "fidelity", (128,), "explained_variance")
+    explained = cell(summary(rows).blocks[0], "fidelity", (128,), "explained_variance")
     values = [
         row["value"]
         for row in run.where(rows, label="fidelity", score="explained_variance")
         if row["subject"][0].startswith("relu-w128-")
     ]
-    assert found.estimate is not None
-    assert found.estimate.value == pytest.approx(fmean(values))
-    assert (found.estimate.n, found.estimate.kind) == (3, "t")
-    assert found.null is not None
-    assert found.null.value == pytest.approx(0.613)
+    assert explained.estimate is not None
+    assert explained.estimate.value == pytest.approx(fmean(values))
+    assert (explained.estimate.n, explained.estimate.kind) == (3, "t")
+    assert explained.null is not None
+    assert explained.null.value == pytest.approx(0.613)
 
 
 def test_a_step_has_the_floors_of_both_its_sizes() -> None:
@@ -99,25 +99,25 @@ def test_a_floor_with_other_settings_is_not_joined_but_noted() -> None:
     block = summary(rows).blocks[0]
     assert cell(block, "ladder", (128, 256), "novel_share").floor is None
     assert not table(block, "noise").is_floor
-    assert "other settings (threshold)" in " ".join(note.reason for note in block.notes)
+    assert "the settings differ (threshold)" in " ".join(note.reason for note in block.notes)
 
 
 def test_a_groups_error_is_over_its_seeds() -> None:
-    found = cell(summary(run.rows()).blocks[0], "seed_matching", (128,), "mcc").estimate
-    assert found is not None
-    assert found.half_width == pytest.approx(4.302653 * 0.008)
-    assert found.n == 3
+    mcc = cell(summary(run.rows()).blocks[0], "seed_matching", (128,), "mcc").estimate
+    assert mcc is not None
+    assert mcc.half_width == pytest.approx(4.302653 * 0.008)
+    assert mcc.n == 3
 
 
 def test_case_seeds_do_not_count_as_training_seeds() -> None:
     once = [row for row in run.rows(archs=["relu"]) if row["label"] == "meta_sae"]
-    again = [row | {"seed": 1, "value": row["value"] + 0.02} for row in once]
-    found = table(summary(once + again).blocks[0], "meta_sae")
-    estimate = found.lines[0].cells["explained_variance"].estimate
+    second_seed = [row | {"seed": 1, "value": row["value"] + 0.02} for row in once]
+    meta_sae = table(summary(once + second_seed).blocks[0], "meta_sae")
+    estimate = meta_sae.lines[0].cells["explained_variance"].estimate
     plain = cell(summary(once).blocks[0], "meta_sae", (128,), "explained_variance").estimate
     assert estimate is not None
     assert plain is not None
-    assert (estimate.n, found.case_seeds) == (3, 2)
+    assert (estimate.n, meta_sae.case_seeds) == (3, 2)
     assert estimate.value == pytest.approx(plain.value + 0.01)
     assert estimate.half_width == pytest.approx(plain.half_width)
 
@@ -133,7 +133,7 @@ def test_an_unfit_sae_marks_every_line_it_is_part_of() -> None:
         ("ladder", "128 → 256"), ("ladder", "256 → 512"), ("mixing", "256"),
         ("composition", "128 → 256"), ("composition", "256 → 512"),
     }  # fmt: skip
-    assert [note.on for note in block.notes if note.kind == "unfit"] == [("relu-w256-s1",)]
+    assert [note.subjects for note in block.notes if note.kind == "unfit"] == [("relu-w256-s1",)]
 
 
 def test_a_failed_case_leaves_the_others_and_is_counted() -> None:
@@ -142,24 +142,24 @@ def test_a_failed_case_leaves_the_others_and_is_counted() -> None:
     for row in run.where(rows, label="ladder", subject=failed):
         row.update(status="failed", value=None, reason="out of memory")  # type: ignore[attr-defined]
     block = summary(rows).blocks[0]
-    found = cell(block, "ladder", (128, 256), "novel_share")
-    assert found.estimate is not None
-    assert (found.estimate.kind, found.estimate.n, found.lost) == ("values", 2, 1)
+    novel = cell(block, "ladder", (128, 256), "novel_share")
+    assert novel.estimate is not None
+    assert (novel.estimate.kind, novel.estimate.n, novel.lost) == ("values", 2, 1)
     note = next(note for note in block.notes if note.kind == "failed")
-    assert (note.reason, note.on) == ("ladder: out of memory", (" → ".join(failed),))
+    assert (note.reason, note.subjects) == ("ladder: out of memory", (" → ".join(failed),))
 
 
 def test_a_case_that_failed_as_a_whole_fails_in_every_score() -> None:
     gone = of_sae("a", score=None, status="failed", value=None, reason="no such file")  # type: ignore[arg-type]
-    found = summary([gone, of_sae("b")]).blocks[0]
-    assert {line.title: line.cells["l0"].status for line in table(found, "fidelity").lines[:1]} == {
+    block = summary([gone, of_sae("b")]).blocks[0]
+    assert {line.title: line.cells["l0"].status for line in table(block, "fidelity").lines[:1]} == {
         "a": "failed"
     }
 
 
 def test_saes_without_axes_stand_by_their_names() -> None:
-    found = summary([of_sae("first", stderr=0.01, n=9, unit="document"), of_sae("second")])
-    (block,) = found.blocks
+    tables = summary([of_sae("first", stderr=0.01, n=9, unit="document"), of_sae("second")])
+    (block,) = tables.blocks
     (only,) = block.tables
     assert [line.title for line in only.lines] == ["first", "second"]
     first = only.lines[0].cells["explained_variance"].estimate
@@ -185,15 +185,15 @@ def test_sizes_are_in_order_of_value_whatever_the_order_of_the_rows() -> None:
 def test_the_order_of_rows_changes_no_number(random: Random) -> None:
     rows = run.rows(archs=["relu"])
     shuffled = random.sample(rows, len(rows))
-    one, two = (
+    first, second = (
         {
             (table.label, line.key): line.cells
-            for table in found.blocks[0].tables
+            for table in tables.blocks[0].tables
             for line in table.lines
         }
-        for found in (summary(rows), summary(shuffled))
+        for tables in (summary(rows), summary(shuffled))
     )
-    assert one == two
+    assert first == second
 
 
 def test_an_undeclared_metric_is_shown_with_what_its_rows_say() -> None:
