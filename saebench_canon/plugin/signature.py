@@ -3,8 +3,8 @@
 What several functions have in common is said once, as a dataclass whose fields are taken apart:
 a keyword-only parameter whose default is one is a group of settings, with the values of that
 default (`*, schedule: Schedule = Schedule()`); a positional parameter annotated with a subclass of
-`Inputs` is a group of inputs (`both: SAEPair`). Outside, the fields are inputs and settings like
-any other; the function gets an instance.
+`InputGroup` is a group of inputs (`both: SAEPair`). Outside, the fields are inputs and settings
+like any other; the function gets an instance.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from saebench_canon.errors import CanonError
 
 
-class Inputs:
+class InputGroup:
     """The base of groups of inputs: dataclasses of inputs that several metrics ask for together."""
 
 
@@ -94,7 +94,7 @@ def _group_of(parameter: inspect.Parameter, function: Callable[..., Any]) -> _Gr
         parts = [_part(one, parameter, getattr(default, one.name)) for one in fields(default)]
         return _Group(lambda **values: replace(default, **values), parts)
     kind = function.__globals__.get(written) if isinstance(written, str) else written
-    if not (isinstance(kind, type) and issubclass(kind, Inputs) and is_dataclass(kind)):
+    if not (isinstance(kind, type) and issubclass(kind, InputGroup) and is_dataclass(kind)):
         return None
     defaults = {one.name: one.default for one in fields(kind) if one.default is not MISSING}
     parts = [_part(one, parameter, defaults.get(one.name, parameter.empty)) for one in fields(kind)]

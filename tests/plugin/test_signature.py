@@ -12,7 +12,7 @@ import pytest
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.input import made
 from saebench_canon.plugin.metric import Score, metric
-from saebench_canon.plugin.signature import Inputs, signature_of
+from saebench_canon.plugin.signature import InputGroup, signature_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Clash:
 
 
 @dataclass(frozen=True)
-class Sides(Inputs):
+class Sides(InputGroup):
     """Two SAEs, and their codes where there are."""
 
     left: Any

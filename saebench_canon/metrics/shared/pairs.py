@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from saebench_canon.plugin.metric import Mark
-from saebench_canon.plugin.signature import Inputs
+from saebench_canon.plugin.signature import InputGroup
 
 if TYPE_CHECKING:
     from saebench_canon.kernels.codes import Codes
@@ -16,7 +16,7 @@ NO_CODES = Mark("note", "no activations: every latent counts as live")
 
 
 @dataclass(frozen=True, eq=False)
-class SAEPair(Inputs):
+class SAEPair(InputGroup):
     """A smaller and a larger SAE, with their codes where there is data."""
 
     small: CanonicalSAE
@@ -31,7 +31,7 @@ class SAEPair(Inputs):
 
 
 @dataclass(frozen=True, eq=False)
-class CodedPair(Inputs):
+class CodedPair(InputGroup):
     """A smaller and a larger SAE with their codes."""
 
     small: CanonicalSAE
