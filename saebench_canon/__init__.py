@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.ref import Ref
     from saebench_canon.plugin.report import Report
     from saebench_canon.plugin.sae import CanonicalSAE
+    from saebench_canon.plugin.signature import InputGroup
     from saebench_canon.plugin.trainer import Trained, Trainer, trainer
     from saebench_canon.saes.checkpoint import Activation, CheckpointAdapter, Parameters, checkpoint
     from saebench_canon.saes.files import Config, Files
@@ -48,8 +49,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Activation", "Acts", "Adapter", "Answer", "Bench", "CanonError", "CanonicalSAE", "Case",
     "CheckpointAdapter", "Codes", "Config", "Cost", "DataKind", "DataSize", "DataSource",
-    "Description", "Evidence", "Files", "Input", "LanguageModelSource", "Margin", "Mark",
-    "Measurement", "Metric", "Parameters", "Question", "Record", "Ref", "Report", "Score",
+    "Description", "Evidence", "Files", "Input", "InputGroup", "LanguageModelSource", "Margin",
+    "Mark", "Measurement", "Metric", "Parameters", "Question", "Record", "Ref", "Report", "Score",
     "Stored", "Tensors", "Trained", "Trainer", "Undefined", "Value", "Work", "by_line",
     "checkpoint", "covariance_matched", "evaluate", "fold", "hookimpl", "made", "max_cosine",
     "metric", "nearest", "trainer",
@@ -62,7 +63,8 @@ _HOME = {
     "CheckpointAdapter": "saes.checkpoint", "Codes": "kernels.codes", "Config": "saes.files",
     "Cost": "plugin.cost", "DataKind": "plugin.data", "DataSize": "plugin.data",
     "DataSource": "plugin.data", "Description": "plugin.adapter", "Evidence": "plugin.evidence",
-    "Files": "saes.files", "Input": "plugin.input", "LanguageModelSource": "plugin.data",
+    "Files": "saes.files", "Input": "plugin.input",
+    "InputGroup": "plugin.signature", "LanguageModelSource": "plugin.data",
     "Margin": "plugin.question", "Mark": "plugin.metric", "Measurement": "plugin.metric",
     "Metric": "plugin.metric", "Parameters": "saes.checkpoint", "Question": "plugin.question",
     "Record": "plugin.record", "Ref": "plugin.ref", "Report": "plugin.report",

@@ -32,8 +32,8 @@ from saebench_canon.inputs.normalise import normalise
 from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.progress import track
 
-Mode = Literal["clean", "sae", "zero", "mean"]
 Replace = Callable[[Tensor], Tensor]  # [n, d] -> [n, d]
+Put = Literal["clean", "zero"] | Tensor | Replace  # in the place of activations
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +75,9 @@ def baseline_losses(
     options: dict[str, Any] = {
         "batch_size": batch_size, "center": center, "normalize": normalize,
     }  # fmt: skip
-    clean, count = spliced_losses(lm, tokens, hook, mode="clean", **options)
-    zero, _ = spliced_losses(lm, tokens, hook, mode="zero", **options)
-    ablated, _ = spliced_losses(lm, tokens, hook, mode="mean", mean=mean, **options)
+    clean, count = spliced_losses(lm, tokens, hook, "clean", **options)
+    zero, _ = spliced_losses(lm, tokens, hook, "zero", **options)
+    ablated, _ = spliced_losses(lm, tokens, hook, mean, **options)
     return BaselineLosses(clean, zero, ablated, count)
 
 
@@ -85,36 +85,35 @@ def spliced_losses(
     lm: LanguageModel,
     tokens: Tokens,
     hook: HookPoint,
+    put: Put,
     *,
-    mode: Mode,
-    reconstruct: Replace | None = None,
-    mean: Tensor | None = None,
     batch_size: int = 16,
     center: bool = False,
     normalize: Normalisation | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sum of cross-entropy in nats [docs] float64 and count of tokens [docs] int64, by document.
 
-    At the kept tokens, "sae" puts `reconstruct(x)` [n, d] in the place of x [n, d] float32, "zero"
-    the zero vector, "mean" the vector `mean` [d]; "clean" leaves the model as it is.
+    At the kept tokens `put` takes the place of x [n, d] float32: an SAE's reconstruction, a
+    function of x to [n, d]; "zero", the zero vector; a vector [d], such as the mean; "clean" leaves
+    the model as it is.
 
-    With `center`, x is the centred activation (see `extract`) and so are reconstruction and mean.
-    The reconstruction goes in as `v + (reconstruct(x) − x)`, v the uncentred activation: its mean
-    over d comes back, which in a LayerNorm model changes nothing but makes an identity exact.
-    The zero vector and `mean` go in as they are, for the same reason.
+    With `center`, x is the centred activation (see `extract`) and so are reconstruction and vector.
+    The reconstruction goes in as `v + (put(x) − x)`, v the uncentred activation: its mean over d
+    comes back, which in a LayerNorm model changes nothing but makes an identity exact. The zero
+    vector and any other go in as they are, for the same reason.
 
-    With `normalize`, `reconstruct` and `mean` are of what the SAE reads; what they give is brought
-    back to the scale of each activation.
+    With `normalize`, `put` is of what the SAE reads; what it gives is brought back to the scale of
+    each activation.
 
     Raises:
         CanonError: centring would change the model, or the hook does not suit (see `extract`).
     """
     check_centring(lm, hook, center)
-    replacement = _replacement(mode, reconstruct, mean, center, normalize)
+    replacement = _replacement(put, center, normalize)
     sums = torch.zeros(tokens.documents, dtype=torch.float64)
     counts = torch.zeros(tokens.documents, dtype=torch.int64)
     parts = batches(tokens, batch_size)
-    for batch in track(parts, f"{mode} losses at {hook.name}", len(parts)):
+    for batch in track(parts, f"{_called(put)} losses at {hook.name}", len(parts)):
         with _replaced(lm, hook, batch, replacement):
             logits = forward(lm, batch).logits
         # a window at a time: logits are wide, and float32 ones of a whole batch need not be held
@@ -133,31 +132,23 @@ def _window_losses(logits: Tensor, batch: Batch, row: int) -> Tensor:
     return functional.cross_entropy(chosen, targets, reduction="none")
 
 
-def _replacement(
-    mode: Mode,
-    reconstruct: Replace | None,
-    mean: Tensor | None,
-    center: bool,
-    normalize: Normalisation | None,
-) -> Replace | None:
+def _called(put: Put) -> str:
+    if isinstance(put, str):
+        return put
+    return "mean" if isinstance(put, Tensor) else "sae"
+
+
+def _replacement(put: Put, center: bool, normalize: Normalisation | None) -> Replace | None:
     """What takes the place of the values [n, d], both float32; None leaves them alone."""
-    if mode == "clean":
-        return None
-    if mode == "zero":
-        return torch.zeros_like
-    if mode == "mean":
-        if mean is None:
-            raise ValueError("the mean ablation needs the mean")
-        vector = mean
-        return lambda values: normalise(values, normalize).undo(vector.to(values).expand_as(values))
-    if reconstruct is None:
-        raise ValueError("the SAE's losses need its reconstruction")
-    function = reconstruct
+    if isinstance(put, str):
+        return None if put == "clean" else torch.zeros_like
+    if isinstance(put, Tensor):
+        return lambda values: normalise(values, normalize).undo(put.to(values).expand_as(values))
 
     def replaced(values: Tensor) -> Tensor:
         x = values - values.mean(dim=1, keepdim=True) if center else values
         read = normalise(x, normalize)
-        new = read.undo(function(read.x))
+        new = read.undo(put(read.x))
         return values + (new - x) if center else new
 
     return replaced

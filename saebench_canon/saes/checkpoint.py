@@ -12,7 +12,8 @@ SAE, checks its files, identifies it and loads it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,29 +33,33 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.sae import CanonicalSAE
 
 
+@dataclass(frozen=True)
+class Format:
+    """How checkpoints of a format look; the fields are explained in `checkpoint`."""
+
+    scheme: str
+    files: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    claims: Callable[[Files], bool] | None = None
+    known: Callable[[Ref], Description] | None = None
+    calibrates: bool = False
+    or_files: tuple[str, ...] = ()
+
+    @property
+    def layouts(self) -> tuple[tuple[str, ...], ...]:
+        """The files that a checkpoint consists of, by whichever names."""
+        return (self.files, self.or_files) if self.or_files else (self.files,)
+
+
 class CheckpointAdapter:
     """Loads one format's checkpoints: `SCHEME:PATH`, and `SCHEME://OWNER/NAME/FOLDER` of a hub."""
 
-    def __init__(
-        self,
-        scheme: str,
-        read: Callable[[Files], Parameters],
-        files: Sequence[str],
-        optional: Sequence[str] = (),
-        claims: Callable[[Files], bool] | None = None,
-        known: Callable[[Ref], Description] | None = None,
-        calibrates: bool = False,
-        or_files: Sequence[str] = (),
-    ) -> None:
-        self.scheme = scheme
-        self.files = tuple(files)
-        self.layouts = (self.files, tuple(or_files)) if or_files else (self.files,)
-        self.optional = tuple(optional)
-        self.calibrates = calibrates
+    def __init__(self, form: Format, read: Callable[[Files], Parameters]) -> None:
+        self.scheme = form.scheme
+        self.calibrates = form.calibrates
         self.help = inspect.cleandoc(read.__doc__ or "")
         self._read = read
-        self._claims = claims
-        self._known = known
+        self._form = form
         self._guessed: dict[str, Description] = {}  # of hub refs that were not on this machine
 
     def parameters(self, path: Path) -> Parameters:
@@ -85,15 +90,15 @@ class CheckpointAdapter:
         """The ref of a bare path that holds the format's files."""
         files = Files(path)
         if path.is_file():
-            if not any(files.find(pattern) for layout in self.layouts for pattern in layout):
+            if not any(files.find(pattern) for layout in self._form.layouts for pattern in layout):
                 return None
-            if len(self.files) > 1:
+            if len(self._form.files) > 1:
                 files = Files(path.parent)
         if not self._holds(files):
             return None
-        if self._claims is not None:
+        if self._form.claims is not None:
             try:
-                if not self._claims(files):
+                if not self._form.claims(files):
                     return None
             except CanonError:  # a damaged file of this name most likely has this format
                 pass
@@ -117,8 +122,8 @@ class CheckpointAdapter:
         if folder is not None and self._holds(Files(folder)):
             self._guessed.pop(str(ref), None)
             return self.parameters(folder).describe()
-        if self._known is not None:
-            description = self._known(ref)
+        if self._form.known is not None:
+            description = self._form.known(ref)
         else:
             description = Description(d=None, width=None, architecture=self.scheme)
         return self._guessed.setdefault(str(ref), description)
@@ -144,7 +149,7 @@ class CheckpointAdapter:
 
     def _holds(self, files: Files) -> bool:
         """Whether the folder holds the format's files, by either set of names."""
-        return any(all(files.find(pattern) for pattern in layout) for layout in self.layouts)
+        return any(all(files.find(pattern) for pattern in layout) for layout in self._form.layouts)
 
     def _check_guess(self, ref: Ref, description: Description) -> None:
         """Refuse, once, an SAE that needs other activations than its guessed description said."""
@@ -164,15 +169,15 @@ class CheckpointAdapter:
         folder = cached_files(*repository_of(ref), ref.revision)
         if folder is not None and self._holds(Files(folder)):
             return folder
-        if any("*" in name for name in self.files):
+        if any("*" in name for name in self._form.files):
             raise CanonError(
                 f"'{ref}' is not in the hub's cache, and {self.scheme} files have no fixed names",
                 hint=f"Download the file and give its path: {self.scheme}:PATH.",
             )
         errors = []
-        for layout in self.layouts:
+        for layout in self._form.layouts:
             try:
-                return fetch(ref, layout, optional=self.optional)
+                return fetch(ref, layout, optional=self._form.optional)
             except CanonError as error:
                 errors.append(error)
         raise errors[0]
@@ -196,9 +201,9 @@ def checkpoint(
     is not on this machine; `calibrates` says that its SAEs may lack a threshold.
     """
 
+    form = Format(scheme, tuple(files), tuple(optional), claims, known, calibrates, tuple(or_files))
+
     def decorate(function: Callable[[Files], Parameters]) -> CheckpointAdapter:
-        return CheckpointAdapter(
-            scheme, function, list(files), list(optional), claims, known, calibrates, list(or_files)
-        )
+        return CheckpointAdapter(form, function)
 
     return decorate

@@ -79,17 +79,15 @@ def test_z_can_be_replaced(family):
     lm = tiny(family)
     tokens = Tokens(IDS, torch.tensor([10, 10]), torch.tensor([0, 1]), 2, bos=False)
     z = resolve_hook(lm.model, "blocks.1.attn.hook_z")
-    clean, count = spliced_losses(lm, tokens, z, mode="clean")
-    same, _ = spliced_losses(lm, tokens, z, mode="sae", reconstruct=lambda x: x)
+    clean, count = spliced_losses(lm, tokens, z, "clean")
+    same, _ = spliced_losses(lm, tokens, z, lambda x: x)
     assert torch.equal(clean, same)
     assert count.tolist() == [9, 9]
-    zero, _ = spliced_losses(lm, tokens, z, mode="zero")
+    zero, _ = spliced_losses(lm, tokens, z, "zero")
     # without what the heads found, attention adds what it would write of nothing
     out = resolve_hook(lm.model, z.module)
     nothing = lm.model.get_submodule(z.module)(torch.zeros(1, z_width(lm, z)))
-    without, _ = spliced_losses(
-        lm, tokens, out, mode="sae", reconstruct=lambda x: nothing.expand_as(x)
-    )
+    without, _ = spliced_losses(lm, tokens, out, lambda x: nothing.expand_as(x))
     torch.testing.assert_close(zero, without)
     assert not torch.allclose(zero, clean)
 

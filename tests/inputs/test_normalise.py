@@ -173,7 +173,7 @@ def test_a_normalised_reconstruction_goes_into_a_model_on_the_model_s_scale(
     lm = tiny("gpt2")
     tokens = tokenize([Document("0", "the quick brown fox jumps over")], lm, context=16)
     hook = resolve_hook(lm.model, "blocks.1.hook_resid_post")
-    clean, _ = spliced_losses(lm, tokens, hook, mode="clean")
+    clean, _ = spliced_losses(lm, tokens, hook, "clean")
     acts = extract(lm, tokens, hook, center=center, normalize=kind).x
     seen: list[Tensor] = []
 
@@ -181,14 +181,10 @@ def test_a_normalised_reconstruction_goes_into_a_model_on_the_model_s_scale(
         seen.append(x)
         return x
 
-    same, _ = spliced_losses(
-        lm, tokens, hook, mode="sae", reconstruct=identity, center=center, normalize=kind
-    )
+    same, _ = spliced_losses(lm, tokens, hook, identity, center=center, normalize=kind)
     torch.testing.assert_close(same, clean, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(torch.cat(seen), acts)  # the splice gives the SAE what it was given
-    other, _ = spliced_losses(
-        lm, tokens, hook, mode="sae", reconstruct=lambda x: -x, center=center, normalize=kind
-    )
+    other, _ = spliced_losses(lm, tokens, hook, lambda x: -x, center=center, normalize=kind)
     assert float((other - clean).abs()) > 1e-2
 
 

@@ -48,7 +48,7 @@ def test_clean_losses_are_those_of_each_token(bos, batch_size):
     lm = tiny("llama", bos=bos)
     tokens = tokenize(DOCUMENTS, lm, context=8)
     hook = resolve_hook(lm.model, "blocks.1.hook_resid_post")
-    sums, counts = spliced_losses(lm, tokens, hook, mode="clean", batch_size=batch_size)
+    sums, counts = spliced_losses(lm, tokens, hook, "clean", batch_size=batch_size)
     expected_sums, expected_counts = plain_clean_losses(lm, tokens)
     torch.testing.assert_close(sums.float(), expected_sums, rtol=1e-4, atol=1e-4)
     assert counts.tolist() == expected_counts.tolist()
@@ -60,10 +60,10 @@ def test_an_identity_gives_exactly_the_clean_loss(family):
     tokens = tokenize(DOCUMENTS, lm, context=8)
     for name in [*hooks_of(family), resolve_hook(lm.model, "blocks.1.hook_mlp_out").module]:
         hook = resolve_hook(lm.model, name)
-        clean, _ = spliced_losses(lm, tokens, hook, mode="clean")
-        same, _ = spliced_losses(lm, tokens, hook, mode="sae", reconstruct=lambda x: x)
+        clean, _ = spliced_losses(lm, tokens, hook, "clean")
+        same, _ = spliced_losses(lm, tokens, hook, lambda x: x)
         assert torch.equal(same, clean)
-        other, _ = spliced_losses(lm, tokens, hook, mode="sae", reconstruct=lambda x: -3 * x)
+        other, _ = spliced_losses(lm, tokens, hook, lambda x: -3 * x)
         assert ((other - clean).abs() > 1e-4).all()
 
 
@@ -73,9 +73,7 @@ def test_replacing_the_stream_is_the_same_from_either_side_of_a_seam(family):
     tokens = tokenize(DOCUMENTS, lm, context=8)
     change = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
     after, before = (
-        spliced_losses(
-            lm, tokens, resolve_hook(lm.model, name), mode="sae", reconstruct=lambda x: x @ change
-        )[0]
+        spliced_losses(lm, tokens, resolve_hook(lm.model, name), lambda x: x @ change)[0]
         for name in ("blocks.0.hook_resid_post", "blocks.1.hook_resid_pre")
     )
     assert torch.equal(after, before)
@@ -92,8 +90,7 @@ def test_replacing_the_middle_of_a_block_replaces_what_runs_past_the_mlp(family)
             lm,
             tokens,
             resolve_hook(lm.model, f"blocks.1.{kind}"),
-            mode="sae",
-            reconstruct=lambda x: x + shift,
+            lambda x: x + shift,
         )[0]
         for kind in ("hook_resid_mid", "hook_attn_out")
     )
@@ -111,7 +108,7 @@ def test_bos_and_padding_keep_their_activations():
         given.append(x)
         return x
 
-    spliced_losses(lm, tokens, hook, mode="sae", reconstruct=reconstruct)
+    spliced_losses(lm, tokens, hook, reconstruct)
     ours = torch.cat(given)
     assert len(ours) == len(acts)
     torch.testing.assert_close(ours.sum(0), acts.sum(0), rtol=1e-3, atol=1e-3)
@@ -123,10 +120,8 @@ def test_ablations_are_reconstructions_by_a_constant():
     hook = resolve_hook(lm.model, "blocks.1.hook_resid_post")
     mean = extract(lm, tokens, hook).x.mean(dim=0)
     found = baseline_losses(lm, tokens, hook, mean=mean)
-    zero, _ = spliced_losses(lm, tokens, hook, mode="sae", reconstruct=lambda x: 0 * x)
-    constant, count = spliced_losses(
-        lm, tokens, hook, mode="sae", reconstruct=lambda x: 0 * x + mean
-    )
+    zero, _ = spliced_losses(lm, tokens, hook, lambda x: 0 * x)
+    constant, count = spliced_losses(lm, tokens, hook, lambda x: 0 * x + mean)
     torch.testing.assert_close(found.ce_zero, zero)
     torch.testing.assert_close(found.ce_mean, constant)
     assert torch.equal(found.count, count)
@@ -143,19 +138,16 @@ def test_with_centring_the_reconstruction_is_of_the_centred_activation(family):
     change = change - change.mean(dim=1, keepdim=True)
     for name in hooks_of(family):
         hook = resolve_hook(lm.model, name)
-        clean, _ = spliced_losses(lm, tokens, hook, mode="clean", center=True)
-        same, _ = spliced_losses(lm, tokens, hook, mode="sae", reconstruct=lambda x: x, center=True)
+        clean, _ = spliced_losses(lm, tokens, hook, "clean", center=True)
+        same, _ = spliced_losses(lm, tokens, hook, lambda x: x, center=True)
         assert torch.equal(same, clean)
         # without the mean that is put back, a LayerNorm model computes the same
-        centred, _ = spliced_losses(
-            lm, tokens, hook, mode="sae", reconstruct=lambda x: x @ change, center=True
-        )
+        centred, _ = spliced_losses(lm, tokens, hook, lambda x: x @ change, center=True)
         by_hand, _ = spliced_losses(
             lm,
             tokens,
             hook,
-            mode="sae",
-            reconstruct=lambda x: (x - x.mean(dim=1, keepdim=True)) @ change,
+            lambda x: (x - x.mean(dim=1, keepdim=True)) @ change,
         )
         torch.testing.assert_close(centred, by_hand, rtol=1e-3, atol=1e-3)
 
@@ -164,9 +156,9 @@ def test_documents_left_out_have_no_losses():
     lm = tiny("gpt2")
     tokens = tokenize(DOCUMENTS, lm, context=8)
     hook = resolve_hook(lm.model, "blocks.1.hook_resid_post")
-    every, counts = spliced_losses(lm, tokens, hook, mode="clean")
+    every, counts = spliced_losses(lm, tokens, hook, "clean")
     some, fewer = spliced_losses(
-        lm, tokens.of(torch.tensor([True, False, True, False])), hook, mode="clean"
+        lm, tokens.of(torch.tensor([True, False, True, False])), hook, "clean"
     )
     assert fewer.tolist() == [int(counts[0]), 0, int(counts[2]), 0]
     torch.testing.assert_close(some[fewer > 0], every[fewer > 0])
@@ -177,7 +169,7 @@ def test_the_model_is_left_without_hooks_even_after_an_error():
     tokens = tokenize(DOCUMENTS, lm, context=8)
     hook = resolve_hook(lm.model, "blocks.1.hook_resid_mid")
     with pytest.raises(ZeroDivisionError):
-        spliced_losses(lm, tokens, hook, mode="sae", reconstruct=lambda x: x * (1 / 0))
+        spliced_losses(lm, tokens, hook, lambda x: x * (1 / 0))
     for module in lm.model.modules():
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
@@ -191,7 +183,7 @@ def test_a_place_that_cannot_be_replaced_is_refused(module, sentence):
     lm = tiny("gpt2")
     tokens = tokenize(DOCUMENTS, lm, context=8)
     with pytest.raises(CanonError, match=sentence):
-        spliced_losses(lm, tokens, resolve_hook(lm.model, module), mode="zero", batch_size=2)
+        spliced_losses(lm, tokens, resolve_hook(lm.model, module), "zero", batch_size=2)
 
 
 def test_centring_an_rms_norm_model_is_refused():
@@ -199,7 +191,7 @@ def test_centring_an_rms_norm_model_is_refused():
     tokens = tokenize(DOCUMENTS, lm, context=8)
     hook = resolve_hook(lm.model, "blocks.1.hook_resid_post")
     with pytest.raises(CanonError, match="RMSNorm, which keeps the mean"):
-        spliced_losses(lm, tokens, hook, mode="clean", center=True)
+        spliced_losses(lm, tokens, hook, "clean", center=True)
 
 
 @needs_stories

@@ -46,7 +46,7 @@ def measure(
 ) -> Measurement:
     given = codes or (None, None)
     seed = more.pop("seed", 0)
-    found = meta_replace.measure(tiny(small), tiny(large), seed, *given, None, **more)
+    found = meta_replace.measure(tiny(small), tiny(large), *given, seed, None, **more)
     assert isinstance(found, Measurement)
     return found
 
@@ -288,7 +288,7 @@ def test_narrower_peers_lend_their_rows() -> None:
     dead = torch.ones(28)
     dead[3] = 0
     codes = tuple(Codes.from_dense(each.repeat(2, 1)) for each in (torch.ones(28), torch.ones(300)))
-    given = tiny(halves[0]), tiny(large), 0, None, None, None, peers
+    given = tiny(halves[0]), tiny(large), None, None, 0, None, peers
     found = meta_replace.measure(*given, codes, **how)
     assert values(found) == pytest.approx(values(joined), abs=1e-6)  # type: ignore[arg-type]
     assert number(alone, "nearest_small") < number(found, "nearest_small") - 0.2
@@ -310,7 +310,7 @@ def test_which_peers_lend_is_told_by_live_latents_and_not_by_width() -> None:
         tables = [torch.cat([each, torch.randn(dead, 6, generator=g)]) for each in (near, wide)]
         codes = [Codes.from_dense((torch.arange(m + dead) < m).float()[None]) for m in (30, 40)]
         peers, own = (tuple(pair[at] for at in order) for pair in ([*map(tiny, tables)], codes))
-        given = tiny(small), tiny(large), 0, None, None, None, peers, own
+        given = tiny(small), tiny(large), None, None, 0, None, peers, own
         return meta_replace.measure(*given, **QUICK)  # type: ignore[return-value]
 
     wanted = found(0, (0, 1))

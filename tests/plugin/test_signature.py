@@ -12,7 +12,7 @@ import pytest
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.input import made
 from saebench_canon.plugin.metric import Score, metric
-from saebench_canon.plugin.signature import signature_of
+from saebench_canon.plugin.signature import InputGroup, signature_of
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,22 @@ class Clash:
     """Has a setting of `Pace`."""
 
     lr: float = 1.0
+
+
+@dataclass(frozen=True)
+class Sides(InputGroup):
+    """Two SAEs, and their codes where there are."""
+
+    left: Any
+    right: Any
+    left_codes: Any = None
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A dataclass that is one input."""
+
+    value: int
 
 
 def walked(acts: Any, codes: Any = None, *, steps: int = 3, pace: Pace = Pace(lr=0.25)) -> Any:
@@ -98,9 +114,32 @@ def test_parameters_that_the_caller_gives_are_no_settings() -> None:
     assert (declared.given, declared.settings) == ({"width"}, {"depth": 2})
 
 
+def test_a_group_of_inputs_is_its_fields() -> None:
+    def early(sides: Sides, acts: Any = None) -> Any:
+        return sides, acts
+
+    declared = signature_of(early, "metric")
+    assert declared.inputs == ("left", "right", "left_codes", "acts")
+    assert declared.optional == {"left_codes", "acts"}
+    assert declared.call(1, 2, 3, 4) == (Sides(1, 2, 3), 4)
+    assert declared.call(1, right=2, acts=5) == (Sides(1, 2), 5)
+    with pytest.raises(TypeError, match="right"):
+        declared.call(1)
+
+
+def test_a_dataclass_that_is_no_group_of_inputs_is_one_input() -> None:
+    def one(plain: Plain, *, pace: Pace = Pace()) -> Any:
+        return plain, pace
+
+    declared = signature_of(one, "metric")
+    assert declared.inputs == ("plain",)
+    assert declared.call(Plain(3), lr=2.0) == (Plain(3), Pace(2.0))
+
+
 def bare(acts: Any, *, steps: int) -> None: ...
 def loose(*acts: Any) -> None: ...
 def twice(*, lr: float = 1.0, pace: Pace = Pace()) -> None: ...
+def again(sides: Sides, left: Any = None) -> None: ...
 def both(*, pace: Pace = Pace(), clash: Clash = Clash()) -> None: ...
 
 
@@ -109,8 +148,9 @@ def both(*, pace: Pace = Pace(), clash: Clash = Clash()) -> None: ...
     [
         (bare, "metric 'bare': the setting 'steps' has no default"),
         (loose, r"metric 'loose' takes \*acts; name each parameter"),
-        (twice, "metric 'twice' declares the setting 'lr' twice"),
-        (both, "metric 'both' declares the setting 'lr' twice"),
+        (twice, "metric 'twice' declares 'lr' twice"),
+        (both, "metric 'both' declares 'lr' twice"),
+        (again, "metric 'again' declares 'left' twice"),
     ],
 )
 def test_what_cannot_be_declared(function: Callable[..., Any], says: str) -> None:

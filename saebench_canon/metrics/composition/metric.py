@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from saebench_canon.kernels.sum_rule import Rule
 from saebench_canon.metrics.composition.cost import cost
+from saebench_canon.metrics.shared.pairs import SAEPair
 from saebench_canon.metrics.shared.sums import check_rule, composed_scores
-from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, metric
+from saebench_canon.plugin.metric import Measurement, Score, Undefined, metric
 
 if TYPE_CHECKING:
-    from saebench_canon.kernels.codes import Codes
-    from saebench_canon.plugin.sae import CanonicalSAE
+    pass
 
 
 @metric(
@@ -41,10 +41,7 @@ if TYPE_CHECKING:
     ],
 )
 def composition(
-    small: CanonicalSAE,
-    large: CanonicalSAE,
-    small_codes: Codes | None = None,
-    large_codes: Codes | None = None,
+    both: SAEPair,
     seed: int = 0,
     *,
     rule: Rule = Rule(),
@@ -59,14 +56,14 @@ def composition(
     from saebench_canon.metrics.shared.live_rows import live_rows
 
     check_rule("composition", rule)
-    below, above = live_rows(small, small_codes), live_rows(large, large_codes)
-    marks: tuple[Mark, ...] = ()
-    if small_codes is None or large_codes is None:
-        marks = (Mark("note", "no activations: every latent counts as live"),)
+    below = live_rows(both.small, both.small_codes)
+    above = live_rows(both.large, both.large_codes)
     if len(below) == 0 or len(above) == 0:
         reason = f"no latent of the {'smaller' if len(below) == 0 else 'larger'} SAE is live"
-        return Measurement({s.name: Undefined(reason) for s in composition.scores}, marks=marks)
+        return Measurement(
+            {s.name: Undefined(reason) for s in composition.scores}, marks=both.marks
+        )
     fitted = fits.fit(above.rows, below.rows, rule.atoms, seed)
     raised = rule.raised(null.explained for null in fitted.nulls)
     table = fits.sums(fitted.rows, above, below, raised)
-    return Measurement(fits.scores(fitted, above.rows, raised), {"latents": table}, marks)
+    return Measurement(fits.scores(fitted, above.rows, raised), {"latents": table}, both.marks)

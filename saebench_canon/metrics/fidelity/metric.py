@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from saebench_canon.metrics.fidelity.cost import cost
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.sae import CanonicalSAE
 
 Number = float | Value | Undefined
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an SAE must keep to be judged; `max_l0` in parts of d."""
+
+    min_explained_variance: float = 0.5
+    max_l0: float = 0.25
+    min_live: float = 0.5
+    min_distinct: float = 0.9
+    duplicate_cosine: float = 0.95  # from which two rows are the same
 
 
 @metric(
@@ -64,11 +76,7 @@ def fidelity(
     acts: Acts,
     loss: Losses | None = None,
     *,
-    min_explained_variance: float = 0.5,
-    max_l0: float = 0.25,
-    min_live: float = 0.5,
-    min_distinct: float = 0.9,
-    duplicate_cosine: float = 0.95,
+    limits: Limits = Limits(),
 ) -> Measurement:
     """How well one SAE reconstructs the activations, and at what price.
 
@@ -108,17 +116,11 @@ def fidelity(
     }
     density = codes.counts.double() / len(codes)
     table = pd.DataFrame({"latent": range(sae.width), "density": density.cpu().numpy()})
-    conditions = {
-        "explained_variance": min_explained_variance,
-        "l0": max_l0 * sae.d,
-        "live": min_live,
-        "distinct": min_distinct,
-    }
-    distinct = _distinct_share(sae, live, duplicate_cosine)
+    distinct = _distinct_share(sae, live, limits.duplicate_cosine)
     return Measurement(
         scores=scores,
         tables={"latents": table} | ({} if loss is None else {"losses": _losses(loss)}),
-        marks=(*_unfit(scores, distinct, conditions), *_caveats(scores)),
+        marks=(*_unfit(scores, distinct, limits, sae.d), *_caveats(scores)),
     )
 
 
@@ -179,23 +181,23 @@ def _distinct_share(sae: CanonicalSAE, live: Tensor, duplicate_cosine: float) ->
 
 
 def _unfit(
-    scores: dict[str, Number], distinct: float | None, limits: dict[str, float]
+    scores: dict[str, Number], distinct: float | None, limits: Limits, d: int
 ) -> Iterator[Mark]:
     explained, l0, dead = scores["explained_variance"], scores["l0"], scores["dead_share"]
     assert isinstance(l0, Value)
     assert isinstance(dead, float)
     if isinstance(explained, Undefined):
         yield Mark("unfit", f"explained variance is undefined: {explained.reason}")
-    elif _number(explained) < limits["explained_variance"]:
+    elif _number(explained) < limits.min_explained_variance:
         low = f"explained variance {_number(explained):.3g}"
-        yield Mark("unfit", f"{low} is below {limits['explained_variance']:g}")
-    if l0.value >= limits["l0"]:
-        yield Mark("unfit", f"L0 {l0.value:.1f} is not below {limits['l0']:g}")
-    if 1 - dead < limits["live"]:
-        yield Mark("unfit", f"live share {1 - dead:.2f} is below {limits['live']:g}")
-    if distinct is not None and distinct < limits["distinct"]:
+        yield Mark("unfit", f"{low} is below {limits.min_explained_variance:g}")
+    if l0.value >= limits.max_l0 * d:
+        yield Mark("unfit", f"L0 {l0.value:.1f} is not below {limits.max_l0 * d:g}")
+    if 1 - dead < limits.min_live:
+        yield Mark("unfit", f"live share {1 - dead:.2f} is below {limits.min_live:g}")
+    if distinct is not None and distinct < limits.min_distinct:
         share = f"{distinct:.2f} of live rows are distinct"
-        yield Mark("unfit", f"{share}, below {limits['distinct']:g}")
+        yield Mark("unfit", f"{share}, below {limits.min_distinct:g}")
 
 
 def _caveats(scores: dict[str, Number]) -> Iterator[Mark]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from saebench_canon.metrics.meta_ladder.cost import cost
 from saebench_canon.metrics.meta_sae.settings import MetaTraining
-from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
+from saebench_canon.metrics.shared.pairs import NO_CODES
+from saebench_canon.plugin.metric import Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
     from saebench_canon.kernels.codes import Codes
@@ -97,10 +98,9 @@ def meta_ladder(
             f"shared_share{name}": each.shared,
             f"own_share{name}": each.own,
         }
-    note = Mark("note", "no activations: every latent counts as live")
     sizes = [saes[at].width for at in order]
     return Measurement(
         scores=scores,
         tables={"widths": parts.widths(order, sizes, tables, found, null)},
-        marks=() if codes is not None else (note,),
+        marks=() if codes is not None else (NO_CODES,),
     )

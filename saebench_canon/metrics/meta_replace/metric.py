@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from saebench_canon.errors import CanonError
 from saebench_canon.metrics.meta_replace.cost import cost
 from saebench_canon.metrics.meta_sae.settings import MetaChoice
-from saebench_canon.plugin.metric import Mark, Measurement, Score, metric
+from saebench_canon.metrics.shared.pairs import SAEPair
+from saebench_canon.plugin.metric import Measurement, Score, metric
 
 if TYPE_CHECKING:
     from saebench_canon.kernels.codes import Codes
@@ -70,11 +71,8 @@ if TYPE_CHECKING:
     ],
 )
 def meta_replace(
-    small: CanonicalSAE,
-    large: CanonicalSAE,
-    seed: int,
-    small_codes: Codes | None = None,
-    large_codes: Codes | None = None,
+    both: SAEPair,
+    seed: int = 0,
     keep: Keep | None = None,
     peers: tuple[CanonicalSAE, ...] = (),
     peers_codes: tuple[Codes, ...] | None = None,
@@ -102,10 +100,10 @@ def meta_replace(
     from saebench_canon.metrics.shared.live_rows import live_rows
 
     names = [score.name for score in meta_replace.scores]
-    rows = live_rows(large, large_codes)
+    rows = live_rows(both.large, both.large_codes)
     lent = peers_codes or (None,) * len(peers)
     lenders = list(zip(peers, lent, strict=True))
-    others = parts.candidates((small, small_codes), lenders, fewer_than=len(rows))
+    others = parts.candidates((both.small, both.small_codes), lenders, fewer_than=len(rows))
     if len(rows) == 0:
         return Measurement(parts.undefined(names, "no latent of the larger SAE is live"))
     if choice.meta is None:
@@ -120,10 +118,8 @@ def meta_replace(
         how = replace(choice, width=width).on(len(rows))
         model = published(choice.meta, rows.rows, choice.k)
     found = parts.compare(model, rows, others, how, seed, refit_steps or how.steps, draws)
-    without = small_codes is None or large_codes is None
-    note = Mark("note", "no activations: every latent counts as live")
     return Measurement(
         scores={**parts.undefined(names, found.reason), **found.scores},
         tables={"nearest": found.nearest, "within": found.within},
-        marks=(note,) if without else (),
+        marks=both.marks,
     )

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from saebench_canon.kernels.sum_rule import Rule
 from saebench_canon.metrics.meta_sae.cost import cost
 from saebench_canon.metrics.meta_sae.settings import MetaChoice, Runs
+from saebench_canon.metrics.shared.pairs import NO_CODES
 from saebench_canon.metrics.shared.sums import check_rule, composed_scores
-from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, metric
+from saebench_canon.plugin.metric import Measurement, Score, Undefined, metric
 
 if TYPE_CHECKING:
     from saebench_canon.kernels.codes import Codes
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from saebench_canon.metrics.meta_sae.runs import Memo
     from saebench_canon.plugin.sae import CanonicalSAE
 
-NO_DATA = "no activations: every latent counts as live"
 READ = "a published meta-SAE is evaluated, none is trained"
 
 
@@ -106,7 +106,7 @@ def meta_sae(
     m = len(live)
     if m == 0:
         return Measurement({each.name: Undefined("no latent is live") for each in meta_sae.scores})
-    marks = () if codes is not None else (Mark("note", NO_DATA),)
+    marks = () if codes is not None else (NO_CODES,)
     if choice.meta is not None:
         from saebench_canon.metrics.meta_sae.published import published
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
 from saebench_canon.metrics.seed_matching.cost import cost
-from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
+from saebench_canon.metrics.shared.pairs import NO_CODES
+from saebench_canon.plugin.metric import Measurement, Score, Undefined, Value, metric
 from saebench_canon.progress import track
 from saebench_canon.tables.stats import jackknife_stderr
 
@@ -84,8 +85,7 @@ def seed_matching(
 
     if not -1 <= threshold <= 1:
         raise CanonError(f"seed_matching: threshold = {threshold} is not a cosine from −1 to 1")
-    note = Mark("note", "no activations: every latent counts as live")
-    marks = () if codes is not None else (note,)
+    marks = () if codes is not None else (NO_CODES,)
     live = _live(saes, codes)
     counts = [int(each.sum()) for each in live]
     if reason := _refusal(counts, exact_up_to):

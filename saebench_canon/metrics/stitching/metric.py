@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from saebench_canon.errors import CanonError, nearest
+from saebench_canon.metrics.shared.pairs import NO_CODES, SAEPair
 from saebench_canon.metrics.stitching.cost import cost
+from saebench_canon.metrics.stitching.settings import Novelty, Paths
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ NEEDS_ROWS = (
     "span_residual_null_low",
 )  # fmt: skip
 NEEDS_PEERS = ("reproducible_share", "stable_novel_share", "stable_gain")
-ORDERINGS = ("random", "max_cos", "greedy")
 
 
 @metric(
@@ -113,20 +113,14 @@ ORDERINGS = ("random", "max_cos", "greedy")
     ],
 )
 def stitching(
-    small: CanonicalSAE,
-    large: CanonicalSAE,
-    small_codes: Codes | None = None,
-    large_codes: Codes | None = None,
+    both: SAEPair,
     acts: Acts | None = None,
     peers: tuple[CanonicalSAE, ...] = (),
     peers_codes: tuple[Codes, ...] | None = None,
     seed: int = 0,
     *,
-    threshold: float = 0.7,
-    span_atoms: int = 4,
-    span_least: float = 0.25,
-    orders: int = 3,
-    orderings: tuple[str, ...] = ("random", "max_cos"),
+    novelty: Novelty = Novelty(),
+    paths: Paths = Paths(),
 ) -> Measurement:
     """What a larger SAE has that a smaller one lacks.
 
@@ -138,18 +132,20 @@ def stitching(
     """
     import pandas as pd
 
-    _check(threshold, span_atoms, orders, orderings)
+    novelty.check()
+    paths.check()
+    threshold = novelty.threshold
     from saebench_canon.metrics.stitching import on_rows as parts
 
-    pair = parts.pair_of(small, large, small_codes, large_codes)
+    pair = parts.pair_of(both.small, both.large, both.small_codes, both.large_codes)
     if len(pair.rows0) == 0 or len(pair.rows1) == 0:
         reason = f"no latent of the {'smaller' if len(pair.rows0) == 0 else 'larger'} SAE is live"
         names = (*NEEDS_DATA, *NEEDS_ROWS, *NEEDS_PEERS)
         return Measurement({name: Undefined(reason) for name in names})
-    look = parts.look(pair, threshold, span_atoms)
+    look = parts.look(pair, threshold, novelty.span_atoms)
     again = parts.again(pair, peers, peers_codes, threshold)
-    strange = look.novel & (look.residual > span_least)
-    null = parts.null_of(pair, span_atoms, seed)
+    strange = look.novel & (look.residual > novelty.span_least)
+    null = parts.null_of(pair, novelty.span_atoms, seed)
     scores: dict[str, Number] = {
         **look.scores,
         **parts.stability(again, strange),
@@ -158,37 +154,24 @@ def stitching(
     columns = {**look.columns(pair), "reproducible": again}
     tables: dict[str, pd.DataFrame] = {"components": parts.components(look.graph)}
     marks: tuple[Mark, ...] = ()
-    if small_codes is None or large_codes is None or acts is None:
+    if both.small_codes is None or both.large_codes is None or acts is None:
         scores |= {name: Undefined("needs activations") for name in NEEDS_DATA}
         scores.setdefault("stable_gain", Undefined("needs activations"))
-        marks = (Mark("note", "no activations: every latent counts as live"),)
+        marks = (NO_CODES,)
     else:
         from saebench_canon.metrics.stitching import on_codes as data
 
-        on = data.OnData(pair, small_codes, large_codes, acts)
+        on = data.OnData(pair, both.small_codes, both.large_codes, acts)
         added = data.adding(on, look)
         scores |= added.scores
         scores |= data.gains(on, strange, again, added.factor)
-        scores |= data.controls(on, look, null, threshold, span_least, seed)
+        scores |= data.controls(on, look, null, threshold, novelty.span_least, seed)
         columns |= added.columns
         tables |= data.threshold_study(look, added, threshold, seed)
-        followed, left_out = data.follow(on, look, orders, orderings, seed)
+        followed, left_out = data.follow(on, look, paths.orders, paths.orderings, seed)
         tables["path"] = followed
         marks = tuple(Mark("note", reason) for reason in left_out)
     tables["latents"] = pd.DataFrame(
         {name: None if each is None else each.cpu().numpy() for name, each in columns.items()}
     )
     return Measurement(scores=scores, tables=tables, marks=marks)
-
-
-def _check(threshold: float, span_atoms: int, orders: int, orderings: tuple[str, ...]) -> None:
-    if not -1 <= threshold <= 1:
-        raise CanonError(f"stitching: threshold = {threshold} is not a cosine from −1 to 1")
-    if span_atoms < 1:
-        raise CanonError(f"stitching: span_atoms = {span_atoms} is not 1 or more")
-    if orders < 0:
-        raise CanonError(f"stitching: orders = {orders} is not 0 or more")
-    for name in orderings:
-        if name not in ORDERINGS:
-            hint = nearest(name, ORDERINGS)
-            raise CanonError(f"stitching: unknown ordering '{name}'", hint=hint)

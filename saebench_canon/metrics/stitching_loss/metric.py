@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from saebench_canon.errors import CanonError
+from saebench_canon.metrics.shared.pairs import CodedPair
 from saebench_canon.metrics.shared.ratios import complement, of_documents
 from saebench_canon.metrics.stitching_loss.cost import cost
 from saebench_canon.plugin.metric import Measurement, Score, Undefined, Value, metric
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from saebench_canon.data.language_model import LanguageModel
     from saebench_canon.inputs.splice import Losses
-    from saebench_canon.kernels.codes import Codes
     from saebench_canon.metrics.stitching.interpolation import Step
     from saebench_canon.plugin.sae import CanonicalSAE
 
@@ -42,10 +42,7 @@ ORDER = 0  # the random order that is followed, the first of `stitching`'s
     ],
 )
 def stitching_loss(
-    small: CanonicalSAE,
-    large: CanonicalSAE,
-    small_codes: Codes,
-    large_codes: Codes,
+    both: CodedPair,
     lm: LanguageModel,
     loss_with: Callable[[Replace], Tensor],
     small_loss: Losses,
@@ -74,7 +71,8 @@ def stitching_loss(
         name: of_documents(ratio(each.ce_sae[counted], each.count[counted]))
         for name, each in (("small_loss", small_loss), ("large_loss", large_loss))
     }
-    pair = pair_of(small, large, small_codes, large_codes)
+    small, large = both.small, both.large
+    pair = pair_of(small, large, both.small_codes, both.large_codes)
     if len(pair.rows0) == 0 or len(pair.rows1) == 0:
         size = "smaller" if len(pair.rows0) == 0 else "larger"
         none = Undefined(f"no latent of the {size} SAE is live")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.adapter import Description
 from saebench_canon.plugin.ref import Ref
-from saebench_canon.saes.checkpoint import CheckpointAdapter, Parameters
+from saebench_canon.saes.checkpoint import CheckpointAdapter, Format, Parameters
 from saebench_canon.saes.files import Files, read_json
 from saebench_canon.saes.formats import saelens_folder as form
 from saebench_canon.saes.formats import saelens_hub as hub
@@ -114,7 +114,7 @@ def _saelens_format(hub_sae: hub.HubSae) -> CheckpointAdapter:
             )
         return parameters
 
-    return CheckpointAdapter("saelens", released, (form.CONFIG, form.WEIGHTS))
+    return CheckpointAdapter(Format("saelens", (form.CONFIG, form.WEIGHTS)), released)
 
 
 def _config(ref: Ref, hub_sae: hub.HubSae) -> SaeLensConfig:

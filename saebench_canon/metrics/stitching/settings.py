@@ -1,0 +1,44 @@
+"""What suites can set of stitching: when a latent is novel, and which paths are followed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saebench_canon.errors import CanonError, nearest
+
+ORDERINGS = ("random", "max_cos", "greedy")
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """When a large latent counts as novel, and when as a sum of small ones."""
+
+    threshold: float = 0.7  # θ, a cosine
+    span_atoms: int = 4
+    span_least: float = 0.25
+
+    def check(self) -> None:
+        """Refuse what is no cosine and no count."""
+        if not -1 <= self.threshold <= 1:
+            raise CanonError(
+                f"stitching: threshold = {self.threshold} is not a cosine from −1 to 1"
+            )
+        if self.span_atoms < 1:
+            raise CanonError(f"stitching: span_atoms = {self.span_atoms} is not 1 or more")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """In which orderings the path is followed, and in how many random orders."""
+
+    orders: int = 3
+    orderings: tuple[str, ...] = ("random", "max_cos")
+
+    def check(self) -> None:
+        """Refuse a number of orders below 0 and an ordering that is not known."""
+        if self.orders < 0:
+            raise CanonError(f"stitching: orders = {self.orders} is not 0 or more")
+        for name in self.orderings:
+            if name not in ORDERINGS:
+                hint = nearest(name, ORDERINGS)
+                raise CanonError(f"stitching: unknown ordering '{name}'", hint=hint)
