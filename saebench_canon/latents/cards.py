@@ -156,10 +156,10 @@ class Cards:
             )
             for meta_latent, weight in meta.of_latent(latent).items()
         )
-        meta_sae = f"{meta.label}: {len(meta.meta_latents)} meta-latents"
+        meta = f"{meta.label}: {len(meta.meta_latents)} meta-latents"
         share = "" if explained is None else f" explain {number(explained, 2)} of its row"
-        title = f"made of meta-latents ({meta_sae}), which{share or ' were fitted to its row'}"
-        return Section("meta_latents", title if items else f"made of no meta-latent ({meta_sae})",
+        title = f"made of meta-latents ({meta}), which{share or ' were fitted to its row'}"
+        return Section("meta_latents", title if items else f"made of no meta-latent ({meta})",
                        items, explained=explained, said=sentences)  # fmt: skip
 
     def _nearest(self, sae: SaeSpec, smaller: SaeSpec, latent: int) -> Section:
