@@ -25,7 +25,13 @@ from torch import Tensor
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import BLOCK, max_cosine
 from saebench_canon.metrics.stitching.gains import auc, delta_mse, stitch
-from saebench_canon.metrics.stitching.interpolation import Graph, graph, paths, steps_of, union
+from saebench_canon.metrics.stitching.interpolation import (
+    Graph,
+    build_graph,
+    paths,
+    steps_of,
+    union,
+)
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.saes.fold import fold
 
@@ -112,11 +118,11 @@ def pair_costs(small: int, large: int, tokens: int) -> list[tuple[str, float, fl
     rows.append(("… by recomputing the MSE for each latent", again / encode, 0.0))
     rows.append(("    times what the closed form takes", again / taken, 0.0))
     joined = [union(x, first, second)]
-    of = [graph(one.W_dec, other.W_dec, codes0.live, codes1.live, 0.7)]
+    of = [build_graph(one.W_dec, other.W_dec, codes0.live, codes1.live, 0.7)]
 
     def ready() -> None:
         joined[0] = union(x, first, second)
-        of[0] = graph(one.W_dec, other.W_dec, codes0.live, codes1.live, 0.7)
+        of[0] = build_graph(one.W_dec, other.W_dec, codes0.live, codes1.live, 0.7)
 
     before = seconds(ready)
     single, five = [an_order(of[0], 0)], [an_order(of[0], seed) for seed in range(5)]

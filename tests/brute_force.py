@@ -1,4 +1,4 @@
-"""Plain float64 twins of the kernels: dense, with loops, to be read rather than to be fast."""
+"""Plain float64 versions of the kernels: dense, with loops, written to be read, not to be fast."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ torch.set_num_threads(1)
 
 @dataclass(frozen=True, eq=False)
 class TinySAE:
-    """As much of a canonical SAE as metrics look at."""
+    """The part of a canonical SAE that metrics read."""
 
     W_dec: Tensor
     b_dec: Tensor
@@ -35,13 +35,13 @@ class TinySAE:
 
 
 def sorted_rows(rows: Tensor) -> Tensor:
-    """The rows of a decoder whose latents are all live, as metrics of meta-SAEs read them."""
+    """The rows of a decoder with only live latents, in the order in which metrics read them."""
     return live_rows(TinySAE(rows, rows.new_zeros(rows.shape[1])), None).rows  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
-    """A made-up SAE with its dense codes [n, m] on some activations."""
+class CodedSAE:
+    """An SAE with its dense codes [n, m] on some activations."""
 
     sae: TinySAE
     dense: Tensor
@@ -51,7 +51,7 @@ class Made:
         return Codes.from_dense(self.dense)
 
 
-def made(
+def random_sae(
     x: Tensor,
     m: int,
     kind: str,
@@ -59,10 +59,10 @@ def made(
     *,
     dead: Sequence[int] = (0, 3),
     rows: Tensor | None = None,
-) -> Made:
-    """A random SAE whose codes are selected as ReLU, TopK or BatchTopK select them.
+) -> CodedSAE:
+    """A random SAE whose codes are selected by ReLU, TopK, BatchTopK or JumpReLU.
 
-    Rows had any norm, which was folded into the codes after selection; some latents are dead.
+    Rows had random norms, which were folded into the codes after selection; some latents are dead.
     """
     n, d = x.shape
     free = torch.randn(m, d, generator=generator, dtype=torch.float64)
@@ -84,11 +84,11 @@ def made(
         least = z.flatten().topk(3 * n).values.min()
         codes = torch.where(z >= least, z, 0).relu()
     bias = torch.randn(d, generator=generator, dtype=torch.float64) * 0.3
-    return Made(TinySAE(raw / norms[:, None], bias, encoder * scales), codes * scales / d**0.5)
+    return CodedSAE(TinySAE(raw / norms[:, None], bias, encoder * scales), codes * scales / d**0.5)
 
 
-def rebuilt(made: Made) -> Tensor:
-    return made.dense @ made.sae.W_dec + made.sae.b_dec
+def rebuilt(coded: CodedSAE) -> Tensor:
+    return coded.dense @ coded.sae.W_dec + coded.sae.b_dec
 
 
 def mse(x: Tensor, guess: Tensor) -> float:
@@ -99,8 +99,8 @@ def mse(x: Tensor, guess: Tensor) -> float:
     return total / x.numel()
 
 
-def live(made: Made) -> list[int]:
-    return [i for i in range(made.dense.shape[1]) if bool((made.dense[:, i] > 0).any())]
+def live(coded: CodedSAE) -> list[int]:
+    return [i for i in range(coded.dense.shape[1]) if bool((coded.dense[:, i] > 0).any())]
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -108,15 +108,20 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 def stitched(
-    small: Made, large: Made, kept: Sequence[int], added: Sequence[int], *, fixed_bias: bool = False
+    small: CodedSAE,
+    large: CodedSAE,
+    remaining: Sequence[int],
+    added: Sequence[int],
+    *,
+    fixed_bias: bool = False,
 ) -> Tensor:
-    """Eq. 5 as it stands: both biases weighted by the number of latents, all codes summed."""
-    total = len(kept) + len(added)
-    alpha = 1.0 if total == 0 or fixed_bias else len(kept) / total
+    """Eq. 5 literally: both biases weighted by the number of latents, all codes summed."""
+    total = len(remaining) + len(added)
+    alpha = 1.0 if total == 0 or fixed_bias else len(remaining) / total
     out = (alpha * small.sae.b_dec + (1 - alpha) * large.sae.b_dec).repeat(len(small.dense), 1)
-    for each, latents in ((small, kept), (large, added)):
+    for coded, latents in ((small, remaining), (large, added)):
         for i in latents:
-            out = out + each.dense[:, i, None] * each.sae.W_dec[i]
+            out = out + coded.dense[:, i, None] * coded.sae.W_dec[i]
     return out
 
 
@@ -132,8 +137,8 @@ def max_cosines(rows: Tensor, others: Tensor) -> tuple[list[float], list[int]]:
 def auc(low: Sequence[float], positive: Sequence[bool]) -> float:
     wins = pairs = 0.0
     for a, hit in zip(low, positive, strict=True):
-        for b, other in zip(low, positive, strict=True):
-            if hit and not other:
+        for b, other_hit in zip(low, positive, strict=True):
+            if hit and not other_hit:
                 pairs += 1
                 wins += 1.0 if a < b else 0.5 if a == b else 0.0
     return wins / pairs
@@ -150,27 +155,27 @@ def pursuit(row: Tensor, atoms: Tensor, count: int) -> list[float]:
     target = (row / row.norm()).numpy()
     table = (atoms / atoms.norm(dim=1, keepdim=True)).numpy()
     chosen: list[int] = []
-    left, explained = target, []
+    residual, explained = target, []
     for _ in range(count):
-        cosines = table @ left
+        cosines = table @ residual
         cosines[chosen] = -np.inf
         if len(chosen) < len(table) and cosines.max() > 1e-9:
             chosen.append(int(cosines.argmax()))
             weights, _ = nnls(table[chosen].T, target)
-            left = target - weights @ table[chosen]
-        explained.append(1 - float(left @ left))
+            residual = target - weights @ table[chosen]
+        explained.append(1 - float(residual @ residual))
     return explained
 
 
 def is_sum(explained: Sequence[float], least: float, gain: float) -> bool:
-    """The rule for a composed row, with what rounding may take."""
+    """The rule for a composed row, with a tolerance for rounding."""
     return explained[-1] > least - 1e-6 and explained[-1] - explained[0] > gain - 1e-6
 
 
 def least_raised(
     least: float, gain: float, chance: float, nulls: Sequence[Sequence[Sequence[float]]]
 ) -> float:
-    """The least of all thresholds by which no null has more sums than chance may have."""
+    """The lowest threshold at which no null has more sums than `chance` allows."""
 
     def few(limit: float) -> bool:
         for null in nulls:
@@ -179,24 +184,24 @@ def least_raised(
                 return False
         return True
 
-    seen = sorted({e[-1] for null in nulls for e in null if e[-1] >= least})
-    return next(limit for limit in [least, *(value + 1e-9 for value in seen)] if few(limit))
+    levels = sorted({e[-1] for null in nulls for e in null if e[-1] >= least})
+    return next(limit for limit in [least, *(value + 1e-9 for value in levels)] if few(limit))
 
 
 def k_means(rows: Tensor, start: Tensor, turns: int = 25) -> tuple[Tensor, list[int]]:
-    """Lloyd's turns on unit rows, until no row changes its direction."""
-    centres, own = [row.clone() for row in start], [-1] * len(rows)
+    """Lloyd's algorithm on unit rows, until no row changes its cluster."""
+    centres, nearest = [row.clone() for row in start], [-1] * len(rows)
     for _ in range(turns):
-        before = own
-        own = [max(range(len(centres)), key=lambda c: float(row @ centres[c])) for row in rows]
-        if own == before:
+        before = nearest
+        nearest = [max(range(len(centres)), key=lambda c: float(row @ centres[c])) for row in rows]
+        if nearest == before:
             break
-        for at in range(len(centres)):
+        for cluster in range(len(centres)):
             total = torch.zeros(rows.shape[1], dtype=torch.float64)
-            for row, c in zip(rows, own, strict=True):
-                total = total + row if c == at else total
-            centres[at] = total / total.norm() if float(total.norm()) > 0 else centres[at]
-    return torch.stack(centres), own
+            for row, c in zip(rows, nearest, strict=True):
+                total = total + row if c == cluster else total
+            centres[cluster] = total / total.norm() if float(total.norm()) > 0 else centres[cluster]
+    return torch.stack(centres), nearest
 
 
 def assignment(similarity: Tensor) -> dict[int, int]:

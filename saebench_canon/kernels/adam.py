@@ -1,7 +1,7 @@
-"""Adam in place on a few tensors at once, without an optimiser object's cost for each step.
+"""Adam in place on a few tensors at once, without the overhead of an optimiser at each step.
 
-It calls the operator that `torch.optim.Adam(fused=True)` calls and gives the same numbers; on
-matrices of some thousand entries the object around it costs several times the arithmetic.
+It calls the operator behind `torch.optim.Adam(fused=True)` and gives the same numbers. On matrices
+of a few thousand entries torch's optimiser costs several times the arithmetic.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ EPS = 1e-8
 
 
 class Adam:
-    """Running moments of the gradients of some parameters, and the steps taken by them."""
+    """Running moments of the gradients of some parameters, and the steps that they lead to."""
 
     def __init__(self, parameters: Sequence[Tensor], betas: tuple[float, float]) -> None:
         self._parameters = list(parameters)
         self._betas = betas
-        self._first = [torch.zeros_like(each) for each in self._parameters]
-        self._second = [torch.zeros_like(each) for each in self._parameters]
+        self._first = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._second = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._steps = torch.zeros((), dtype=torch.float32, device=self._parameters[0].device)
 
     def step(self, gradients: Sequence[Tensor], lr: float) -> None:

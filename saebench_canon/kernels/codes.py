@@ -79,8 +79,8 @@ class Codes:
         indptr = torch.zeros(len(tokens) + 1, dtype=torch.int64, device=self.indptr.device)
         torch.cumsum(lengths, dim=0, out=indptr[1:])
         start = torch.repeat_interleave(self.indptr[tokens] - indptr[:-1], lengths)
-        place = torch.arange(int(indptr[-1]), device=start.device) + start
-        return Codes(indptr, self.indices[place], self.values[place], self.width)
+        entries = torch.arange(int(indptr[-1]), device=start.device) + start
+        return Codes(indptr, self.indices[entries], self.values[entries], self.width)
 
     def chunks(self, size: int) -> Iterator[Codes]:
         """The codes in order, `size` tokens at a time."""
@@ -101,15 +101,15 @@ class Codes:
 
     def keep(self, latents: Tensor) -> Codes:
         """The codes with only the latents where the mask [m] is true; the width stays."""
-        kept = latents[self.indices.long()]
+        chosen = latents[self.indices.long()]
         indptr = torch.zeros_like(self.indptr)
-        sums = torch.cumsum(kept, dim=0)
+        sums = torch.cumsum(chosen, dim=0)
         indptr[1:] = (
             torch.where(self.indptr[1:] > 0, sums[(self.indptr[1:] - 1).clamp(min=0)], 0)
             if len(sums)
             else 0
         )
-        return Codes(indptr, self.indices[kept], self.values[kept], self.width)
+        return Codes(indptr, self.indices[chosen], self.values[chosen], self.width)
 
     def decode(self, rows: Tensor) -> Tensor:
         """Codes times decoder rows [m, d], without a bias: [n, d] in the rows' dtype."""

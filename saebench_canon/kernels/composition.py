@@ -1,4 +1,4 @@
-"""When a row is a sum of atoms and no variant of one, and what chance alone would make of it."""
+"""Which rows are sums of atoms and not variants of one, and rows without sums to compare with."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from saebench_canon.kernels.cosine import max_cosine, unit
 from saebench_canon.kernels.nnomp import Pursuit, pursue
 
 PARTS = (2, 3)  # atoms of a planted sum
-WEIGHTS = (0.75, 1.25)  # between which each of them is drawn
-NOISE = 0.3  # of a planted sum, in parts of its length
-TURNS = 25  # of k-means at most
-SAME = 1e-12  # of their squares that rows may vary by and be alike
-ALL = 1 - 1e-9  # a null from which no share can stand out
+WEIGHTS = (0.75, 1.25)  # the range that each atom's weight is drawn from
+NOISE = 0.3  # of a planted sum, as a part of its length
+TURNS = 25  # iterations of k-means, at most
+SAME = 1e-12  # variance, as a share of their squares, up to which rows count as alike
+ALL = 1 - 1e-9  # a null that no share can exceed
 
 
-def parent_null(rows: Tensor, atoms: Tensor, found: Pursuit, generator: torch.Generator) -> Tensor:
-    """Rows with their part along their best atom, and a random rest (ours).
+def parent_null(rows: Tensor, atoms: Tensor, fitted: Pursuit, generator: torch.Generator) -> Tensor:
+    """Rows that keep their part along their best atom and get a random rest (ours).
 
-    The rest [b, d] has the length of the row's own, the covariance of all rows' rests, and is
-    orthogonal to the atom. `found` is what pursuit found of the rows [b, d] among the atoms [a, d];
-    a row without a first atom keeps nothing.
+    The new rest [b, d] is as long as the old one, has the covariance of all rows' rests, and is
+    orthogonal to the atom. `fitted` is the pursuit of the rows [b, d] among the atoms [a, d]; a row
+    without a first atom keeps nothing.
     """
     rows, table = unit(rows), unit(atoms)
-    parents = table[found.atoms[:, 0].clamp(min=0)]
-    parents = torch.where(found.atoms[:, :1] < 0, 0, parents)
+    parents = table[fitted.atoms[:, 0].clamp(min=0)]
+    parents = torch.where(fitted.atoms[:, :1] < 0, 0, parents)
     return _rest_redrawn(rows, parents, generator)
 
 
 def one_parent(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """A dictionary of the rows' clusters without sums: each row a variant of one parent (ours).
+    """A dictionary without sums but with the rows' clusters: each row varies one parent (ours).
 
-    The rows [m, d] are clustered about `count` directions; each keeps its part along its own, and
-    the rest is drawn as in `parent_null`. Returns unit rows [m, d] float64.
+    The rows [m, d] are clustered about `count` directions. Each keeps its part along its cluster's
+    direction, and the rest is drawn as in `parent_null`. Returns unit rows [m, d] float64.
     """
     rows = unit(rows)
-    parents, own = k_means(rows, count, generator)
-    return unit(_rest_redrawn(rows, parents[own], generator))
+    parents, nearest = k_means(rows, count, generator)
+    return unit(_rest_redrawn(rows, parents[nearest], generator))
 
 
 def _rest_redrawn(rows: Tensor, parents: Tensor, generator: torch.Generator) -> Tensor:
-    """The rows with another rest beside what lies along their parents."""
+    """The rows with their part along their parents unchanged and the rest drawn anew."""
     along = (rows * parents).sum(dim=1, keepdim=True) * parents
     rest = rows - along
     values, vectors = torch.linalg.eigh(rest.T @ rest / max(1, len(rest)))
@@ -55,23 +55,24 @@ def _rest_redrawn(rows: Tensor, parents: Tensor, generator: torch.Generator) -> 
 
 
 def k_means(rows: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Directions that rows cluster about (spherical k-means), and each row's.
+    """Directions that rows cluster about (spherical k-means), and each row's cluster.
 
-    `rows` [m, d] of any norms; returns unit directions [count, d] float64 and numbers [m] int64.
-    It starts from rows drawn at random; a direction that no row is nearest to stays where it is.
+    `rows` [m, d] of any norms; returns unit directions [count, d] float64 and the number of each
+    row's direction [m] int64. It starts from rows drawn at random; a direction that is nearest to
+    no row does not change.
     """
     rows = unit(rows)
     start = torch.randperm(len(rows), generator=generator)[:count].to(rows.device)
     centres = rows[start]
-    own = torch.full((len(rows),), -1, device=rows.device)
+    cluster = torch.full((len(rows),), -1, device=rows.device)
     for _ in range(TURNS):
         _, nearest = max_cosine(rows, centres)
-        if torch.equal(nearest, own):
+        if torch.equal(nearest, cluster):
             break
-        own = nearest
-        sums = torch.zeros_like(centres).index_add_(0, own, rows)
+        cluster = nearest
+        sums = torch.zeros_like(centres).index_add_(0, cluster, rows)
         centres = torch.where(sums.norm(dim=1, keepdim=True) > 0, unit(sums), centres)
-    return centres, own
+    return centres, cluster
 
 
 def planted_sums(atoms: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -90,25 +91,25 @@ def planted_sums(atoms: Tensor, count: int, generator: torch.Generator) -> Tenso
 
 
 def excess(share: float, null: float) -> float:
-    """The share of rows that are sums beyond chance; nan where chance makes sums of all.
+    """The share of rows that are sums beyond chance; nan where every row is a sum by chance.
 
-    With a share c of true sums and chance making sums of the rest at the null's rate, the share
-    seen is c + (1 − c) null.
+    With a share c of true sums, and the rest being sums by chance at the null's rate, the observed
+    share is c + (1 − c) null.
     """
     return math.nan if null >= ALL else (share - null) / (1 - null)
 
 
-def variance_explained(rows: Tensor, found: Pursuit) -> float:
+def variance_explained(rows: Tensor, fitted: Pursuit) -> float:
     """1 − Σ‖w − ŵ‖² / Σ‖w − w̄‖² of unit rows that pursuit fitted; nan if they do not vary."""
     spread = float(((unit(rows) - unit(rows).mean(dim=0)) ** 2).sum())
-    left = float(found.residual.double().sum())
-    return math.nan if spread <= SAME * len(rows) else 1 - left / spread
+    residual = float(fitted.residual.double().sum())
+    return math.nan if spread <= SAME * len(rows) else 1 - residual / spread
 
 
-def explained_beside_null(
+def pursue_with_null(
     rows: Tensor, atoms: Tensor, count: int, generator: torch.Generator
 ) -> tuple[Pursuit, Pursuit]:
-    """What up to `count` atoms [a, d] explain of the rows [b, d], and of their parent null."""
-    found = pursue(unit(rows).to(rows.dtype), atoms, count=count)
-    null = parent_null(rows, atoms, found, generator).to(rows.dtype)
-    return found, pursue(null, atoms, count=count)
+    """The pursuit of rows [b, d], and of their parent null, by up to `count` atoms [a, d]."""
+    fitted = pursue(unit(rows).to(rows.dtype), atoms, count=count)
+    null = parent_null(rows, atoms, fitted, generator).to(rows.dtype)
+    return fitted, pursue(null, atoms, count=count)

@@ -11,14 +11,14 @@ from torch import Tensor
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.progress import track
 
-BLOCK = 2**23  # correlations held at once
+BLOCK = 2**23  # correlations in memory at once
 SILENT = 1e-6  # a residual whose best cosine is no more than this is orthogonal to every atom
 SINGULAR = 1e-9  # atoms whose Gram determinant is no more than this are linearly dependent
 
 
 @dataclass(frozen=True, eq=False)
 class Pursuit:
-    """What the pursuit found for each of b rows with up to s atoms.
+    """The fit of each of b rows by up to s atoms.
 
     `atoms` [b, s] int64 in the order chosen, −1 where it stopped; `weights` [b, s] ≥ 0 for unit
     atoms and unit rows; `explained` [b, s] the share of the row's square after each atom.
@@ -128,9 +128,9 @@ def _refit(
                 factor,
                 torch.eye(len(index), dtype=part.dtype, device=part.device),
             )
-            here = target[:, index]
-            fitted = torch.cholesky_solve(here[..., None], factor)[..., 0]
-            gain = (fitted * here).sum(dim=1)
+            goal = target[:, index]
+            fitted = torch.cholesky_solve(goal[..., None], factor)[..., 0]
+            gain = (fitted * goal).sum(dim=1)
             better = sound & (fitted >= 0).all(dim=1) & (gain > share)
             share = torch.where(better, gain, share)
             candidate = torch.zeros_like(best)

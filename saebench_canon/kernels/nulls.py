@@ -12,7 +12,7 @@ from saebench_canon.kernels.cosine import unit
 SMALL = 1e-12  # eigenvalues below this part of the largest are rounding
 CLOSE = 1e-6  # of the covariance's norm, and of a unit row for the mean
 TURNS = 60  # at most; about 20 where there are several rows for each direction
-LEAP = 3
+LEAP = 3  # how many times as far every second turn goes
 
 
 def isotropic(m: int, d: int, generator: torch.Generator) -> Tensor:
@@ -25,12 +25,11 @@ def covariance_matched(
 ) -> Tensor:
     """Random unit rows with the mean and covariance of the rows at unit norm.
 
-    `rows` [m, d] of any norms; returns [count or m, d] float64. The sample moments of what is
-    returned equal those of the dictionary: to about 1e-6 of them where there are several rows for
-    each direction, to about 1e-4 where there are hardly more rows than directions. With no more
-    rows than directions (a small `count`) they only do so on average and before the rows are
-    brought to unit norm. Moments are taken over the rows in their order: sort them where the last
-    bit matters.
+    `rows` [m, d] of any norms; returns [count or m, d] float64. Its sample moments equal those of
+    the dictionary: to about 1e-6 of them where there are several rows for each direction, to about
+    1e-4 where there are hardly more rows than directions. With no more rows than directions (a
+    small `count`) they are equal only on average and before the rows are brought to unit norm.
+    Moments are summed in the order of the rows: sort them where the last bit matters.
     """
     rows = unit(rows)
     return _matched(rows, count or len(rows), generator, unit)
@@ -39,10 +38,10 @@ def covariance_matched(
 def covariance_matched_pairs(
     rows: Tensor, others: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Random unit rows for two tables [m, d] and [m, d2] at once, so that they stay related.
+    """Random unit rows for two tables [m, d] and [m, d2], drawn together so that they stay related.
 
     Row i of both is one draw with the mean and covariance of the unit rows side by side: encoders
-    that lie along their decoder rows do so here too. Precision as in `covariance_matched`.
+    that lie along their decoder rows still do so. Precision as in `covariance_matched`.
     """
     d = rows.shape[1]
     table = torch.cat([unit(rows), unit(others)], dim=1)
@@ -57,10 +56,10 @@ def covariance_matched_pairs(
 def _matched(
     table: Tensor, size: int, generator: torch.Generator, norm: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Draws [size, d] that are normed and then have the table's mean and covariance.
+    """Draws [size, d] that have the table's mean and covariance after they are normed.
 
-    Norming changes the moments, mapping to the wanted moments changes the norms, so both are done
-    in turn. What norming undoes is anticipated by going `LEAP` times as far in every second turn.
+    Norming changes the moments, and mapping to the table's moments changes the norms, so both are
+    done in turn. Every second turn goes `LEAP` times as far, because norming undoes a part of it.
     """
     mean = table.mean(dim=0)
     centred = table - mean
@@ -71,17 +70,17 @@ def _matched(
     if size <= rank:
         return drawn
     for turn in range(TURNS):
-        found_mean = drawn.mean(dim=0)
-        drawn = drawn - found_mean
-        found = drawn.T @ drawn / size
-        off = (found - covariance).norm() > CLOSE * covariance.norm()
-        if not off and (found_mean - mean).norm() <= CLOSE:
-            return drawn + found_mean
-        inner, _ = _power(root @ found @ root, -0.5)
-        towards = root @ inner @ root  # the one symmetric map that gives the wanted covariance
+        sample_mean = drawn.mean(dim=0)
+        drawn = drawn - sample_mean
+        sample_covariance = drawn.T @ drawn / size
+        off = (sample_covariance - covariance).norm() > CLOSE * covariance.norm()
+        if not off and (sample_mean - mean).norm() <= CLOSE:
+            return drawn + sample_mean
+        inner, _ = _power(root @ sample_covariance @ root, -0.5)
+        towards = root @ inner @ root  # the only symmetric map to the table's covariance
         far = LEAP if turn % 2 else 1
         drawn = drawn @ torch.linalg.matrix_power(towards, far)
-        drawn = norm(drawn + mean + (far - 1) * (mean - found_mean))
+        drawn = norm(drawn + mean + (far - 1) * (mean - sample_mean))
     return drawn
 
 
@@ -91,6 +90,6 @@ def _power(matrix: Tensor, exponent: float) -> tuple[Tensor, int]:
     Unlike a factor it is unique, so rows in another order have the same null.
     """
     values, vectors = torch.linalg.eigh(matrix)
-    kept = values > SMALL * values[-1].clamp(min=SMALL)
-    powers = torch.where(kept, values.clamp(min=SMALL**2) ** exponent, 0)
-    return (vectors * powers) @ vectors.T, int(kept.sum())
+    positive = values > SMALL * values[-1].clamp(min=SMALL)
+    powers = torch.where(positive, values.clamp(min=SMALL**2) ** exponent, 0)
+    return (vectors * powers) @ vectors.T, int(positive.sum())

@@ -29,25 +29,25 @@ class Sums:
 
 
 def chunks(
-    x: Tensor, *codes: Codes, what: str, size: int = CHUNK, dtype: torch.dtype = torch.float64
+    x: Tensor, *codes: Codes, title: str, size: int = CHUNK, dtype: torch.dtype = torch.float64
 ) -> Iterator[tuple[slice, Tensor, list[Codes]]]:
-    """Tokens, their activations in the dtype on the device of the codes, and their codes."""
+    """Chunks of tokens: which, their activations in the dtype on the codes' device, their codes."""
     device = codes[0].values.device if codes else x.device
     starts = range(0, len(x), size)
-    for start in track(starts, what, len(starts)):
+    for start in track(starts, title, len(starts)):
         part = slice(start, min(start + size, len(x)))
-        active = [each.rows(part.start, part.stop) for each in codes]
+        active = [sparse.rows(part.start, part.stop) for sparse in codes]
         yield part, x[part].to(device=device, dtype=dtype), active
 
 
 def mean_and_covariance(x: Tensor, *, size: int = CHUNK) -> tuple[Tensor, Tensor]:
     """Mean [d] and covariance [d, d] of activations [n, d], in float64."""
     mean = x.new_zeros(x.shape[1], dtype=torch.float64)
-    for _, part, _ in chunks(x, what="mean activation", size=size):
+    for _, part, _ in chunks(x, title="mean activation", size=size):
         mean += part.sum(dim=0)
     mean.div_(len(x))
     covariance = mean.new_zeros(x.shape[1], x.shape[1])
-    for _, part, _ in chunks(x, what="covariance of activations", size=size):
+    for _, part, _ in chunks(x, title="covariance of activations", size=size):
         part = part - mean
         covariance += part.T @ part
     return mean, covariance.div_(len(x))
@@ -81,7 +81,7 @@ def reconstruction_sums(
     basis = principal_components(covariance, components).to(rows.device)
     index = index.to(rows.device)
     sums = rows.new_zeros(count, 8)
-    for part, true, (active,) in chunks(x, codes, what="reconstructing", size=size):
+    for part, true, (active,) in chunks(x, codes, title="reconstructing", size=size):
         rebuilt = active.decode(rows) + bias
         centred = true - mean
         product = (rebuilt * true).sum(dim=1)

@@ -45,5 +45,5 @@ def reaches_zero(estimate: Ratio, *, level: float = 0.95) -> bool:
 
 def documents(doc: Tensor) -> tuple[Tensor, int]:
     """Each token's document counted from 0 [n], and the number of documents."""
-    found, index = torch.unique(doc, return_inverse=True)
-    return index, len(found)
+    names, index = torch.unique(doc, return_inverse=True)
+    return index, len(names)

@@ -15,7 +15,7 @@ SORTS_FAST = 2**16  # numbers below it sort in linear time
 
 
 def pointers(groups: Ids, count: int) -> tuple[Tensor, Tensor]:
-    """Where each of `count` groups starts once entries are sorted by group, and which have any."""
+    """Where each of `count` groups of sorted entries starts, and which groups have entries."""
     sizes = np.bincount(groups, minlength=count)
     starts = np.zeros(count + 1, dtype=np.int64)
     np.cumsum(sizes, out=starts[1:])
@@ -23,9 +23,9 @@ def pointers(groups: Ids, count: int) -> tuple[Tensor, Tensor]:
 
 
 def sums(sources: Tensor, table: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums of the table's rows, one for each run of sources between two pointers."""
-    found: Tensor = torch.embedding_bag(table, sources, starts[:-1], False, 0, False, weights)[0]
-    return found
+    """Weighted sums of the table's rows, one for the sources between each two pointers."""
+    totals: Tensor = torch.embedding_bag(table, sources, starts[:-1], False, 0, False, weights)[0]
+    return totals
 
 
 def dots(left: Tensor, right: Tensor, starts: Tensor, columns: Tensor, spare: Tensor) -> Tensor:
@@ -40,6 +40,6 @@ def dots(left: Tensor, right: Tensor, starts: Tensor, columns: Tensor, spare: Te
 
 
 def order_of(ids: Ids, count: int) -> Ids:
-    """The order that brings equal ids of `count` together and leaves them as they stand else."""
+    """The stable order that brings equal ids together; all are below `count`."""
     key: NDArray[Any] = ids.astype(np.uint16) if count <= SORTS_FAST else ids
     return np.argsort(key, kind="stable")

@@ -1,9 +1,9 @@
-"""Selection and gradients of BatchTopK SAEs of B dictionaries at once: k codes a row, of many.
+"""Selection and gradients of BatchTopK SAEs of B dictionaries at once, with k codes a row.
 
-Only the k·n selected entries carry gradients, so on a CPU all but the encoder's product touches
-those entries alone, in compressed rows. Dictionaries of few latents, and other devices, take
-products of dense matrices instead: there they are faster. Indices are handled by numpy, whose
-calls on some thousand numbers cost a third of torch's.
+Only the k·n selected entries carry gradients. On a CPU everything but the encoder's product
+therefore works on those entries alone, in compressed rows. Dictionaries of few latents, and other
+devices, use products of dense matrices instead, which are faster there. numpy handles the indices:
+its calls on a few thousand numbers cost a third of torch's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from saebench_canon.kernels import largest
 from saebench_canon.kernels.sparse_rows import dots, order_of, pointers, sums
 
-ROUNDING = 1e-6  # by which sums of weights may be off
+ROUNDING = 1e-6  # relative error allowed in sums of weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +45,15 @@ class Gradients:
     W_dec: Tensor  # [B·M, d]
     b_dec: Tensor  # [B, d]
     rebuilt: Tensor  # [B, n, d]
-    pulls: Tensor  # [B·M] by the codes, summed over rows
+    code_gradient: Tensor  # [B·M] by each latent's codes, summed over rows
     fired: Tensor  # [B·M] whether each latent was chosen
 
 
 def select(z: Tensor, k: int, floors: Sequence[float], weights: Tensor | None = None) -> Selected:
-    """The k·n largest positive codes of each of B batches z [B, n, M]; ties with the least stay in.
+    """The k·n largest positive codes of each of B batches z [B, n, M], with ties at the least.
 
-    `floors` are guesses from below at the least code chosen; a guess too high costs only time. With
-    `weights` [n], of mean 1, a row's codes count so often, those of weight 0 not at all.
+    `floors` are lower guesses at the least code chosen; a guess too high only costs time. With
+    `weights` [n], of mean 1, each code of a row counts as often as its weight says.
     """
     B, n, M = z.shape
     flat = z.view(B, n * M)
@@ -62,20 +62,20 @@ def select(z: Tensor, k: int, floors: Sequence[float], weights: Tensor | None = 
         row = entry // M
         return Selected(row, entry - row * M + (row // n) * M, chosen, least)
     rows, latents, values, least = [], [], [], []
-    for at, floor in enumerate(floors):
+    for dictionary, floor in enumerate(floors):
         if weights is None:
-            place, value, low = largest.candidates(flat[at].numpy(), k * n, floor)
+            index, value, low = largest.candidates(flat[dictionary].numpy(), k * n, floor)
         else:
-            place, value, low = _weighted(z[at], k, floor, weights)
-        kept = np.flatnonzero(value >= low)
-        place = place.take(kept)
-        number = place // M
-        rows.append(number + at * n)
-        latents.append(place - (number - at) * M)
-        values.append(value.take(kept))
+            index, value, low = _weighted(z[dictionary], k, floor, weights)
+        passing = np.flatnonzero(value >= low)
+        index = index.take(passing)
+        row_number = index // M
+        rows.append(row_number + dictionary * n)
+        latents.append(index - (row_number - dictionary) * M)
+        values.append(value.take(passing))
         least.append(low)
     row, latent, chosen = (
-        torch.from_numpy(np.concatenate(each)).to(z.device) for each in (rows, latents, values)
+        torch.from_numpy(np.concatenate(parts)).to(z.device) for parts in (rows, latents, values)
     )
     return Selected(row, latent, chosen, least)
 
@@ -83,64 +83,67 @@ def select(z: Tensor, k: int, floors: Sequence[float], weights: Tensor | None = 
 def dense_codes(
     z: Tensor, k: int, floors: Sequence[float], weights: Tensor | None = None
 ) -> tuple[Tensor, list[float]]:
-    """The codes that `select` chooses, all others 0 [B, n, M], and each dictionary's least."""
+    """The codes that `select` chooses, 0 elsewhere [B, n, M], and each dictionary's least one."""
     B, n, M = z.shape
     flat = z.view(B, n * M)
     if weights is not None:
-        least = [_weighted(each, k, low, weights)[2] for each, low in zip(z, floors, strict=True)]
+        least = [_weighted(batch, k, low, weights)[2] for batch, low in zip(z, floors, strict=True)]
     elif z.device.type == "cpu":
-        least = [largest.least(flat[at].numpy(), k * n, low) for at, low in enumerate(floors)]
+        least = [
+            largest.least(batch.numpy(), k * n, low)
+            for batch, low in zip(flat, floors, strict=True)
+        ]
     else:
         least = _least_by_topk(flat, k * n)
     kind = np.float64 if z.dtype == torch.float64 else np.float32
     codes = torch.empty_like(z)
-    for at, low in enumerate(least):
+    for dictionary, low in enumerate(least):
         below = max(float(np.nextafter(kind(low), kind(-1))), 0.0)
-        torch.threshold(z[at], below, 0.0, out=codes[at])
+        torch.threshold(z[dictionary], below, 0.0, out=codes[dictionary])
     return codes, least
 
 
 def _weighted(
     z: Tensor, k: int, floor: float, weights: Tensor
 ) -> tuple[largest.Ids, NDArray[Any], float]:
-    """Where the largest positive codes of z [n, M] may be, what they are, and the least of them.
+    """Candidates for the largest positive codes of z [n, M]: indices, values, and the least chosen.
 
-    That is the one at which those not below it weigh k·n; rows without a weight have no codes.
+    The codes not below the least one together weigh k·n. Rows of weight 0 have no codes.
     """
     n, M = z.shape
     flat, weight = z.reshape(-1).cpu().numpy(), weights.cpu().numpy()
-    wanted = k * n * (1 - ROUNDING)
-    place: largest.Ids = np.empty(0, dtype=np.int64)
-    own = weight[:0]
+    mass = k * n * (1 - ROUNDING)
+    index: largest.Ids = np.empty(0, dtype=np.int64)
+    entry_weight = weight[:0]
     for bound in (floor, float(np.finfo(flat.dtype).smallest_subnormal)):
         if bound <= 0:
             continue
-        place = largest.where(flat, bound)
-        own = weight.take(place // M)
-        if own.sum(dtype=np.float64) >= wanted:
+        index = largest.where(flat, bound)
+        entry_weight = weight.take(index // M)
+        if entry_weight.sum(dtype=np.float64) >= mass:
             break
-    here = np.flatnonzero(own)
-    place, own = place.take(here), own.take(here)
-    value = flat.take(place)
+    counted = np.flatnonzero(entry_weight)
+    index, entry_weight = index.take(counted), entry_weight.take(counted)
+    value = flat.take(index)
     if len(value) == 0:
-        return place, value, 0.0
+        return index, value, 0.0
     order = np.argsort(value)[::-1]
-    reached = int(np.searchsorted(own.take(order).cumsum(dtype=np.float64), wanted))
-    return place, value, float(value[order[min(reached, len(order) - 1)]])
+    reached = int(np.searchsorted(entry_weight.take(order).cumsum(dtype=np.float64), mass))
+    return index, value, float(value[order[min(reached, len(order) - 1)]])
 
 
-def _select_by_topk(flat: Tensor, wanted: int) -> tuple[Tensor, Tensor, list[float]]:
-    """The same where a sort is cheap: entries over all B batches [B, n·M], codes, the least."""
-    least = _least_by_topk(flat, wanted)
+def _select_by_topk(flat: Tensor, count: int) -> tuple[Tensor, Tensor, list[float]]:
+    """`select` where a sort is cheap: entries over all B batches [B, n·M], codes, and the least."""
+    least = _least_by_topk(flat, count)
     bound = torch.tensor(least, dtype=flat.dtype, device=flat.device)[:, None]
     entry = ((flat >= bound) & (flat > 0)).view(-1).nonzero()[:, 0]
     return entry, flat.reshape(-1)[entry], least
 
 
-def _least_by_topk(flat: Tensor, wanted: int) -> list[float]:
-    top = flat.topk(min(wanted, flat.shape[1]), dim=1, sorted=False).values
+def _least_by_topk(flat: Tensor, count: int) -> list[float]:
+    top = flat.topk(min(count, flat.shape[1]), dim=1, sorted=False).values
     least: list[float] = torch.where(top > 0, top, torch.inf).amin(dim=1).tolist()
-    return [each if math.isfinite(each) else 0.0 for each in least]
+    return [value if math.isfinite(value) else 0.0 for value in least]
 
 
 def gradients(
@@ -167,9 +170,9 @@ def sparse_gradients(
     selected: Selected,
     weights: Tensor | None = None,
 ) -> Gradients:
-    """The same on a CPU from the selected entries alone; `centred` [B, n, d] is rows less bias.
+    """The same gradients on a CPU, from selected entries; `centred` [B, n, d] is rows less bias.
 
-    With `weights` [n] the mean over rows is a weighted one.
+    With `weights` [n] the mean over rows is weighted.
     """
     B, n, d = centred.shape
     M = len(W_dec) // B
@@ -184,20 +187,20 @@ def sparse_gradients(
     starts, fired = pointers(latent, B * M)
     sources = torch.from_numpy(selected.row.numpy().take(order))
     sorted_values, sorted_codes = (
-        torch.from_numpy(each.numpy().take(order)) for each in (values, codes)
+        torch.from_numpy(numbers.numpy().take(order)) for numbers in (values, codes)
     )
     to_decoder = sums(sources, rebuilt, starts, sorted_values)
     to_encoder = sums(sources, flat, starts, sorted_codes)
-    pulls = flat.new_zeros(B * M).index_add_(0, selected.latent, codes)
+    code_gradient = flat.new_zeros(B * M).index_add_(0, selected.latent, codes)
     rebuilt = rebuilt.view(B, n, d)
-    to_bias = _to_bias(rebuilt, pulls, W_enc)
-    return Gradients(to_encoder, to_decoder, to_bias, rebuilt, pulls, fired)
+    to_bias = _to_bias(rebuilt, code_gradient, W_enc)
+    return Gradients(to_encoder, to_decoder, to_bias, rebuilt, code_gradient, fired)
 
 
 def dense_gradients(
     centred: Tensor, W_enc: Tensor, W_dec: Tensor, codes: Tensor, weights: Tensor | None = None
 ) -> Gradients:
-    """The same from all codes [B, n, M], by products of dense matrices."""
+    """The same gradients from all codes [B, n, M], by products of dense matrices."""
     B, n, d = centred.shape
     decoder = W_dec.view(B, -1, d)
     rebuilt = torch.baddbmm(centred, codes, decoder, beta=-2 / n, alpha=2 / n)
@@ -205,19 +208,19 @@ def dense_gradients(
         rebuilt *= weights[:, None]
     by_code = torch.bmm(rebuilt, decoder.transpose(1, 2))
     by_code = torch.ops.aten.threshold_backward(by_code, codes, 0)
-    pulls = by_code.sum(dim=1)
+    code_gradient = by_code.sum(dim=1)
     return Gradients(
         torch.bmm(by_code.transpose(1, 2), centred).view(-1, d),
         torch.bmm(codes.transpose(1, 2), rebuilt).view(-1, d),
-        _to_bias(rebuilt, pulls, W_enc),
+        _to_bias(rebuilt, code_gradient, W_enc),
         rebuilt,
-        pulls.view(-1),
+        code_gradient.view(-1),
         codes.sum(dim=1).view(-1) > 0,
     )
 
 
-def _to_bias(rebuilt: Tensor, pulls: Tensor, W_enc: Tensor) -> Tensor:
-    """What the bias does to ŵ, less what it does to codes, whose gradients sum to `pulls`."""
+def _to_bias(rebuilt: Tensor, code_gradient: Tensor, W_enc: Tensor) -> Tensor:
+    """The bias's gradient: through ŵ, less through the codes, whose gradients are summed."""
     B, _, d = rebuilt.shape
-    through = torch.bmm(pulls.view(B, 1, -1), W_enc.view(B, -1, d))[:, 0]
+    through = torch.bmm(code_gradient.view(B, 1, -1), W_enc.view(B, -1, d))[:, 0]
     return rebuilt.sum(dim=1).sub_(through)

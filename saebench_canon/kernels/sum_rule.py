@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROUNDING = 1e-6  # by which a share explained may be off
-NEARLY = 0.99  # share of rows from which chance explains them whole
+ROUNDING = 1e-6  # error allowed in an explained share
+NEARLY = 0.99  # share of a row from which chance explains whole rows
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A row is a sum iff up to `atoms` explain `least` of it, and `gain` more than one of them.
+    """A row is a sum iff up to `atoms` explain `least` of it, and `gain` more than the first does.
 
-    Where chance would make sums of more than the share `chance` of rows, `least` is raised until
-    it does so no more (ours).
+    Where more than the share `chance` of random rows would be sums, `least` is raised until no
+    more than that are (ours).
     """
 
     atoms: int = 4
@@ -28,13 +28,13 @@ class Rule:
     chance: float = 0.05
 
     def holds(self, explained: Tensor) -> Tensor:
-        """Which rows are sums, [b] bool, by the shares that 1, 2 … atoms explain, [b, atoms]."""
+        """Which rows are sums [b] bool, given the shares that 1, 2 … atoms explain [b, atoms]."""
         first, last = explained[:, 0].double(), explained[:, -1].double()
         return (last > self.least - ROUNDING) & (last - first > self.gain - ROUNDING)
 
     @property
     def possible(self) -> bool:
-        """Whether a row can be a sum: not where chance explains rows whole, in few dimensions."""
+        """Whether a row can be a sum: not in so few dimensions that chance explains whole rows."""
         return self.least < NEARLY
 
     def raised(self, nulls: Iterable[Tensor]) -> Rule:

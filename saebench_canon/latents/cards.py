@@ -156,10 +156,10 @@ class Cards:
             )
             for meta_latent, weight in meta.of_latent(latent).items()
         )
-        meta = f"{meta.label}: {len(meta.meta_latents)} meta-latents"
+        source = f"{meta.label}: {len(meta.meta_latents)} meta-latents"
         share = "" if explained is None else f" explain {number(explained, 2)} of its row"
-        title = f"made of meta-latents ({meta}), which{share or ' were fitted to its row'}"
-        return Section("meta_latents", title if items else f"made of no meta-latent ({meta})",
+        title = f"made of meta-latents ({source}), which{share or ' were fitted to its row'}"
+        return Section("meta_latents", title if items else f"made of no meta-latent ({source})",
                        items, explained=explained, said=sentences)  # fmt: skip
 
     def _nearest(self, sae: SaeSpec, smaller: SaeSpec, latent: int) -> Section:

@@ -50,12 +50,12 @@ def test_everything_agrees_with_dense_codes(n: int, m: int, seed: int, share: fl
 @pytest.mark.parametrize("mask", [[0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0], [1, 0, 0, 1]])
 def test_keeping_latents_where_first_and_last_tokens_and_latents_are_empty(mask: list[int]) -> None:
     codes = Codes.from_dense(EMPTY_EDGES)
-    kept = codes.keep(torch.tensor(mask, dtype=torch.bool))
-    assert torch.equal(kept.dense(), EMPTY_EDGES * torch.tensor(mask))
+    subset = codes.keep(torch.tensor(mask, dtype=torch.bool))
+    assert torch.equal(subset.dense(), EMPTY_EDGES * torch.tensor(mask))
     rows = torch.eye(4, dtype=torch.float64)
-    assert torch.equal(kept.decode(rows), EMPTY_EDGES * torch.tensor(mask))
+    assert torch.equal(subset.decode(rows), EMPTY_EDGES * torch.tensor(mask))
     assert torch.equal(
-        kept.transposed_matmul(EMPTY_EDGES), (EMPTY_EDGES * torch.tensor(mask)).T @ EMPTY_EDGES
+        subset.transposed_matmul(EMPTY_EDGES), (EMPTY_EDGES * torch.tensor(mask)).T @ EMPTY_EDGES
     )
 
 

@@ -27,13 +27,13 @@ def test_the_largest_of_each_row_are_those_of_a_sort(
     seed: int, n: int, m: int, k: int, ties: bool
 ) -> None:
     table = numbers(n, m, seed=seed, ties=ties) - 0.5
-    wanted = [
-        row * m + at
+    expected = [
+        row * m + column
         for row in range(n)
-        for at in range(m)
-        if table[row, at] >= max(np.sort(table[row])[-k], 0) and table[row, at] > 0
+        for column in range(m)
+        if table[row, column] >= max(np.sort(table[row])[-k], 0) and table[row, column] > 0
     ]
-    assert largest.of_rows(table, k).tolist() == wanted
+    assert largest.of_rows(table, k).tolist() == expected
 
 
 def test_a_row_of_one_large_group_does_not_hide_others() -> None:
@@ -53,18 +53,18 @@ def test_a_row_of_one_large_group_does_not_hide_others() -> None:
     st.booleans(),
 )
 def test_the_largest_of_all_are_those_of_a_sort(
-    seed: int, size: int, wanted: int, floor: float, chunk: int, ties: bool
+    seed: int, size: int, count: int, floor: float, chunk: int, ties: bool
 ) -> None:
     flat = numbers(size, seed=seed, ties=ties)
     positive = np.sort(flat[flat > 0])
-    low = float(positive[-wanted:].min()) if len(positive) else 0.0
+    low = float(positive[-count:].min()) if len(positive) else 0.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(largest, "CHUNK", chunk)
-        place, value, found = largest.candidates(flat, wanted, floor)
+        index, value, cut = largest.candidates(flat, count, floor)
         for bound in (0, 1000):
             patch.setattr(largest, "PARTITIONED", bound)
-            assert largest.least(flat, wanted, floor) == low
-    assert found == low
-    assert np.array_equal(flat[place], value)
-    kept = place[value >= low]
-    assert kept.tolist() == np.flatnonzero((flat >= low) & (flat > 0)).tolist()
+            assert largest.least(flat, count, floor) == low
+    assert cut == low
+    assert np.array_equal(flat[index], value)
+    chosen = index[value >= low]
+    assert chosen.tolist() == np.flatnonzero((flat >= low) & (flat > 0)).tolist()

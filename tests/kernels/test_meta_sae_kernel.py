@@ -36,12 +36,12 @@ def loss_of(x: Tensor, W_enc: Tensor, W_dec: Tensor, b: Tensor, k: int) -> Tenso
     """The loss by its definition: mean over rows of ‖w − ŵ‖², summed over dictionaries."""
     B, n, _ = x.shape
     loss = torch.zeros((), dtype=x.dtype)
-    for at in range(B):
-        pre = (x[at] - b[at]) @ W_enc[at].T
+    for dictionary in range(B):
+        pre = (x[dictionary] - b[dictionary]) @ W_enc[dictionary].T
         least = pre.detach().relu().flatten().topk(k * n).values.min()
         codes = torch.where((pre >= least) & (pre > 0), pre, 0)
         assert int((codes > 0).sum()) == min(k * n, int((pre > 0).sum()))
-        loss = loss + ((codes @ W_dec[at] + b[at] - x[at]) ** 2).sum() / n
+        loss = loss + ((codes @ W_dec[dictionary] + b[dictionary] - x[dictionary]) ** 2).sum() / n
     return loss
 
 
@@ -57,17 +57,17 @@ class ByHand(torch.autograd.Function):
         z = centred @ W_enc.transpose(1, 2)
         enc, dec = W_enc.reshape(B * M, d), W_dec.reshape(B * M, d)
         if path == "sparse":
-            found = gradients(x, enc, dec, b, select(z, k, [0.0] * B))
+            gradient = gradients(x, enc, dec, b, select(z, k, [0.0] * B))
         else:
-            found = dense_gradients(centred, enc, dec, dense_codes(z, k, [0.0] * B)[0])
-        ctx.found = found
-        return found.rebuilt.pow(2).sum() * x.shape[1] / 4
+            gradient = dense_gradients(centred, enc, dec, dense_codes(z, k, [0.0] * B)[0])
+        ctx.gradient = gradient
+        return gradient.rebuilt.pow(2).sum() * x.shape[1] / 4
 
     @staticmethod
     def backward(ctx: Any, *back: Tensor) -> Any:
-        found, shape = ctx.found, (len(ctx.found.b_dec), -1, ctx.found.b_dec.shape[1])
-        own = found.W_enc.view(shape), found.W_dec.view(shape), found.b_dec
-        return *(each * back[0] for each in own), None, None, None
+        gradient, shape = ctx.gradient, (len(ctx.gradient.b_dec), -1, ctx.gradient.b_dec.shape[1])
+        parts = gradient.W_enc.view(shape), gradient.W_dec.view(shape), gradient.b_dec
+        return *(part * back[0] for part in parts), None, None, None
 
 
 @pytest.mark.filterwarnings("ignore:Sparse")
@@ -77,32 +77,32 @@ def test_gradients_agree_with_autograd(k: int, path: str) -> None:
     B, n, M, d = 2, 7, 5, 4
     x, b = random(B, n, d), random(B, d, seed=3)
     W_enc, W_dec = random(B, M, d, seed=1), random(B, M, d, seed=2)
-    leaves = [each.clone().requires_grad_() for each in (W_enc, W_dec, b)]
+    leaves = [weight.clone().requires_grad_() for weight in (W_enc, W_dec, b)]
     loss_of(x, *leaves, k=k).backward()
-    mine = [each.clone().requires_grad_() for each in (W_enc, W_dec, b)]
+    mine = [weight.clone().requires_grad_() for weight in (W_enc, W_dec, b)]
     value = ByHand.apply(*mine, x, k, path)
     torch.testing.assert_close(value.detach(), loss_of(x, W_enc, W_dec, b, k))
     value.backward()
-    for one, other in zip(mine, leaves, strict=True):
-        torch.testing.assert_close(one.grad, other.grad)
-    torch.autograd.gradcheck(lambda *own: ByHand.apply(*own, x, k, path), mine)
+    for parameter, leaf in zip(mine, leaves, strict=True):
+        torch.testing.assert_close(parameter.grad, leaf.grad)
+    torch.autograd.gradcheck(lambda *parameters: ByHand.apply(*parameters, x, k, path), mine)
 
 
 @pytest.mark.parametrize("aux_k", [2, 512])
 def test_the_aux_losss_gradients_agree_with_autograd(aux_k: int) -> None:
     B, n, M, d = 2, 7, 6, 4
-    how = Training(width=M, k=2, steps=1, batch=n, lr=0.1, aux_k=aux_k)
+    training = Training(width=M, k=2, steps=1, batch=n, lr=0.1, aux_k=aux_k)
     enc, dec, b = random(B, M, d), random(B, M, d, seed=4), random(B, d, seed=5)
     x, error = random(B, n, d, seed=1), random(B, n, d, seed=2)
     dead = torch.tensor([1, 0, 1, 1, 0, 0] + [0] * 6, dtype=torch.bool)
-    leaves = [each.clone().requires_grad_() for each in (enc, dec, b)]
+    leaves = [weight.clone().requires_grad_() for weight in (enc, dec, b)]
     z = torch.bmm(x - leaves[2][:, None], leaves[0].transpose(1, 2))
     codes = z[0][:, dead[:M]].relu()
     if aux_k < 3:
         codes = codes * (codes >= codes.detach().topk(aux_k, dim=1).values[:, -1:])
     revived = codes @ leaves[1][0, dead[:M]]
-    (how.aux_weight * ((revived + error[0]) ** 2).sum() / n).backward()
-    found = Gradients(
+    (training.aux_weight * ((revived + error[0]) ** 2).sum() / n).backward()
+    gradient = Gradients(
         torch.zeros(B * M, d, dtype=x.dtype),
         torch.zeros(B * M, d, dtype=x.dtype),
         torch.zeros(B, d, dtype=x.dtype),
@@ -111,8 +111,8 @@ def test_the_aux_losss_gradients_agree_with_autograd(aux_k: int) -> None:
         ~dead,
     )
     centred = x - b[:, None]
-    kernel._revive(centred, z.detach(), enc.view(-1, d), dec.view(-1, d), dead, found, how)
-    for mine, leaf in zip((found.W_enc, found.W_dec, found.b_dec), leaves, strict=True):
+    kernel._revive(centred, z.detach(), enc.view(-1, d), dec.view(-1, d), dead, gradient, training)
+    for mine, leaf in zip((gradient.W_enc, gradient.W_dec, gradient.b_dec), leaves, strict=True):
         assert leaf.grad is not None
         torch.testing.assert_close(mine.view_as(leaf.grad), leaf.grad)
 
@@ -125,15 +125,15 @@ def test_the_largest_positive_codes_are_selected(
     seed: int, n: int, M: int, k: int, floor: float
 ) -> None:
     z = random(2, n, M, seed=seed)
-    found = select(z, k, [floor, 0.0])
-    for at in range(2):
-        positive = sorted(v for v in z[at].flatten().tolist() if v > 0)
-        mine = (found.row // n) == at
-        assert sorted(found.values[mine].tolist()) == positive[-k * n :]
-        assert found.least[at] == min(positive[-k * n :], default=0.0)
-    assert torch.equal(z.view(2 * n, M)[found.row, found.latent % M], found.values)
-    assert torch.equal(found.row // n, found.latent // M)
-    assert found.row.tolist() == sorted(found.row.tolist())
+    selected = select(z, k, [floor, 0.0])
+    for dictionary in range(2):
+        positive = sorted(v for v in z[dictionary].flatten().tolist() if v > 0)
+        mine = (selected.row // n) == dictionary
+        assert sorted(selected.values[mine].tolist()) == positive[-k * n :]
+        assert selected.least[dictionary] == min(positive[-k * n :], default=0.0)
+    assert torch.equal(z.view(2 * n, M)[selected.row, selected.latent % M], selected.values)
+    assert torch.equal(selected.row // n, selected.latent // M)
+    assert selected.row.tolist() == sorted(selected.row.tolist())
 
 
 @settings(max_examples=50, deadline=None)
@@ -143,53 +143,55 @@ def test_a_sort_on_another_device_selects_the_same(
 ) -> None:
     z = random(2, n, M, seed=seed)
     z = z.round() if ties else z
-    here = select(z, k, [0.0, 0.0])
+    selected = select(z, k, [0.0, 0.0])
     entry, values, least = sparse_steps._select_by_topk(z.view(2, -1), k * n)
-    assert torch.equal(values, here.values)
-    assert torch.equal(entry // M, here.row)
+    assert torch.equal(values, selected.values)
+    assert torch.equal(entry // M, selected.row)
     codes, low = dense_codes(z, k, [0.1, 0.0])
-    assert least == here.least == low
-    assert torch.equal(codes.view(2 * n, M)[here.row, here.latent % M], here.values)
-    assert int((codes > 0).sum()) == len(here.values)
+    assert least == selected.least == low
+    assert torch.equal(codes.view(2 * n, M)[selected.row, selected.latent % M], selected.values)
+    assert int((codes > 0).sum()) == len(selected.values)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_adam_steps_as_torchs_does(dtype: torch.dtype) -> None:
     mine = [random(30).to(dtype), random(4, 5, seed=1).to(dtype).T]
-    theirs = [torch.nn.Parameter(each.clone()) for each in mine]
-    other = torch.optim.Adam(theirs, betas=(0.8, 0.97))
+    theirs = [torch.nn.Parameter(parameter.clone()) for parameter in mine]
+    reference = torch.optim.Adam(theirs, betas=(0.8, 0.97))
     adam = Adam(mine, (0.8, 0.97))
     for step in range(1, 6):
-        found = [random(*each.shape, seed=step).to(dtype) for each in mine]
-        adam.step(found, 0.1 / step)
-        for parameter, gradient in zip(theirs, found, strict=True):
+        gradients = [random(*parameter.shape, seed=step).to(dtype) for parameter in mine]
+        adam.step(gradients, 0.1 / step)
+        for parameter, gradient in zip(theirs, gradients, strict=True):
             parameter.grad = gradient
-        other.param_groups[0]["lr"] = 0.1 / step
-        other.step()
-    for one, their in zip(mine, theirs, strict=True):
-        torch.testing.assert_close(one, their.data)
+        reference.param_groups[0]["lr"] = 0.1 / step
+        reference.step()
+    for parameter, their in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(parameter, their.data)
 
 
-@pytest.mark.parametrize("at", ["cpu", "cuda"])
-def test_sparse_and_dense_steps_train_the_same(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if at == "cuda" and not torch.cuda.is_available():
+@pytest.mark.parametrize("device_type", ["cpu", "cuda"])
+def test_sparse_and_dense_steps_train_the_same(
+    device_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if device_type == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     rows = torch.stack([isotropic(60, 8, generator(seed)) for seed in (0, 1)])
-    how = Training(width=24, k=2, steps=60, batch=40, lr=5e-3, dead_after=10)
+    training = Training(width=24, k=2, steps=60, batch=40, lr=5e-3, dead_after=10)
     models = []
-    for bound, device in ((0, "cpu"), (1000, at)):
+    for bound, device in ((0, "cpu"), (1000, device_type)):
         monkeypatch.setattr(kernel, "DENSE", bound)
-        models.append(train(rows.to(device), how, generator(5), what="a test"))
+        models.append(train(rows.to(device), training, generator(5), title="a test"))
     for name, tensor in models[0].tensors().items():
         torch.testing.assert_close(models[1].tensors()[name].cpu(), tensor)
-    assert models[1].W_dec.device.type == at
+    assert models[1].W_dec.device.type == device_type
 
 
 def test_batches_hold_no_row_twice_and_all_rows_come_by() -> None:
     batches = kernel._batches(10, 4, generator(0))
-    seen = [next(batches) for _ in range(40)]
-    assert all(each is not None and len(set(each.tolist())) == 4 for each in seen)
-    assert {int(i) for each in seen if each is not None for i in each} == set(range(10))
+    drawn = [next(batches) for _ in range(40)]
+    assert all(batch is not None and len(set(batch.tolist())) == 4 for batch in drawn)
+    assert {int(i) for batch in drawn if batch is not None for i in batch} == set(range(10))
     assert next(kernel._batches(10, 10, generator(0))) is None
 
 
@@ -206,8 +208,8 @@ def test_predicting_the_mean_explains_exactly_nothing() -> None:
 
 def test_the_threshold_lets_k_codes_a_row_pass_on_the_rows_trained_on() -> None:
     rows = torch.stack([isotropic(64, 16, generator(seed)) for seed in (0, 1)]).float()
-    how = Training(width=16, k=3, steps=60, batch=64, lr=5e-3)
-    model = train(rows, how, generator(0), what="a test")
+    training = Training(width=16, k=3, steps=60, batch=64, lr=5e-3)
+    model = train(rows, training, generator(0), title="a test")
     codes = model.encode(rows)
     assert (codes > 0).sum(dim=(1, 2)).tolist() == [192, 192]
     torch.testing.assert_close(model.W_dec.norm(dim=2), torch.ones(2, 16))
@@ -219,9 +221,9 @@ def test_the_threshold_lets_k_codes_a_row_pass_on_the_rows_trained_on() -> None:
 
 def test_small_batches_learn_too() -> None:
     rows = isotropic(64, 16, generator(0)).float()[None]
-    how = Training(width=16, k=3, steps=1, batch=20, lr=5e-3)
-    before = train(rows, how, generator(0), what="a test")
-    after = train(rows, Training(16, 3, 200, 20, 5e-3), generator(0), what="a test")
+    training = Training(width=16, k=3, steps=1, batch=20, lr=5e-3)
+    before = train(rows, training, generator(0), title="a test")
+    after = train(rows, Training(16, 3, 200, 20, 5e-3), generator(0), title="a test")
 
     def explained(model: MetaSAE) -> float:
         return explained_variance(rows, model.decode(model.encode(rows)), centred=True)[0]
@@ -232,9 +234,9 @@ def test_small_batches_learn_too() -> None:
 
 def test_one_dictionary_learns_the_same_beside_another() -> None:
     rows = torch.stack([isotropic(40, 8, generator(seed)) for seed in (0, 1)])
-    how = Training(width=10, k=2, steps=30, batch=64, lr=5e-3)
-    both = train(rows, how, generator(5), what="a test")
-    alone = train(rows[1:], how, generator(5), what="a test")
+    training = Training(width=10, k=2, steps=30, batch=64, lr=5e-3)
+    both = train(rows, training, generator(5), title="a test")
+    alone = train(rows[1:], training, generator(5), title="a test")
     torch.testing.assert_close(both.W_dec[1:], alone.W_dec)
     torch.testing.assert_close(both.threshold[1:], alone.threshold)
 
@@ -242,16 +244,16 @@ def test_one_dictionary_learns_the_same_beside_another() -> None:
 def test_the_threshold_is_the_mean_over_batches_of_the_least_code_chosen() -> None:
     rows = isotropic(50, 8, generator(0))[None]
     enc, b = isotropic(12, 8, generator(1))[None], 0.1 * random(1, 8)
-    found = kernel._threshold(rows, enc, b, None, 2, 15, generator(2))
+    threshold = kernel._threshold(rows, enc, b, None, 2, 15, generator(2))
     batches, least = kernel._batches(50, 15, generator(2)), []
     for _ in range(kernel.THRESHOLD_BATCHES):
         chosen = next(batches)
         assert chosen is not None
         z = (rows[0][chosen] - b[0]) @ enc[0].T
-        kept = sorted(v for v in z.flatten().tolist() if v > 0)[-2 * 15 :]
-        least.append(kept[0])
+        largest = sorted(v for v in z.flatten().tolist() if v > 0)[-2 * 15 :]
+        least.append(largest[0])
     assert max(least) > min(least) + 0.05
-    assert float(found[0]) == pytest.approx(sum(least) / len(least), rel=2e-6)
+    assert float(threshold[0]) == pytest.approx(sum(least) / len(least), rel=2e-6)
 
 
 def test_dead_meta_latents_are_revived() -> None:
@@ -259,8 +261,8 @@ def test_dead_meta_latents_are_revived() -> None:
     rows = unit(isotropic(200, 16, generator(0)) + aside).float()[None]
 
     def dead(dead_after: int) -> int:
-        how = Training(60, 1, 400, 1024, 1e-2, dead_after=dead_after)
-        model = train(rows, how, generator(3), what="a test")
+        training = Training(60, 1, 400, 1024, 1e-2, dead_after=dead_after)
+        model = train(rows, training, generator(3), title="a test")
         return int((model.encode(rows) <= 0).all(dim=1).sum())
 
     assert dead(400) > dead(20) + 10
@@ -268,52 +270,54 @@ def test_dead_meta_latents_are_revived() -> None:
 
 def test_the_curve_falls_from_the_first_step_to_the_last() -> None:
     rows = torch.stack([isotropic(64, 16, generator(seed)) for seed in (0, 1)])
-    how = Training(width=16, k=3, steps=120, batch=64, lr=5e-3)
-    model = train(rows, how, generator(0), what="a test")
+    training = Training(width=16, k=3, steps=120, batch=64, lr=5e-3)
+    model = train(rows, training, generator(0), title="a test")
     assert model.curve_step is not None
     assert model.curve_loss is not None
     assert model.curve_step[[0, -1]].tolist() == [1, 120]
     assert model.curve_loss.shape == (kernel.CURVE_POINTS, 2)
     start = torch.randn(16, 16, generator=generator(0), dtype=torch.float64)
     start /= start.norm(dim=1, keepdim=True)
-    for at in range(2):
-        z = rows[at] @ start.T
+    for dictionary in range(2):
+        z = rows[dictionary] @ start.T
         codes = torch.where(z >= z.flatten().topk(3 * 64).values[-1], z, 0)
-        error = ((rows[at] - codes @ start) ** 2).sum() / 64
-        assert float(model.curve_loss[0, at]) == pytest.approx(float(error))
+        error = ((rows[dictionary] - codes @ start) ** 2).sum() / 64
+        assert float(model.curve_loss[0, dictionary]) == pytest.approx(float(error))
     assert (model.curve_loss[-1] < 0.8 * model.curve_loss[0]).all()
-    single = train(rows, Training(16, 3, 1, 64, 5e-3), generator(0), what="a test")
+    single = train(rows, Training(16, 3, 1, 64, 5e-3), generator(0), title="a test")
     assert single.curve_step is not None
     assert single.curve_step.tolist() == [1]
 
 
 def test_its_tensors_are_all_there_is_to_a_meta_sae() -> None:
     rows = torch.stack([isotropic(40, 8, generator(seed)) for seed in (0, 1)])
-    model = train(rows, Training(10, 2, 5, 64, 5e-3), generator(5), what="a test")
-    again = MetaSAE.of(model.tensors())
+    model = train(rows, Training(10, 2, 5, 64, 5e-3), generator(5), title="a test")
+    reloaded = MetaSAE.of(model.tensors())
     for name, tensor in model.tensors().items():
-        assert torch.equal(getattr(again, name), tensor)
+        assert torch.equal(getattr(reloaded, name), tensor)
     alone = MetaSAE(model.W_enc, model.W_dec, model.b_dec, model.threshold)
     assert list(alone.tensors()) == ["W_enc", "W_dec", "b_dec", "threshold"]
     assert torch.equal(alone.encode(rows), model.encode(rows))
-    other = model.one(1)
-    torch.testing.assert_close(other.encode(rows[1:]), model.encode(rows)[1:])
-    assert other.curve_loss is not None
+    second = model.one(1)
+    torch.testing.assert_close(second.encode(rows[1:]), model.encode(rows)[1:])
+    assert second.curve_loss is not None
     assert model.curve_loss is not None
-    assert torch.equal(other.curve_loss[:, 0], model.curve_loss[:, 1])
+    assert torch.equal(second.curve_loss[:, 0], model.curve_loss[:, 1])
 
 
 def test_without_unit_norm_rows_only_start_there() -> None:
     rows = isotropic(64, 16, generator(0))[None]
-    kept, free = (
-        train(rows, Training(16, 3, 50, 64, 5e-3, unit_norm=on), generator(0), what="a test")
-        for on in (True, False)
+    normed, free = (
+        train(
+            rows, Training(16, 3, 50, 64, 5e-3, unit_norm=unit_norm), generator(0), title="a test"
+        )
+        for unit_norm in (True, False)
     )
-    torch.testing.assert_close(kept.W_dec.norm(dim=2), torch.ones(1, 16, dtype=torch.float64))
+    torch.testing.assert_close(normed.W_dec.norm(dim=2), torch.ones(1, 16, dtype=torch.float64))
     assert float((free.W_dec.norm(dim=2) - 1).abs().max()) > 0.01
-    assert kept.curve_loss is not None
+    assert normed.curve_loss is not None
     assert free.curve_loss is not None
-    assert torch.equal(kept.curve_loss[0], free.curve_loss[0])
+    assert torch.equal(normed.curve_loss[0], free.curve_loss[0])
 
 
 def test_rescaled_gradients_agree_with_autograd() -> None:
@@ -321,9 +325,9 @@ def test_rescaled_gradients_agree_with_autograd() -> None:
     n, M, d, k, B = 9, 7, 5, 2, 2
     x = random(B, n, d)
     weights = torch.tensor([0.0, 1, 2, 1, 0, 3, 1, 1, 0], dtype=torch.float64)
-    how = Training(width=M, k=k, steps=1, batch=n, lr=1.0, rescaled=True, aux_weight=0.0)
+    training = Training(width=M, k=k, steps=1, batch=n, lr=1.0, rescaled=True, aux_weight=0.0)
     for dense in (True, False):
-        fit = kernel.Rescaled(x, how, generator(0))
+        fit = kernel.Rescaled(x, training, generator(0))
         fit._dense = dense
         fit.W_enc, fit.W_dec = random(B * M, d, seed=1), 0.3 * random(B * M, d, seed=2)
         fit.b_dec, fit._bias = 0.1 * random(B, d, seed=3), 0.2 * random(B * M, seed=4)
@@ -339,12 +343,17 @@ def test_rescaled_gradients_agree_with_autograd() -> None:
         fit._adam = Catch()  # type: ignore[assignment]
         rebuilt = fit.step(x, weights)
         loss = torch.zeros((), dtype=torch.float64)
-        each = []
-        for at in range(B):
-            own = slice(at * M, at * M + M)
-            E, D, b, c = leaves[0][own], leaves[1][own], leaves[2][at], leaves[3][own]
+        losses = []
+        for dictionary in range(B):
+            latents = slice(dictionary * M, dictionary * M + M)
+            E, D, b, c = (
+                leaves[0][latents],
+                leaves[1][latents],
+                leaves[2][dictionary],
+                leaves[3][latents],
+            )
             r = D.norm(dim=1)
-            z = r * ((x[at] - b) @ E.T + c)
+            z = r * ((x[dictionary] - b) @ E.T + c)
             ordered = sorted(
                 ((float(z[i, j].detach()), float(weights[i])) for i in range(n) for j in range(M)),
                 reverse=True,
@@ -356,37 +365,37 @@ def test_rescaled_gradients_agree_with_autograd() -> None:
                 if count:
                     weight, least = weight + count, value
             codes = torch.where(z >= least, z, 0)
-            error = ((codes @ (D / r[:, None]) + b - x[at]) ** 2).sum(dim=1)
-            each.append(float((weights * error.detach()).sum() / n))
+            error = ((codes @ (D / r[:, None]) + b - x[dictionary]) ** 2).sum(dim=1)
+            losses.append(float((weights * error.detach()).sum() / n))
             loss = loss + (weights * error).sum() / n
         loss.backward()
         for mine, theirs in zip(taken, leaves, strict=True):
             assert theirs.grad is not None
             torch.testing.assert_close(mine.view_as(theirs), theirs.grad)
-        found = kernel._loss(rebuilt, weights)
-        torch.testing.assert_close(found, torch.tensor(each, dtype=torch.float64))
+        measured = kernel._loss(rebuilt, weights)
+        torch.testing.assert_close(measured, torch.tensor(losses, dtype=torch.float64))
 
 
 def test_rows_drawn_with_replacement_count_as_often_as_they_come() -> None:
     """A weighted batch and one that holds its rows several times teach the same."""
     rows = isotropic(30, 8, generator(0))[None]
-    how = Training(
+    training = Training(
         8, 2, 6, 50, 5e-3, aux_weight=0.0, unit_norm=False, start_norm=0.1, rescaled=True,
         replacement=True,
     )  # fmt: skip
-    found = train(rows, how, generator(5), what="a test")
+    model = train(rows, training, generator(5), title="a test")
     draws = generator(5)
-    fit = kernel.Rescaled(rows, how, draws)
+    fit = kernel.Rescaled(rows, training, draws)
     for _ in range(6):
         fit.step(rows[:, torch.randint(0, 30, (50,), generator=draws)])
     W_enc, W_dec, b_enc = fit.weights()
-    torch.testing.assert_close(found.W_enc[0], W_enc, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(found.W_dec[0], W_dec, rtol=1e-4, atol=1e-6)
-    assert found.b_enc is not None
-    assert float(found.b_enc.abs().max()) > 1e-4
-    torch.testing.assert_close(found.b_enc[0], b_enc, rtol=1e-4, atol=1e-6)
-    z = (rows - found.b_dec[:, None]) @ found.W_enc.transpose(1, 2) + found.b_enc[:, None]
-    torch.testing.assert_close(found.encode(rows), torch.where(z >= found.threshold, z, 0))
+    torch.testing.assert_close(model.W_enc[0], W_enc, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(model.W_dec[0], W_dec, rtol=1e-4, atol=1e-6)
+    assert model.b_enc is not None
+    assert float(model.b_enc.abs().max()) > 1e-4
+    torch.testing.assert_close(model.b_enc[0], b_enc, rtol=1e-4, atol=1e-6)
+    z = (rows - model.b_dec[:, None]) @ model.W_enc.transpose(1, 2) + model.b_enc[:, None]
+    torch.testing.assert_close(model.encode(rows), torch.where(z >= model.threshold, z, 0))
 
 
 def test_a_large_dictionarys_batches_hold_each_row_once_with_its_weight() -> None:

@@ -61,19 +61,21 @@ def test_hardly_more_rows_than_directions_come_close() -> None:
 def test_the_order_of_the_rows_does_not_show_in_the_null() -> None:
     rows = torch.randn(300, 24, generator=generator(0), dtype=torch.float64) * 3
     order = torch.randperm(300, generator=generator(2))
-    first, second = (covariance_matched(each, generator(1)) for each in (rows, rows[order]))
+    first, second = (covariance_matched(table, generator(1)) for table in (rows, rows[order]))
     torch.testing.assert_close(first, second, rtol=0, atol=1e-9)
 
 
 def test_rows_and_encoders_drawn_at_once_stay_related() -> None:
     rows = isotropic(400, 24, generator(0))
     encoders = 5 * (rows + 0.5 * isotropic(400, 24, generator(1)))
-    null, other = covariance_matched_pairs(rows, encoders, generator(2))
-    for drawn in (null, other):
+    null, encoder_null = covariance_matched_pairs(rows, encoders, generator(2))
+    for drawn in (null, encoder_null):
         torch.testing.assert_close(drawn.norm(dim=1), torch.ones(400, dtype=torch.float64))
-    same_moments(torch.cat([unit(rows), unit(encoders)], dim=1), torch.cat([null, other], dim=1))
+    same_moments(
+        torch.cat([unit(rows), unit(encoders)], dim=1), torch.cat([null, encoder_null], dim=1)
+    )
     along = float((unit(rows) * unit(encoders)).sum(dim=1).mean())
-    assert float((null * other).sum(dim=1).mean()) == pytest.approx(along, abs=1e-4)
+    assert float((null * encoder_null).sum(dim=1).mean()) == pytest.approx(along, abs=1e-4)
     tied, same = covariance_matched_pairs(rows, rows * 2, generator(2))
     torch.testing.assert_close(tied, same)
 
@@ -101,11 +103,14 @@ def test_more_rows_than_needed_of_a_flat_covariance_are_drawn() -> None:
 
 def test_generators_depend_on_seed_and_purpose_only_and_leave_the_global_one_alone() -> None:
     state = torch.random.get_rng_state()
-    first, again = (isotropic(3, 2, generator(7, "a", 1)) for _ in range(2))
-    other, later = isotropic(3, 2, generator(7, "a", 2)), isotropic(3, 2, generator(8, "a", 1))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert not torch.equal(first, later)
+    first, repeated = (isotropic(3, 2, generator(7, "a", 1)) for _ in range(2))
+    other_purpose, other_seed = (
+        isotropic(3, 2, generator(7, "a", 2)),
+        isotropic(3, 2, generator(8, "a", 1)),
+    )
+    assert torch.equal(first, repeated)
+    assert not torch.equal(first, other_purpose)
+    assert not torch.equal(first, other_seed)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import brute_force
 import pytest
 import torch
-from brute_force import Made, TinySAE, made
+from brute_force import CodedSAE, TinySAE, random_sae
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,13 +29,13 @@ def data(n: int = 60, d: int = 8, seed: int = 0) -> Acts:
 
 
 def measure(sae: Any, codes: Codes, acts: Acts, loss: Any = None, **more: Any) -> Measurement:
-    found = fidelity.measure(sae, codes, acts, loss, **more)
-    assert isinstance(found, Measurement)
-    return found
+    measurement = fidelity.measure(sae, codes, acts, loss, **more)
+    assert isinstance(measurement, Measurement)
+    return measurement
 
 
-def value(found: Measurement, name: str) -> float:
-    score = found.scores[name]
+def value(measurement: Measurement, name: str) -> float:
+    score = measurement.scores[name]
     assert not isinstance(score, Undefined), score.reason
     return score.value if isinstance(score, Value) else score
 
@@ -43,38 +43,38 @@ def value(found: Measurement, name: str) -> float:
 @pytest.mark.parametrize("kind", ["relu", "topk", "batchtopk"])
 def test_every_score_agrees_with_the_plain_definition(kind: str) -> None:
     acts = data()
-    each = made(acts.x, 12, kind, torch.Generator().manual_seed(1))
-    found = measure(each.sae, each.codes, acts)
-    guess, x = brute_force.rebuilt(each), acts.x
+    example = random_sae(acts.x, 12, kind, torch.Generator().manual_seed(1))
+    measurement = measure(example.sae, example.codes, acts)
+    guess, x = brute_force.rebuilt(example), acts.x
     spread = float(((x - x.mean(0)) ** 2).sum())
     expected = {
         "mse": brute_force.mse(x, guess),
         "explained_variance": 1 - float(((x - guess) ** 2).sum()) / spread,
         "cosine": sum(brute_force.cosine(a, b) for a, b in zip(x, guess, strict=True)) / len(x),
-        "l0": float((each.dense > 0).sum(1).double().mean()),
-        "dead_share": 1 - len(brute_force.live(each)) / 12,
+        "l0": float((example.dense > 0).sum(1).double().mean()),
+        "dead_share": 1 - len(brute_force.live(example)) / 12,
         "shrinkage": float((guess * x).sum() / (guess**2).sum()),
     }
     k = round(expected["l0"])
     singular = torch.linalg.svdvals(x - x.mean(0))
     expected["pca_explained_variance"] = float((singular[:k] ** 2).sum() / (singular**2).sum())
     for name, number in expected.items():
-        assert value(found, name) == pytest.approx(number, rel=1e-5), name
-    assert value(found, "dead_share") > 0
-    table = found.tables["latents"]
-    assert table["density"].tolist() == pytest.approx((each.dense > 0).double().mean(0).tolist())
+        assert value(measurement, name) == pytest.approx(number, rel=1e-5), name
+    assert value(measurement, "dead_share") > 0
+    table = measurement.tables["latents"]
+    assert table["density"].tolist() == pytest.approx((example.dense > 0).double().mean(0).tolist())
 
 
 def test_standard_errors_are_the_delta_methods_over_documents() -> None:
     acts = data()
-    each = made(acts.x, 12, "relu", torch.Generator().manual_seed(1))
-    found = measure(each.sae, each.codes, acts)
-    error = ((acts.x - brute_force.rebuilt(each)) ** 2).sum(1)
+    example = random_sae(acts.x, 12, "relu", torch.Generator().manual_seed(1))
+    measurement = measure(example.sae, example.codes, acts)
+    error = ((acts.x - brute_force.rebuilt(example)) ** 2).sum(1)
     spread = ((acts.x - acts.x.mean(0)) ** 2).sum(1)
     docs = sorted(set(acts.doc.tolist()))
     a = [float(error[acts.doc == doc].sum()) for doc in docs]
     b = [float(spread[acts.doc == doc].sum()) for doc in docs]
-    score = found.scores["explained_variance"]
+    score = measurement.scores["explained_variance"]
     assert isinstance(score, Value)
     quotient, stderr = brute_force.ratio_by_documents(a, b)
     assert score.value == pytest.approx(1 - quotient)
@@ -93,9 +93,11 @@ def test_the_delta_method_agrees_with_a_document_bootstrap() -> None:
 
 def test_one_document_gives_no_standard_error() -> None:
     acts = data()
-    each = made(acts.x, 12, "relu", torch.Generator().manual_seed(1))
-    found = measure(each.sae, each.codes, Acts(acts.x, torch.zeros(len(acts), dtype=torch.int64)))
-    score = found.scores["explained_variance"]
+    example = random_sae(acts.x, 12, "relu", torch.Generator().manual_seed(1))
+    measurement = measure(
+        example.sae, example.codes, Acts(acts.x, torch.zeros(len(acts), dtype=torch.int64))
+    )
+    score = measurement.scores["explained_variance"]
     assert isinstance(score, Value)
     assert score.stderr is None
     assert score.n == 1
@@ -106,49 +108,50 @@ def test_predicting_the_mean_explains_exactly_nothing() -> None:
     mean, _ = mean_and_covariance(acts.x)
     rows = torch.eye(8, dtype=torch.float64)
     codes = Codes.from_dense(torch.zeros(len(acts), 8, dtype=torch.float64))
-    found = measure(TinySAE(rows, mean), codes, acts)
-    assert value(found, "explained_variance") == 0.0
-    assert value(found, "l0") == 0
-    assert value(found, "dead_share") == 1
-    assert value(found, "pca_explained_variance") == 0
-    assert {mark.kind for mark in found.marks} == {"unfit"}
+    measurement = measure(TinySAE(rows, mean), codes, acts)
+    assert value(measurement, "explained_variance") == 0.0
+    assert value(measurement, "l0") == 0
+    assert value(measurement, "dead_share") == 1
+    assert value(measurement, "pca_explained_variance") == 0
+    assert {mark.kind for mark in measurement.marks} == {"unfit"}
 
 
 def test_an_identity_sae_reconstructs_exactly_and_is_unfit_for_its_l0() -> None:
     acts = data()
     rows = torch.cat([torch.eye(8, dtype=torch.float64), -torch.eye(8, dtype=torch.float64)])
     codes = Codes.from_dense(torch.cat([acts.x, -acts.x], dim=1).relu())
-    found = measure(TinySAE(rows, torch.zeros(8, dtype=torch.float64)), codes, acts)
-    assert value(found, "mse") == pytest.approx(0, abs=1e-20)
-    assert value(found, "explained_variance") == pytest.approx(1)
-    assert value(found, "cosine") == pytest.approx(1)
-    assert value(found, "shrinkage") == pytest.approx(1)
-    assert [mark.reason for mark in found.marks if mark.kind == "unfit"] == [
+    measurement = measure(TinySAE(rows, torch.zeros(8, dtype=torch.float64)), codes, acts)
+    assert value(measurement, "mse") == pytest.approx(0, abs=1e-20)
+    assert value(measurement, "explained_variance") == pytest.approx(1)
+    assert value(measurement, "cosine") == pytest.approx(1)
+    assert value(measurement, "shrinkage") == pytest.approx(1)
+    assert [mark.reason for mark in measurement.marks if mark.kind == "unfit"] == [
         "L0 8.0 is not below 2"
     ]
 
 
 def test_duplicated_and_dead_rows_are_unfit_and_few_components_are_a_caveat() -> None:
     acts = data()
-    each = made(acts.x, 12, "topk", torch.Generator().manual_seed(1), dead=range(8))
-    twice = TinySAE(each.sae.W_dec.clone(), each.sae.b_dec)
+    example = random_sae(acts.x, 12, "topk", torch.Generator().manual_seed(1), dead=range(8))
+    twice = TinySAE(example.sae.W_dec.clone(), example.sae.b_dec)
     twice.W_dec[9] = twice.W_dec[8]
-    found = measure(twice, each.codes, acts, max_l0=9.0, min_explained_variance=-math.inf)
-    assert [mark.reason for mark in found.marks if mark.kind == "unfit"] == [
+    measurement = measure(twice, example.codes, acts, max_l0=9.0, min_explained_variance=-math.inf)
+    assert [mark.reason for mark in measurement.marks if mark.kind == "unfit"] == [
         "live share 0.33 is below 0.5",
         "0.50 of live rows are distinct, below 0.9",
     ]
     assert any(
-        mark.kind == "caveat" and "principal components" in mark.reason for mark in found.marks
+        mark.kind == "caveat" and "principal components" in mark.reason
+        for mark in measurement.marks
     )
 
 
 def test_activations_that_do_not_vary_leave_the_explained_variance_undefined() -> None:
     acts = Acts(torch.ones(5, 3), torch.arange(5))
     sae = TinySAE(torch.eye(3), torch.ones(3))
-    found = measure(sae, Codes.from_dense(torch.zeros(5, 3)), acts)
-    assert isinstance(found.scores["explained_variance"], Undefined)
-    assert "unfit" in {mark.kind for mark in found.marks}
+    measurement = measure(sae, Codes.from_dense(torch.zeros(5, 3)), acts)
+    assert isinstance(measurement.scores["explained_variance"], Undefined)
+    assert "unfit" in {mark.kind for mark in measurement.marks}
 
 
 def losses(gap: float, seed: int = 0) -> SimpleNamespace:
@@ -162,14 +165,14 @@ def losses(gap: float, seed: int = 0) -> SimpleNamespace:
 
 def test_loss_recovered_is_a_ratio_of_totals() -> None:
     acts = data()
-    each = made(acts.x, 12, "relu", torch.Generator().manual_seed(1))
-    score = measure(each.sae, each.codes, acts, losses(3.0)).scores["loss_recovered"]
+    example = random_sae(acts.x, 12, "relu", torch.Generator().manual_seed(1))
+    score = measure(example.sae, example.codes, acts, losses(3.0)).scores["loss_recovered"]
     assert isinstance(score, Value)
     assert score.value == pytest.approx(0.75)
     assert score.n == 5
-    without = measure(each.sae, each.codes, acts).scores["loss_recovered"]
+    without = measure(example.sae, example.codes, acts).scores["loss_recovered"]
     assert without == Undefined("no language model at hand")
-    noise = measure(each.sae, each.codes, acts, losses(0.0)).scores["loss_recovered"]
+    noise = measure(example.sae, example.codes, acts, losses(0.0)).scores["loss_recovered"]
     assert isinstance(noise, Undefined)
 
 
@@ -183,9 +186,9 @@ def test_an_interval_reaches_zero_with_its_lower_end() -> None:
 
 def test_a_model_that_zero_ablation_does_not_hurt_has_no_loss_to_recover() -> None:
     acts = data()
-    each = made(acts.x, 12, "relu", torch.Generator().manual_seed(1))
+    example = random_sae(acts.x, 12, "relu", torch.Generator().manual_seed(1))
     for gap in (-3.0, 0.0):
-        score = measure(each.sae, each.codes, acts, losses(gap)).scores["loss_recovered"]
+        score = measure(example.sae, example.codes, acts, losses(gap)).scores["loss_recovered"]
         assert score == Undefined("zero-ablation costs no loss beyond noise")
 
 
@@ -201,9 +204,9 @@ def uneven(sae: list[float]) -> SimpleNamespace:
 
 def test_loss_recovered_is_of_the_zero_ablated_total_not_a_mean_over_documents() -> None:
     acts = data()
-    each = made(acts.x, 12, "relu", torch.Generator().manual_seed(1))
+    example = random_sae(acts.x, 12, "relu", torch.Generator().manual_seed(1))
     loss = uneven([11.5, 26.0, 16.0, 54.0])
-    score = measure(each.sae, each.codes, acts, loss).scores["loss_recovered"]
+    score = measure(example.sae, example.codes, acts, loss).scores["loss_recovered"]
     assert isinstance(score, Value)
     assert score.value == pytest.approx(1 - (1.5 + 1 + 3 + 4) / 36)
     quotient, stderr = brute_force.ratio_by_documents([1.5, 7.0, 0.0, 18.0], [3.0, 8.0, 3.0, 22.0])
@@ -213,9 +216,9 @@ def test_loss_recovered_is_of_the_zero_ablated_total_not_a_mean_over_documents()
 
 def test_the_record_keeps_every_cross_entropy_with_its_error() -> None:
     acts = data()
-    each = made(acts.x, 12, "relu", torch.Generator().manual_seed(1))
+    example = random_sae(acts.x, 12, "relu", torch.Generator().manual_seed(1))
     loss = uneven([11.5, 26.0, 16.0, 54.0])
-    table = measure(each.sae, each.codes, acts, loss).tables["losses"]
+    table = measure(example.sae, example.codes, acts, loss).tables["losses"]
     assert table["model"].tolist() == ["clean", "sae", "zero", "mean"]
     assert table["documents"].tolist() == [4] * 4
     totals = (loss.ce_clean, loss.ce_sae, loss.ce_zero, loss.ce_mean)
@@ -224,21 +227,21 @@ def test_the_record_keeps_every_cross_entropy_with_its_error() -> None:
         assert line["cross_entropy"] == pytest.approx(value)
         assert line["stderr"] == pytest.approx(stderr)
     assert table["cross_entropy"][0] == pytest.approx(98 / 39)
-    assert "losses" not in measure(each.sae, each.codes, acts).tables
+    assert "losses" not in measure(example.sae, example.codes, acts).tables
 
 
 def test_what_an_sae_costs_does_not_decide_whether_there_is_loss_to_recover() -> None:
     acts = data()
-    each = made(acts.x, 12, "relu", torch.Generator().manual_seed(1))
+    example = random_sae(acts.x, 12, "relu", torch.Generator().manual_seed(1))
     useless = losses(3.0)
     useless.ce_sae = useless.ce_zero.clone()
-    score = measure(each.sae, each.codes, acts, useless).scores["loss_recovered"]
+    score = measure(example.sae, example.codes, acts, useless).scores["loss_recovered"]
     assert isinstance(score, Value)
     assert score.value == 0
     perfect = losses(0.0)
     perfect.ce_sae = perfect.ce_clean - 3.0 * perfect.count
-    found = measure(each.sae, each.codes, acts, perfect).scores["loss_recovered"]
-    assert isinstance(found, Undefined)
+    recovered = measure(example.sae, example.codes, acts, perfect).scores["loss_recovered"]
+    assert isinstance(recovered, Undefined)
 
 
 @settings(max_examples=15, deadline=None)
@@ -246,13 +249,15 @@ def test_what_an_sae_costs_does_not_decide_whether_there_is_loss_to_recover() ->
 def test_scores_do_not_depend_on_order_scale_or_dead_latents(seed: int, kind: str) -> None:
     acts = data(40, 5, seed)
     g = torch.Generator().manual_seed(seed)
-    each = made(acts.x, 9, kind, g, dead=(2,))
+    original = random_sae(acts.x, 9, kind, g, dead=(2,))
     order = torch.randperm(9, generator=g)
-    changed = Made(TinySAE(each.sae.W_dec[order], each.sae.b_dec), each.dense[:, order])
-    before, after = (measure(one.sae, one.codes, acts) for one in (each, changed))
-    rows = torch.cat([each.sae.W_dec, torch.randn(3, 5, generator=g, dtype=torch.float64)])
-    silent = torch.cat([each.dense, torch.zeros(len(acts), 3, dtype=torch.float64)], dim=1)
-    grown = measure(TinySAE(rows, each.sae.b_dec), Codes.from_dense(silent), acts)
+    changed = CodedSAE(
+        TinySAE(original.sae.W_dec[order], original.sae.b_dec), original.dense[:, order]
+    )
+    before, after = (measure(example.sae, example.codes, acts) for example in (original, changed))
+    rows = torch.cat([original.sae.W_dec, torch.randn(3, 5, generator=g, dtype=torch.float64)])
+    silent = torch.cat([original.dense, torch.zeros(len(acts), 3, dtype=torch.float64)], dim=1)
+    grown = measure(TinySAE(rows, original.sae.b_dec), Codes.from_dense(silent), acts)
     for name in before.scores:
         if name == "loss_recovered":
             continue
@@ -263,20 +268,20 @@ def test_scores_do_not_depend_on_order_scale_or_dead_latents(seed: int, kind: st
 
 def test_chunks_do_not_show() -> None:
     acts = data()
-    each = made(acts.x, 12, "topk", torch.Generator().manual_seed(1))
+    example = random_sae(acts.x, 12, "topk", torch.Generator().manual_seed(1))
     index, count = documents(acts.doc)
-    whole, small = (
+    one_chunk, small_chunks = (
         reconstruction_sums(
             acts.x,
             index,
             count,
-            each.codes,
-            each.sae.W_dec,
-            each.sae.b_dec,
+            example.codes,
+            example.sae.W_dec,
+            example.sae.b_dec,
             components=3,
             size=size,
         )
         for size in (1000, 7)
     )
     for name in ("error", "spread", "principal", "cosine", "active"):
-        torch.testing.assert_close(getattr(whole, name), getattr(small, name))
+        torch.testing.assert_close(getattr(one_chunk, name), getattr(small_chunks, name))

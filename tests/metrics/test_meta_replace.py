@@ -131,7 +131,7 @@ def test_other_directions_keep_the_lengths_of_the_rows_in_whose_place_they_are()
 def test_refit_is_training_with_a_frozen_decoder(batch: int, biased: bool) -> None:
     it, rows = model(biased=biased), unit(random(30, 6, seed=9))
     how = Training(width=10, k=2, steps=7, batch=batch, lr=0.01, betas=(0.8, 0.95))
-    found = refit(it, rows, how, generator(1, "refit"), what="a test")
+    found = refit(it, rows, how, generator(1, "refit"), title="a test")
     W_enc, b_dec = (each.clone().requires_grad_() for each in (it.W_enc[0], it.b_dec[0]))
     b_enc = torch.zeros(10, dtype=torch.float64)
     if it.b_enc is not None:

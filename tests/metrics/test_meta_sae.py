@@ -721,10 +721,10 @@ def test_without_activations_a_note_says_that_all_latents_count() -> None:
         ({"lr": math.inf}, "lr = inf is not a number above 0"),
         ({"purge": 1.2}, "meta_sae: purge = 1.2 is not a cosine from −1 to 1"),
         ({"purge": -1.2}, "meta_sae: purge = -1.2 is not a cosine from −1 to 1"),
-        ({"atoms": 1}, "meta_sae: atoms = 1 is not 2 or more"),
-        ({"least": 0.0}, "meta_sae: least = 0.0 is not a share of a row above 0"),
-        ({"gain": 1.2}, "meta_sae: gain = 1.2 is not a share of a row above 0"),
-        ({"chance": 1.2}, "meta_sae: chance = 1.2 is not a share of rows"),
+        ({"atoms": 1}, "meta_sae: atoms must be 2 or more, got 1"),
+        ({"least": 0.0}, "meta_sae: least must be a share of a row, above 0 and up to 1, got 0.0"),
+        ({"gain": 1.2}, "meta_sae: gain must be a share of a row, above 0 and up to 1, got 1.2"),
+        ({"chance": 1.2}, "meta_sae: chance must be a share of rows, 0 to 1, got 1.2"),
     ],
 )
 def test_wrong_settings_are_refused_in_a_sentence(settings: dict[str, Any], sentence: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from brute_force import Made, cosine, made, rebuilt
+from brute_force import CodedSAE, cosine, random_sae, rebuilt
 from scipy.optimize import nnls
 from torch import Tensor
 
@@ -14,13 +14,13 @@ from saebench_canon.metrics.stitching.novelty import found_again, insert_at_best
 N, D, DOCS = 80, 6, 8
 
 
-def pair(kind: str) -> tuple[Tensor, Made, Made]:
+def pair(kind: str) -> tuple[Tensor, CodedSAE, CodedSAE]:
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(N, D, generator=generator, dtype=torch.float64) + 1
-    return x, made(x, 7, kind, generator), made(x, 11, kind, generator)
+    return x, random_sae(x, 7, kind, generator), random_sae(x, 11, kind, generator)
 
 
-def inserted(x: Tensor, small: Made, large: Made, chosen: Tensor):  # type: ignore[no-untyped-def]
+def inserted(x: Tensor, small: CodedSAE, large: CodedSAE, chosen: Tensor):  # type: ignore[no-untyped-def]
     index = torch.arange(N) // (N // DOCS)
     return insert_at_best_scales(
         x, index, DOCS, (small.codes, small.sae.W_dec, small.sae.b_dec),
@@ -32,35 +32,37 @@ def inserted(x: Tensor, small: Made, large: Made, chosen: Tensor):  # type: igno
 def test_scales_are_those_of_non_negative_least_squares(kind: str) -> None:
     x, small, large = pair(kind)
     chosen = torch.arange(11) % 3 != 1
-    found = inserted(x, small, large, chosen)
+    result = inserted(x, small, large, chosen)
     live = [i for i in range(11) if chosen[i] and bool((large.dense[:, i] > 0).any())]
     fit = (torch.arange(N) // (N // DOCS)) % 2 == 0
     columns = [(large.dense[fit, i, None] * large.sae.W_dec[i]).flatten().numpy() for i in live]
-    left = x - rebuilt(small)
-    scales, _ = nnls(np.stack(columns, axis=1), left[fit].flatten().numpy())
-    assert found.scales[live].numpy() == pytest.approx(scales, abs=1e-5)
-    assert float(found.scales.sum()) == pytest.approx(float(scales.sum()), abs=1e-4)
+    residual = x - rebuilt(small)
+    scales, _ = nnls(np.stack(columns, axis=1), residual[fit].flatten().numpy())
+    assert result.scales[live].numpy() == pytest.approx(scales, abs=1e-5)
+    assert float(result.scales.sum()) == pytest.approx(float(scales.sum()), abs=1e-4)
     more = sum(s * large.dense[:, i, None] * large.sae.W_dec[i] for i, s in zip(live, scales))  # noqa: B905
     for document in range(DOCS):
-        here = torch.arange(N) // (N // DOCS) == document
-        assert float(found.without[document]) == pytest.approx(float((left[here] ** 2).sum()))
-        with_them = float(((left - more)[here] ** 2).sum())
-        assert float(found.inserted[document]) == pytest.approx(with_them, rel=1e-6)
-    assert found.scored.tolist() == [False, True] * (DOCS // 2)
+        tokens = torch.arange(N) // (N // DOCS) == document
+        assert float(result.without[document]) == pytest.approx(
+            float((residual[tokens] ** 2).sum())
+        )
+        with_them = float(((residual - more)[tokens] ** 2).sum())
+        assert float(result.inserted[document]) == pytest.approx(with_them, rel=1e-6)
+    assert result.scored.tolist() == [False, True] * (DOCS // 2)
 
 
 def test_the_scale_of_codes_changes_nothing() -> None:
     x, small, large = pair("relu")
     chosen = torch.ones(11, dtype=torch.bool)
-    shrunk = Made(large.sae, large.dense * torch.linspace(0.1, 3, 11, dtype=torch.float64))
-    one, other = inserted(x, small, large, chosen), inserted(x, small, shrunk, chosen)
-    torch.testing.assert_close(one.inserted, other.inserted, rtol=1e-6, atol=0)
+    shrunk = CodedSAE(large.sae, large.dense * torch.linspace(0.1, 3, 11, dtype=torch.float64))
+    original, rescaled = inserted(x, small, large, chosen), inserted(x, small, shrunk, chosen)
+    torch.testing.assert_close(original.inserted, rescaled.inserted, rtol=1e-6, atol=0)
 
 
 def test_inserting_nothing_changes_nothing() -> None:
     x, small, large = pair("topk")
-    found = inserted(x, small, large, torch.zeros(11, dtype=torch.bool))
-    torch.testing.assert_close(found.without, found.inserted, rtol=1e-12, atol=0)
+    result = inserted(x, small, large, torch.zeros(11, dtype=torch.bool))
+    torch.testing.assert_close(result.without, result.inserted, rtol=1e-12, atol=0)
 
 
 def test_a_row_is_found_again_when_every_peer_has_it() -> None:
@@ -71,7 +73,8 @@ def test_a_row_is_found_again_when_every_peer_has_it() -> None:
         torch.cat([-rows[:2], rows[3:]]),
     ]
     expected = [
-        all(max(cosine(row, other) for other in peer) >= 0.7 for peer in peers) for row in rows
+        all(max(cosine(row, peer_row) for peer_row in peer) >= 0.7 for peer in peers)
+        for row in rows
     ]
     assert found_again(rows, peers, 0.7).tolist() == expected
     assert True in expected

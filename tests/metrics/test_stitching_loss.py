@@ -67,12 +67,16 @@ def measured(folder: Path, data: str = "", **config: Any) -> tuple[Plan, Bench, 
     lm.model.save_pretrained(folder / "tiny-gpt2")
     lm.tokenizer.save_pretrained(folder / "tiny-gpt2")
     words = ["the quick brown fox jumps", "over the lazy dog", "abcdefghijklmnopqrstuvwxyz"]
-    lines = [json.dumps({"text": f"{word} {at * word}"[:60]}) for at in range(4) for word in words]
+    lines = [
+        json.dumps({"text": f"{word} {repeats * word}"[:60]})
+        for repeats in range(4)
+        for word in words
+    ]
     (folder / "letters.jsonl").write_text("\n".join(lines))
     for width in (12, 20):
         write_sae(folder / f"w{width}", width, d=WIDTH)
-        told = json.loads((folder / f"w{width}" / "cfg.json").read_text())
-        (folder / f"w{width}" / "cfg.json").write_text(json.dumps(told | config))
+        config_file = json.loads((folder / f"w{width}" / "cfg.json").read_text())
+        (folder / f"w{width}" / "cfg.json").write_text(json.dumps(config_file | config))
     (folder / "suite.toml").write_text(SUITE.format(data=data))
     registry, store = load_registry(), Store(folder / "store")
     plan, bench = make_plan(folder / "suite.toml", registry, store), Bench(registry, store)
@@ -92,47 +96,47 @@ def test_the_ends_are_fidelitys_and_the_order_is_stitchings(
     tmp_path: Path, data: str, config: dict[str, Any]
 ) -> None:
     plan, bench, records = measured(tmp_path, data, **config)
-    found = records["w12+w20 stitching_loss"]
-    path = table(bench, found, "path")
+    record = records["w12+w20 stitching_loss"]
+    path = table(bench, record, "path")
     ends = [path.iloc[0], path.iloc[-1]]
     for name, score, end in zip(("w12", "w20"), ("small_loss", "large_loss"), ends, strict=True):
         losses = table(bench, records[f"{name} fidelity"], "losses").set_index("model")
-        assert end.loss == found.scores[score]["value"] == losses.loc["sae", "cross_entropy"]
-        assert found.scores[score]["stderr"] == losses.loc["sae", "stderr"] > 0
+        assert end.loss == record.scores[score]["value"] == losses.loc["sae", "cross_entropy"]
+        assert record.scores[score]["stderr"] == losses.loc["sae", "stderr"] > 0
         recovered = records[f"{name} fidelity"].scores["loss_recovered"]["value"]
         if recovered is None:
             assert path.loss_recovered.isna().all()
         else:
             assert end.loss_recovered == recovered
 
-    whole = table(bench, records["w12+w20 stitching"], "path").set_index("step")
+    full_path = table(bench, records["w12+w20 stitching"], "path").set_index("step")
     assert path.step.tolist()[0] == 0
-    assert path.step.tolist()[-1] == whole.index[-1]
-    assert (path.phase == whole.loc[path.step, "phase"].to_numpy()).all()
+    assert path.step.tolist()[-1] == full_path.index[-1]
+    assert (path.phase == full_path.loc[path.step, "phase"].to_numpy()).all()
     case = next(case for case in plan.cases if case.metric.name == "stitching_loss")
     small, large = (bench.workshop.sae(sae, case.data) for sae in case.subject)
     live = bench.workshop.input("codes", case.data, case.subject[0]).live
     loss_with = bench.workshop.input("loss_with", case.data)
     count = bench.workshop.input("baseline", case.data).count.sum()
-    rows = whole.loc[:, ["latents_in", "latents_out"]]
+    rows = full_path.loc[:, ["latents_in", "latents_out"]]
     for point in path.itertuples():  # the ends too, though the metric takes them from `loss`
-        kept, added = live.clone(), torch.zeros(large.width, dtype=torch.bool)
+        remaining, added = live.clone(), torch.zeros(large.width, dtype=torch.bool)
         for step in rows.loc[1 : point.step].itertuples():
-            kept[list(step.latents_out)] = False
+            remaining[list(step.latents_out)] = False
             added[list(step.latents_in)] = True
-        dense = plain(small, large, kept, added)
+        dense = plain(small, large, remaining, added)
         assert float(loss_with(dense).sum() / count) == pytest.approx(point.loss, abs=2e-5)
-        ours = stitched(small, large, kept, added)
+        ours = stitched(small, large, remaining, added)
         assert float(loss_with(ours).sum() / count) == pytest.approx(point.loss, abs=2e-5)
 
 
-def plain(small: CanonicalSAE, large: CanonicalSAE, kept: Any, added: Any) -> Any:
+def plain(small: CanonicalSAE, large: CanonicalSAE, remaining: Any, added: Any) -> Any:
     """Eq. 5 as it stands, in float64."""
-    alpha = int(kept.sum()) / (int(kept.sum()) + int(added.sum()))
+    alpha = int(remaining.sum()) / (int(remaining.sum()) + int(added.sum()))
 
     def reconstruct(x: torch.Tensor) -> torch.Tensor:
         out = alpha * small.b_dec.double() + (1 - alpha) * large.b_dec.double()
-        for sae, chosen in ((small, kept), (large, added)):
+        for sae, chosen in ((small, remaining), (large, added)):
             out = out + (sae.encode(x) * chosen).double() @ sae.W_dec.double()
         return out.to(x)
 
@@ -142,20 +146,20 @@ def plain(small: CanonicalSAE, large: CanonicalSAE, kept: Any, added: Any) -> An
 def test_the_gain_is_read_where_all_novel_latents_are_in(tmp_path: Path) -> None:
     _, bench, records = measured(tmp_path)
     path = table(bench, records["w12+w20 stitching_loss"], "path")
-    whole = table(bench, records["w12+w20 stitching"], "path")
-    assert (whole.phase == "novel").sum() in path.step.tolist()
+    full_path = table(bench, records["w12+w20 stitching"], "path")
+    assert (full_path.phase == "novel").sum() in path.step.tolist()
     assert len(path) in (5, 6)
 
 
 def test_the_gain_is_a_ratio_of_totals_with_an_error_over_documents() -> None:
     small, novel = by_hand(2.0), by_hand(1.5)
     novel.ce_sae[0] += 3
-    found = scores(small, novel)["loss_gain"]
-    left, error = brute_force.ratio_by_documents(
+    gain = scores(small, novel)["loss_gain"]
+    quotient, error = brute_force.ratio_by_documents(
         (novel.ce_sae - small.ce_clean).tolist(), (small.ce_sae - small.ce_clean).tolist()
     )
-    assert (found.value, found.stderr) == pytest.approx((1 - left, error))
-    assert (found.n, found.unit) == (5, "document")
+    assert (gain.value, gain.stderr) == pytest.approx((1 - quotient, error))
+    assert (gain.n, gain.unit) == (5, "document")
 
 
 def test_each_point_counts_as_a_pass_of_the_model_in_the_estimate(tmp_path: Path) -> None:
@@ -167,9 +171,9 @@ def test_each_point_counts_as_a_pass_of_the_model_in_the_estimate(tmp_path: Path
             tmp_path / "suite.toml", registry, fresh,
             settings=[f"metric.stitching_loss.settings.points={points}"],
         )  # fmt: skip
-        found = estimate(plan, registry, speed=1e6)
-        assert found.unknown == ()
-        seconds.append(found.parts["stitching_loss"] - 0.1)
+        estimated = estimate(plan, registry, speed=1e6)
+        assert estimated.unknown == ()
+        seconds.append(estimated.parts["stitching_loss"] - 0.1)
     assert seconds[1] == pytest.approx(2 * seconds[0], rel=0.05)
 
 
@@ -181,14 +185,14 @@ def test_points_are_spread_evenly_and_no_step_is_taken_twice() -> None:
 
 
 def test_latents_after_the_last_step_are_the_large_ones() -> None:
-    found = Graph(novel=(4, 1), orphans=(2,), components=(((0,), (0, 2)), ((3,), (5,))))
-    steps = steps_of(found, *random_order(found, 3, 0))
+    graph = Graph(novel=(4, 1), orphans=(2,), components=(((0,), (0, 2)), ((3,), (5,))))
+    steps = steps_of(graph, *random_order(graph, 3, 0))
     live = torch.tensor([True, False, True, True])
-    kept, added = latents_after(live, steps, 6)
-    assert not kept.any()
+    remaining, added = latents_after(live, steps, 6)
+    assert not remaining.any()
     assert added.nonzero()[:, 0].tolist() == [0, 1, 2, 4, 5]
-    kept, added = latents_after(live, steps[:2], 6)
-    assert kept.tolist() == live.tolist()
+    remaining, added = latents_after(live, steps[:2], 6)
+    assert remaining.tolist() == live.tolist()
     assert added.nonzero()[:, 0].tolist() == [1, 4]
 
 
@@ -212,11 +216,11 @@ def scores(small: Losses, large: Losses, *, bias: float = 0.0) -> Mapping[str, A
     class Model:
         device = torch.device("cpu")
 
-    found = stitching_loss.measure(
+    measurement = stitching_loss.measure(
         *saes, *codes, Model(), lambda reconstruct: large.ce_sae, small, large, 0
     )
-    assert isinstance(found, Measurement)
-    return found.scores
+    assert isinstance(measurement, Measurement)
+    return measurement.scores
 
 
 def test_a_gain_has_no_meaning_where_the_small_sae_costs_nothing() -> None:
@@ -226,19 +230,19 @@ def test_a_gain_has_no_meaning_where_the_small_sae_costs_nothing() -> None:
     assert "no loss beyond noise" in noisy.reason
     none = by_hand(2.0)
     none.count.zero_()
-    assert all(isinstance(each, Undefined) for each in scores(none, none).values())
+    assert all(isinstance(score, Undefined) for score in scores(none, none).values())
 
 
 def test_without_live_latents_both_losses_stay(tmp_path: Path) -> None:
-    found = scores(by_hand(2.0), by_hand(1.5), bias=-9.0)
-    assert found["small_loss"].value == 2
-    assert found["large_loss"].value == 1.5
-    assert isinstance(found["loss_gain"], Undefined)
+    measured = scores(by_hand(2.0), by_hand(1.5), bias=-9.0)
+    assert measured["small_loss"].value == 2
+    assert measured["large_loss"].value == 1.5
+    assert isinstance(measured["loss_gain"], Undefined)
 
 
 @pytest.mark.parametrize(("setting", "value"), [("threshold", 1.5), ("points", 1)])
 def test_settings_out_of_range_are_sentences(setting: str, value: float) -> None:
-    with pytest.raises(CanonError, match=f"stitching_loss: {setting} = {value}"):
+    with pytest.raises(CanonError, match=f"stitching_loss: {setting} must be .*, got {value}"):
         stitching_loss.measure(*[None] * 9, **{setting: value})
 
 

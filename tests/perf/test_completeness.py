@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from saebench_canon.metrics.stitching.gains import stitch
-from saebench_canon.metrics.stitching.interpolation import graph, paths, union
+from saebench_canon.metrics.stitching.interpolation import build_graph, paths, union
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from completeness_cost import DOCUMENT, an_order, one_latent, planted
@@ -65,7 +65,7 @@ def test_whole_paths(benchmark: Any, pair: dict[str, Any], orders: int) -> None:
 
     def follow() -> list[Any]:
         both = union(pair["x"], *pair["sides"])
-        found = graph(one.W_dec, other.W_dec, codes0.live, codes1.live, 0.7)
+        found = build_graph(one.W_dec, other.W_dec, codes0.live, codes1.live, 0.7)
         return paths(both, [an_order(found, seed) for seed in range(orders)])
 
     assert len(run(benchmark, follow)) == orders

@@ -84,7 +84,7 @@ def test_small_fits(benchmark: Any, width: int, count: int) -> None:
     ).float()
     how = Training(width=width, k=4, steps=300, batch=1024, lr=5e-4)
     model = benchmark.pedantic(
-        lambda: train(table, how, generator(0), what="a benchmark"), rounds=3, warmup_rounds=1
+        lambda: train(table, how, generator(0), title="a benchmark"), rounds=3, warmup_rounds=1
     )
     assert model.curve_loss is not None
     assert (model.curve_loss[-1] < model.curve_loss[0]).all()

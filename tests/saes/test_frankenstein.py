@@ -10,7 +10,7 @@ import brute_force
 import pandas as pd
 import pytest
 import torch
-from brute_force import Made
+from brute_force import CodedSAE
 from planted import D, planted_acts, write_acts, write_sae
 from safetensors.torch import load_file
 
@@ -91,7 +91,7 @@ def test_codes_stand_side_by_side_and_the_mse_is_the_stitched_one(
     codes = ours.encode(x)
     assert torch.equal(codes > 0, expected_codes > 0)
     torch.testing.assert_close(codes, expected_codes, rtol=1e-12, atol=1e-12)
-    members = [Made(sae, sae.encode(x)) for sae in (small, large)]  # type: ignore[arg-type]
+    members = [CodedSAE(sae, sae.encode(x)) for sae in (small, large)]  # type: ignore[arg-type]
     stitched = brute_force.stitched(
         *members, list(range(SMALL)), some().nonzero()[:, 0].tolist(), fixed_bias=True
     )
@@ -221,7 +221,7 @@ def test_the_command_adds_what_helps_and_tells_the_measured_error(
     (line,) = capsys.readouterr().out.splitlines()
     x = planted_acts()
     saes = [loaded(workdir / name) for name in ("w24", "w48")]
-    members = [Made(sae, sae.encode(x.double())) for sae in saes]  # type: ignore[arg-type]
+    members = [CodedSAE(sae, sae.encode(x.double())) for sae in saes]  # type: ignore[arg-type]
     base = brute_force.mse(x, brute_force.rebuilt(members[0]))
     base_latents = list(range(24))
     helpful = [

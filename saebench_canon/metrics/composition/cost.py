@@ -7,7 +7,7 @@ from saebench_canon.plugin.cost import CaseSize, Cost, Work
 
 
 def cost(size: CaseSize) -> Cost:
-    """Pursuit of the large rows and of their nulls among the small ones."""
+    """Pursuit of the large rows and of their nulls by small rows."""
     small, large = size.saes
     rows = 2 * large.width + 2 * min(large.width, PLANTED)
     pursuits = Work(rows * size.settings["atoms"] * small.width * large.d, 0.05)

@@ -1,4 +1,4 @@
-"""What rows of a smaller SAE explain of a larger one's, of rows by chance, and of planted sums."""
+"""Fits by a smaller SAE's rows: of a larger SAE's rows, of random rows, and of planted sums."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from saebench_canon.kernels.composition import (
-    explained_beside_null,
     one_parent,
     planted_sums,
+    pursue_with_null,
     variance_explained,
 )
 from saebench_canon.kernels.nnomp import Pursuit, pursue
@@ -22,17 +22,17 @@ from saebench_canon.metrics.shared.live_rows import Rows
 from saebench_canon.metrics.shared.sums import WHOLE, Number, composed, largest, or_undefined
 from saebench_canon.plugin.metric import Undefined
 
-PLANTED = 1024  # sums to be found again, and rows of a null, at most
+PLANTED = 1024  # planted sums, and rows of a null, at most
 PURPOSES = ("parent", "covariance", "planted", "clusters")
-CLUSTERED = 4096  # rows of a dictionary of clusters that are looked at, at most
+CLUSTERED = 4096  # rows of a dictionary of clusters that are fitted, at most
 PARENTS = (16, 8)  # rows for each parent of the dictionaries of clusters
 TOO_FEW = f"fewer than {min(PARENTS)} large latents are live"
-FEWEST = 3  # small rows that sums can be planted of
+FEWEST = 3  # small rows needed to plant sums
 
 
 @dataclass(frozen=True, eq=False)
 class Fits:
-    """Fits by small rows: of large rows, of each null's rows, and of planted sums where there are.
+    """Fits by small rows: of large rows, of each null's rows, and of planted sums if there are any.
 
     `random` [n, d] are the rows of the covariance's null.
     """
@@ -46,14 +46,14 @@ class Fits:
 
     @property
     def nulls(self) -> tuple[Pursuit, ...]:
-        """The fits of rows that are no sums but by chance."""
+        """The fits of rows that can only be sums by chance."""
         return self.parent, self.covariance, *self.clusters
 
 
 def fit(above: Tensor, below: Tensor, atoms: int, seed: int) -> Fits:
     """Fit rows [m1, d], their nulls, and planted sums, by up to `atoms` of the rows [m0, d]."""
     draws = {name: generator(seed, "composition", name) for name in PURPOSES}
-    rows, parent = explained_beside_null(above, below, atoms, draws["parent"])
+    rows, parent = pursue_with_null(above, below, atoms, draws["parent"])
     random = covariance_matched(above, draws["covariance"], count=min(len(above), PLANTED))
     some = torch.randperm(len(above), generator=draws["clusters"])[:CLUSTERED]
     counts = [len(above) // size for size in PARENTS if len(above) >= size]
@@ -72,7 +72,7 @@ def fit(above: Tensor, below: Tensor, atoms: int, seed: int) -> Fits:
 
 
 def scores(fits: Fits, above: Tensor, rule: Rule) -> dict[str, Number]:
-    """The scores by the rule that chance has raised; `above` [m1, d] are the large rows."""
+    """The scores by the raised rule; `above` [m1, d] are the large rows."""
 
     def share(fitted: Pursuit) -> Number:
         if not rule.possible:
@@ -86,7 +86,7 @@ def scores(fits: Fits, above: Tensor, rule: Rule) -> dict[str, Number]:
     by_chance = {
         "parent": share(fits.parent),
         "covariance": share(fits.covariance),
-        "clusters": largest([share(each) for each in fits.clusters], TOO_FEW),
+        "clusters": largest([share(fitted) for fitted in fits.clusters], TOO_FEW),
     }
     few = Undefined(f"fewer than {FEWEST} small latents are live")
     return {
@@ -100,12 +100,12 @@ def scores(fits: Fits, above: Tensor, rule: Rule) -> dict[str, Number]:
 
 def sums(fitted: Pursuit, above: Rows, below: Rows, rule: Rule) -> pd.DataFrame:
     """Each large latent's atoms with their weights, what they explain, and whether it is a sum."""
-    rows, places = torch.nonzero(fitted.atoms >= 0, as_tuple=True)
+    rows, order = torch.nonzero(fitted.atoms >= 0, as_tuple=True)
     table = pd.DataFrame({
         "latent": above.latents[rows].numpy(),
-        "atom": below.latents[fitted.atoms[rows, places]].numpy(),
-        "weight": fitted.weights[rows, places].double().numpy(),
-        "explained": fitted.explained[rows, places].double().numpy(),
+        "atom": below.latents[fitted.atoms[rows, order]].numpy(),
+        "weight": fitted.weights[rows, order].double().numpy(),
+        "explained": fitted.explained[rows, order].double().numpy(),
         "composed": rule.holds(fitted.explained)[rows].numpy(),
     })  # fmt: skip
     return table.sort_values("latent", kind="stable", ignore_index=True)

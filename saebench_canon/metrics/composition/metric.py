@@ -35,7 +35,7 @@ if TYPE_CHECKING:
             "explained_variance",
             better="lower",
             null="null_covariance",
-            help="Centred variance of the large rows that up to 4 small ones explain.",
+            help="Share of the large rows' variance that up to 4 small rows explain.",
         ),
         Score("null_covariance", help="The same of random rows of the same covariance."),
     ],
@@ -48,9 +48,9 @@ def composition(
 ) -> Measurement:
     """Whether a larger SAE's latents are sums of a smaller one's.
 
-    Each live large decoder row is fitted by at most `atoms` live small ones with weights ≥ 0. It
-    is a sum iff they explain at least `least` of it, and by `gain` more than the best one alone;
-    `least` is raised where more than `chance` of a null's rows would be sums.
+    Each live large decoder row is fitted by at most `atoms` live small rows with weights ≥ 0. It is
+    a sum iff they explain at least the share `least` of it, and at least `gain` more than the best
+    one alone. `least` is raised where more than the share `chance` of a null's rows would be sums.
     """
     from saebench_canon.metrics.composition import fits
     from saebench_canon.metrics.shared.live_rows import live_rows

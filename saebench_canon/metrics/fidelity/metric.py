@@ -61,11 +61,11 @@ class Limits:
             headline=True,
             counts_dead=True,
         ),
-        Score("shrinkage", help="E[x̂·x] / E[‖x̂‖²]; above 1 reconstructions are too short."),
+        Score("shrinkage", help="E[x̂·x] / E[‖x̂‖²]; above 1, reconstructions are too short."),
         Score(
             "loss_recovered",
             better="higher",
-            help="Cross-entropy that the reconstruction saves, of what zero-ablation costs.",
+            help="Share of the loss that zero-ablation adds which the reconstruction avoids.",
             headline=True,
         ),
     ],
@@ -80,10 +80,11 @@ def fidelity(
 ) -> Measurement:
     """How well one SAE reconstructs the activations, and at what price.
 
-    An SAE is marked unfit to be judged when it explains less than `min_explained_variance`, has an
-    L0 of `max_l0`·d or more, fewer than `min_live` of its latents live, or fewer than
-    `min_distinct` of its live decoder rows distinct (no other one with a cosine of
-    `duplicate_cosine` or more). Standard errors are the delta method's over documents.
+    An SAE is marked unfit to be judged when its explained variance is below
+    `min_explained_variance`, its L0 is `max_l0`·d or more, its share of live latents is below
+    `min_live`, or the share of distinct rows among its live decoder rows is below `min_distinct`. A
+    row is distinct when no other has a cosine of `duplicate_cosine` or more with it. Standard
+    errors are the delta method's over documents.
     """
     import pandas as pd
 
@@ -95,15 +96,15 @@ def fidelity(
     sums = reconstruction_sums(
         acts.x, index, count, codes, sae.W_dec, sae.b_dec, components=round(codes.l0)
     )
-    still = Undefined("the activations do not vary")
+    constant = Undefined("the activations do not vary")
     varies = bool(sums.spread.sum() > 0)
     live = codes.live
     scores: dict[str, Number] = {
         "mse": of_documents(ratio(sums.error, sums.tokens * sae.d)),
-        "explained_variance": complement(ratio(sums.error, sums.spread)) if varies else still,
+        "explained_variance": complement(ratio(sums.error, sums.spread)) if varies else constant,
         "pca_explained_variance": of_documents(ratio(sums.principal, sums.spread))
         if varies
-        else still,
+        else constant,
         "cosine": of_documents(ratio(sums.cosine, sums.tokens)),
         "l0": of_documents(ratio(sums.active, sums.tokens)),
         "dead_share": 1 - float(live.double().mean()),
@@ -134,7 +135,7 @@ def _loss_recovered(loss: Losses | None) -> Number:
     if not bool(counted.any()):
         return Undefined("no token has a loss")
     zero, sae, clean = (
-        each[counted].double() for each in (loss.ce_zero, loss.ce_sae, loss.ce_clean)
+        sums[counted].double() for sums in (loss.ce_zero, loss.ce_sae, loss.ce_clean)
     )
     if reaches_zero(ratio(zero - clean, loss.count[counted])):
         return Undefined("zero-ablation costs no loss beyond noise")
@@ -154,17 +155,20 @@ def _losses(loss: Losses) -> pd.DataFrame:
         "zero": loss.ce_zero,
         "mean": loss.ce_mean,
     }
-    found = (
-        {name: ratio(each[counted], loss.count[counted]) for name, each in totals.items()}
+    ratios = (
+        {name: ratio(sums[counted], loss.count[counted]) for name, sums in totals.items()}
         if bool(counted.any())
         else {}
     )
     return pd.DataFrame(
         {
-            "model": list(found),
-            "cross_entropy": [each.value for each in found.values()],
-            "stderr": [math.nan if e.stderr is None else e.stderr for e in found.values()],
-            "documents": [each.documents for each in found.values()],
+            "model": list(ratios),
+            "cross_entropy": [estimate.value for estimate in ratios.values()],
+            "stderr": [
+                math.nan if estimate.stderr is None else estimate.stderr
+                for estimate in ratios.values()
+            ],
+            "documents": [estimate.documents for estimate in ratios.values()],
         }
     )
 
@@ -176,8 +180,8 @@ def _distinct_share(sae: CanonicalSAE, live: Tensor, duplicate_cosine: float) ->
     rows = sae.W_dec[live]
     if len(rows) < 2:
         return 1.0 if len(rows) else None
-    found, _ = max_cosine(rows, rows, others_are_rows=True)
-    return float((tied(found) < duplicate_cosine).double().mean())
+    cosines, _ = max_cosine(rows, rows, others_are_rows=True)
+    return float((tied(cosines) < duplicate_cosine).double().mean())
 
 
 def _unfit(

@@ -173,7 +173,7 @@ def _replaced(
     """What other directions rebuild, with the encoder as it is and trained on for them."""
     swapped = turned(live, directions)
     what = f"encoder of a meta-SAE {len(directions)} for other directions"
-    fitted = refit(swapped, rows, how, _draws(seed, "refit"), what=what)
+    fitted = refit(swapped, rows, how, _draws(seed, "refit"), title=what)
     return {
         **_named("replaced", [quality(swapped, rows, codes)]),
         **_named("replaced_refit", [quality(fitted, rows, encoded(fitted, rows))]),

@@ -32,7 +32,7 @@ def fit(tables: Sequence[Tensor], how: Training, *start: int | str, what: str) -
         rows = torch.stack([tables[at].float() for at in places])
         title = f"meta-SAE {how.width} of {shape[0]} {what}"
         draws = generator(int(start[0]), "meta_sae", *start[1:])
-        trained = train(rows, how, draws, what=title)
+        trained = train(rows, how, draws, title=title)
         fits |= {at: trained.one(place) for place, at in enumerate(places)}
     return [fits[at] for at in range(len(tables))]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from saebench_canon.kernels import nulls
-from saebench_canon.kernels.composition import explained_beside_null, one_parent, planted_sums
+from saebench_canon.kernels.composition import one_parent, planted_sums, pursue_with_null
 from saebench_canon.kernels.cosine import max_cosine
 from saebench_canon.kernels.meta_sae import MetaSAE, explained_variance
 from saebench_canon.kernels.meta_training import Training
@@ -223,7 +223,7 @@ def _test(
         about = (worlds[name][split.held].double() - model.b_dec[0].double()).float()
         if name == SUMS:
             about = about[torch.isin(split.held, places)]
-        own, parent = explained_beside_null(about, model.W_dec[0], atoms, draws("parent null"))
+        own, parent = pursue_with_null(about, model.W_dec[0], atoms, draws("parent null"))
         explained[name] = own.explained
         if name == OWN:
             explained[PARENT] = parent.explained

@@ -14,9 +14,9 @@ def assign(similarity: Tensor) -> Tensor:
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(similarity.cpu().numpy(), maximize=True)
-    found = torch.full((len(similarity),), -1, dtype=torch.int64)
-    found[torch.from_numpy(rows)] = torch.from_numpy(columns)
-    return found.to(similarity.device)
+    matching = torch.full((len(similarity),), -1, dtype=torch.int64)
+    matching[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    return matching.to(similarity.device)
 
 
 def invert(matching: Tensor, size: int) -> Tensor:

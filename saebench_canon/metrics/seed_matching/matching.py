@@ -11,15 +11,16 @@ from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import tied, unit
 from saebench_canon.metrics.seed_matching.assignment import assign, invert
 
-TIE = 1e-9  # weight of the encoder's cosine where decoder rows alone leave the assignment open
+TIE = 1e-9  # weight of encoder cosines, which decide where decoder rows leave ties
 
 
 @dataclass(frozen=True, eq=False)
 class Match:
     """Two sets of rows compared: `counterpart` [m1] int64 (−1: none) and cosines, float64.
 
-    `shared` and `strict` [m1] bool say which rows of the first set come back, `shared_back` and
-    `strict_back` [m2] which of the second; all None without encoders.
+    `shared` and `strict` [m1] bool are the rows of the first set that are found again in the
+    second, `shared_back` and `strict_back` [m2] the rows of the second set that are found again in
+    the first. All four are None without encoders.
     """
 
     counterpart: Tensor
@@ -58,12 +59,12 @@ def match(
     )
     counterpart = assign(cosines if of_encoders is None else cosines + TIE * of_encoders)
     matched = counterpart >= 0
-    there = counterpart.clamp(min=0)
-    own = torch.arange(len(rows), device=rows.device)
-    cosine = torch.where(matched, cosines[own, there], torch.nan)
+    partner = counterpart.clamp(min=0)
+    index = torch.arange(len(rows), device=rows.device)
+    cosine = torch.where(matched, cosines[index, partner], torch.nan)
     absolute = cosines.abs()
     turned = assign(absolute)
-    found = absolute[own, turned.clamp(min=0)][turned >= 0]
+    absolute_cosines = absolute[index, turned.clamp(min=0)][turned >= 0]
     shared = (
         [None] * 4
         if of_encoders is None
@@ -73,7 +74,7 @@ def match(
         counterpart,
         cosine,
         float(cosine[matched].mean()),
-        float(found.mean()),
+        float(absolute_cosines.mean()),
         cosines.amax(dim=1),
         cosines.amax(dim=0),
         *shared,
@@ -83,11 +84,11 @@ def match(
 def _shared(
     cosines: Tensor, of_encoders: Tensor, counterpart: Tensor, threshold: float, slack: float
 ) -> list[Tensor]:
-    own = torch.arange(len(cosines), device=cosines.device)
-    there = counterpart.clamp(min=0)
+    index = torch.arange(len(cosines), device=cosines.device)
+    partner = counterpart.clamp(min=0)
     matched = counterpart >= 0
-    encoder = tied(of_encoders[own, there])
-    near = matched & (tied(cosines[own, there]) >= threshold) & (encoder >= threshold)
+    encoder = tied(of_encoders[index, partner])
+    near = matched & (tied(cosines[index, partner]) >= threshold) & (encoder >= threshold)
     back = invert(counterpart, cosines.shape[1])
     has_back, source = back >= 0, back.clamp(min=0)
     shared = near & within(encoder, of_encoders.amax(dim=1), slack)
@@ -96,9 +97,9 @@ def _shared(
     return [shared, shared_back & has_back, strict, strict[source] & has_back]
 
 
-def within(found: Tensor, best: Tensor, slack: float) -> Tensor:
+def within(cosine: Tensor, best: Tensor, slack: float) -> Tensor:
     """Whether a cosine is within the slack of the best one, up to rounding."""
-    return tied(found) >= tied(tied(best) - slack)
+    return tied(cosine) >= tied(tied(best) - slack)
 
 
 def correlations(first: Codes, second: Codes, counterpart: Tensor) -> Tensor:
@@ -110,23 +111,23 @@ def correlations(first: Codes, second: Codes, counterpart: Tensor) -> Tensor:
     n = len(first)
     back = invert(counterpart, second.width)
     partner = back[second.indices.long()]
-    kept = partner >= 0
+    paired = partner >= 0
     width = first.width
-    theirs = second.token_ids()[kept] * width + partner[kept]
+    theirs = second.token_ids()[paired] * width + partner[paired]
     theirs, order = theirs.sort()
-    their_values = second.values[kept][order].double()
+    their_values = second.values[paired][order].double()
     ours = first.token_ids() * width + first.indices.long()
-    at = torch.searchsorted(theirs, ours)
-    both = at < len(theirs)
-    both[both.clone()] = theirs[at[both]] == ours[both]
-    products = first.values[both].double() * their_values[at[both]]
+    position = torch.searchsorted(theirs, ours)
+    both = position < len(theirs)
+    both[both.clone()] = theirs[position[both]] == ours[both]
+    products = first.values[both].double() * their_values[position[both]]
     cross = torch.zeros(width, dtype=torch.float64, device=products.device)
     cross.index_add_(0, first.indices[both].long(), products)
-    there = counterpart.clamp(min=0)
-    mean, mean2 = first.column_sums(1) / n, second.column_sums(1)[there] / n
+    matched = counterpart.clamp(min=0)
+    mean, mean2 = first.column_sums(1) / n, second.column_sums(1)[matched] / n
     variance = first.column_sums(2) / n - mean**2
-    variance2 = second.column_sums(2)[there] / n - mean2**2
+    variance2 = second.column_sums(2)[matched] / n - mean2**2
     scale = (variance.clamp(min=0) * variance2.clamp(min=0)).sqrt()
-    varies = scale > 1e-12 * (first.column_sums(2) * second.column_sums(2)[there]).sqrt() / n
-    found = torch.where(varies, (cross / n - mean * mean2) / scale.clamp(min=1e-300), 0)
-    return torch.where(counterpart >= 0, found, torch.nan)
+    varies = scale > 1e-12 * (first.column_sums(2) * second.column_sums(2)[matched]).sqrt() / n
+    correlation = torch.where(varies, (cross / n - mean * mean2) / scale.clamp(min=1e-300), 0)
+    return torch.where(counterpart >= 0, correlation, torch.nan)

@@ -51,18 +51,22 @@ OF_ENCODERS = ("shared_share", "shared_share_strict", "null_shared")
         Score(
             "shared_share_strict",
             better="higher",
-            help="Share for which assignments on decoders and on encoders name the same latent.",
+            help="Share of live latents with the same counterpart by decoders and by encoders.",
         ),
-        Score("mmcs", better="higher", help="Mean of each row's largest cosine, both ways."),
-        Score("coverage", better="higher", help="Share of rows with a cosine above θ, both ways."),
+        Score("mmcs", better="higher", help="Mean of each row's largest cosine, both directions."),
+        Score(
+            "coverage",
+            better="higher",
+            help="Share of rows whose largest cosine is above θ, both directions.",
+        ),
         Score(
             "code_correlation",
             better="higher",
             help="Mean correlation of matched latents' codes on the same tokens.",
         ),
-        Score("null_mcc", help="MCC of random rows of the same mean and covariance."),
-        Score("null_isotropic", help="MCC of random rows of uniform direction."),
-        Score("null_shared", help="Shared share of random rows and encoders, drawn together."),
+        Score("null_mcc", help="mcc of random rows of the same mean and covariance."),
+        Score("null_isotropic", help="mcc of random rows of uniform direction."),
+        Score("null_shared", help="shared_share of random rows and encoders, drawn together."),
     ],
 )
 def seed_matching(
@@ -76,44 +80,46 @@ def seed_matching(
 ) -> Measurement:
     """Whether another training seed finds the same latents, averaged over pairs of the group.
 
-    `threshold` is the cosine from which two latents are the same, in decoder and in encoder;
-    `encoder_slack` how far below the best the counterpart's encoder cosine may be; `exact_up_to`
-    the number of live latents up to which the assignment is made. The standard error leaves out
-    one SAE at a time.
+    Two latents are the same from a cosine of `threshold` on, in the decoder and in the encoder.
+    `encoder_slack` is how far the counterpart's encoder cosine may be below the best one.
+    `exact_up_to` is the number of live latents up to which the assignment is computed. The standard
+    error leaves out one SAE at a time.
     """
     from saebench_canon.metrics.seed_matching.matching import correlations, match
 
     if not -1 <= threshold <= 1:
-        raise CanonError(f"seed_matching: threshold = {threshold} is not a cosine from −1 to 1")
+        raise CanonError(f"seed_matching: threshold must be a cosine, −1 to 1, got {threshold}")
     marks = () if codes is not None else (NO_CODES,)
     live = _live(saes, codes)
-    counts = [int(each.sum()) for each in live]
+    counts = [int(mask.sum()) for mask in live]
     if reason := _refusal(counts, exact_up_to):
         names = (*OF_ROWS, *OF_ENCODERS, "code_correlation")
         return Measurement({name: Undefined(reason) for name in names}, marks=marks)
-    rows = [sae.W_dec[kept] for sae, kept in zip(saes, live, strict=True)]
+    rows = [sae.W_dec[mask] for sae, mask in zip(saes, live, strict=True)]
     encoders = [
-        None if sae.encoder is None else sae.encoder.T[kept]
-        for sae, kept in zip(saes, live, strict=True)
+        None if sae.encoder is None else sae.encoder.T[mask]
+        for sae, mask in zip(saes, live, strict=True)
     ]
     pairs = list(combinations(range(len(saes)), 2))
-    found = {
+    matches = {
         (a, b): match(
             rows[a], rows[b], encoders[a], encoders[b], threshold=threshold, slack=encoder_slack
         )
         for a, b in track(pairs, "matching pairs", len(pairs))
     }
-    scores = _summaries(found, len(saes), threshold)
+    scores = _summaries(matches, len(saes), threshold)
     scores |= _null_scores(rows, encoders, seed, threshold, encoder_slack)
     scores["code_correlation"] = Undefined("needs activations")
     if codes is not None:
         correlation = {}
-        for (a, b), each in found.items():
-            whole = _on_all_latents(each.counterpart, live[a], live[b]).to(codes[a].values.device)
-            measured = correlations(codes[a], codes[b].to(codes[a].values.device), whole)
+        for (a, b), matched in matches.items():
+            counterpart = _on_all_latents(matched.counterpart, live[a], live[b]).to(
+                codes[a].values.device
+            )
+            measured = correlations(codes[a], codes[b].to(codes[a].values.device), counterpart)
             correlation[a, b] = float(measured.nanmean())
         scores["code_correlation"] = _over_pairs(correlation, len(saes))
-    return Measurement(scores, {"matches": _table(found, live, codes)}, marks)
+    return Measurement(scores, {"matches": _table(matches, live, codes)}, marks)
 
 
 def _live(saes: Sequence[CanonicalSAE], codes: Sequence[Codes] | None) -> list[Tensor]:
@@ -121,12 +127,12 @@ def _live(saes: Sequence[CanonicalSAE], codes: Sequence[Codes] | None) -> list[T
 
     if codes is None:
         return [torch.ones(sae.width, dtype=torch.bool, device=sae.W_dec.device) for sae in saes]
-    return [each.live.to(sae.W_dec.device) for sae, each in zip(saes, codes, strict=True)]
+    return [sparse.live.to(sae.W_dec.device) for sae, sparse in zip(saes, codes, strict=True)]
 
 
 def _refusal(counts: list[int], exact_up_to: int) -> str | None:
     if len(counts) < 2:
-        return "one SAE has no other to be matched with"
+        return "the group has only one SAE, and nothing to match it with"
     if min(counts) == 0:
         return "an SAE of the group has no live latent"
     if max(counts) > exact_up_to:
@@ -135,7 +141,7 @@ def _refusal(counts: list[int], exact_up_to: int) -> str | None:
 
 
 def _summaries(
-    found: dict[Pair, Match], members: int, threshold: float
+    matches: dict[Pair, Match], members: int, threshold: float
 ) -> dict[str, float | Value | Undefined]:
     """The scores of matched pairs; shares and MMCS are means of both directions."""
     from saebench_canon.kernels.cosine import tied
@@ -149,20 +155,22 @@ def _summaries(
         return _over_pairs(values, members)
 
     near = {
-        pair: both(tied(each.best) > threshold, tied(each.best_back) > threshold)
-        for pair, each in found.items()
+        pair: both(tied(matched.best) > threshold, tied(matched.best_back) > threshold)
+        for pair, matched in matches.items()
     }
     scores: dict[str, float | Value | Undefined] = {
-        "mcc": over({pair: each.mcc for pair, each in found.items()}),
-        "mcc_abs": over({pair: each.mcc_abs for pair, each in found.items()}),
-        "mmcs": over({pair: both(each.best, each.best_back) for pair, each in found.items()}),
+        "mcc": over({pair: matched.mcc for pair, matched in matches.items()}),
+        "mcc_abs": over({pair: matched.mcc_abs for pair, matched in matches.items()}),
+        "mmcs": over(
+            {pair: both(matched.best, matched.best_back) for pair, matched in matches.items()}
+        ),
         "coverage": over(near),
     }
-    if any(each.shared is None for each in found.values()):
+    if any(matched.shared is None for matched in matches.values()):
         reason = "an SAE of the group has no linear encoder"
         return scores | {name: Undefined(reason) for name in OF_ENCODERS}
-    shared = {pair: both(each.shared, each.shared_back) for pair, each in found.items()}
-    strict = {pair: both(each.strict, each.strict_back) for pair, each in found.items()}
+    shared = {pair: both(matched.shared, matched.shared_back) for pair, matched in matches.items()}
+    strict = {pair: both(matched.strict, matched.strict_back) for pair, matched in matches.items()}
     return scores | {"shared_share": over(shared), "shared_share_strict": over(strict)}
 
 
@@ -180,16 +188,16 @@ def _null_scores(
 
     random, plain = [], []
     random_encoders: list[Tensor | None] = []
-    for member, (own, encoder) in enumerate(zip(rows, encoders, strict=True)):
+    for member, (table, encoder) in enumerate(zip(rows, encoders, strict=True)):
         draws = generator(seed, "seed_matching", "rows", member)
         uniform = generator(seed, "seed_matching", "isotropic", member)
-        plain.append(isotropic(own.shape[0], own.shape[1], uniform))
+        plain.append(isotropic(table.shape[0], table.shape[1], uniform))
         if encoder is None:
-            random.append(covariance_matched(own, draws))
+            random.append(covariance_matched(table, draws))
             random_encoders.append(None)
             continue
-        # at once: real encoders lie along their decoder rows, and independent draws never agree
-        drawn, drawn_encoder = covariance_matched_pairs(own, encoder, draws)
+        # drawn together: real encoders lie along their decoder rows; independent draws never agree
+        drawn, drawn_encoder = covariance_matched_pairs(table, encoder, draws)
         random.append(drawn)
         random_encoders.append(drawn_encoder)
     mcc, uniform_mcc, shared = [], [], []
@@ -202,8 +210,8 @@ def _null_scores(
         mcc.append(matched.mcc)
         uniform_mcc.append(match(plain[a], plain[b]).mcc)
         if matched.shared is not None and matched.shared_back is not None:
-            each = (matched.shared.double().mean() + matched.shared_back.double().mean()) / 2
-            shared.append(float(each))
+            share = (matched.shared.double().mean() + matched.shared_back.double().mean()) / 2
+            shared.append(float(share))
     scores: dict[str, float | Value | Undefined] = {
         "null_mcc": _mean(mcc),
         "null_isotropic": _mean(uniform_mcc),
@@ -216,11 +224,11 @@ def _over_pairs(values: dict[Pair, float], members: int) -> Value:
     mean = _mean(list(values.values()))
     if members < 3:
         return Value(mean, None, members, "training seed")
-    left = [
+    without_one = [
         _mean([value for pair, value in values.items() if member not in pair])
         for member in range(members)
     ]
-    return Value(mean, jackknife_stderr(left), members, "training seed")
+    return Value(mean, jackknife_stderr(without_one), members, "training seed")
 
 
 def _mean(values: list[float]) -> float:
@@ -228,23 +236,23 @@ def _mean(values: list[float]) -> float:
 
 
 def _on_all_latents(counterpart: Tensor, live: Tensor, other_live: Tensor) -> Tensor:
-    """A matching of live latents as one of all latents, −1 for those that have none."""
+    """A matching of live latents, extended to all latents, −1 for those without a counterpart."""
     import torch
 
     names = other_live.nonzero()[:, 0]
-    whole = torch.full((len(live),), -1, dtype=torch.int64, device=live.device)
-    whole[live] = torch.where(counterpart >= 0, names[counterpart.clamp(min=0)], -1)
-    return whole
+    extended = torch.full((len(live),), -1, dtype=torch.int64, device=live.device)
+    extended[live] = torch.where(counterpart >= 0, names[counterpart.clamp(min=0)], -1)
+    return extended
 
 
 def _table(
-    found: dict[Pair, Match], live: list[Tensor], codes: Sequence[Codes] | None
+    matches: dict[Pair, Match], live: list[Tensor], codes: Sequence[Codes] | None
 ) -> pd.DataFrame:
     """One row for each live latent of each member.
 
-    `counterparts` are its latents in the other members, in their order (−1: none), `cosine` the
-    mean over those it has, `found_in` in how many members it is found, itself included: shared
-    there, or nan where encoders are not linear.
+    `counterparts` are its counterparts in the other members, in their order (−1: none). `cosine` is
+    the mean over those it has. `found_in` is the number of members in which it is shared, its own
+    included, or nan where encoders are not linear.
     """
     import pandas as pd
     import torch
@@ -252,28 +260,32 @@ def _table(
     from saebench_canon.metrics.seed_matching.assignment import invert
 
     parts = []
-    for member, own in enumerate(live):
+    for member, member_live in enumerate(live):
         counterparts, cosines, shared = [], [], []
-        for other in range(len(live)):
-            if other == member:
+        for partner in range(len(live)):
+            if partner == member:
                 continue
-            forward = member < other
-            each = found[(member, other) if forward else (other, member)]
-            there, cosine = each.counterpart, each.cosine
+            forward = member < partner
+            matched = matches[(member, partner) if forward else (partner, member)]
+            counterpart, cosine = matched.counterpart, matched.cosine
             if not forward:
-                there = invert(each.counterpart, int(own.sum()))
-                cosine = torch.where(there >= 0, each.cosine[there.clamp(min=0)], torch.nan)
+                counterpart = invert(matched.counterpart, int(member_live.sum()))
+                cosine = torch.where(
+                    counterpart >= 0, matched.cosine[counterpart.clamp(min=0)], torch.nan
+                )
             counterparts.append(
-                torch.where(there >= 0, live[other].nonzero()[:, 0][there.clamp(min=0)], -1)
+                torch.where(
+                    counterpart >= 0, live[partner].nonzero()[:, 0][counterpart.clamp(min=0)], -1
+                )
             )
             cosines.append(cosine)
-            shared.append(each.shared if forward else each.shared_back)
-        latents = own.nonzero()[:, 0]
-        known = [each.double() for each in shared if each is not None]
+            shared.append(matched.shared if forward else matched.shared_back)
+        latents = member_live.nonzero()[:, 0]
+        known = [mask.double() for mask in shared if mask is not None]
         complete = len(known) == len(shared)
         density = torch.full((len(latents),), torch.nan, dtype=torch.float64)
         if codes is not None:
-            fired = codes[member].counts.to(own.device)[latents]
+            fired = codes[member].counts.to(member_live.device)[latents]
             density = fired.double() / len(codes[member])
         parts.append(
             pd.DataFrame(

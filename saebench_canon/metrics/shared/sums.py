@@ -1,4 +1,4 @@
-"""Shares of sums, and the rule that makes a row one: what composition and meta-SAEs say alike."""
+"""Shares of rows that are sums, and checks of the rule: shared by composition and meta-SAEs."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ CHANCE = ("parent", "covariance", "clusters")  # three ways to make rows without
 
 
 def check_rule(metric: str, rule: Rule) -> None:
-    """Refuse settings by which nothing could be told to be a sum."""
+    """Refuse settings that make no rule."""
     if rule.atoms < 2:
-        raise CanonError(f"{metric}: atoms = {rule.atoms} is not 2 or more")
-    for name in ("least", "gain"):
-        if not 0 < getattr(rule, name) <= 1:
-            what = f"{metric}: {name} = {getattr(rule, name)}"
-            raise CanonError(f"{what} is not a share of a row above 0")
+        raise CanonError(f"{metric}: atoms must be 2 or more, got {rule.atoms}")
+    for name, share in (("least", rule.least), ("gain", rule.gain)):
+        if not 0 < share <= 1:
+            requirement = f"{name} must be a share of a row, above 0 and up to 1"
+            raise CanonError(f"{metric}: {requirement}, got {share}")
     if not 0 <= rule.chance <= 1:
-        raise CanonError(f"{metric}: chance = {rule.chance} is not a share of rows")
+        raise CanonError(f"{metric}: chance must be a share of rows, 0 to 1, got {rule.chance}")
 
 
 def composed_scores(*, rows: str, atom: str, headlines: Sequence[str] = ()) -> list[Score]:
-    """The scores of `composed`: which `rows` are sums, and what an atom of theirs is called."""
+    """The scores of `composed`; `rows` says which rows are sums, `atom` what an atom is called."""
     scores = [
         Score("composed_share", better="lower", null="composed_null", help=f"Share of {rows}."),
-        Score("composed_null", help="What chance makes of it: the highest of the three below."),
+        Score("composed_null", help="The same by chance: the highest of the three below."),
         Score(
             "composed_null_parent",
-            help=f"The share with each row's best {atom} kept and its rest redrawn.",
+            help=f"The same of rows that keep their part along the best {atom}, the rest redrawn.",
         ),
-        Score("composed_null_covariance", help="The share of random rows of the same covariance."),
-        Score("composed_null_clusters", help="The share of rows that each vary one parent."),
+        Score("composed_null_covariance", help="The same of random rows of the same covariance."),
+        Score("composed_null_clusters", help="The same of rows that each vary one parent."),
         Score(
             "composed_excess",
             better="lower",
             help="(composed_share − composed_null) / (1 − composed_null).",
         ),
-        Score("composed_least", help="Share of a sum that had to be explained; raised by chance."),
+        Score("composed_least", help="Share of a row to be explained in a sum, raised by chance."),
     ]
     return [replace(score, headline=score.name in headlines) for score in scores]
 
@@ -56,7 +56,7 @@ COMPOSED = tuple(score.name for score in composed_scores(rows="rows", atom="atom
 
 
 def composed(share: Number, by_chance: Mapping[str, Number]) -> dict[str, Number]:
-    """The share of sums beside what each of `CHANCE` makes of it, and beyond the highest."""
+    """The share of sums, the share in each null of `CHANCE`, and the excess over the highest."""
     null = largest(by_chance.values(), WHOLE)
     return {
         "composed_share": share,
@@ -82,7 +82,7 @@ def beyond(share: Number, null: Number) -> Number:
 
 
 def or_undefined(value: float, reason: str) -> float | Undefined:
-    """The number, or the reason where there is none."""
+    """The number, or the reason why there is none."""
     return value if math.isfinite(value) else Undefined(reason)
 
 

@@ -1,4 +1,4 @@
-"""A random dictionary in the place of the large SAE: stitching where nothing was learnt."""
+"""Codes of a random dictionary that replaces the large SAE: stitching where nothing was learnt."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 from saebench_canon.kernels.codes import Codes
 
-BLOCK = 2**24  # pre-activations held at once
+BLOCK = 2**24  # pre-activations in memory at once
 
 
 def tied_codes(x: Tensor, rows: Tensor, bias: Tensor, density: Tensor) -> Codes:
     """Codes of rows that encode as they decode: `relu((x − b)·w − t)`, sparse, of x [n, d].
 
-    The threshold t of each of the rows [m, d] is where a normal variable of its mean and variance
-    is exceeded with the probability `density` [m].
+    A normal variable with the mean and variance of a row's pre-activations exceeds the row's
+    threshold t with the probability `density` [m].
     """
     dtype = torch.promote_types(rows.dtype, torch.float32)
     rows, bias = rows.to(dtype), bias.to(dtype)

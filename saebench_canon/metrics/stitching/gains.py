@@ -14,10 +14,10 @@ from saebench_canon.kernels.reconstruction import CHUNK, chunks
 
 @dataclass(frozen=True, eq=False)
 class Stitched:
-    """What one pass over the data says of adding large latents to the small SAE.
+    """Sums of one pass over the data, for adding large latents to the small SAE.
 
     Per-document sums [docs] float64 of squared errors: of the small SAE, of the large one, and of
-    the stitched output with the latents given; `tokens` [docs]. `small_fit` and `large_fit`
+    the stitched output with the chosen latents; `tokens` [docs]. `small_fit` and `large_fit`
     [docs, 2] hold Σ (x−b)·a and Σ ‖a‖² of what latents add to the bias, a = x̂ − b. Moments over
     all tokens, for the closed form: `first` [m1] Σ f, `second` [m1] Σ f², `along` [m1] Σ f r·w,
     `residual` [d] Σ r.
@@ -36,7 +36,7 @@ class Stitched:
 
 
 def share_of_small(small: int, large: int) -> float:
-    """α of eq. 5: the small SAE's part of the latents, 1 when there is none at all."""
+    """α of eq. 5: the small SAE's share of the latents, 1 when there are none at all."""
     return small / (small + large) if small + large else 1.0
 
 
@@ -53,47 +53,47 @@ def stitch(
     large: tuple[Codes, Tensor, Tensor],
     added: Tensor,
     *,
-    kept: Tensor | None = None,
+    remaining: Tensor | None = None,
     size: int = CHUNK,
 ) -> Stitched:
     """One pass over x [n, d] with both SAEs' codes, decoder rows [m, d] and biases [d].
 
-    The stitched output holds the large latents `added` [m1] bool and the small ones `kept` [m0]
-    bool (all by default), of which only the live ones count. `index` [n] is each token's document
-    of `count`.
+    The stitched output holds the large latents `added` [m1] bool and the small ones `remaining`
+    [m0] bool (all by default); only live ones count. `index` [n] is each token's document of
+    `count`.
     """
     (codes0, rows0, bias0), (codes1, rows1, bias1) = small, large
     dtype = torch.promote_types(torch.promote_types(rows0.dtype, rows1.dtype), torch.float32)
-    rows0, rows1, bias0, bias1 = (each.to(dtype) for each in (rows0, rows1, bias0, bias1))
+    rows0, rows1, bias0, bias1 = (tensor.to(dtype) for tensor in (rows0, rows1, bias0, bias1))
     added = added & codes1.live
-    kept = codes0.live if kept is None else kept & codes0.live
-    everything = bool((kept == codes0.live).all())
-    alpha = share_of_small(int(kept.sum()), int(added.sum()))
+    remaining = codes0.live if remaining is None else remaining & codes0.live
+    everything = bool((remaining == codes0.live).all())
+    alpha = share_of_small(int(remaining.sum()), int(added.sum()))
     bias = stitched_bias(bias0, bias1, alpha).to(dtype)
     index = index.to(rows0.device)
     sums = torch.zeros(count, 8, dtype=torch.float64, device=rows0.device)
     along = sums.new_zeros(len(rows1))
     residual = sums.new_zeros(rows0.shape[1])
-    parts = chunks(x, codes0, codes1, what="stitching", size=size, dtype=dtype)
+    parts = chunks(x, codes0, codes1, title="stitching", size=size, dtype=dtype)
     for part, true, (active0, active1) in parts:
         inside0 = active0.decode(rows0)
-        left = true - inside0 - bias0
-        # the large SAE's output in two parts, of which the stitched one takes the first
+        error = true - inside0 - bias0
+        # the large SAE's output in two parts; the stitched output contains the first
         inside1 = active1.keep(added).decode(rows1)
         rest1 = active1.keep(~added).decode(rows1)
         fits = [*_fit(true - bias0, inside0), *_fit(true - bias1, inside1 + rest1)]
         if not everything:
-            inside0 = active0.keep(kept).decode(rows0)
+            inside0 = active0.keep(remaining).decode(rows0)
         values = [
-            torch.ones(len(true), dtype=torch.float64, device=left.device),
-            _square(left),
+            torch.ones(len(true), dtype=torch.float64, device=error.device),
+            _square(error),
             _square(true - inside1 - rest1 - bias1),
             _square(true - inside0 - inside1 - bias),
             *fits,
         ]
         sums.index_add_(0, index[part], torch.stack(values, dim=1))
-        along += row_dots(active1.transposed_matmul(left), rows1)
-        residual += left.sum(dim=0, dtype=torch.float64)
+        along += row_dots(active1.transposed_matmul(error), rows1)
+        residual += error.sum(dim=0, dtype=torch.float64)
     tokens, of_small, of_large, of_stitched = sums[:, :4].unbind(dim=1)
     if everything and not bool(added.any()):
         of_stitched = of_small  # another order of the same sums would differ by rounding
@@ -123,22 +123,22 @@ def _square(error: Tensor) -> Tensor:
     return norms.double().square()
 
 
-def _fit(wanted: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-    """The inner product of every token of [n, d] with its counterpart, and ‖found‖², in float64."""
-    return torch.einsum("nd,nd->n", wanted, found).double(), _square(found)
+def _fit(target: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
+    """The inner product of every token of [n, d] with its counterpart, and ‖added‖², in float64."""
+    return torch.einsum("nd,nd->n", target, added).double(), _square(added)
 
 
 def best_factor(fit: Tensor) -> float:
-    """The factor ≥ 0 on all codes of an SAE that makes its error least; `fit` as in `Stitched`."""
+    """The factor ≥ 0 on all codes of an SAE with the least error; `fit` as in `Stitched`."""
     along, size = fit.sum(dim=0).tolist()
     return max(along / size, 0.0) if size > 0 else 1.0
 
 
 def rescaled(error: Tensor, fit: Tensor) -> Tensor:
-    """Squared errors [docs] of an SAE once its codes carry their best factor.
+    """Squared errors [docs] of an SAE when its codes are multiplied by their best factor.
 
-    `error` [docs] as the codes stand, `fit` [docs, 2] as in `Stitched`. So a run that shrinks all
-    its codes alike is not held to be worse than one that does not.
+    `error` [docs] is that of the codes as they are, `fit` [docs, 2] as in `Stitched`. A run that
+    shrinks all its codes alike thus counts as no worse than one that does not.
     """
     factor, (along, size) = best_factor(fit), fit.unbind(dim=1)
     return (error + 2 * (1 - factor) * along - (1 - factor**2) * size).clamp(min=0)
@@ -148,7 +148,7 @@ def delta_mse(moments: Stitched, rows: Tensor, shift: Tensor) -> Tensor:
     """Change in the small SAE's MSE from adding each large latent alone, [m1] (Fig. 4).
 
     `rows` [m1, d] are the large decoder's, `shift` [d] is δ = (1−α)(b_1−b_0) with α = m_0/(m_0+1)
-    under eq. 5, or 0 with the bias held at b_0:
+    under eq. 5, or 0 with the bias fixed at b_0:
     `( E[f²]‖w‖² − 2 E[f (r−δ)]·w + ‖δ‖² − 2 E[r]·δ ) / d`.
     """
     n, rows, shift = moments.tokens.sum(), rows.double(), shift.double()
@@ -177,8 +177,9 @@ def auc(low: Tensor, positive: Tensor) -> float | None:
 def best_threshold(low: Tensor, positive: Tensor) -> float | None:
     """The threshold below which a value [m] best predicts a positive, by Youden's J.
 
-    Halfway between two neighbouring values; the lowest of equally good ones; the smallest value
-    itself when predicting none is best. None when all or none are positive.
+    It lies halfway between two neighbouring values, and is the lowest of equally good ones. It is
+    the smallest value itself when predicting no positive is best. None when all or none are
+    positive.
     """
     hits = int(positive.sum())
     misses = len(positive) - hits
@@ -191,8 +192,8 @@ def best_threshold(low: Tensor, positive: Tensor) -> float | None:
     best = float(gained[:-1].max()) if len(values) > 1 else 0.0
     if best <= 0:
         return float(values[0])
-    at = int((gained[:-1] >= best - 1e-12).nonzero()[0])
-    return float(values[at] + values[at + 1]) / 2
+    best_index = int((gained[:-1] >= best - 1e-12).nonzero()[0])
+    return float(values[best_index] + values[best_index + 1]) / 2
 
 
 def roc(low: Tensor, positive: Tensor) -> pd.DataFrame:
@@ -216,15 +217,15 @@ def roc(low: Tensor, positive: Tensor) -> pd.DataFrame:
 def auc_interval(
     low: Tensor, positive: Tensor, generator: torch.Generator, draws: int, level: float = 0.95
 ) -> tuple[float | None, float | None]:
-    """The bootstrap's interval of the AUC over latents; None where it is undefined."""
-    found = []
+    """The bootstrap interval of the AUC over latents; None where it is undefined."""
+    values = []
     for _ in range(draws):
         drawn = torch.randint(len(low), (len(low),), generator=generator)
         value = auc(low[drawn], positive[drawn])
         if value is not None:
-            found.append(value)
-    if len(found) < draws / 2:
+            values.append(value)
+    if len(values) < draws / 2:
         return None, None
     outer = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    lo, hi = torch.quantile(torch.tensor(found, dtype=torch.float64), outer).tolist()
+    lo, hi = torch.quantile(torch.tensor(values, dtype=torch.float64), outer).tolist()
     return lo, hi

@@ -39,20 +39,20 @@ NEEDS_PEERS = ("reproducible_share", "stable_novel_share", "stable_gain")
         Score(
             "small_mse_rescaled",
             better="lower",
-            help="MSE of the smaller SAE with all codes times the factor that suits them best.",
+            help="MSE of the smaller SAE when all its codes are multiplied by their best factor.",
         ),
         Score("large_mse_rescaled", better="lower", help="The same of the larger SAE."),
         Score(
             "stable_novel_share",
             better="lower",
-            help="Share of reproducible latents that are novel and no sum of small ones.",
+            help="Share of reproducible latents that are novel and not sums of small ones.",
             headline=True,
         ),
         Score(
             "stable_gain",
             better="lower",
-            help="Drop of the smaller SAE's MSE when just those are added at their best scales, "
-            "on documents that the scales were not fitted on.",
+            help="Relative drop of the smaller SAE's MSE when only those are added at their best "
+            "scales, on documents that the scales were not fitted on.",
             headline=True,
         ),
         Score(
@@ -66,7 +66,7 @@ NEEDS_PEERS = ("reproducible_share", "stable_novel_share", "stable_gain")
             "novel_gain",
             better="lower",
             null="novel_gain_null",
-            help="Drop of the smaller SAE's MSE, relative, when all novel latents are added.",
+            help="Relative drop of the smaller SAE's MSE when all novel latents are added.",
             headline=True,
         ),
         Score(
@@ -78,7 +78,7 @@ NEEDS_PEERS = ("reproducible_share", "stable_novel_share", "stable_gain")
         Score("helpful_share_eq5", better="lower", help="The same with the bias of eq. 5."),
         Score("auc", help="How well a low best cosine predicts that a latent helps, bias fixed."),
         Score("auc_eq5", help="The same with the bias of eq. 5."),
-        Score("best_threshold", help="θ that predicts best, by Youden's J, bias fixed."),
+        Score("best_threshold", help="The θ that predicts best by Youden's J, bias fixed."),
         Score(
             "orphan_share",
             help="Share of live small latents without a large one of cosine θ or more.",
@@ -87,28 +87,28 @@ NEEDS_PEERS = ("reproducible_share", "stable_novel_share", "stable_gain")
             "span_residual",
             better="lower",
             null="span_residual_null",
-            help="Share of a large row left by non-negative pursuit with 4 small rows, mean.",
+            help="Mean share of a large row that non-negative pursuit by 4 small rows leaves.",
         ),
         Score(
             "reproducible_share",
             better="higher",
-            help="Share of live large latents that every peer has too, at cosine θ or more.",
+            help="Share of live large latents that every peer also has, at cosine θ or more.",
         ),
         Score(
             "residual_gain",
             better="lower",
             null="residual_gain_null",
-            help="The same of all novel latents that are no sums of small ones.",
+            help="The same with all novel latents that are not sums of small ones.",
         ),
         Score("novel_share_null", help="novel_share of random rows of the same covariance."),
-        Score("novel_gain_null", help="novel_gain of those rows, active as often."),
-        Score("helpful_share_null", help="helpful_share of those rows, active as often."),
-        Score("span_residual_null", help="span_residual of those rows, mean."),
+        Score("novel_gain_null", help="novel_gain of those rows, equally often active."),
+        Score("helpful_share_null", help="helpful_share of those rows, equally often active."),
+        Score("span_residual_null", help="span_residual of those rows."),
         Score("span_residual_null_low", help="span_residual of those rows, 5th percentile."),
-        Score("residual_gain_null", help="residual_gain of those rows, active as often."),
+        Score("residual_gain_null", help="residual_gain of those rows, equally often active."),
         Score(
             "novel_gain_permuted",
-            help="novel_gain with each novel latent's codes on another one's direction.",
+            help="novel_gain with each novel latent's codes on another novel latent's direction.",
         ),
     ],
 )
@@ -124,11 +124,11 @@ def stitching(
 ) -> Measurement:
     """What a larger SAE has that a smaller one lacks.
 
-    `threshold` is θ: a large latent is novel iff its largest cosine with a live small one is below
-    it, and reproducible iff that with every peer is not. `span_atoms` is the number of small rows
-    that a large one may be a sum of; what they leave of it must exceed `span_least` for it to
-    count as stable novelty. The path from the small SAE to the large one is followed in the
-    `orderings` named, `random` in so many `orders`.
+    `threshold` is θ. A large latent is novel iff its largest cosine with a live small latent is
+    below θ, and reproducible iff its largest cosine with every peer is at least θ. `span_atoms` is
+    the number of small rows that a large row may be a sum of. A novel latent counts as unexplained
+    iff they leave more than the share `span_least` of its row. `orderings` are the orders in which
+    the path from the small SAE to the large one is computed, `random` with `orders` repeats.
     """
     import pandas as pd
 
@@ -142,17 +142,17 @@ def stitching(
         reason = f"no latent of the {'smaller' if len(pair.rows0) == 0 else 'larger'} SAE is live"
         names = (*NEEDS_DATA, *NEEDS_ROWS, *NEEDS_PEERS)
         return Measurement({name: Undefined(reason) for name in names})
-    look = parts.look(pair, threshold, novelty.span_atoms)
-    again = parts.again(pair, peers, peers_codes, threshold)
-    strange = look.novel & (look.residual > novelty.span_least)
+    compared = parts.compare(pair, threshold, novelty.span_atoms)
+    reproducible = parts.reproducible(pair, peers, peers_codes, threshold)
+    unexplained = compared.novel & (compared.residual > novelty.span_least)
     null = parts.null_of(pair, novelty.span_atoms, seed)
     scores: dict[str, Number] = {
-        **look.scores,
-        **parts.stability(again, strange),
+        **compared.scores,
+        **parts.stability(reproducible, unexplained),
         **parts.null_scores(null, threshold),
     }
-    columns = {**look.columns(pair), "reproducible": again}
-    tables: dict[str, pd.DataFrame] = {"components": parts.components(look.graph)}
+    columns = {**compared.columns(pair), "reproducible": reproducible}
+    tables: dict[str, pd.DataFrame] = {"components": parts.components(compared.graph)}
     marks: tuple[Mark, ...] = ()
     if both.small_codes is None or both.large_codes is None or acts is None:
         scores |= {name: Undefined("needs activations") for name in NEEDS_DATA}
@@ -161,17 +161,16 @@ def stitching(
     else:
         from saebench_canon.metrics.stitching import on_codes as data
 
-        on = data.OnData(pair, both.small_codes, both.large_codes, acts)
-        added = data.adding(on, look)
+        coded = data.CodedPair(pair, both.small_codes, both.large_codes, acts)
+        added = data.add_latents(coded, compared)
         scores |= added.scores
-        scores |= data.gains(on, strange, again, added.factor)
-        scores |= data.controls(on, look, null, threshold, novelty.span_least, seed)
+        scores |= data.gains(coded, unexplained, reproducible, added.factor)
+        scores |= data.controls(coded, compared, null, threshold, novelty.span_least, seed)
         columns |= added.columns
-        tables |= data.threshold_study(look, added, threshold, seed)
-        followed, left_out = data.follow(on, look, paths.orders, paths.orderings, seed)
-        tables["path"] = followed
-        marks = tuple(Mark("note", reason) for reason in left_out)
+        tables |= data.threshold_study(compared, added, threshold, seed)
+        tables["path"], omitted = data.follow(coded, compared, paths.orders, paths.orderings, seed)
+        marks = tuple(Mark("note", reason) for reason in omitted)
     tables["latents"] = pd.DataFrame(
-        {name: None if each is None else each.cpu().numpy() for name, each in columns.items()}
+        {name: None if column is None else column.cpu().numpy() for name, column in columns.items()}
     )
     return Measurement(scores=scores, tables=tables, marks=marks)

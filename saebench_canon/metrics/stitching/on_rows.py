@@ -1,4 +1,4 @@
-"""What stitching reads off two decoders: neighbours, sums, components, what peers have too."""
+"""Stitching from two decoders alone: neighbours, sums, components, and latents that peers have."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from saebench_canon.kernels.cosine import max_cosine, tied
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.nulls import covariance_matched
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.metrics.stitching.interpolation import Graph, graph
+from saebench_canon.metrics.stitching.interpolation import Graph, build_graph
 from saebench_canon.metrics.stitching.novelty import found_again
 from saebench_canon.plugin.metric import Undefined, Value
 from saebench_canon.plugin.sae import CanonicalSAE
 
 Number = float | Value | Undefined
 NULL_ROWS = 4096  # of a random dictionary, at most
-LOW = 0.05  # the quantile of the null's span residual that is kept
+LOW = 0.05  # the quantile of the null's span residual that is reported
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +36,8 @@ class Pair:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """Each live large latent beside the small SAE, [live] in their order."""
+class Comparison:
+    """Each live large latent compared with the small SAE, [live] in their order."""
 
     cosine: Tensor
     nearest: Tensor
@@ -67,60 +67,62 @@ def pair_of(
     """The pair; without codes every latent counts as live."""
     device = small.W_dec.device
     live0, live1 = (
-        torch.ones(each.width, dtype=torch.bool, device=device) if c is None else c.live.to(device)
-        for each, c in ((small, codes0), (large, codes1))
+        torch.ones(sae.width, dtype=torch.bool, device=device)
+        if codes is None
+        else codes.live.to(device)
+        for sae, codes in ((small, codes0), (large, codes1))
     )
     return Pair(small, large, live0, live1, small.W_dec[live0], large.W_dec[live1])
 
 
-def look(pair: Pair, threshold: float, span_atoms: int) -> Look:
-    """Best cosines, what pursuit leaves, and the graph at the threshold."""
+def compare(pair: Pair, threshold: float, span_atoms: int) -> Comparison:
+    """Largest cosines with the small SAE, residuals of pursuit, and the graph at the threshold."""
     cosine, nearest = max_cosine(pair.rows1, pair.rows0)
     cosine = tied(cosine)
     novel = cosine < threshold
     residual = pursue(pair.rows1, pair.rows0, count=span_atoms).residual
-    found = graph(pair.small.W_dec, pair.large.W_dec, pair.live0, pair.live1, threshold)
+    graph = build_graph(pair.small.W_dec, pair.large.W_dec, pair.live0, pair.live1, threshold)
     scores: dict[str, Number] = {
         "novel_share": float(novel.double().mean()),
-        "orphan_share": len(found.orphans) / len(pair.rows0),
+        "orphan_share": len(graph.orphans) / len(pair.rows0),
         "span_residual": float(residual.mean()),
     }
-    return Look(cosine, nearest, residual, novel, found, scores)
+    return Comparison(cosine, nearest, residual, novel, graph, scores)
 
 
-def again(
+def reproducible(
     pair: Pair,
     peers: tuple[CanonicalSAE, ...],
     codes: tuple[Codes, ...] | None,
     threshold: float,
 ) -> Tensor | None:
-    """Which live large latents every peer has too, [live] bool; None without peers."""
+    """Which live large latents every peer also has, [live] bool; None without peers."""
     if not peers:
         return None
     rows = [
-        peer.W_dec if codes is None else peer.W_dec[codes[at].live.to(peer.W_dec.device)]
-        for at, peer in enumerate(peers)
+        peer.W_dec if codes is None else peer.W_dec[codes[number].live.to(peer.W_dec.device)]
+        for number, peer in enumerate(peers)
     ]
     return found_again(pair.rows1, rows, threshold)
 
 
-def stability(again: Tensor | None, strange: Tensor) -> dict[str, Number]:
-    """What peers say; `strange` [live] bool are novel latents that are no sums of small ones."""
-    if again is None:
+def stability(reproducible: Tensor | None, unexplained: Tensor) -> dict[str, Number]:
+    """The scores of peers; `unexplained` [live] bool are novel latents, not sums of small ones."""
+    if reproducible is None:
         none = Undefined('needs peers: peers = "seed" in the metric\'s table, and other seeds')
         return {"reproducible_share": none, "stable_novel_share": none, "stable_gain": none}
-    count = int(again.sum())
+    count = int(reproducible.sum())
     share: Number = Undefined("no latent is found again by every peer")
     if count:
-        share = float((again & strange).sum()) / count
-    return {"reproducible_share": count / len(again), "stable_novel_share": share}
+        share = float((reproducible & unexplained).sum()) / count
+    return {"reproducible_share": count / len(reproducible), "stable_novel_share": share}
 
 
 @dataclass(frozen=True, eq=False)
 class Null:
-    """Random unit rows with the large decoder's mean and covariance, no more than 4096 of them.
+    """Random unit rows with the large decoder's mean and covariance, at most 4096 of them.
 
-    `cosine` and `residual` are theirs with the small SAE's live rows.
+    `cosine` and `residual` compare them with the small SAE's live rows.
     """
 
     rows: Tensor
@@ -139,7 +141,7 @@ def null_of(pair: Pair, span_atoms: int, seed: int) -> Null:
 
 
 def null_scores(null: Null, threshold: float) -> dict[str, Number]:
-    """The scores of decoders on the random dictionary."""
+    """The decoders' scores with the random dictionary in the place of the large SAE."""
     return {
         "novel_share_null": float((null.cosine < threshold).double().mean()),
         "span_residual_null": float(null.residual.mean()),
@@ -147,12 +149,12 @@ def null_scores(null: Null, threshold: float) -> dict[str, Number]:
     }
 
 
-def components(found: Graph) -> pd.DataFrame:
-    """Which small latents give way to which large ones."""
+def components(graph: Graph) -> pd.DataFrame:
+    """Which large latents replace which small ones."""
     return pd.DataFrame({
-        "component": range(len(found.components)),
-        "small": [list(below) for below, _ in found.components],
-        "large": [list(above) for _, above in found.components],
-        "small_size": [len(below) for below, _ in found.components],
-        "large_size": [len(above) for _, above in found.components],
+        "component": range(len(graph.components)),
+        "small": [list(below) for below, _ in graph.components],
+        "large": [list(above) for _, above in graph.components],
+        "small_size": [len(below) for below, _ in graph.components],
+        "large_size": [len(above) for _, above in graph.components],
     })  # fmt: skip

@@ -21,10 +21,10 @@ class Novelty:
         """Refuse what is no cosine and no count."""
         if not -1 <= self.threshold <= 1:
             raise CanonError(
-                f"stitching: threshold = {self.threshold} is not a cosine from −1 to 1"
+                f"stitching: threshold must be a cosine, −1 to 1, got {self.threshold}"
             )
         if self.span_atoms < 1:
-            raise CanonError(f"stitching: span_atoms = {self.span_atoms} is not 1 or more")
+            raise CanonError(f"stitching: span_atoms must be 1 or more, got {self.span_atoms}")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Paths:
     def check(self) -> None:
         """Refuse a number of orders below 0 and an ordering that is not known."""
         if self.orders < 0:
-            raise CanonError(f"stitching: orders = {self.orders} is not 0 or more")
+            raise CanonError(f"stitching: orders must be 0 or more, got {self.orders}")
         for name in self.orderings:
             if name not in ORDERINGS:
                 hint = nearest(name, ORDERINGS)
