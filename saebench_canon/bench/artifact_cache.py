@@ -40,7 +40,7 @@ class Execution:
 
 
 @dataclass
-class Workshop:
+class ArtifactCache:
     """Makes what metrics ask for, each thing once."""
 
     registry: Registry

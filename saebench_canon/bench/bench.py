@@ -11,8 +11,8 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from saebench_canon.bench.artifact_cache import Execution, Workshop
-from saebench_canon.bench.identity import OF_CASE, SUBJECTS, Identities, Wanted, wanted_by
+from saebench_canon.bench.artifact_cache import ArtifactCache, Execution
+from saebench_canon.bench.identity import OF_CASE, SUBJECTS, Identities, NeededInput, needed_inputs
 from saebench_canon.bench.provenance import versions
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
@@ -38,18 +38,18 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.identities = Identities(self.registry, self.store)
-        self.workshop = Workshop(self.registry, self.store, self.identities, self.execution)
+        self.artifacts = ArtifactCache(self.registry, self.store, self.identities, self.execution)
 
-    def measure(self, case: Case, *, again: bool = True) -> Record:
+    def measure(self, case: Case, *, rerun: bool = True) -> Record:
         """The record of a case, measured through the plugins' hook and stored.
 
-        With `again` false a record that the store has, or that another process is making, is
+        With `rerun` false a record that the store has, or that another process is making, is
         taken as it is. Raises whatever the metric raises; the store then keeps the error apart
         from records.
         """
         case_id = self.identities.case(case)
         with self.store.claim(case_id, what=str(case)):
-            kept = None if again else self.store.measured(case_id)
+            kept = None if rerun else self.store.measured(case_id)
             if kept is not None:
                 return kept
             try:
@@ -84,8 +84,8 @@ class Bench:
         lacking = self._lacking(case)
         if lacking is None:
             self._check_widths(case)
-            wanted = list(wanted_by(case, self.registry))
-            arguments = [self._argument(each, case) for each in wanted]
+            needed = list(needed_inputs(case, self.registry))
+            arguments = [self._argument(each, case) for each in needed]
             inputs_ready = time.perf_counter()
             measured = case.metric.measure(*arguments, **{**case.settings, **self._opened(case)})
         else:
@@ -121,29 +121,29 @@ class Bench:
             },
         )
 
-    def _argument(self, wanted: Wanted, case: Case) -> Any:
-        if wanted.input == "seed":
+    def _argument(self, needed: NeededInput, case: Case) -> Any:
+        if needed.input == "seed":
             return case.seed
-        if wanted.input == "memo":
-            return self.workshop.memo
-        if wanted.input == "keep":
-            return self.workshop.keep
-        if not self.identities.available(wanted.input, case.data):
+        if needed.input == "memo":
+            return self.artifacts.memo
+        if needed.input == "keep":
+            return self.artifacts.keep
+        if not self.identities.available(needed.input, case.data):
             return None
-        saes = (None,) if wanted.saes is None else wanted.saes
-        values = tuple(self.workshop.input(wanted.input, case.data, sae) for sae in saes)
-        if wanted.input == "sae":  # metrics compute on the CPU, where the codes are
+        saes = (None,) if needed.saes is None else needed.saes
+        values = tuple(self.artifacts.input(needed.input, case.data, sae) for sae in saes)
+        if needed.input == "sae":  # metrics compute on the CPU, where the codes are
             values = tuple(value.to("cpu") for value in values)
-        return values if wanted.many else values[0]
+        return values if needed.many else values[0]
 
     def _opened(self, case: Case) -> dict[str, CanonicalSAE]:
         """The SAEs that settings name, by setting."""
-        named = ((name, case.settings.get(name)) for name in case.metric.opens)
-        return {name: self.workshop.named(text) for name, text in named if text is not None}
+        named = ((name, case.settings.get(name)) for name in case.metric.sae_settings)
+        return {name: self.artifacts.named(text) for name, text in named if text is not None}
 
     def _named(self, case: Case) -> dict[str, Any]:
         """What the SAEs hold that settings name: a ref alone may come to mean another one."""
-        named = {name: case.settings.get(name) for name in case.metric.opens}
+        named = {name: case.settings.get(name) for name in case.metric.sae_settings}
         told = {
             name: {"ref": text, "digest": self.identities.named(text)}
             for name, text in named.items()
@@ -153,25 +153,25 @@ class Bench:
 
     def _lacking(self, case: Case) -> str | None:
         """What the case's metric cannot do without and the suite's data does not give."""
-        for wanted in wanted_by(case, self.registry):
+        for needed in needed_inputs(case, self.registry):
             if (
-                wanted.input not in OF_CASE
-                and wanted.parameter not in case.metric.optional
-                and not self.identities.available(wanted.input, case.data)
+                needed.input not in OF_CASE
+                and needed.parameter not in case.metric.optional
+                and not self.identities.available(needed.input, case.data)
             ):
                 if case.data is None:
                     return "needs activations, and the SAE has no data"
-                return f"needs '{wanted.input}', which data without a language model does not give"
+                return f"needs '{needed.input}', which data without a language model does not give"
         return None
 
     def _check_widths(self, case: Case) -> None:
         """Refuse SAEs whose input is not as wide as the activations, or as each other's."""
-        saes = [self.workshop.sae(sae, case.data) for sae in case.subject]
+        saes = [self.artifacts.sae(sae, case.data) for sae in case.subject]
         width = saes[0].d
         if set(case.metric.inputs) - {*SUBJECTS[case.metric.of], *OF_CASE} and (
             self.identities.available("acts", case.data)
         ):
-            width = self.workshop.input("acts", case.data).d
+            width = self.artifacts.input("acts", case.data).d
         for spec, sae in zip(case.subject, saes, strict=True):
             if sae.d != width:
                 raise CanonError(
@@ -182,7 +182,7 @@ class Bench:
     def _misnamed(self, case: Case) -> Iterator[Mapping[str, str]]:
         """What tables say of SAEs that are not as wide as the suite's axis says."""
         for spec in case.subject:
-            width, told = self.workshop.sae(spec, case.data).width, spec.axes.get("width")
+            width, told = self.artifacts.sae(spec, case.data).width, spec.axes.get("width")
             if told is not None and told != width:
                 yield asdict(Mark("caveat", f"has {width} latents where the suite says {told}"))
 
@@ -190,7 +190,7 @@ class Bench:
         """The commits of what was read from a hub: its names may come to mean something else."""
         commits = dict(case.data.source.commits(case.data)) if case.data is not None else {}
         sources = [sae.source for sae in (*case.subject, *case.peers)]
-        named = [case.settings.get(name) for name in case.metric.opens]
+        named = [case.settings.get(name) for name in case.metric.sae_settings]
         sources += [Checkpoint(Ref.parse(text), self.registry) for text in named if text]
         for source in sources:
             commit = source.commit()
@@ -210,16 +210,16 @@ class Bench:
         """How the subject's SAEs were trained here: tokens seen, passes over the data, steps."""
         told = {}
         for sae in case.subject:
-            outcome = self.workshop.training(sae, case.data)
+            outcome = self.artifacts.training(sae, case.data)
             if outcome is not None:
                 told[self.identities.sae(sae, case.data)] = outcome
         return told
 
     def _calibrations(self, case: Case) -> dict[str, Any]:
         """The thresholds that the subject's SAEs do not store and were given on the case's data."""
-        wanted = (each.saes or () for each in wanted_by(case, self.registry))
-        specs = dict.fromkeys((*case.subject, *chain.from_iterable(wanted)))
-        saes = {spec: self.workshop.sae(spec, case.data) for spec in specs}
+        needed = (each.saes or () for each in needed_inputs(case, self.registry))
+        specs = dict.fromkeys((*case.subject, *chain.from_iterable(needed)))
+        saes = {spec: self.artifacts.sae(spec, case.data) for spec in specs}
         return {
             self.identities.sae(spec, case.data): asdict(sae.calibration)
             for spec, sae in saes.items()
@@ -234,7 +234,7 @@ class Bench:
             return None
         told: dict[str, Any] = {"digest": self.identities.data(case.data)}
         if self.identities.available("acts", case.data) and "acts" in case.metric.inputs:
-            acts = self.workshop.input("acts", case.data)
+            acts = self.artifacts.input("acts", case.data)
             told |= {"tokens": len(acts), "documents": int(acts.doc.unique().numel())}
         return told
 

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from saebench_canon.bench import costs
 from saebench_canon.bench.earlier import Earlier, earlier
-from saebench_canon.bench.identity import Identities, wanted_by
+from saebench_canon.bench.identity import Identities, needed_inputs
 from saebench_canon.bench.plan import Plan
 from saebench_canon.bench.sizes import SaeSize, sizes_of
 from saebench_canon.plugin.cost import CaseSize, Cost, Dictionary, Work
@@ -31,7 +31,7 @@ STARTING = "starting"
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Forecast:
     """What is still to be done: seconds by part, bytes, and what is not known."""
 
     parts: Mapping[str, float]  # seconds on one core
@@ -71,7 +71,7 @@ def cores() -> int:
     return len(there(0)) if there is not None else os.cpu_count() or 1
 
 
-def estimate(plan: Plan, registry: Registry, *, speed: float) -> Estimate:
+def estimate(plan: Plan, registry: Registry, *, speed: float) -> Forecast:
     """What the cases that have no record yet will take, at so many multiply-adds a second."""
     counted = _Counted(plan, registry)
     left = [
@@ -119,11 +119,11 @@ class _Counted:
             self.work[STARTING] = Work(fixed=costs.START)
         for sae in (*case.subject, *case.peers):
             self._sae(sae, case.data)
-        for name in case.metric.opens:
+        for name in case.metric.sae_settings:
             self._named(case.settings.get(name))
-        for wanted in wanted_by(case, self.registry):
-            for spec in wanted.saes or (None,):
-                self._input(wanted.input, case.data, spec)
+        for needed in needed_inputs(case, self.registry):
+            for spec in needed.saes or (None,):
+                self._input(needed.input, case.data, spec)
         found = [self._dictionary(sae) for sae in case.subject]
         n = self._scored(case.data)
         known = [each for each in found if each is not None]
@@ -284,7 +284,7 @@ class _Counted:
     def _kept(self, fingerprint: str) -> bool:
         return (self.plan.store.root / "artefacts" / fingerprint).is_dir()
 
-    def total(self, speed: float) -> Estimate:
+    def total(self, speed: float) -> Forecast:
         """What was counted, in seconds and bytes."""
         held = sum(sorted(self.held.values())[-HELD:])
         files = max((_in_memory(self.data[name], data)
@@ -292,7 +292,7 @@ class _Counted:
         largest = max(self.peaks, key=lambda what: self.peaks[what], default="")
         memory = costs.BASE + held + files + max(self.models.values(), default=0.0)
         memory += self.peaks.get(largest, 0.0)
-        return Estimate(
+        return Forecast(
             parts={name: work.seconds(speed) for name, work in self.work.items()},
             alone=self.alone.seconds(speed),
             memory=memory,
@@ -311,7 +311,7 @@ def _in_memory(found: DataSize, data: DataSpec) -> float:
     return 0.0 if data.gives("lm") else 4.0 * (found.tokens or 0) * (found.d or 0)
 
 
-def lines(found: Estimate, *, cores: int, there: int | None = None) -> Iterator[str]:
+def lines(found: Forecast, *, cores: int, there: int | None = None) -> Iterator[str]:
     """The estimate as a person reads it: time, memory, download; `there` is this machine's."""
     if not found.parts:
         return
@@ -331,7 +331,7 @@ def lines(found: Estimate, *, cores: int, there: int | None = None) -> Iterator[
         yield f"left out  {_few(found.unknown)}: not known here"
 
 
-def _time(found: Estimate, rough: str, cores: int) -> Iterator[str]:
+def _time(found: Forecast, rough: str, cores: int) -> Iterator[str]:
     alone = found.seconds(1)
     many = f"{duration(found.seconds(cores))} on {cores} cores (-n {cores}), " if cores > 1 else ""
     yield f"time      {rough} {many}{duration(alone)} on one"
@@ -349,7 +349,7 @@ def _say_earlier(records: Earlier) -> str:
     return f"{records.metric}: {each} a case, {mean}, whatever its size"
 
 
-def _say_download(found: Estimate) -> str:
+def _say_download(found: Forecast) -> str:
     if not found.downloads and not found.unsized:
         return "none"
     sized = f"about {size(found.download)}" if found.download else ""

@@ -25,7 +25,7 @@ EXECUTION = ("device", "batch_size", "folder")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class NeededInput:
     """One parameter of a metric: an input, of which SAEs, and whether as a tuple."""
 
     parameter: str
@@ -100,12 +100,12 @@ class Identities:
     def case(self, case: Case) -> str:
         """The fingerprint of a case: its record's id, cache key and proof."""
         needs = {
-            wanted.parameter: [
-                self.input(wanted.input, case.data, sae)
-                for sae in ((None,) if wanted.saes is None else wanted.saes)
+            needed.parameter: [
+                self.input(needed.input, case.data, sae)
+                for sae in ((None,) if needed.saes is None else needed.saes)
             ]
-            for wanted in wanted_by(case, self.registry)
-            if wanted.input not in OF_CASE and self.available(wanted.input, case.data)
+            for needed in needed_inputs(case, self.registry)
+            if needed.input not in OF_CASE and self.available(needed.input, case.data)
         }
         return fingerprint(
             {
@@ -122,7 +122,7 @@ class Identities:
     def _settings(self, case: Case) -> dict[str, Any]:
         """The settings; an SAE that one names is its content, and one that names none is none."""
         told = dict(case.settings)
-        for name in case.metric.opens:
+        for name in case.metric.sae_settings:
             text = told.pop(name, None)
             if text is not None:
                 told[name] = {"sae": self.named(text)}
@@ -136,27 +136,27 @@ class Identities:
         return str(self._known[key])
 
 
-def wanted_by(case: Case, registry: Registry) -> Iterator[Wanted]:
+def needed_inputs(case: Case, registry: Registry) -> Iterator[NeededInput]:
     """What each positional parameter of the case's metric stands for."""
     for parameter in case.metric.inputs:
-        yield _wanted(parameter, case, registry)
+        yield _needed(parameter, case, registry)
 
 
-def _wanted(parameter: str, case: Case, registry: Registry) -> Wanted:
+def _needed(parameter: str, case: Case, registry: Registry) -> NeededInput:
     roles = SUBJECTS[case.metric.of]
     group = case.metric.of == "group"
     if parameter in OF_CASE:
-        return Wanted(parameter, parameter, None)
+        return NeededInput(parameter, parameter, None)
     if parameter in roles:
         saes = case.subject if group else (case.subject[roles.index(parameter)],)
-        return Wanted(parameter, "sae", saes, many=group)
+        return NeededInput(parameter, "sae", saes, many=group)
     if parameter == "peers":
-        return Wanted(parameter, "sae", case.peers, many=True)
+        return NeededInput(parameter, "sae", case.peers, many=True)
     role, _, rest = parameter.partition("_")
     if role == "peers" and rest in registry.inputs:
-        return Wanted(parameter, rest, case.peers, many=True)
+        return NeededInput(parameter, rest, case.peers, many=True)
     if case.metric.of == "pair" and role in roles and rest in registry.inputs:
-        return Wanted(parameter, rest, (case.subject[roles.index(role)],))
+        return NeededInput(parameter, rest, (case.subject[roles.index(role)],))
     if parameter not in registry.inputs or (
         case.metric.of == "pair" and registry.inputs[parameter].per == "sae"
     ):
@@ -166,4 +166,6 @@ def _wanted(parameter: str, case: Case, registry: Registry) -> Wanted:
             hint=nearest(parameter, known),
         )
     per_sae = registry.inputs[parameter].per == "sae"
-    return Wanted(parameter, parameter, case.subject if per_sae else None, many=group and per_sae)
+    return NeededInput(
+        parameter, parameter, case.subject if per_sae else None, many=group and per_sae
+    )

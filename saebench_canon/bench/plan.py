@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from saebench_canon.bench.identity import Identities, wanted_by
+from saebench_canon.bench.identity import Identities, needed_inputs
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError, placed
 from saebench_canon.plugin.data import Dtype
@@ -104,7 +104,7 @@ def plan_of(suite: Suite, registry: Registry, store: Store, *, to_measure: bool 
     """The plan of a parsed suite."""
     cases = cases_of(suite, registry)
     for case in cases:
-        list(wanted_by(case, registry))  # refuses inputs that nobody makes
+        list(needed_inputs(case, registry))  # refuses inputs that nobody makes
     for data in suite.data.values():
         with placed(data.where):
             data.source.check(data)

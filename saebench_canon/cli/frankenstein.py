@@ -41,13 +41,13 @@ def frankenstein(options: Namespace) -> None:
     store.prepare()
     bench = Bench(registry, store)
     encoders(
-        *(bench.workshop.sae(sae, case.data) for sae in case.subject)
+        *(bench.artifacts.sae(sae, case.data) for sae in case.subject)
     )  # raises where one has no encoder
-    record = bench.measure(case, again=False)
+    record = bench.measure(case, rerun=False)
     added = _helpful(store, record, options.threshold)
     _save(bench, case, record, added, options)
     plan = _plan([f"file:{folder}"], reconstructing.name, options, registry, store)
-    after = bench.measure(plan.cases[0], again=False).scores["mse"]["value"]
+    after = bench.measure(plan.cases[0], rerun=False).scores["mse"]["value"]
     before = record.scores["small_mse"]["value"]
     small, large = (sae.axes["width"] for sae in case.subject)
     harm = " (each helps alone, together they harm)" if after > before else ""
@@ -118,7 +118,7 @@ def _save(
 
     from saebench_canon.saes.formats.frankenstein import frankenstein, save
 
-    small, large = (bench.workshop.sae(sae, case.data) for sae in case.subject)
+    small, large = (bench.artifacts.sae(sae, case.data) for sae in case.subject)
     chosen = torch.zeros(large.width, dtype=torch.bool)
     chosen[list(added)] = True
     description = case.subject[0].source.describe()

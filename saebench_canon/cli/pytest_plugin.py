@@ -289,7 +289,7 @@ class CaseItem(pytest.Item):
         if record is not None and not self.config.option.fresh:
             self.user_properties.append(("kept", True))
             return
-        bench(self.config).measure(self.case, again=self.config.option.fresh)
+        bench(self.config).measure(self.case, rerun=self.config.option.fresh)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """A sentence for a user's mistake; for other errors also where in the metric they arose.

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from saebench_canon.bench.bench import Bench
-from saebench_canon.bench.identity import OF_CASE, wanted_by
+from saebench_canon.bench.identity import OF_CASE, needed_inputs
 from saebench_canon.bench.store import Store
 from saebench_canon.kit import planted
 from saebench_canon.kit.findings import SkippedError, WrongError, check
@@ -149,7 +149,7 @@ def settings(candidate: MetricUnderTest) -> str:
             raise WrongError(f"the default of '{name}' is {default!r}: {error}") from error
         if (
             default is None
-            and name not in candidate.metric.opens
+            and name not in candidate.metric.sae_settings
             and not _typed(candidate.metric.kinds.get(name, ""))
         ):
             raise WrongError(
@@ -173,7 +173,7 @@ def _typed(annotation: str) -> bool:
 def inputs(candidate: MetricUnderTest) -> str:
     """Every positional parameter is an input, by the roles of its subject."""
     case = planted.world(candidate.metric.of).case(candidate.metric, {}, SEED, None)
-    requests = wanted_by(case, candidate.registry)
+    requests = needed_inputs(case, candidate.registry)
     return ", ".join(request.parameter for request in requests)
 
 

@@ -163,7 +163,7 @@ def _settings_of(metric: Metric) -> Schema:
     """The settings that go with a metric's name."""
     settings = {
         name: {"type": "string"}
-        if name in metric.opens
+        if name in metric.sae_settings
         else _setting(default, metric.kinds.get(name))
         for name, default in metric.settings.items()
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from saebench_canon.bench.artifact_cache import Execution, Workshop
+from saebench_canon.bench.artifact_cache import ArtifactCache, Execution
 from saebench_canon.bench.history import check_unchanged, plan_of_run
 from saebench_canon.bench.identity import Identities
 from saebench_canon.bench.store import Store
@@ -30,7 +30,7 @@ class OpenRun:
         self.identities = Identities(registry, store)
         batch_size = (run.get("flags") or {}).get("batch_size") or Execution.batch_size
         how = Execution(batch_size=batch_size)
-        self.workshop = Workshop(registry, store, self.identities, how)
+        self.artifacts = ArtifactCache(registry, store, self.identities, how)
         self.notes: list[str] = []
         self._observed: dict[str, Observed] = {}
 
@@ -84,18 +84,18 @@ class OpenRun:
         return self._observed[sae.name]
 
     def _observe(self, data: DataSpec | None, sae: SaeSpec) -> Observed:
-        rows = self.workshop.sae(sae, data).to("cpu").W_dec
+        rows = self.artifacts.sae(sae, data).to("cpu").W_dec
         if data is None:
             self.note("The SAE has no data, so it is unknown where its latents fire.")
             return Observed(rows)
-        codes = self.workshop.input("codes", data, sae)
+        codes = self.artifacts.input("codes", data, sae)
         if not data.gives("tokens", "lm"):
             self.note("The data is a file of activations: it has no text and no model.")
-            return Observed(rows, codes, self.workshop.input("acts", data).doc)
-        tokens = self.workshop.input("tokens", data)
+            return Observed(rows, codes, self.artifacts.input("acts", data).doc)
+        tokens = self.artifacts.input("tokens", data)
         try:
-            lm = self.workshop.input("lm", data)
-            hook = self.workshop.input("hook", data)
+            lm = self.artifacts.input("lm", data)
+            hook = self.artifacts.input("hook", data)
         except CanonError as error:
             self.note(f"Tokens are left out: {str(error).rstrip('.')}.")
             return Observed(rows, codes, tokens.token_doc)

@@ -107,7 +107,7 @@ class Metric:
     roles: tuple[str, ...] = ()
 
     @property
-    def opens(self) -> tuple[str, ...]:
+    def sae_settings(self) -> tuple[str, ...]:
         """The settings that name an SAE in a suite and reach the function as that SAE."""
         return tuple(name for name, kind in self.kinds.items() if SAE.search(kind))
 

@@ -144,23 +144,26 @@ def _as_read(data: DataSpec, suite: Suite) -> DataSpec:
     center, normalize = data.center, data.normalize
     if center is None and data.source.centres:
         centred = attrgetter("center_writing_weights")
-        center = _wish(data, suite, "center", lambda told: bool(centred(told)))
+        center = _requested(data, suite, "center", lambda description: bool(centred(description)))
     if normalize is None:
-        normalize = _wish(data, suite, "normalize", attrgetter("normalize"))
+        normalize = _requested(data, suite, "normalize", attrgetter("normalize"))
     return replace(data, center=bool(center), normalize=normalize or "none")
 
 
-def _wish(data: DataSpec, suite: Suite, key: str, wish: Callable[[Description], Any]) -> Any:
+def _requested(
+    data: DataSpec, suite: Suite, key: str, request: Callable[[Description], Any]
+) -> Any:
     """What the data's SAEs say of how they read activations; raises CanonError if they differ."""
-    wishes: dict[Any, str] = {}
+    requests: dict[Any, str] = {}
     for sae in suite.saes:
         if sae.data == data.name and sae.source.training is None:
             with suppress(NotOffline), placed(sae.where):
-                wishes.setdefault(wish(sae.source.describe()), sae.name)
-    if len(wishes) > 1:
-        (first, one), (second, other) = sorted(wishes.items(), key=lambda each: not each[0])[:2]
+                requests.setdefault(request(sae.source.describe()), sae.name)
+    if len(requests) > 1:
+        by_request = sorted(requests.items(), key=lambda entry: not entry[0])
+        (first, one), (second, other) = by_request[:2]
         raise CanonError(
             f"'{one}' {READS[first]} and '{other}' {READS[second]}",
             where=data.where, hint=f"Give each its own data table, or set '{key}' for both.",
         )  # fmt: skip
-    return next(iter(wishes), None)
+    return next(iter(requests), None)

@@ -59,7 +59,7 @@ def _setting(
     metric: Metric, key: str, value: Any, registry: Registry, root: Path, where: str
 ) -> Any:
     """A setting's value; an SAE that it names is looked for, and stays a ref."""
-    if key not in metric.opens:
+    if key not in metric.sae_settings:
         return typed_setting(key, value, metric.settings[key], where, kind=metric.kinds.get(key))
     if not isinstance(value, str):
         raise CanonError(

@@ -35,7 +35,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Opened:
+class FoundSae:
     """An SAE that was named, or found below a folder that was."""
 
     ref: Ref
@@ -197,7 +197,7 @@ def _described(ref: Ref, registry: Registry) -> tuple[Ref, Description, int]:
     return ref, described, described.width
 
 
-def _numbered(found: Sequence[tuple[Ref, Description, int, str]]) -> list[Opened]:
+def _numbered(found: Sequence[tuple[Ref, Description, int, str]]) -> list[FoundSae]:
     """The SAEs with their seeds: the folders' numbers where they tell equal ones apart."""
     alike: defaultdict[tuple[str, int], list[int | None]] = defaultdict(list)
     for ref, _, width, kind in found:
@@ -212,13 +212,13 @@ def _numbered(found: Sequence[tuple[Ref, Description, int, str]]) -> list[Opened
         key = kind, width
         named_seed = alike[key][count[key]]
         seed = named_seed if told[key] and named_seed is not None else count[key]
-        opened.append(Opened(ref, described, width, kind, seed))
+        opened.append(FoundSae(ref, described, width, kind, seed))
         count[key] += 1
     return opened
 
 
 def _metrics(
-    wanted: str, opened: Sequence[Opened], registry: Registry
+    wanted: str, opened: Sequence[FoundSae], registry: Registry
 ) -> tuple[list[Metric], list[str]]:
     """The metrics that apply, and a sentence on each that does not; one at least must."""
     seeds = Counter((sae.kind, sae.width) for sae in opened)
@@ -244,8 +244,8 @@ def _metrics(
 
 
 def _data(
-    asked: Asked, opened: Sequence[Opened]
-) -> dict[str, tuple[dict[str, str | int], list[Opened]]]:
+    asked: Asked, opened: Sequence[FoundSae]
+) -> dict[str, tuple[dict[str, str | int], list[FoundSae]]]:
     """A data table for every way in which the SAEs read the data, with its SAEs."""
     assert asked.data is not None
     path = Path(asked.data)
@@ -260,7 +260,7 @@ def _data(
             hint="It is a .safetensors file with 'acts' [n, d], or a language model: "
             "a folder, a hub id, or packaged:tiny-lm.",
         )  # fmt: skip
-    groups: dict[tuple[str | None, str, bool], list[Opened]] = defaultdict(list)
+    groups: dict[tuple[str | None, str, bool], list[FoundSae]] = defaultdict(list)
     for sae in opened:
         hook = None if "file" in table else _hook(sae, asked.hook)
         centred = bool(sae.told.center_writing_weights) and "model" in table
@@ -274,7 +274,7 @@ def _data(
     }
 
 
-def _hook(sae: Opened, asked: str | None) -> str:
+def _hook(sae: FoundSae, asked: str | None) -> str:
     hook = asked or sae.told.hook
     if hook is None:
         raise CanonError(

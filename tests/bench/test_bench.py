@@ -191,7 +191,7 @@ def test_damaged_memos_and_kept_tensors_are_made_anew(suite: Path) -> None:
         calls.append("keep")
         return {"rows": torch.arange(6.0)}
 
-    shop = bench.workshop
+    shop = bench.artifacts
     for _ in range(3):  # made, damaged and made anew, read back
         assert shop.memo({"name": "it"}, numbers) == {"mean": 0.25}
         assert torch.equal(shop.keep({"name": "it"}, tensors)["rows"], torch.arange(6.0))

@@ -13,7 +13,7 @@ from planted import write_sae
 from saebench_canon.bench import estimates
 from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.earlier import Earlier
-from saebench_canon.bench.estimates import Estimate, duration, estimate, lines, measured_speed
+from saebench_canon.bench.estimates import Forecast, duration, estimate, lines, measured_speed
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.sizes import sizes_of
 from saebench_canon.bench.store import Store
@@ -59,7 +59,7 @@ def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     return make
 
 
-def of(plan: Plan) -> Estimate:
+def of(plan: Plan) -> Forecast:
     return estimate(plan, load_registry(), speed=SPEED)
 
 
@@ -142,7 +142,7 @@ def test_a_measured_case_takes_no_more_time(suite: Path) -> None:
     }  # fmt: skip
     assert set(after.parts) == {"starting", "seed_matching"}
     for case in first.cases:
-        bench.measure(case, again=False)
+        bench.measure(case, rerun=False)
     done = estimate(make_plan(suite, registry, store), registry, speed=SPEED)
     assert list(lines(done, cores=2)) == []
 

@@ -383,7 +383,7 @@ def test_a_metric_of_a_plugin_gets_the_sae(
         seen.append(other)
         return {"latents": 0.0 if other is None else float(other.width)}
 
-    assert beside.opens == ("other",)
+    assert beside.sae_settings == ("other",)
     registry.metrics[beside.name] = beside
     try:
         write_acts(here / "acts.safetensors")

@@ -207,9 +207,9 @@ def test_the_input_of_the_docs_is_made_and_kept(example: Path) -> None:
     assert 0 <= measured(text, example, EXAMPLES["input"])["narrow_share"]["value"] <= 1
     plan, bench = planned(text, example, EXAMPLES["input"])
     (case,) = plan.cases
-    share = bench.workshop.input("document_share", case.data, case.subject[0])
+    share = bench.artifacts.input("document_share", case.data, case.subject[0])
     codes, acts = (
-        bench.workshop.input(each, case.data, case.subject[0]) for each in ("codes", "acts")
+        bench.artifacts.input(each, case.data, case.subject[0]) for each in ("codes", "acts")
     )
     active = codes.dense() > 0
     by_hand = torch.stack([active[acts.doc == doc].any(dim=0) for doc in acts.doc.unique()])
@@ -226,7 +226,7 @@ def test_the_adapter_of_the_docs_loads_by_scheme_and_by_bare_path(example: Path)
     for uri in ("npz:it.npz", "it.npz"):
         text = ON_FILE.format(source=f'uri = "{uri}"', metric="fidelity")
         plan, bench = planned(text, example, EXAMPLES["adapter"])
-        sae = bench.workshop.sae(plan.cases[0].subject[0], plan.cases[0].data)
+        sae = bench.artifacts.sae(plan.cases[0].subject[0], plan.cases[0].data)
         same = load_registry().adapter("file").load(Ref.parse(f"file:{example}/saes/w24-s0"))
         x = planned_x(sae)
         assert torch.allclose(sae.decode(sae.encode(x)), same.decode(same.encode(x)), atol=1e-5)

@@ -34,8 +34,8 @@ def of_file(tmp_path: Path, doc: torch.Tensor, *, holdout: float | None) -> Data
 
 
 def parts(tmp_path: Path, data: DataSpec) -> tuple[Acts, Acts]:
-    workshop = bench(tmp_path).workshop
-    return workshop.input("acts", data), workshop.input("train_acts", data)
+    artifacts = bench(tmp_path).artifacts
+    return artifacts.input("acts", data), artifacts.input("train_acts", data)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_a_models_activations_are_split_as_its_windows_are(tmp_path: Path) -> No
         "packaged:tiny-lm", "blocks.1.hook_resid_pre", "words.txt", context=32, loss_tokens=60
     )
     data = DataSpec("d", "here", source, holdout=0.25, root=tmp_path)
-    workshop = bench(tmp_path).workshop
-    tokens, everything = workshop.input("tokens", data), workshop.input("all_tokens", data)
+    artifacts = bench(tmp_path).artifacts
+    tokens, everything = artifacts.input("tokens", data), artifacts.input("all_tokens", data)
     scored, trained = parts(tmp_path, data)
     assert set(scored.doc.tolist()) == set(tokens.doc.tolist())
     assert torch.equal(scored.doc, tokens.token_doc)
@@ -89,7 +89,7 @@ def test_a_models_activations_are_split_as_its_windows_are(tmp_path: Path) -> No
     assert len(scored) + len(trained) == int(everything.kept.sum())
     mapped = {part.x.untyped_storage().data_ptr() for part in (scored, trained)}
     assert len(mapped) == 1  # held-out documents stand first, so that both are slices, not copies
-    few = workshop.input("loss_tokens", data)
+    few = artifacts.input("loss_tokens", data)
     assert 0 < int(few.kept.sum()) <= 60
     assert set(few.doc.tolist()) <= set(tokens.doc.tolist())
 

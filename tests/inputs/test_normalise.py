@@ -206,7 +206,7 @@ def test_activations_of_a_file_are_normalised_too(folder: Path, kind: Normalisat
     (case,) = plan.cases
     assert case.data is not None
     assert case.data.normalize == kind
-    acts = bench.workshop.input("acts", case.data)
+    acts = bench.artifacts.input("acts", case.data)
     x = load_file(folder / "acts.safetensors")["acts"]
     torch.testing.assert_close(acts.x, normalise(x, kind).x)
     assert bench.measure(case).scores["explained_variance"]["value"] == pytest.approx(1, abs=1e-6)

@@ -149,7 +149,7 @@ def test_codes_on_a_card_are_those_of_the_token_it_marks(
     store = Store(Path(".canon"))
     open_run = OpenRun(last_run(store, None), load_registry(), store)
     sae = open_run.choose("topk-w48")
-    observed, model = open_run.observed(sae), open_run.workshop.sae(sae, open_run.data(sae))
+    observed, model = open_run.observed(sae), open_run.artifacts.sae(sae, open_run.data(sae))
     assert observed.text is not None
     assert observed.model is not None
     lm, tokens = observed.model[0], observed.text.tokens

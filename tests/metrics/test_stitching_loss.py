@@ -114,10 +114,10 @@ def test_the_ends_are_fidelitys_and_the_order_is_stitchings(
     assert path.step.tolist()[-1] == full_path.index[-1]
     assert (path.phase == full_path.loc[path.step, "phase"].to_numpy()).all()
     case = next(case for case in plan.cases if case.metric.name == "stitching_loss")
-    small, large = (bench.workshop.sae(sae, case.data) for sae in case.subject)
-    live = bench.workshop.input("codes", case.data, case.subject[0]).live
-    loss_with = bench.workshop.input("loss_with", case.data)
-    count = bench.workshop.input("baseline", case.data).count.sum()
+    small, large = (bench.artifacts.sae(sae, case.data) for sae in case.subject)
+    live = bench.artifacts.input("codes", case.data, case.subject[0]).live
+    loss_with = bench.artifacts.input("loss_with", case.data)
+    count = bench.artifacts.input("baseline", case.data).count.sum()
     rows = full_path.loc[:, ["latents_in", "latents_out"]]
     for point in path.itertuples():  # the ends too, though the metric takes them from `loss`
         remaining, added = live.clone(), torch.zeros(large.width, dtype=torch.bool)

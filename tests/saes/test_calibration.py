@@ -334,7 +334,7 @@ def test_thresholds_come_from_activations_that_are_not_scored(uncalibrated: Path
     plan, bench = make_plan(suite, registry, store), Bench(registry, store)
     case = next(case for case in plan.cases if case.metric.name == "fidelity")
     (calibration,) = bench.measure(case).provenance["calibrated"].values()
-    train, scored = (bench.workshop.input(name, case.data) for name in ("train_acts", "acts"))
+    train, scored = (bench.artifacts.input(name, case.data) for name in ("train_acts", "acts"))
     raw = registry.adapters["made-up"].load(Ref.parse(case.subject[0].source.ref))
     assert calibration["threshold"] == calibrate(raw, train).calibration.threshold  # type: ignore[union-attr]
     assert calibration["threshold"] != calibrate(raw, scored).calibration.threshold  # type: ignore[union-attr]

@@ -246,7 +246,7 @@ def test_the_command_adds_what_helps_and_tells_the_measured_error(
     )
     (workdir / "run.toml").write_text(text)
     plan, bench = make_plan(workdir / "run.toml", registry, store), Bench(registry, store)
-    errors = [bench.measure(case, again=False).scores["mse"]["value"] for case in plan.cases]
+    errors = [bench.measure(case, rerun=False).scores["mse"]["value"] for case in plan.cases]
     assert errors[:2] == pytest.approx([after, base], rel=1e-5)
 
 
