@@ -58,8 +58,8 @@ def signature_of(
 ) -> Signature:
     """What a function declares; `noun` and `name` say in errors what it is to be.
 
-    Raises CanonError for `*args`, a setting without a default, a name that is declared twice, and an
-    input without a default after one that has it.
+    Raises CanonError for `*args`, a setting without a default, a name that is declared twice, and
+    an input without a default after one that has it.
     """
     title = f"{noun} '{name or function.__name__}'"
     groups: dict[str, _Group] = {}
