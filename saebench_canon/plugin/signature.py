@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from functools import wraps
+from itertools import pairwise
 from typing import Any
 
 from saebench_canon.errors import CanonError
@@ -57,7 +58,8 @@ def signature_of(
 ) -> Signature:
     """What a function declares; `noun` and `name` say in errors what it is to be.
 
-    Raises CanonError for `*args`, a setting without a default, and a name that is declared twice.
+    Raises CanonError for `*args`, a setting without a default, a name that is declared twice, and
+    an input without a default after one that has it.
     """
     title = f"{noun} '{name or function.__name__}'"
     groups: dict[str, _Group] = {}
@@ -116,6 +118,13 @@ def _check(flat: Sequence[inspect.Parameter], title: str, given: tuple[str, ...]
             raise CanonError(
                 f"{title}: the setting '{part.name}' has no default",
                 hint=f"Give every keyword-only parameter{besides} a default.",
+            )
+    inputs = [part for part in flat if part.kind is not part.KEYWORD_ONLY]
+    for before, part in pairwise(inputs):
+        if part.default is part.empty and before.default is not before.empty:
+            raise CanonError(
+                f"{title}: the input '{part.name}' has no default and follows one that has",
+                hint="Put it first, or give it a default.",
             )
 
 
