@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 LISTED = 12  # known names in a hint
 
@@ -52,9 +53,18 @@ def _rebuild(kind: type[CanonError], what: str, where: str | None, hint: str | N
 def nearest(name: str, known: Iterable[str]) -> str:
     """The hint after an unknown name: what was probably meant, and the names that are known."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    meant = f"Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
+    meant = _meant(difflib.get_close_matches(name, names, n=3, cutoff=0.6))
     return " ".join(sentence for sentence in (meant, known_names(names)) if sentence)
+
+
+def _meant(names: Sequence[str]) -> str:
+    return f"Did you mean {' or '.join(map(repr, names))}?" if names else ""
+
+
+def nearest_file(path: Path) -> str:
+    """The hint after a file or folder that does not exist: names like it in its folder."""
+    names = [entry.name for entry in path.parent.glob("*")] if path.parent.is_dir() else []
+    return _meant(difflib.get_close_matches(path.name, names, n=3, cutoff=0.6))
 
 
 def known_names(names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saebench_canon.errors import CanonError, NotOffline, nearest
+from saebench_canon.errors import CanonError, NotOffline, nearest, nearest_file
 from saebench_canon.saes import hub
 
 if TYPE_CHECKING:
@@ -136,9 +136,8 @@ def model_folder(name: str, *, folder: Path | None = None) -> Path | None:
             "This is a file, and a model is a folder.", where=name, hint="Name its folder."
         )
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
-        there = [each.name for each in path.parent.glob("*") if each.is_dir()]
         raise CanonError(
-            "There is no such model folder.", where=name or "''", hint=nearest(path.name, there)
+            "There is no such model folder.", where=name or "''", hint=nearest_file(path)
         )
     return None
 

@@ -14,7 +14,7 @@ from saebench_canon.data.hooks import KNOWN
 from saebench_canon.data.language_model import LanguageModel
 from saebench_canon.data.model_size import model_size, reach, tokens_of
 from saebench_canon.data.text import Document, TextSource
-from saebench_canon.errors import CanonError, nearest
+from saebench_canon.errors import CanonError, nearest, nearest_file
 from saebench_canon.plugin.data import DataSize, DataSource, DataSpec, Gives
 from saebench_canon.plugin.fingerprint import Remembers, file_digest
 from saebench_canon.saes.hub_files import cached_commit
@@ -152,8 +152,7 @@ def text_identity(source: TextSource, memory: Remembers) -> str:
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
-        others = [file.name for file in path.parent.glob("*")]
-        raise CanonError(f"there is no text file {path}", hint=nearest(path.name, others))
+        raise CanonError(f"there is no text file {path}", hint=nearest_file(path))
     if path.stat().st_size == 0:
         raise CanonError(f"the text {path} is empty")
 

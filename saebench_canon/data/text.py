@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from saebench_canon.errors import CanonError, NotOffline, nearest
+from saebench_canon.errors import CanonError, NotOffline, nearest, nearest_file
 from saebench_canon.saes import hub
 
 if TYPE_CHECKING:
@@ -154,10 +154,7 @@ def _local_file(source: TextSource) -> Path:
     if path.is_dir():
         raise CanonError("This is a folder, not a text file.", where=source.name)
     if not path.exists():
-        there = [each.name for each in path.parent.glob("*") if each.suffix in SUFFIXES]
-        raise CanonError(
-            "There is no such text file.", where=source.name, hint=nearest(path.name, there)
-        )
+        raise CanonError("There is no such text file.", where=source.name, hint=nearest_file(path))
     if path.suffix not in SUFFIXES:
         raise CanonError(
             f"Text is read from {', '.join(SUFFIXES)}, not from {path.suffix or 'this'!r}.",

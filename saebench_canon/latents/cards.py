@@ -50,7 +50,7 @@ class Cards:
 
     def meta_latent(self, sae: SaeSpec, meta_latent: int) -> Card:
         """The card of one meta-latent; raises CanonError if it is dead or does not exist."""
-        meta = self._meta_sae(sae)
+        meta = self._decomposition(sae)
         count = len(meta.meta_latents)
         if not 0 <= meta_latent < count:
             raise CanonError(
@@ -144,11 +144,11 @@ class Cards:
         metrics = self.run.registry.metrics.values()
         return Records(cases_of_run(self.run.run), self.run.store, metrics)
 
-    def _meta_sae(self, sae: SaeSpec) -> MetaSae:
+    def _decomposition(self, sae: SaeSpec) -> MetaSae:
         return self._records.meta_latents(sae.name)
 
     def _meta_latents(self, sae: SaeSpec, latent: int) -> Section:
-        meta = self._meta_sae(sae)
+        meta = self._decomposition(sae)
         explained, sentences = meta.explained(latent), chance(meta.record.scores)
         items = tuple(
             Related(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from saebench_canon.errors import CanonError, nearest, placed
+from saebench_canon.errors import CanonError, nearest_file, placed
 from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.plugin.data import DataKind, DataSource, DataSpec, Dtype
 from saebench_canon.plugin.data_keys import Key, keys_of
@@ -32,10 +32,12 @@ def parse_data(name: str, table: Table, root: Path, kinds: Mapping[str, DataKind
     _refuse_keys_of_others(table, kind, kinds)
     table.finish()
     if spec.holdout is not None and not 0 < spec.holdout < 1:
-        raise CanonError(f"'holdout' is {spec.holdout}", where=table.where,
-                         hint="It is a share of documents between 0 and 1.")  # fmt: skip
+        raise CanonError(
+            f"'holdout' must be a share of documents between 0 and 1, got {spec.holdout}",
+            where=table.where,
+        )
     if spec.tokens is not None and spec.tokens < 2:
-        raise CanonError(f"'tokens' is {spec.tokens}; it must be at least 2", where=table.where)
+        raise CanonError(f"'tokens' must be at least 2, got {spec.tokens}", where=table.where)
     return spec
 
 
@@ -77,9 +79,7 @@ def _value(key: Key, kind: DataKind, table: Table, root: Path) -> Any:
         return text
     path = root / text
     if not path.exists():
-        beside = path.parent.glob("*") if path.parent.is_dir() else ()
-        raise CanonError(f"no file {path}", where=table.where,
-                         hint=nearest(path.name, [other.name for other in beside]))  # fmt: skip
+        raise CanonError(f"no file {path}", where=table.where, hint=nearest_file(path))
     return path
 
 

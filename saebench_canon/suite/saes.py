@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from saebench_canon.errors import CanonError, known_names, nearest, placed
+from saebench_canon.errors import CanonError, known_names, nearest, nearest_file, placed
 from saebench_canon.plugin.data import DataSpec, Dtype
 from saebench_canon.plugin.ref import Ref, is_bare_path
 from saebench_canon.plugin.registry import Registry
@@ -121,10 +121,9 @@ def ref_of(text: str, registry: Registry, root: Path, where: str) -> Ref:
     if ref.local:
         ref = ref.within(root)
         if not ref.path.exists():
-            folder = ref.path.parent
-            beside = [each.name for each in folder.iterdir()] if folder.is_dir() else []
-            raise CanonError(f"no file or folder {ref.path}", where=where,
-                             hint=nearest(ref.path.name, beside))  # fmt: skip
+            raise CanonError(
+                f"no file or folder {ref.path}", where=where, hint=nearest_file(ref.path)
+            )
     return ref
 
 

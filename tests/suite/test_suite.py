@@ -222,7 +222,7 @@ def test_mistakes_are_sentences(
     ("old", "new", "sentence"),
     [
         ("holdout = 0.2", "", "holds nothing out.*holdout = 0.1"),
-        ("holdout = 0.2", "holdout = 1.5", "'holdout' is 1.5"),
+        ("holdout = 0.2", "holdout = 1.5", "'holdout' must be .* between 0 and 1, got 1.5"),
         ("k = 4", "k = 17", "k = 17 is above the width 16"),
         ("lr = 1e-3", "lrr = 1e-3", r"unknown key 'lrr' in 'train'.*'lr'"),
         ("relu = { l1 = 0.1 }", "relu = { l2 = 0.1 }", r"'l2' is no setting of trainer 'relu'"),
