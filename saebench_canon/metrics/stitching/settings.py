@@ -1,4 +1,4 @@
-"""What suites can set of stitching: when a latent is novel, and which paths are followed."""
+"""The settings of stitching: when a latent is novel, and which paths are computed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Novelty:
     span_least: float = 0.25
 
     def check(self) -> None:
-        """Refuse what is no cosine and no count."""
+        """Refuse a threshold that is not a cosine and a count below 1."""
         if not -1 <= self.threshold <= 1:
             raise CanonError(
                 f"stitching: threshold must be a cosine, −1 to 1, got {self.threshold}"
@@ -29,13 +29,13 @@ class Novelty:
 
 @dataclass(frozen=True)
 class Paths:
-    """In which orderings the path is followed, and in how many random orders."""
+    """The orderings in which the path is computed, and the number of random orders."""
 
     orders: int = 3
     orderings: tuple[str, ...] = ("random", "max_cos")
 
     def check(self) -> None:
-        """Refuse a number of orders below 0 and an ordering that is not known."""
+        """Refuse a number of orders below 0 and an unknown ordering."""
         if self.orders < 0:
             raise CanonError(f"stitching: orders must be 0 or more, got {self.orders}")
         for name in self.orderings:
