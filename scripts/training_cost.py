@@ -195,7 +195,7 @@ class OurSae:
         sae.W_enc.data = sae.W_enc.data.T.contiguous().T
         k, flat = sae.cfg.k, sae.cfg.architecture() == "batchtopk"
         self._gradients = loop.ClosedForm(
-            select=gradients.LargestOfBatch(k) if flat else gradients.LargestOfEach(k),
+            select=gradients.LargestOfBatch(k) if flat else gradients.LargestOfToken(k),
             revival=Revival(1 / 32, 512, DEAD_AFTER),
         )
         self._parameters = list(sae.parameters())

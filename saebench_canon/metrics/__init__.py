@@ -1,1 +1,1 @@
-"""What is each score, what does it cost, what follows? A room a metric."""
+"""What is each score, what does it cost, what follows? One room for each metric."""

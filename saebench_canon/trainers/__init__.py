@@ -1,1 +1,1 @@
-"""Which SAEs can a suite train? An architecture each."""
+"""Which SAEs can a suite train? One trainer for each architecture."""

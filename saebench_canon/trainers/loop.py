@@ -1,6 +1,6 @@
 """Training one SAE: shuffled batches, the step loop, the threshold, the saved folder.
 
-`train` is the seam: anything that takes an SAE and batches through the same steps can replace it.
+`train` can be replaced by any function that takes an SAE and batches through the same steps.
 """
 
 from __future__ import annotations
@@ -29,55 +29,57 @@ from saebench_canon.trainers.settings import Revival, Schedule
 Gradients = Callable[[TrainingSAE[Any], Tensor, int], Tensor]
 
 BETAS = (0.9, 0.999)
-CLIP = 1.0  # largest norm of the gradient, SAELens' own
+CLIP = 1.0  # largest norm of the gradient, as in SAELens
 THRESHOLD_BATCHES = 50
-HELD_BATCHES = 8  # of the training's size, that the threshold should rest on
-MOST_HELD = 0.2  # share of the tokens that may be kept from training for it
-OUR_NAMES = {"standard": "relu"}  # SAELens' word for it
+HELD_OUT_BATCHES = 8  # least number of batches held out for the threshold
+MOST_HELD_OUT = 0.2  # largest share of the tokens held out to reach that number
+OUR_NAMES = {"standard": "relu"}  # by SAELens' name
 CHUNK = 65_536  # tokens read at once for the mean
 
 
 class Batches:
     """Activations scaled to a mean squared norm of d, in a fresh order each epoch.
 
-    With `held` above 0 the last tokens of the first shuffle never reach training: that share of
-    them, or `HELD_BATCHES` batches where these are more, but then at most `MOST_HELD` of all.
+    With `holdout` above 0 the last tokens of the first shuffle are never trained on: that share of
+    all tokens, or `HELD_OUT_BATCHES` batches if these are more, but then at most `MOST_HELD_OUT`.
     """
 
-    def __init__(self, x: Tensor, size: int, *, seed: int, held: float = 0.0) -> None:
+    def __init__(self, x: Tensor, size: int, *, seed: int, holdout: float = 0.0) -> None:
         self._generator = torch.Generator().manual_seed(seed)
         self._x = x
         order = torch.randperm(len(x), generator=self._generator)
-        if not 0 <= held < 1:
-            raise CanonError(f"the share {held} of held-out tokens is not from 0 to below 1")
-        kept_out = math.ceil(held * len(x))
-        if held > 0:
-            spare = min(int(MOST_HELD * len(x)), len(x) - size)
-            kept_out = max(kept_out, min(HELD_BATCHES * size, spare))
-        keep = len(x) - kept_out
-        self._train, self._held = order[:keep], order[keep:]
+        if not 0 <= holdout < 1:
+            raise CanonError(
+                f"the share of held-out tokens must be from 0 to below 1, got {holdout}"
+            )
+        count = math.ceil(holdout * len(x))
+        if holdout > 0:
+            spare = min(int(MOST_HELD_OUT * len(x)), len(x) - size)
+            count = max(count, min(HELD_OUT_BATCHES * size, spare))
+        cut = len(x) - count
+        self._train, self._held_out = order[:cut], order[cut:]
         self._size = size
         if len(self._train) < size:
             raise CanonError(
-                f"the data keeps {len(self._train)} tokens for training and a batch has {size}",
-                hint="Give it more data or a smaller batch_size.",
+                f"a batch has {size} tokens, but the data has only {len(self._train)} to train on",
+                hint="Use more data or a smaller batch_size.",
             )
         self.mean, self.factor = _moments(x)
 
     @property
     def tokens(self) -> int:
-        """How many tokens an epoch draws from."""
+        """The number of tokens in an epoch."""
         return len(self._train)
 
     def training(self) -> Iterator[Tensor]:
-        """Batches without end; the ragged tail of each epoch is dropped."""
+        """Endless batches; each epoch drops the tokens that do not fill a batch."""
         yield from self._draw(self._train, self._size)
 
     def held_out(self) -> Iterator[Tensor]:
-        """Batches without end of the tokens kept from training, of the training tokens if none."""
-        if len(self._held) == 0:
+        """Endless batches of the held-out tokens, or of the training tokens if none is held out."""
+        if len(self._held_out) == 0:
             yield from self.training()
-        yield from self._draw(self._held, min(self._size, len(self._held)))
+        yield from self._draw(self._held_out, min(self._size, len(self._held_out)))
 
     def _draw(self, tokens: Tensor, size: int) -> Iterator[Tensor]:
         while True:
@@ -89,7 +91,7 @@ class Batches:
 
 
 class ClosedForm:
-    """Gradients of reconstruction, sparsity and revival; keeps count of who is dead."""
+    """Gradients of reconstruction, sparsity and revival; counts how long latents are silent."""
 
     def __init__(
         self,
@@ -106,11 +108,11 @@ class ClosedForm:
         self._silent: Tensor | None = None  # tokens since each latent fired
 
     def __call__(self, sae: TrainingSAE[Any], x: Tensor, step: int) -> Tensor:
-        """Set the SAE's gradients for the batch; the loss."""
+        """Set the SAE's gradients for the batch and return the loss."""
         if self._silent is None:
             self._silent = torch.zeros(sae.cfg.d_sae, device=x.device)
         dead = None if self._revival is None else self._silent >= self._revival.dead_after
-        done = set_gradients(
+        result = set_gradients(
             sae,
             x,
             select=self._select,
@@ -119,19 +121,19 @@ class ClosedForm:
             revival=self._revival,
             dead=dead,
         )
-        self._silent.add_(len(x)).masked_fill_(done.fired, 0)
-        return done.loss
+        self._silent.add_(len(x)).masked_fill_(result.fired, 0)
+        return result.loss
 
 
 @dataclass(frozen=True)
 class Autograd:
-    """Gradients of whatever loss the SAE's own class has, by its coefficients at each step."""
+    """Gradients of the loss of the SAE's SAELens class, with its coefficients at each step."""
 
     coefficients: Callable[[int], dict[str, float]]
 
     @torch.enable_grad()
     def __call__(self, sae: TrainingSAE[Any], x: Tensor, step: int) -> Tensor:
-        """Set the SAE's gradients for the batch; the loss."""
+        """Set the SAE's gradients for the batch and return the loss."""
         sae.zero_grad()
         out = sae.training_forward_pass(
             TrainStepInput(
@@ -153,28 +155,30 @@ def train(
     schedule: Schedule,
     gradients: Gradients,
     *,
-    what: str,
+    title: str,
 ) -> float:
     """Take the schedule's Adam steps on the SAE in place; returns the last loss."""
     parameters = list(sae.parameters())
-    adam = Adam([each.data for each in parameters], BETAS)
+    adam = Adam([parameter.data for parameter in parameters], BETAS)
     loss = torch.zeros(())
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse")  # compressed rows call themselves beta
-        for step in progress.track(range(schedule.steps), what, schedule.steps):
+        warnings.filterwarnings(
+            "ignore", message="Sparse"
+        )  # torch warns that compressed rows are in beta
+        for step in progress.track(range(schedule.steps), title, schedule.steps):
             loss = gradients(sae, next(batches), step)
-            found = [each.grad for each in parameters if each.grad is not None]
-            clip(found, CLIP)
-            adam.step(found, schedule.rate(step))
+            grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            clip(grads, CLIP)
+            adam.step(grads, schedule.rate(step))
     return float(loss)
 
 
 def clip(gradients: Sequence[Tensor], largest: float) -> None:
     """Scale gradients in place so that their joint norm is at most the largest allowed."""
-    norm = torch.stack([torch.linalg.vector_norm(each) for each in gradients]).norm()
+    norm = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).norm()
     if not float(norm) <= largest:
-        for each in gradients:
-            each *= largest / norm
+        for gradient in gradients:
+            gradient *= largest / norm
 
 
 @torch.no_grad()
@@ -198,16 +202,16 @@ def run(
     *,
     seed: int,
     gradients: Gradients,
-    held: float = 0.0,
+    holdout: float = 0.0,
 ) -> Trained:
     """Build an SAE of the configuration from the seed, train it on the activations and save it."""
-    batches = Batches(acts.x, schedule.batch_size, seed=seed, held=held)
+    batches = Batches(acts.x, schedule.batch_size, seed=seed, holdout=holdout)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         sae = TrainingSAE.from_dict(config.to_dict()).to(acts.x.device)
     sae.b_dec.data.copy_(batches.mean * batches.factor)
-    # a latent's weights side by side, as its gradient comes
+    # the weights of one latent are adjacent in memory, like their gradient
     sae.W_enc.data = sae.W_enc.data.T.contiguous().T
     architecture = OUR_NAMES.get(config.architecture(), config.architecture())
     loss = train(
@@ -215,7 +219,7 @@ def run(
         batches.training(),
         schedule,
         gradients,
-        what=f"training {architecture} {config.d_sae}",
+        title=f"training {architecture} {config.d_sae}",
     )
     if not math.isfinite(loss) or not all(torch.isfinite(p).all() for p in sae.parameters()):
         raise CanonError(
@@ -225,9 +229,11 @@ def run(
         sae.topk_threshold.fill_(threshold(sae, batches.held_out()))
     sae.W_enc.data = sae.W_enc.data.contiguous()
     sae.fold_activation_norm_scaling_factor(batches.factor)
-    seen = schedule.steps * schedule.batch_size
-    trained = Trained(tokens=seen, epochs=seen / batches.tokens, steps=schedule.steps, loss=loss)
-    save(sae, folder, seed=seed, tokens=seen, epochs=trained.epochs, last_loss=loss)
+    tokens = schedule.steps * schedule.batch_size
+    trained = Trained(
+        tokens=tokens, epochs=tokens / batches.tokens, steps=schedule.steps, loss=loss
+    )
+    save(sae, folder, seed=seed, tokens=tokens, epochs=trained.epochs, last_loss=loss)
     return trained
 
 
@@ -250,5 +256,5 @@ def _moments(x: Tensor) -> tuple[Tensor, float]:
         total += wide.sum(dim=0)
         squares += float(wide.pow(2).sum())
     if not math.isfinite(squares) or squares == 0:
-        raise CanonError("the activations are all zero or hold a value that is not finite")
+        raise CanonError("the activations are all zero, or one of them is not finite")
     return (total / len(x)).float(), math.sqrt(x.shape[1] * len(x) / squares)

@@ -1,7 +1,7 @@
 """The built-in trainers: SAELens' training classes, their settings and defaults.
 
-Activations are scaled to a mean squared norm of d and the factor is folded back into what is
-saved, so lr, l1 and l0 carry over between models. Warm-ups and `decay` are shares of the steps.
+Activations are scaled to a mean squared norm of d, and the factor is folded into the saved SAE.
+The same lr, l1 and l0 therefore suit other models. Warm-ups and `decay` are shares of the steps.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def topk(
     select: TopK = TopK(),
     revival: Revival = Revival(),
 ) -> Trained:
-    """The k largest codes of each token; dead latents learn from the error that is left."""
+    """The k largest codes of each token; dead latents learn from the remaining error."""
     from sae_lens import TopKTrainingSAEConfig
 
     from saebench_canon.trainers import gradients, loop
@@ -67,7 +67,7 @@ def topk(
         folder,
         schedule,
         seed=seed,
-        gradients=loop.ClosedForm(select=gradients.LargestOfEach(select.k), revival=revival),
+        gradients=loop.ClosedForm(select=gradients.LargestOfToken(select.k), revival=revival),
     )
 
 
@@ -96,7 +96,7 @@ def batchtopk(
         folder,
         schedule,
         seed=seed,
-        held=select.threshold_share,
+        holdout=select.threshold_share,
         gradients=loop.ClosedForm(select=gradients.LargestOfBatch(select.k), revival=revival),
     )
 
@@ -135,7 +135,7 @@ def matryoshka(
         folder,
         schedule,
         seed=seed,
-        held=select.threshold_share,
+        holdout=select.threshold_share,
         gradients=loop.ClosedForm(
             select=gradients.LargestOfBatch(select.k), widths=widths, revival=revival
         ),

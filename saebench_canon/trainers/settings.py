@@ -1,6 +1,6 @@
-"""What the trainers' settings are: how long and how fast, how sparse, and what becomes of the dead.
+"""The trainers' settings: how long and how fast, how sparse, and how dead latents are revived.
 
-Each is a group of settings (see `plugin.signature`), said once for all trainers that have it.
+Each class is a group of settings (see `plugin.signature`) that several trainers share.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from saebench_canon.errors import CanonError
 
 @dataclass(frozen=True)
 class Schedule:
-    """From where, how long and how fast: `warm_up` and `decay` are shares of the steps."""
+    """Initial norm, length and learning rate; `warm_up` and `decay` are shares of the steps."""
 
     tokens: int = 2_000_000
     batch_size: int = 1024
@@ -23,11 +23,12 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name in ("warm_up", "decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise CanonError(f"{name} is {getattr(self, name)}, not a share of the steps")
+            share = getattr(self, name)
+            if not 0 <= share <= 1:
+                raise CanonError(f"{name} must be a share of the steps from 0 to 1, got {share}")
         for name in ("batch_size", "lr"):
             if not getattr(self, name) > 0:
-                raise CanonError(f"{name} is {getattr(self, name)}, not above 0")
+                raise CanonError(f"{name} must be above 0, got {getattr(self, name)}")
         if self.steps < 1:
             raise CanonError(
                 f"{self.tokens} tokens are less than one batch of {self.batch_size}",
@@ -36,22 +37,22 @@ class Schedule:
 
     @property
     def steps(self) -> int:
-        """Whole batches only."""
+        """The number of steps: only full batches count."""
         return self.tokens // self.batch_size
 
     def rate(self, step: int) -> float:
-        """The learning rate: up linearly, constant, and linearly to 0 at the end."""
-        down = (self.steps - step) / max(self.decay * self.steps, 1)
-        return self.lr * min(self.risen(step, self.warm_up), down)
+        """The learning rate: a linear rise, a constant, and a linear fall to 0 at the end."""
+        fall = (self.steps - step) / max(self.decay * self.steps, 1)
+        return self.lr * min(self.risen(step, self.warm_up), fall)
 
     def risen(self, step: int, share: float) -> float:
-        """How far what rises linearly over this share of the steps has risen, at most 1."""
+        """The factor, from 0 to 1, of a value that rises linearly over this share of the steps."""
         return min((step + 1) / max(share * self.steps, 1), 1.0)
 
 
 @dataclass(frozen=True)
 class Revival:
-    """The auxiliary loss: the best `aux_k` dead latents explain the error that the others leave."""
+    """The auxiliary loss: the `aux_k` largest dead latents learn to explain the remaining error."""
 
     aux_coefficient: float = 1 / 32
     aux_k: int = 512
@@ -60,29 +61,28 @@ class Revival:
 
 @dataclass(frozen=True)
 class TopK:
-    """The k largest codes of each token are kept."""
+    """The k largest codes of each token are selected."""
 
     k: int = 32
 
     def check(self, width: int) -> None:
-        """Refuse more codes than there are latents, and none."""
+        """Raises CanonError for a k below 1 or above the width."""
         if not 0 < self.k <= width:
             raise CanonError(
-                f"k is {self.k} and the SAE has {width} latents",
-                hint="k is between 1 and the width.",
+                f"k must be between 1 and the width, {width}, got {self.k}",
             )
 
 
 @dataclass(frozen=True)
 class BatchTopK(TopK):
-    """The n·k largest codes of a batch of n; at inference a threshold has their place."""
+    """The n·k largest codes of a batch of n are selected; at inference a threshold selects."""
 
     threshold_share: float = 0.05  # of the training tokens, held out to set the threshold (eq. 8)
 
 
 @dataclass(frozen=True)
 class Jump:
-    """Where the learnt thresholds start, and how near to them a code moves them."""
+    """The initial thresholds, and the distance from a threshold within which a code moves it."""
 
     bandwidth: float = 0.05
     threshold: float = 0.01

@@ -16,7 +16,7 @@ from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.nulls import isotropic
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.meta_ladder.metric import meta_ladder
-from saebench_canon.metrics.meta_sae.fits import whole
+from saebench_canon.metrics.meta_sae.fits import fit_all_rows
 from saebench_canon.metrics.meta_sae.settings import MetaTraining
 from saebench_canon.metrics.shared.live_rows import live_rows
 from saebench_canon.plugin.metric import Measurement, Undefined
@@ -54,25 +54,26 @@ def ladder(d: int = 48, atoms: int = 40) -> tuple[Tensor, Tensor, Tensor]:
 
 def test_the_scores_are_those_of_one_meta_sae_of_all_rows() -> None:
     tables = random(20, 5), random(30, 5, seed=1), random(40, 5, seed=2)
-    found = measure(*tables, **QUICK)
-    own = [live_rows(tiny(each), None).rows for each in tables]
-    rows = torch.cat(own)
-    it = whole(rows, MetaTraining(preset="quarter", width=12, k=2, steps=30).on(90), 0, None)
-    assert it.b_enc is not None
-    z = (rows - it.b_dec[0]) @ it.W_enc[0].T + it.b_enc[0]
-    codes = torch.where(z >= it.threshold[0], z, 0)
-    guess = codes @ it.W_dec[0] + it.b_dec[0]
+    measured = measure(*tables, **QUICK)
+    rows = torch.cat([live_rows(tiny(table), None).rows for table in tables])
+    model = fit_all_rows(
+        rows, MetaTraining(preset="quarter", width=12, k=2, steps=30).on(90), 0, None
+    )
+    assert model.b_enc is not None
+    z = (rows - model.b_dec[0]) @ model.W_enc[0].T + model.b_enc[0]
+    codes = torch.where(z >= model.threshold[0], z, 0)
+    guess = codes @ model.W_dec[0] + model.b_dec[0]
     explained = 1 - ((rows - guess) ** 2).sum() / ((rows - rows.mean(dim=0)) ** 2).sum()
-    assert found.scores["explained_variance"] == pytest.approx(float(explained), abs=1e-5)
-    active = [each > 0 for each in codes.split([20, 30, 40])]
-    l0 = [float(each.sum(dim=1).double().mean()) for each in active]
-    assert found.scores["meta_l0_smallest"] == pytest.approx(l0[0])
-    assert found.scores["meta_l0_largest"] == pytest.approx(l0[2])
-    users = [sum(bool(each[:, j].any()) for each in active) for j in range(12)]
+    assert measured.scores["explained_variance"] == pytest.approx(float(explained), abs=1e-5)
+    active = [table > 0 for table in codes.split([20, 30, 40])]
+    l0 = [float(table.sum(dim=1).double().mean()) for table in active]
+    assert measured.scores["meta_l0_smallest"] == pytest.approx(l0[0])
+    assert measured.scores["meta_l0_largest"] == pytest.approx(l0[2])
+    users = [sum(bool(table[:, j].any()) for table in active) for j in range(12)]
     live = [count for count in users if count]
-    assert found.scores["shared_share"] == pytest.approx(live.count(3) / len(live))
-    assert found.scores["own_share"] == pytest.approx(live.count(1) / len(live))
-    table = found.tables["widths"]
+    assert measured.scores["shared_share"] == pytest.approx(live.count(3) / len(live))
+    assert measured.scores["own_share"] == pytest.approx(live.count(1) / len(live))
+    table = measured.tables["widths"]
     assert table["width"].tolist() == table["latents"].tolist() == [20, 30, 40]
     assert table["meta_l0"].tolist() == pytest.approx(l0)
     alone = [
@@ -80,13 +81,13 @@ def test_the_scores_are_those_of_one_meta_sae_of_all_rows() -> None:
         for each in active
     ]
     assert table["own_share"].tolist() == pytest.approx(alone)
-    assert sum(alone) == pytest.approx(found.scores["own_share"])
+    assert sum(alone) == pytest.approx(measured.scores["own_share"])
     used = [sum(bool(each[:, j].any()) for j in range(12)) / len(live) for each in active]
     assert table["used_share"].tolist() == pytest.approx(used)
     part, back = rows[20:50], guess[20:50]
     explained = 1 - ((part - back) ** 2).sum() / ((part - part.mean(dim=0)) ** 2).sum()
     assert table["explained_variance"][1] == pytest.approx(float(explained), abs=1e-5)
-    assert set(found.scores) == {score.name for score in meta_ladder.scores}
+    assert set(measured.scores) == {score.name for score in meta_ladder.scores}
 
 
 def test_sums_take_more_meta_latents_than_atoms_do_and_random_rows_do_not() -> None:

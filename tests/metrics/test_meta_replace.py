@@ -22,7 +22,7 @@ from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.replace import encoded, overlap, quality, refit, strongest, turned
 from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.meta_replace.metric import meta_replace
-from saebench_canon.metrics.meta_sae.fits import whole
+from saebench_canon.metrics.meta_sae.fits import fit_all_rows
 from saebench_canon.metrics.meta_sae.published import published
 from saebench_canon.metrics.meta_sae.settings import MetaTraining
 from saebench_canon.metrics.shared.live_rows import live_rows
@@ -190,47 +190,47 @@ def test_overlap_counts_edges_among_the_largest_cosines(seed: int, count: int) -
 
 def test_the_metric_is_what_its_parts_are_by_hand() -> None:
     small, large = random(9, 5).float(), random(40, 5, seed=1).float()
-    found = measure(small, large, **QUICK)
+    measured = measure(small, large, **QUICK)
     rows, others = live_rows(tiny(large), None).rows, live_rows(tiny(small), None).rows
-    how = MetaTraining(preset="quarter", width=12, k=2, steps=20).on(40)
-    it = whole(rows, how, 0, None)
-    it = MetaSAE.of({name: each.double() for name, each in it.tensors().items()})
-    assert it.b_enc is not None
+    training = MetaTraining(preset="quarter", width=12, k=2, steps=20).on(40)
+    model = fit_all_rows(rows, training, 0, None)
+    model = MetaSAE.of({name: tensor.double() for name, tensor in model.tensors().items()})
+    assert model.b_enc is not None
     wide = rows.double()
-    explained, mse = errors(wide, rebuilt(it, wide))
-    assert number(found, "explained_variance") == pytest.approx(explained, abs=1e-5)
-    assert number(found, "mse") == pytest.approx(mse, rel=1e-4)
-    active = (wide - it.b_dec[0]) @ it.W_enc[0].T + it.b_enc[0] >= it.threshold[0]
+    explained, mse = errors(wide, rebuilt(model, wide))
+    assert number(measured, "explained_variance") == pytest.approx(explained, abs=1e-5)
+    assert number(measured, "mse") == pytest.approx(mse, rel=1e-4)
+    active = (wide - model.b_dec[0]) @ model.W_enc[0].T + model.b_enc[0] >= model.threshold[0]
     live = [j for j in range(12) if bool(active[:, j].any())]
-    best, which = max_cosines(it.W_dec[0], others.double())
+    best, which = max_cosines(model.W_dec[0], others.double())
     mean = sum(best[j] for j in live) / len(live)
-    assert number(found, "nearest_small") == pytest.approx(mean, abs=1e-5)
-    swapped = others[which].double() * it.W_dec[0].norm(dim=1, keepdim=True)
-    explained, mse = errors(wide, rebuilt(it, wide, swapped))
-    assert number(found, "replaced") == pytest.approx(explained, abs=1e-5)
-    assert number(found, "mse_replaced") == pytest.approx(mse, rel=1e-4)
+    assert number(measured, "nearest_small") == pytest.approx(mean, abs=1e-5)
+    swapped = others[which].double() * model.W_dec[0].norm(dim=1, keepdim=True)
+    explained, mse = errors(wide, rebuilt(model, wide, swapped))
+    assert number(measured, "replaced") == pytest.approx(explained, abs=1e-5)
+    assert number(measured, "mse_replaced") == pytest.approx(mse, rel=1e-4)
     chance = covariance_matched(others, generator(0, "meta_replace", "rows"))
-    _, at = max_cosines(it.W_dec[0], chance)
-    explained, _ = errors(wide, rebuilt(it, wide, chance[at]))
-    assert number(found, "replaced_null") == pytest.approx(explained, abs=1e-5)
+    _, at = max_cosines(model.W_dec[0], chance)
+    explained, _ = errors(wide, rebuilt(model, wide, chance[at]))
+    assert number(measured, "replaced_null") == pytest.approx(explained, abs=1e-5)
     edges = {(i, which[j]) for i in range(40) for j in live if bool(active[i, j])}
     graph = {(i, s): cosine(wide[i], others[s].double()) for i in range(40) for s in range(9)}
     top = sorted(graph, key=lambda pair: -graph[pair])[: len(edges)]
     share = len(edges & set(top)) / len(edges)
-    assert number(found, "graph_overlap") == pytest.approx(share, abs=1e-9)
-    table = found.tables["nearest"]
+    assert number(measured, "graph_overlap") == pytest.approx(share, abs=1e-9)
+    table = measured.tables["nearest"]
     names = live_rows(tiny(small), None).latents
     assert table["small_latent"].tolist() == names[which].tolist()
     assert table["cosine"].tolist() == pytest.approx(best, abs=1e-5)
     assert table.index[table["alive"]].tolist() == live
-    within = found.tables["within"]
+    within = measured.tables["within"]
     assert within["which"].value_counts().to_dict() == {"large": 40, "meta": len(live), "small": 9}
     by_hand = [
         max(cosine(a, b) for at, b in enumerate(small.double()) if at != here)
         for here, a in enumerate(small.double())
     ]
     assert within[within["which"] == "small"]["cosine"].tolist() == pytest.approx(by_hand, abs=1e-5)
-    assert set(found.scores) == {score.name for score in meta_replace.scores}
+    assert set(measured.scores) == {score.name for score in meta_replace.scores}
 
 
 def as_meta(rows: Tensor, k: float = 3) -> CanonicalSAE:
@@ -387,11 +387,14 @@ def test_what_there_is_nothing_to_compare_with_is_undefined_with_the_reason() ->
 def test_settings_that_cannot_be_are_refused() -> None:
     small, large = random(9, 5).float(), random(40, 5, seed=1).float()
     for setting, says in (
-        ({"draws": 0}, "draws = 0"),
-        ({"refit_steps": 0}, "refit_steps = 0"),
+        ({"draws": 0}, "draws must be at least 1, got 0"),
+        ({"refit_steps": 0}, "refit_steps must be at least 1, got 0"),
         ({"preset": "quater"}, "no preset 'quater'"),
-        ({"meta": as_meta(small), "width": 8}, "width = 8, and the meta-SAE has 9 latents"),
-        ({"meta": as_meta(random(9, 4).float())}, "reads rows of width 4, and these have 5"),
+        ({"meta": as_meta(small), "width": 8}, "width must be that of the meta-SAE, 9, got 8"),
+        (
+            {"meta": as_meta(random(9, 4).float())},
+            "takes rows with d = 4, and these rows have d = 5",
+        ),
     ):
         with pytest.raises(CanonError, match=says):
             measure(small, large, **{**QUICK, "width": None, **setting})  # type: ignore[dict-item]
@@ -463,10 +466,10 @@ def test_thresholds_of_large_decoders_are_means_over_batches(
     [
         ({"activation": "topk"}, "encoder is topk"),
         ({"b_enc": torch.ones(12)}, "encoder has a bias"),
-        ({"apply_b_dec_to_input": False}, "does not take its decoder bias off"),
+        ({"apply_b_dec_to_input": False}, "does not subtract its decoder bias"),
         (
             {"activation": "jumprelu", "threshold": torch.arange(12.0)},
-            "latents without a threshold beside others",
+            "some latents of the meta-SAE have a threshold and others have none",
         ),
     ],
 )
@@ -480,5 +483,5 @@ def test_k_is_refused_where_the_threshold_is_stored() -> None:
     sae = fold(
         **raw(), activation="jumprelu", threshold=torch.tensor(0.5), apply_b_dec_to_input=True
     )
-    with pytest.raises(CanonError, match="k = 3 would be without effect"):
+    with pytest.raises(CanonError, match="k = 3 has no effect"):
         published(sae, unit(random(50, 6, seed=9)), 3)

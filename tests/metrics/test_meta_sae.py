@@ -32,7 +32,7 @@ from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.meta_sae import fits as meta_fits
 from saebench_canon.metrics.meta_sae import runs as meta_runs
 from saebench_canon.metrics.meta_sae.metric import meta_sae
-from saebench_canon.metrics.meta_sae.presets import PRESETS, alive
+from saebench_canon.metrics.meta_sae.presets import PRESETS, with_few_dead
 from saebench_canon.metrics.meta_sae.settings import MetaTraining
 from saebench_canon.metrics.shared.live_rows import live_rows
 from saebench_canon.plugin.metric import Mark, Measurement, Undefined, Value
@@ -92,7 +92,7 @@ class Fitted:
     """One call for meta-SAEs: on what, how, for what, and what came of it."""
 
     tables: Sequence[Tensor]
-    how: Training
+    training: Training
     start: tuple[int | str, ...]
     models: Sequence[MetaSAE]
 
@@ -100,16 +100,18 @@ class Fitted:
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[Fitted]:
     """All meta-SAEs that the metric trains for its scores, in their order."""
-    seen: list[Fitted] = []
+    fitted: list[Fitted] = []
     real = meta_fits.fit
 
-    def spy(tables: Sequence[Tensor], how: Training, *start: int | str, what: str) -> list[MetaSAE]:
-        models = real(tables, how, *start, what=what)
-        seen.append(Fitted(tables, how, start, models))
+    def spy(
+        tables: Sequence[Tensor], training: Training, *start: int | str, title: str
+    ) -> list[MetaSAE]:
+        models = real(tables, training, *start, title=title)
+        fitted.append(Fitted(tables, training, start, models))
         return models
 
     monkeypatch.setattr(meta_runs, "fit", spy)
-    return seen
+    return fitted
 
 
 def places(rows: Tensor, table: Tensor) -> list[int]:
@@ -249,7 +251,7 @@ def test_composition_is_that_of_the_fits(fits: list[Fitted], chance: float, purg
         def g(purpose: str, run: int = run) -> torch.Generator:
             return generator(seed, "meta_sae", run, purpose)
 
-        assert test.how == alive(main.how)
+        assert test.training == with_few_dead(main.training)
         shared = covariance_matched(rows, g("shared directions"), count=few)
         at = torch.randperm(96, generator=g("planted places"))[:planted_share]
         planted = rows.clone()
@@ -320,7 +322,7 @@ def test_without_rows_held_out_what_needs_them_is_undefined() -> None:
 def test_too_few_rows_left_beside_those_near_rows_kept_out_leave_composition_undefined() -> None:
     around_one = (torch.ones(40, 8) + 0.1 * random(40, 8)).float()
     found = values(measure(around_one, **QUICK))
-    reason = "0 rows are left to train on besides those near rows kept out"
+    reason = "purging rows near held-out rows leaves 0 rows to train on"
     assert {found[name] for name in COMPOSED if name != "purged_share"} == {reason}
     assert found["purged_share"] == 1.0
     assert isinstance(found["heldout_explained_variance"], float)
@@ -329,7 +331,9 @@ def test_too_few_rows_left_beside_those_near_rows_kept_out_leave_composition_und
         values(measure(rows, holdout=0.5, purge=1.0, **QUICK))["composed_share"], float
     )
     three = values(measure(rows, holdout=0.6, purge=1.0, **QUICK))
-    assert str(three["composed_share"]).startswith("3 rows are left to train on")
+    assert (
+        str(three["composed_share"]) == "purging rows near held-out rows leaves 3 rows to train on"
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -340,7 +344,7 @@ def test_where_no_planted_sum_was_kept_out_there_is_no_recall(seed: int) -> None
     if set(order[:3].tolist()) & set(planted.tolist()):
         assert isinstance(found["planted_recall"], float)
     else:
-        assert found["planted_recall"] == "no planted sum was kept out"
+        assert found["planted_recall"] == "no planted sum is held out"
     assert isinstance(found["composed_share"], float)
 
 
@@ -421,7 +425,7 @@ def test_the_meta_sae_of_all_rows_is_kept_under_what_it_depends_on() -> None:
     first, order = key(), torch.randperm(40, generator=generator(1))
     shared: dict[str, Any] = {}  # with other metrics: those that ask for it themselves
     how = MetaTraining(preset="quarter", **QUICK).on(40)
-    meta_fits.whole(sorted_rows(rows), how, 0, kept_in(shared))
+    meta_fits.fit_all_rows(sorted_rows(rows), how, 0, kept_in(shared))
     assert first == shared["key"]
     same = [
         key(rows[order] * 4),
@@ -507,9 +511,10 @@ def test_rows_that_are_all_alike_leave_the_scores_undefined() -> None:
     for name in ("explained_variance", "above_null", "pca_width", "pca_active", "kmeans_width",
                  "kmeans_active"):  # fmt: skip
         assert found[name] == "the decoder rows do not vary"
-    assert found["heldout_explained_variance"] == "the rows held out do not vary"
-    assert str(found["composed_share"]).endswith("rows are left to train on besides those near "
-                                                 "rows kept out")  # fmt: skip
+    assert found["heldout_explained_variance"] == "the held-out rows do not vary"
+    reason = str(found["composed_share"])
+    assert reason.startswith("purging rows near held-out rows leaves ")
+    assert reason.endswith(" rows to train on")
 
 
 # --- planted decoders -------------------------------------------------------------------------
@@ -652,16 +657,16 @@ def test_presets_are_trained_as_they_say(fits: list[Fitted]) -> None:
     rows = random(64, 6).float()
     quarter = PRESETS["quarter"]
     measure(rows, steps=1, composition=False)
-    assert (fits[0].how.width, fits[0].how.k, fits[0].how.steps) == (16, 4, 1)
-    assert (fits[0].how.batch, fits[0].how.lr) == (quarter.batch, quarter.lr)
+    assert (fits[0].training.width, fits[0].training.k, fits[0].training.steps) == (16, 4, 1)
+    assert (fits[0].training.batch, fits[0].training.lr) == (quarter.batch, quarter.lr)
     measure(rows, preset="paper", width=9, k=2, steps=2, batch=32, lr=0.01, composition=False)
-    how = fits[-1].how
+    how = fits[-1].training
     assert (how.width, how.k, how.steps, how.batch, how.lr) == (9, 2, 2, 32, 0.01)
 
 
 def test_the_test_of_composition_trains_so_that_meta_latents_stay_alive() -> None:
     how = Training(width=9, k=2, steps=7, batch=32, lr=0.01, aux_weight=0.0, unit_norm=False)
-    found = alive(how)
+    found = with_few_dead(how)
     assert (found.width, found.k, found.steps, found.batch, found.lr) == (9, 2, 7, 32, 0.01)
     assert found.unit_norm
     assert found.aux_weight > 0
@@ -708,19 +713,25 @@ def test_without_activations_a_note_says_that_all_latents_count() -> None:
     [
         ({}, "a meta-SAE of width 5 on 20 live decoder rows is narrower than 2k = 8"),
         ({"preset": "quater"}, "Did you mean 'quarter'"),
-        ({"holdout": 1.0}, "holdout = 1.0 is not a share of the rows below 1"),
-        ({"holdout": -0.1}, "holdout = -0.1 is not a share of the rows below 1"),
-        ({"holdout": 0.99, "k": 2}, "keeps 20 out and trains on 0, and it takes 2 of each"),
-        ({"holdout": 0.05, "k": 2}, "keeps 1 out and trains on 19, and it takes 2 of each"),
-        ({"meta_seeds": 0}, "meta_seeds = 0 is not 1 or more"),
-        ({"k": 0}, "k = 0 is not 1 or more"),
-        ({"width": 0}, "width = 0 is not 1 or more"),
-        ({"steps": 0}, "steps = 0 is not 1 or more"),
-        ({"batch": 0}, "batch = 0 is not 1 or more"),
-        ({"lr": 0.0}, "lr = 0.0 is not a number above 0"),
-        ({"lr": math.inf}, "lr = inf is not a number above 0"),
-        ({"purge": 1.2}, "meta_sae: purge = 1.2 is not a cosine from −1 to 1"),
-        ({"purge": -1.2}, "meta_sae: purge = -1.2 is not a cosine from −1 to 1"),
+        ({"holdout": 1.0}, "holdout must be a share of the rows from 0 to below 1, got 1.0"),
+        ({"holdout": -0.1}, "holdout must be a share of the rows from 0 to below 1, got -0.1"),
+        (
+            {"holdout": 0.99, "k": 2},
+            "leaves 0 to train on and holds 20 out; each must be at least 2",
+        ),
+        (
+            {"holdout": 0.05, "k": 2},
+            "leaves 19 to train on and holds 1 out; each must be at least 2",
+        ),
+        ({"meta_seeds": 0}, "meta_seeds must be at least 1, got 0"),
+        ({"k": 0}, "k must be at least 1, got 0"),
+        ({"width": 0}, "width must be at least 1, got 0"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"lr": 0.0}, "lr must be a number above 0, got 0.0"),
+        ({"lr": math.inf}, "lr must be a number above 0, got inf"),
+        ({"purge": 1.2}, "meta_sae: purge must be a cosine from −1 to 1, got 1.2"),
+        ({"purge": -1.2}, "meta_sae: purge must be a cosine from −1 to 1, got -1.2"),
         ({"atoms": 1}, "meta_sae: atoms must be 2 or more, got 1"),
         ({"least": 0.0}, "meta_sae: least must be a share of a row, above 0 and up to 1, got 0.0"),
         ({"gain": 1.2}, "meta_sae: gain must be a share of a row, above 0 and up to 1, got 1.2"),

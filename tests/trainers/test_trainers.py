@@ -111,8 +111,8 @@ def test_the_size_of_activations_does_not_matter(lens: Any, tmp_path: Path, name
 
 
 def test_the_threshold_of_batchtopk_keeps_its_l0(lens: Any, tmp_path: Path) -> None:
-    acts, each = planted(20_000), BY_NAME["batchtopk"]
-    each.train(acts, tmp_path, width=FEATURES, seed=0, **settings_of(each, tokens=60_000))
+    acts, trainer = planted(20_000), BY_NAME["batchtopk"]
+    trainer.train(acts, tmp_path, width=FEATURES, seed=0, **settings_of(trainer, tokens=60_000))
     assert load(tmp_path).encode_sparse(acts.x).l0 == pytest.approx(4, rel=0.1)
 
 
@@ -120,22 +120,22 @@ def test_the_ragged_tail_of_an_epoch_is_dropped(lens: Any) -> None:
     from saebench_canon.trainers.loop import Batches
 
     x = torch.arange(1.0, 11.0)[:, None]
-    batches = Batches(x, 3, seed=0, held=0.2)
+    batches = Batches(x, 3, seed=0, holdout=0.2)
     drawn = batches.training()
     seen = [next(drawn) / batches.factor for _ in range(6)]
     assert {len(batch) for batch in seen} == {3}
     first, second = torch.cat(seen[:2]), torch.cat(seen[2:4])
     assert len(first.unique()) == 6
     assert not torch.equal(first, second)
-    held = batches.held_out()
-    kept = torch.cat([next(held) for _ in range(2)]) / batches.factor
-    assert not set(kept.flatten().round().tolist()) & set(
+    drawn = batches.held_out()
+    held_out = torch.cat([next(drawn) for _ in range(2)]) / batches.factor
+    assert not set(held_out.flatten().round().tolist()) & set(
         torch.cat(seen).flatten().round().tolist()
     )
 
 
 @pytest.mark.parametrize(
-    ("tokens", "held", "kept_out"),
+    ("tokens", "holdout", "held_out"),
     [
         (20_000, 0.0, 0),
         (20_000, 0.05, 1_000),  # more than 8 batches of 64
@@ -145,12 +145,12 @@ def test_the_ragged_tail_of_an_epoch_is_dropped(lens: Any) -> None:
     ],
 )
 def test_the_threshold_rests_on_several_batches_where_the_data_allows(
-    lens: Any, tokens: int, held: float, kept_out: int
+    lens: Any, tokens: int, holdout: float, held_out: int
 ) -> None:
     from saebench_canon.trainers.loop import Batches
 
-    batches = Batches(torch.ones(tokens, 2), 64, seed=0, held=held)
-    assert batches.tokens == tokens - kept_out
+    batches = Batches(torch.ones(tokens, 2), 64, seed=0, holdout=holdout)
+    assert batches.tokens == tokens - held_out
 
 
 def test_the_threshold_is_read_from_tokens_that_training_never_saw(
@@ -215,7 +215,7 @@ def test_gradients_in_closed_form_are_those_of_saelens(
     width, k, widths = 24, 5, (6, 12, 24)
     config, select = {
         "relu": lambda: (lens.StandardTrainingSAEConfig(D, width), None),
-        "topk": lambda: (lens.TopKTrainingSAEConfig(D, width, k=k), gradients.LargestOfEach(k)),
+        "topk": lambda: (lens.TopKTrainingSAEConfig(D, width, k=k), gradients.LargestOfToken(k)),
         "batchtopk": lambda: (
             lens.BatchTopKTrainingSAEConfig(D, width, k=k),
             gradients.LargestOfBatch(k),
@@ -238,10 +238,10 @@ def test_gradients_in_closed_form_are_those_of_saelens(
     revival = None if kind == "relu" else Revival(0.3, 3, 0)
     expected = reference(sae, x, revival=revival, dead=dead)
     expected.backward()
-    wanted = {name: parameter.grad.clone() for name, parameter in sae.named_parameters()}
+    grads = {name: parameter.grad.clone() for name, parameter in sae.named_parameters()}
     sae.zero_grad()
     for _ in range(2):  # the second time the batch selection starts from the first one's bound
-        step = gradients.set_gradients(
+        result = gradients.set_gradients(
             sae,
             x,
             select=select,
@@ -250,9 +250,9 @@ def test_gradients_in_closed_form_are_those_of_saelens(
             revival=revival,
             dead=dead,
         )
-        torch.testing.assert_close(step.loss, expected.detach())
+        torch.testing.assert_close(result.loss, expected.detach())
         for name, parameter in sae.named_parameters():
-            torch.testing.assert_close(parameter.grad, wanted[name])
+            torch.testing.assert_close(parameter.grad, grads[name])
 
 
 @pytest.mark.parametrize("width", [16, 600])
@@ -263,18 +263,18 @@ def test_selections_keep_the_largest(width: int) -> None:
     batch = gradients.LargestOfBatch(3)
     for size in (1.0, 0.1, 30.0):
         z = size * torch.randn(50, width, generator=g)
-        assert ((z >= gradients.LargestOfEach(3)(z)).sum(dim=1) == 3).all()
+        assert ((z >= gradients.LargestOfToken(3)(z)).sum(dim=1) == 3).all()
         assert (z >= batch(z)).sum() == 150
 
 
 @pytest.mark.parametrize("width", [16, 600])
-def test_places_are_where_selected_codes_are(width: int) -> None:
+def test_indices_are_those_of_the_selected_codes(width: int) -> None:
     from saebench_canon.trainers import gradients
 
     z = torch.randn(50, width, generator=torch.Generator().manual_seed(0))
-    for select in (gradients.LargestOfEach(3), gradients.LargestOfBatch(3)):
-        kept = (z >= select(z)) & (z > 0)
-        assert select.places(z).tolist() == kept.view(-1).nonzero()[:, 0].tolist()
+    for select in (gradients.LargestOfToken(3), gradients.LargestOfBatch(3)):
+        selected = (z >= select(z)) & (z > 0)
+        assert select.indices(z).tolist() == selected.view(-1).nonzero()[:, 0].tolist()
 
 
 def test_gradients_are_clipped_as_torch_clips_them() -> None:
@@ -283,7 +283,7 @@ def test_gradients_are_clipped_as_torch_clips_them() -> None:
     g = torch.Generator().manual_seed(0)
     for size in (0.01, 10.0):
         mine = [size * torch.randn(4, 3, generator=g), size * torch.randn(5, generator=g)]
-        theirs = [torch.nn.Parameter(torch.zeros_like(each)) for each in mine]
+        theirs = [torch.nn.Parameter(torch.zeros_like(gradient)) for gradient in mine]
         for parameter, gradient in zip(theirs, mine, strict=True):
             parameter.grad = gradient.clone()
         torch.nn.utils.clip_grad_norm_(theirs, 1.0)
@@ -292,25 +292,25 @@ def test_gradients_are_clipped_as_torch_clips_them() -> None:
             torch.testing.assert_close(gradient, parameter.grad)
 
 
-def test_progress_is_told(lens: Any, tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
-    with progress.listening(lambda *step: told.append(step)):
+def test_progress_is_reported(lens: Any, tmp_path: Path) -> None:
+    reports: list[tuple[str, int, int]] = []
+    with progress.listening(lambda *report: reports.append(report)):
         bytes_of(BY_NAME["topk"], planted(500), tmp_path, seed=0)
-    assert told[0] == ("training topk 16", 0, 31)
-    assert told[-1][1:] == (31, 31)
+    assert reports[0] == ("training topk 16", 0, 31)
+    assert reports[-1][1:] == (31, 31)
 
 
 @pytest.mark.parametrize(
     ("name", "settings", "says"),
     [
-        ("topk", {"k": 17}, "k is 17"),
-        ("batchtopk", {"k": 0}, "k is 0"),
+        ("topk", {"k": 17}, "k must be between 1 and the width, 16, got 17"),
+        ("batchtopk", {"k": 0}, "k must be between 1 and the width, 16, got 0"),
         ("relu", {"tokens": 10}, "less than one batch"),
-        ("relu", {"batch_size": 4_096, "tokens": 10_000}, "a batch has 4096"),
+        ("relu", {"batch_size": 4_096, "tokens": 10_000}, "a batch has 4096 tokens"),
         ("relu", {"lr": 1e30}, "diverged"),
-        ("relu", {"lr": 0.0}, "lr is 0"),
-        ("relu", {"batch_size": 0}, "batch_size is 0"),
-        ("relu", {"decay": 1.5}, "decay is 1.5"),
+        ("relu", {"lr": 0.0}, "lr must be above 0, got 0"),
+        ("relu", {"batch_size": 0}, "batch_size must be above 0, got 0"),
+        ("relu", {"decay": 1.5}, "decay must be a share of the steps from 0 to 1, got 1.5"),
         ("batchtopk", {"threshold_share": 1.0}, "held-out"),
         ("matryoshka", {"levels": 6}, "cannot be halved"),
     ],
@@ -318,10 +318,10 @@ def test_progress_is_told(lens: Any, tmp_path: Path) -> None:
 def test_settings_that_cannot_be_are_refused(
     lens: Any, tmp_path: Path, name: str, settings: dict[str, Any], says: str
 ) -> None:
-    each = BY_NAME[name]
+    trainer = BY_NAME[name]
     known = {"tokens": 2_000, "batch_size": 64, **settings}
     with pytest.raises(CanonError, match=says):
-        each.train(planted(1_000), tmp_path, width=16, seed=0, **settings_of(each, **known))
+        trainer.train(planted(1_000), tmp_path, width=16, seed=0, **settings_of(trainer, **known))
 
 
 def test_activations_without_size_are_refused(lens: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from saebench_canon.plugin.cost import CaseSize, Cost
 
 
 def cost(size: CaseSize) -> Cost:
-    """Training on all rows and on their null."""
+    """Training on all rows and on their null rows."""
     m, d = sum(sae.width for sae in size.saes), size.saes[0].d
     meta = MetaSize.of(m, d, size.settings)
     work = (meta.step.times(meta.steps) + meta.reading).times(2)

@@ -60,47 +60,48 @@ def meta_ladder(
     codes: tuple[Codes, ...] | None = None,
     keep: Keep | None = None,
     *,
-    training: MetaTraining = MetaTraining(),
+    recipe: MetaTraining = MetaTraining(),
 ) -> Measurement:
     """How the number of meta-latents per latent grows with the width of the SAE.
 
     One meta-SAE is trained on the live decoder rows of all SAEs of the group, a ladder of widths
-    (`over = "group:width"`), so that their rows are written in the same meta-latents; `preset` to
-    `lr` say how, as in `meta_sae`, for the sum of their rows. An SAE is as large as it has live
-    latents.
+    (`over = "group:width"`), so that all rows decompose into the same meta-latents. `preset` to
+    `lr` set its training as in `meta_sae`, for the rows of all SAEs together. SAEs are ordered by
+    their number of live latents.
     """
     from saebench_canon.metrics.meta_ladder import parts
-    from saebench_canon.metrics.meta_sae.fits import whole
+    from saebench_canon.metrics.meta_sae.fits import fit_all_rows
     from saebench_canon.metrics.meta_sae.sizes import by_size
     from saebench_canon.metrics.shared.live_rows import live_rows
 
-    without = (None,) * len(saes)
-    given = [live_rows(sae, own).rows for sae, own in zip(saes, codes or without, strict=True)]
-    order = sorted(range(len(saes)), key=lambda at: by_size(given[at]))
-    tables = [given[at] for at in order]
+    all_codes = codes or (None,) * len(saes)
+    rows = [live_rows(*member).rows for member in zip(saes, all_codes, strict=True)]
+    order = sorted(range(len(saes)), key=lambda member: by_size(rows[member]))
+    tables = [rows[member] for member in order]
     if any(len(table) == 0 for table in tables):
-        none = Undefined("an SAE of the group has no live latent")
-        return Measurement({score.name: none for score in meta_ladder.scores})
-    how = training.on(sum(map(len, tables)))
-    random = [parts.random(table, seed, member) for member, table in enumerate(tables)]
-    found, null = (
-        parts.look(each, whole(parts.joined(each), how, seed, keep)) for each in (tables, random)
+        dead = Undefined("an SAE of the group has no live latent")
+        return Measurement({score.name: dead for score in meta_ladder.scores})
+    training = recipe.on(sum(map(len, tables)))
+    random = [parts.random_rows(table, seed, member) for member, table in enumerate(tables)]
+    real, null = (
+        parts.meta_latent_use(ladder, fit_all_rows(parts.joined(ladder), training, seed, keep))
+        for ladder in (tables, random)
     )
-    alike = None
+    same_size = None
     if len(tables[0]) == len(tables[-1]):
-        alike = Undefined("every SAE of the group has as many live latents as the others")
+        same_size = Undefined("all SAEs of the group have the same number of live latents")
     scores: dict[str, float | Value | Undefined] = {}
-    for name, each in (("", found), ("_null", null)):
+    for suffix, use in (("", real), ("_null", null)):
         scores |= {
-            f"explained_variance{name}": each.explained,
-            f"meta_l0_smallest{name}": alike or each.meta_l0[0],
-            f"meta_l0_largest{name}": alike or each.meta_l0[-1],
-            f"shared_share{name}": each.shared,
-            f"own_share{name}": each.own,
+            f"explained_variance{suffix}": use.explained_variance,
+            f"meta_l0_smallest{suffix}": same_size or use.meta_l0[0],
+            f"meta_l0_largest{suffix}": same_size or use.meta_l0[-1],
+            f"shared_share{suffix}": use.shared_share,
+            f"own_share{suffix}": use.own_share,
         }
-    sizes = [saes[at].width for at in order]
+    sizes = [saes[member].width for member in order]
     return Measurement(
         scores=scores,
-        tables={"widths": parts.widths(order, sizes, tables, found, null)},
+        tables={"widths": parts.widths(order, sizes, tables, real, null)},
         marks=() if codes is not None else (NO_CODES,),
     )

@@ -1,4 +1,4 @@
-"""What `meta_ladder` reads off the meta-SAE of several SAEs' rows."""
+"""How the rows of several SAEs use the meta-latents of their common meta-SAE."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from saebench_canon.plugin.metric import Undefined
 
 
 @dataclass(frozen=True)
-class Look:
-    """Explained variance and shares of live meta-latents, and of each SAE what the table has.
+class MetaLatentUse:
+    """How a ladder of SAEs uses meta-latents; a tuple has one entry for each SAE.
 
-    `meta_l0` is the mean number of meta-latents of a row, `used` the share of live meta-latents
-    that are active on its rows, `alone` of those that are active on its rows alone.
+    `meta_l0` is the mean number of meta-latents active on a row. Of the live meta-latents,
+    `used_shares` are active on the SAE's rows and `own_shares` on the rows of no other SAE.
     """
 
-    explained: float | Undefined
-    shared: float | Undefined
-    own: float | Undefined
+    explained_variance: float | Undefined
+    shared_share: float | Undefined
+    own_share: float | Undefined
     meta_l0: tuple[float, ...]
-    explained_of: tuple[float, ...]
-    used: tuple[float, ...]
-    alone: tuple[float, ...]
+    explained_variances: tuple[float, ...]
+    used_shares: tuple[float, ...]
+    own_shares: tuple[float, ...]
 
 
 def joined(tables: Sequence[Tensor]) -> Tensor:
@@ -40,31 +40,35 @@ def joined(tables: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(tables))
 
 
-def random(rows: Tensor, seed: int, member: int) -> Tensor:
-    """Random rows with the mean and covariance of one SAE's."""
+def random_rows(rows: Tensor, seed: int, member: int) -> Tensor:
+    """Random rows with the mean and covariance of one SAE's rows."""
     return covariance_matched(rows, generator(seed, "meta_ladder", member)).float()
 
 
-def look(tables: Sequence[Tensor], model: MetaSAE) -> Look:
-    """How the meta-SAE of all tables explains each of them, and which meta-latents each uses."""
+def meta_latent_use(tables: Sequence[Tensor], model: MetaSAE) -> MetaLatentUse:
+    """How well the meta-SAE of all tables explains each table, and which meta-latents it uses."""
     rows = joined(tables)
-    own = [encoded(model, table) for table in tables]
-    explained = quality(model, rows, Codes.concatenate(own)).explained_variance
-    active = torch.stack([each.live for each in own])  # [SAEs, M]
-    count = int(active.any(dim=0).sum())
-    by = active.sum(dim=0)
-    none = Undefined("no meta-latent is active on a row")
-    return Look(
+    codes = [encoded(model, table) for table in tables]
+    explained = quality(model, rows, Codes.concatenate(codes)).explained_variance
+    active = torch.stack([table_codes.live for table_codes in codes])  # [SAEs, M]
+    live = int(active.any(dim=0).sum())
+    users = active.sum(dim=0)  # SAEs that use each meta-latent, [M]
+    inactive = Undefined("no meta-latent is active on a row")
+
+    def shares(masks: Tensor) -> tuple[float, ...]:
+        return tuple(int(mask.sum()) / live if live else math.nan for mask in masks)
+
+    return MetaLatentUse(
         explained if math.isfinite(explained) else Undefined("the decoder rows do not vary"),
-        int((by == len(tables)).sum()) / count if count else none,
-        int((by == 1).sum()) / count if count else none,
-        tuple(each.l0 for each in own),
+        int((users == len(tables)).sum()) / live if live else inactive,
+        int((users == 1).sum()) / live if live else inactive,
+        tuple(table_codes.l0 for table_codes in codes),
         tuple(
-            quality(model, table, each).explained_variance
-            for table, each in zip(tables, own, strict=True)
+            quality(model, table, table_codes).explained_variance
+            for table, table_codes in zip(tables, codes, strict=True)
         ),
-        tuple(int(each.sum()) / count if count else math.nan for each in active),
-        tuple(int((each & (by == 1)).sum()) / count if count else math.nan for each in active),
+        used_shares=shares(active),
+        own_shares=shares(active & (users == 1)),
     )
 
 
@@ -72,18 +76,18 @@ def widths(
     members: Sequence[int],
     sizes: Sequence[int],
     tables: Sequence[Tensor],
-    found: Look,
-    null: Look,
+    real: MetaLatentUse,
+    null: MetaLatentUse,
 ) -> pd.DataFrame:
-    """One row an SAE: its place in the group, its width, its live rows."""
+    """One row for each SAE: its position in the group, its width, its live latents, and its use."""
     return pd.DataFrame({
         "member": list(members),
         "width": list(sizes),
         "latents": [len(table) for table in tables],
-        "meta_l0": found.meta_l0,
+        "meta_l0": real.meta_l0,
         "meta_l0_null": null.meta_l0,
-        "explained_variance": found.explained_of,
-        "explained_variance_null": null.explained_of,
-        "used_share": found.used,
-        "own_share": found.alone,
+        "explained_variance": real.explained_variances,
+        "explained_variance_null": null.explained_variances,
+        "used_share": real.used_shares,
+        "own_share": real.own_shares,
     })  # fmt: skip

@@ -83,43 +83,44 @@ def meta_replace(
 ) -> Measurement:
     """Whether the meta-latents of a large SAE are the latents of a smaller one.
 
-    The meta-SAE of all live rows of the larger SAE, that of `meta_sae`'s decomposition where the
-    settings agree, has its directions replaced by their nearest live rows of the smaller SAE.
-    `preset` to `lr` say how it is trained; `meta` names a published one to take in its place.
-    Peers with fewer live latents than the larger SAE lend their live rows to the smaller one.
-    `refit_steps` are the steps of the encoder's training on the new directions, by default as many
-    as the meta-SAE's own; `draws` is the number of random replacements and assignments.
+    The directions of the larger SAE's meta-SAE are replaced by their nearest live rows of the
+    smaller SAE. The meta-SAE is trained on all live rows; with the same settings it is that of
+    `meta_sae`'s decomposition. `preset` to `lr` set its training; `meta` names a published
+    meta-SAE to use instead. The live rows of peers that have fewer live latents than the larger
+    SAE count as rows of the smaller one. `refit_steps` is the number of steps of the encoder's
+    training on the new directions, by default that of the meta-SAE's training; `draws` is the
+    number of random replacements and assignments.
     """
     if draws < 1:
-        raise CanonError(f"meta_replace: draws = {draws} is not 1 or more")
+        raise CanonError(f"meta_replace: draws must be at least 1, got {draws}")
     if refit_steps is not None and refit_steps < 1:
-        raise CanonError(f"meta_replace: refit_steps = {refit_steps} is not 1 or more")
+        raise CanonError(f"meta_replace: refit_steps must be at least 1, got {refit_steps}")
     from saebench_canon.metrics.meta_replace import parts
-    from saebench_canon.metrics.meta_sae.fits import whole
+    from saebench_canon.metrics.meta_sae.fits import fit_all_rows
     from saebench_canon.metrics.meta_sae.published import published
     from saebench_canon.metrics.shared.live_rows import live_rows
 
     names = [score.name for score in meta_replace.scores]
     rows = live_rows(both.large, both.large_codes)
-    lent = peers_codes or (None,) * len(peers)
-    lenders = list(zip(peers, lent, strict=True))
-    others = parts.candidates((both.small, both.small_codes), lenders, fewer_than=len(rows))
+    with_codes = list(zip(peers, peers_codes or (None,) * len(peers), strict=True))
+    small_rows = parts.small_rows((both.small, both.small_codes), with_codes, fewer_than=len(rows))
     if len(rows) == 0:
         return Measurement(parts.undefined(names, "no latent of the larger SAE is live"))
     if choice.meta is None:
-        how = choice.on(len(rows))
-        model = whole(rows.rows, how, seed, keep)
+        training = choice.on(len(rows))
+        model = fit_all_rows(rows.rows, training, seed, keep)
     else:
         width = choice.meta.width
         if choice.width not in (None, width):
             raise CanonError(
-                f"meta_replace: width = {choice.width}, and the meta-SAE has {width} latents"
+                f"meta_replace: width must be that of the meta-SAE, {width}, got {choice.width}"
             )
-        how = replace(choice, width=width).on(len(rows))
+        training = replace(choice, width=width).on(len(rows))
         model = published(choice.meta, rows.rows, choice.k)
-    found = parts.compare(model, rows, others, how, seed, refit_steps or how.steps, draws)
+    refit = replace(training, steps=refit_steps or training.steps)
+    comparison = parts.compare(model, rows, small_rows, refit, seed, draws)
     return Measurement(
-        scores={**parts.undefined(names, found.reason), **found.scores},
-        tables={"nearest": found.nearest, "within": found.within},
+        scores={**parts.undefined(names, comparison.reason), **comparison.scores},
+        tables={"nearest": comparison.nearest, "within": comparison.within},
         marks=both.marks,
     )

@@ -10,13 +10,13 @@ from saebench_canon.metrics.meta_sae.presets import PRESETS
 from saebench_canon.metrics.shared.costs import DOUBLE, random_rows, row_bytes
 from saebench_canon.plugin.cost import CaseSize, Cost, Work
 
-STEP = 0.45e-3  # seconds of a meta-SAE's step besides what grows with its size
-SELECT = 2e-9  # seconds a code that the selection looks at
-ADAM = 8e-9  # seconds a parameter of Adam's update
+STEP = 0.45e-3  # seconds of a meta-SAE's step that do not grow with its size
+SELECT = 2e-9  # seconds per code that selection compares
+ADAM = 8e-9  # seconds per parameter that Adam updates
 FITS = 3  # the rows, their covariance's null and isotropic rows
-TESTED_FITS = 4  # the rows, two nulls and planted sums, less what is near rows kept out
+TESTED_FITS = 4  # the rows, two nulls and planted sums, without what is near held-out rows
 CLUSTER_TURNS = 25  # of k-means
-NULL_ROWS = 4  # tables of decoder rows in float64 that a null holds at once
+NULL_ROWS = 4  # tables of decoder rows in float64 in memory while a null is drawn
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class MetaSize:
 
     @property
     def step(self) -> Work:
-        """A step of training."""
+        """The work of one step of training."""
         rows = min(self.batch, self.m)
         seconds = STEP / 2 + SELECT * rows * self.width + ADAM * 2 * self.width * self.d
         return Work(rows * self.width * self.d, seconds)
 
     @property
     def reading(self) -> Work:
-        """Codes and reconstructions of all rows."""
+        """The work of encoding and reconstructing all rows."""
         return Work(2 * self.m * self.width * self.d)
 
     @property

@@ -1,4 +1,4 @@
-"""Fits of meta-SAEs: on which rows, from which start, and kept where they are wanted again."""
+"""Fits of meta-SAEs: on which rows, from which start, and which are kept in the store."""
 
 from __future__ import annotations
 
@@ -13,37 +13,43 @@ from torch import Tensor
 from saebench_canon.kernels.meta_sae import MetaSAE, train
 from saebench_canon.kernels.meta_training import Training
 from saebench_canon.kernels.seeds import generator
-from saebench_canon.metrics.meta_sae.presets import told
+from saebench_canon.metrics.meta_sae.presets import training_key
 
 Keep = Callable[[Mapping[str, Any], Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]]
-FIT_VERSION = 2  # of what a kept fit is
+FIT_VERSION = 2  # raised when kept fits change
 
 
-def fit(tables: Sequence[Tensor], how: Training, *start: int | str, what: str) -> list[MetaSAE]:
-    """A meta-SAE of each table of rows [n, d]; those of one shape share a pass and a start.
+def fit(
+    tables: Sequence[Tensor], training: Training, *start: int | str, title: str
+) -> list[MetaSAE]:
+    """A meta-SAE of each table of rows [n, d]; tables of one shape are fitted together.
 
-    `start` is the seed and the purpose that initial weights and batches are drawn for.
+    They then have the same initial weights. `start` is the seed and the purpose for which initial
+    weights and batches are drawn.
     """
-    alike: dict[torch.Size, list[int]] = defaultdict(list)
-    for at, table in enumerate(tables):
-        alike[table.shape].append(at)
+    by_shape: dict[torch.Size, list[int]] = defaultdict(list)
+    for index, table in enumerate(tables):
+        by_shape[table.shape].append(index)
     fits: dict[int, MetaSAE] = {}
-    for shape, places in alike.items():
-        rows = torch.stack([tables[at].float() for at in places])
-        title = f"meta-SAE {how.width} of {shape[0]} {what}"
-        draws = generator(int(start[0]), "meta_sae", *start[1:])
-        trained = train(rows, how, draws, title=title)
-        fits |= {at: trained.one(place) for place, at in enumerate(places)}
-    return [fits[at] for at in range(len(tables))]
+    for shape, indices in by_shape.items():
+        rows = torch.stack([tables[index].float() for index in indices])
+        trained = train(
+            rows,
+            training,
+            generator(int(start[0]), "meta_sae", *start[1:]),
+            title=f"meta-SAE {training.width} of {shape[0]} {title}",
+        )
+        fits |= {index: trained.one(position) for position, index in enumerate(indices)}
+    return [fits[index] for index in range(len(tables))]
 
 
-def whole(rows: Tensor, how: Training, seed: int, keep: Keep | None) -> MetaSAE:
-    """The meta-SAE of all rows [m, d], kept where there is a store: decompositions come from it."""
+def fit_all_rows(rows: Tensor, training: Training, seed: int, keep: Keep | None) -> MetaSAE:
+    """The meta-SAE of all rows [m, d], for decompositions; with a store, the fit is kept there."""
 
     def make() -> Mapping[str, Tensor]:
-        return fit([rows], how, seed, "whole", what="rows, all of them")[0].tensors()
+        return fit([rows], training, seed, "whole", title="rows, all of them")[0].tensors()
 
     digest = hashlib.blake2b(rows.contiguous().numpy().tobytes(), digest_size=16).hexdigest()
     key = {"name": "the meta-SAE of all rows", "version": FIT_VERSION, "rows": digest}
-    key |= {"training": told(how), "seed": seed}
+    key |= {"training": training_key(training), "seed": seed}
     return MetaSAE.of(make() if keep is None else keep(key, make))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from saebench_canon.metrics.meta_sae.runs import Memo
     from saebench_canon.plugin.sae import CanonicalSAE
 
-READ = "a published meta-SAE is evaluated, none is trained"
+EVALUATED = "a published meta-SAE is evaluated, none is trained"
 
 
 @metric(
@@ -87,15 +87,15 @@ def meta_sae(
     """How far the decoder rows decompose into a few shared directions.
 
     A BatchTopK SAE is trained on the live decoder rows; `width`, `k`, `steps`, `batch` and `lr`
-    are the preset's unless given. The width of the preset is a quarter of the live rows. Each of
-    `meta_seeds` runs keeps its own share `holdout` of the rows out; scores are their means. With
-    `composition`, rows kept out are tested for being sums of meta-latents: for these fits rows
-    with a cosine of `purge` or more to a row kept out are not trained on, and a row is a sum iff
-    at most `atoms` meta-latents explain at least `least` of it, and by `gain` more than one;
+    replace the preset's values. The preset's width is a quarter of the live rows. Each of
+    `meta_seeds` runs holds out a share `holdout` of the rows; scores are means over the runs. With
+    `composition`, held-out rows are tested for being sums of meta-latents. For these fits, rows
+    with a cosine of `purge` or more to a held-out row are not trained on. A row is a sum if at
+    most `atoms` meta-latents explain at least `least` of it, and `gain` more than one explains;
     `least` is raised where more than `chance` of a null's rows would be sums. With `meta`, the
-    name of a published meta-SAE, that one is evaluated on all rows and none is trained.
+    ref of a published meta-SAE, that meta-SAE is evaluated on all rows and none is trained.
     """
-    from saebench_canon.metrics.meta_sae.fits import whole
+    from saebench_canon.metrics.meta_sae.fits import fit_all_rows
     from saebench_canon.metrics.meta_sae.runs import evaluated, study
     from saebench_canon.metrics.meta_sae.tables import baselines, decomposition
     from saebench_canon.metrics.shared.live_rows import live_rows
@@ -105,18 +105,20 @@ def meta_sae(
     live = live_rows(sae, codes)
     m = len(live)
     if m == 0:
-        return Measurement({each.name: Undefined("no latent is live") for each in meta_sae.scores})
+        dead = Undefined("no latent is live")
+        return Measurement({score.name: dead for score in meta_sae.scores})
     marks = () if codes is not None else (NO_CODES,)
     if choice.meta is not None:
         from saebench_canon.metrics.meta_sae.published import published
 
         model = published(choice.meta, live.rows, choice.k)
-        read = evaluated(model, live.rows)
-        scores = {each.name: read.get(each.name, Undefined(READ)) for each in meta_sae.scores}
+        evaluation = evaluated(model, live.rows)
+        untrained = Undefined(EVALUATED)
+        scores = {score.name: evaluation.get(score.name, untrained) for score in meta_sae.scores}
         return Measurement(scores, decomposition(live, model), marks)
-    how = choice.on(m)
+    training = choice.on(m)
     runs.check_on(m)
-    studied = study(live.rows, how, runs, rule, seed, memo)
-    tables = decomposition(live, whole(live.rows, how, seed, keep))
-    tables["convergence"] = studied.convergence
-    return Measurement({**studied.scores, **baselines(live.rows, how, seed)}, tables, marks)
+    result = study(live.rows, training, runs, rule, seed, memo)
+    tables = decomposition(live, fit_all_rows(live.rows, training, seed, keep))
+    tables["convergence"] = result.convergence
+    return Measurement({**result.scores, **baselines(live.rows, training, seed)}, tables, marks)

@@ -1,4 +1,4 @@
-"""A published meta-SAE in the place of one that is trained here."""
+"""A published meta-SAE, to be evaluated instead of one that is trained here."""
 
 from __future__ import annotations
 
@@ -13,46 +13,45 @@ from saebench_canon.kernels.seeds import generator
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.saes.calibration import least_selected
 
-BATCH = 16384  # rows over which a threshold is found that no file stores
+BATCH = 16384  # rows of a batch from which a missing threshold is calibrated
 
 
 def published(sae: CanonicalSAE, rows: Tensor, k: int | None = None) -> MetaSAE:
     """The meta-SAE (B = 1) that a loaded SAE is, to be evaluated on unit rows [m, d].
 
-    One that selects over batches and has no threshold gets that of eq. 8 on these rows: the least
-    code chosen in a batch of 16384 of them, or of all where there are no more, averaged over the
-    whole batches of one permutation. `k` takes the place of the file's. Its decoder rows keep the
-    lengths they were stored with.
+    A meta-SAE that selects over batches and has no threshold gets the threshold of eq. 8 on these
+    rows: the least code selected in a batch of at most 16384 rows, averaged over the full batches
+    of one permutation. `k` replaces the file's k. Decoder rows keep their stored norms.
 
-    Raises CanonError for an SAE that is no meta-SAE of these rows: of another width, with a bias in
-    its encoder, without its decoder bias taken off the rows, or that selects otherwise.
+    Raises CanonError for an SAE that is no meta-SAE of these rows: one of another d, with an
+    encoder bias, that does not subtract its decoder bias from the rows, or that selects otherwise.
     """
     coder = sae.coder
     if sae.d != rows.shape[1]:
         raise CanonError(
-            f"the meta-SAE reads rows of width {sae.d}, and these have {rows.shape[1]}"
+            f"the meta-SAE takes rows with d = {sae.d}, and these rows have d = {rows.shape[1]}"
         )
     if not isinstance(coder, LinearEncoder) or coder.activation in ("topk", "gated"):
         kind = coder.activation if isinstance(coder, LinearEncoder) else "not linear"
         raise CanonError(
-            f"the meta-SAE's encoder is {kind}; it must select over batches, or by a threshold"
+            f"the meta-SAE's encoder is {kind}; it must select over batches or by a threshold"
         )
     if bool((coder.bias != 0).any()):
-        raise CanonError("the meta-SAE's encoder has a bias, and that of a meta-SAE has none")
+        raise CanonError("the meta-SAE's encoder has a bias; the encoder of a meta-SAE has none")
     if coder.shift is None and bool((sae.b_dec != 0).any()):
-        raise CanonError("the meta-SAE does not take its decoder bias off the rows that it reads")
+        raise CanonError("the meta-SAE does not subtract its decoder bias from the rows")
     W_enc, W_dec = coder.weights.T.contiguous(), sae.W_dec
     if coder.activation == "batchtopk":
         if coder.scale is not None:
             W_dec = W_dec * coder.scale[:, None]
         level = _level(replace(coder, k=coder.k if k is None else k), rows.to(W_dec))
     elif k is not None:
-        raise CanonError(f"the meta-SAE stores its threshold, and k = {k} would be without effect")
+        raise CanonError(f"k = {k} has no effect: the meta-SAE stores its threshold")
     elif coder.threshold is None or not bool((coder.threshold > 0).any()):
         level = 0.0
     else:  # one threshold for all: what differs between latents goes into their codes' scale
         if not bool((coder.threshold > 0).all()):
-            raise CanonError("the meta-SAE has latents without a threshold beside others with one")
+            raise CanonError("some latents of the meta-SAE have a threshold and others have none")
         level = float(coder.threshold.double().mean())
         scale = coder.threshold / level
         W_enc, W_dec = W_enc / scale[:, None], W_dec * scale[:, None]
@@ -61,14 +60,14 @@ def published(sae: CanonicalSAE, rows: Tensor, k: int | None = None) -> MetaSAE:
 
 
 def _level(coder: LinearEncoder, rows: Tensor) -> float:
-    """The least code chosen in a batch, averaged over batches (eq. 8)."""
+    """The least code selected in a batch, averaged over batches (eq. 8)."""
     order = torch.randperm(len(rows), generator=generator(0, "meta_sae", "published"))
     size = min(BATCH, len(rows))
-    found = [
-        least_selected(coder, rows[chosen])
-        for chosen in torch.split(order, size)[: len(rows) // size]
+    levels = [
+        least_selected(coder, rows[batch])
+        for batch in torch.split(order, size)[: len(rows) // size]
     ]
-    least = [level for level in found if level is not None]
+    least = [level for level in levels if level is not None]
     if not least:
         raise CanonError("no latent of the meta-SAE is active on these rows")
     return sum(least) / len(least) * PASSES

@@ -1,4 +1,4 @@
-"""What suites can set of a meta-SAE: groups of settings that several metrics have."""
+"""The settings of meta-SAEs: groups of settings that several metrics have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MetaTraining:
-    """How a meta-SAE is trained: as the preset says, but for what is given."""
+    """How a meta-SAE is trained: by the preset, except for the settings that are not None."""
 
     preset: Literal["quarter", "paper", "artifact"] = "quarter"
     width: int | None = None
@@ -36,9 +36,9 @@ class MetaTraining:
         for name in ("width", "k", "steps", "batch"):
             count = getattr(self, name)
             if count is not None and count < 1:
-                raise CanonError(f"meta_sae: {name} = {count} is not 1 or more")
+                raise CanonError(f"meta_sae: {name} must be at least 1, got {count}")
         if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
-            raise CanonError(f"meta_sae: lr = {self.lr} is not a number above 0")
+            raise CanonError(f"meta_sae: lr must be a number above 0, got {self.lr}")
         preset = PRESETS[self.preset]
         batch = self.batch or preset.batch
         training = preset.training(
@@ -59,14 +59,14 @@ class MetaTraining:
 
 @dataclass(frozen=True)
 class MetaChoice(MetaTraining):
-    """How a meta-SAE is trained, or the published one that takes its place."""
+    """How a meta-SAE is trained, or the published meta-SAE that is evaluated instead."""
 
     meta: CanonicalSAE | None = None
 
 
 @dataclass(frozen=True)
 class Runs:
-    """How often a meta-SAE is trained, on which rows, and whether those kept out are tested."""
+    """How often a meta-SAE is trained, on which rows, and whether held-out rows are tested."""
 
     holdout: float = 0.2
     meta_seeds: int = 1
@@ -74,22 +74,23 @@ class Runs:
     purge: float = 0.7
 
     def check(self) -> None:
-        """Refuse what is no share, no count and no cosine."""
+        """Raises CanonError for a holdout, a count of runs or a cosine out of range."""
         if not 0 <= self.holdout < 1:
             raise CanonError(
-                f"meta_sae: holdout = {self.holdout} is not a share of the rows below 1"
+                f"meta_sae: holdout must be a share of the rows from 0 to below 1, "
+                f"got {self.holdout}"
             )
         if self.meta_seeds < 1:
-            raise CanonError(f"meta_sae: meta_seeds = {self.meta_seeds} is not 1 or more")
+            raise CanonError(f"meta_sae: meta_seeds must be at least 1, got {self.meta_seeds}")
         if not -1 <= self.purge <= 1:
-            raise CanonError(f"meta_sae: purge = {self.purge} is not a cosine from −1 to 1")
+            raise CanonError(f"meta_sae: purge must be a cosine from −1 to 1, got {self.purge}")
 
     def check_on(self, m: int) -> None:
-        """Refuse a share of m rows that leaves too few to train on or to keep out."""
+        """Raises CanonError for a holdout that leaves too few of m rows to train on or to test."""
         out = round(self.holdout * m)
         if out == 1 or m - out < 2:
             raise CanonError(
-                f"meta_sae: holdout = {self.holdout} of {m} live decoder rows keeps {out} out and "
-                f"trains on {m - out}, and it takes 2 of each",
-                hint="Set another holdout, or 0 to keep none out.",
+                f"meta_sae: holdout = {self.holdout} of {m} live decoder rows leaves {m - out} to "
+                f"train on and holds {out} out; each must be at least 2",
+                hint="Set another holdout, or 0 to hold none out.",
             )

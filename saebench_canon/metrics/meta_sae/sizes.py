@@ -1,4 +1,4 @@
-"""How large an SAE is: by its live latents, whatever width it declares."""
+"""How large an SAE is: the number of its live latents, whatever its width."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def live_count(sae: CanonicalSAE, codes: Codes | None) -> int:
 
 
 def by_size(rows: Tensor) -> tuple[int, bytes]:
-    """A key that orders tables of rows by their length, and equally long ones by what they hold."""
+    """A key that orders tables of rows by their length, and equally long ones by their content."""
     content = rows.contiguous().numpy().tobytes()
     return len(rows), hashlib.blake2b(content, digest_size=16).digest()
