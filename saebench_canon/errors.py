@@ -21,8 +21,9 @@ class CanonError(Exception):
         self.placed = False  # whether `where` already begins with a place in a suite
 
     def __str__(self) -> str:
-        sentence = self.what if self.where is None else f"{self.where}: {self.what}"
-        return sentence if not self.hint else f"{sentence.rstrip('.')}. {self.hint}"
+        fault = self.what.rstrip(".") if self.where or self.hint else self.what
+        sentence = fault if self.where is None else f"{fault} ({self.where})"
+        return sentence if not self.hint else f"{sentence}. {self.hint}"
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.hint)
@@ -41,9 +42,9 @@ def placed(where: str | None) -> Iterator[None]:
         if where is None or error.placed or where in (error.where or ""):
             raise
         inner = where if error.where is None else f"{where}: {error.where}"
-        told = type(error)(error.what, where=inner, hint=error.hint)
-        told.placed = True
-        raise told from error.__cause__
+        complete = type(error)(error.what, where=inner, hint=error.hint)
+        complete.placed = True
+        raise complete from error.__cause__
 
 
 def _rebuild(kind: type[CanonError], what: str, where: str | None, hint: str | None) -> CanonError:

@@ -41,7 +41,7 @@ def openai(files: Files) -> Parameters:
         state = w["activation_state_dict"]
         if (after := state.get("postact_fn", "ReLU")) != "ReLU":
             raise CanonError(
-                f"postact_fn is {after!r}, so its codes can be negative and a latent does not have "
+                f"postact_fn is {after!r}, so codes can be negative and a latent does not have "
                 "a single direction",
                 where=str(w.path),
             )

@@ -21,7 +21,7 @@ MODULE = re.compile(r"[A-Za-z_]\w*(\.\w+)*\.\d+(\.\w+)*")  # a module inside a n
 REFUSED = {
     "transcode": "it is a transcoder: it predicts a module's output from its input",
     "skip_connection": "it adds a linear map of its input (W_skip) to what its latents give",
-    "signed": "its codes can be negative, so a latent does not have a single direction",
+    "signed": "codes can be negative, so a latent does not have a single direction",
 }
 
 

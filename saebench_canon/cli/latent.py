@@ -34,7 +34,7 @@ def show_latent(options: Namespace) -> None:
     flag = "--latent" if options.latent is not None else "--meta-latent"
     for option in ("errors", "all"):
         if getattr(options, option):
-            raise CanonError(f"cannot be combined with {flag}", where=f"--{option}")
+            raise CanonError(f"--{option} cannot be combined with {flag}")
     request = options.latent if flag == "--latent" else options.meta_latent
     name, number = _parse(request, flag)
     path = None if options.to is None else _writable(Path(options.to))

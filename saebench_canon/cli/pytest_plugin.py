@@ -79,7 +79,7 @@ def _session(config: pytest.Config) -> Session:
         value = getattr(config.option, option)
         if value is not None and value < 1:
             name = option.replace("_", "-")
-            raise CanonError(f"{value} is not a positive number", where=f"--{name}")
+            raise CanonError(f"--{name} must be a positive number, got {value}")
     registry = load_registry([Path(path) for path in config.option.plugin])
     _check_device(config.option.device)
     store = Store(Path(config.option.store))
@@ -90,9 +90,7 @@ def _session(config: pytest.Config) -> Session:
     for name in ("metrics", "data", "hook", "text"):
         if getattr(config.option, name) and not saes:
             hint = "A suite already says what is measured on which data."
-            raise CanonError(
-                "is only for SAEs named instead of a suite", where=f"--{name}", hint=hint
-            )
+            raise CanonError(f"--{name} is only for SAEs named instead of a suite", hint=hint)
     if saes:
         suites.append(_one_off(saes, config, registry, store))
     arguments = []

@@ -74,13 +74,13 @@ class CheckpointAdapter:
             raise
         except Exception as error:  # a format's own code on a file that it does not expect
             raise CanonError(
-                f"it cannot be read as {self.scheme} ({type(error).__name__}: {error})",
+                f"the checkpoint cannot be read as {self.scheme} ({type(error).__name__}: {error})",
                 where=str(path),
             ) from error
         for tensors in files.opened:
             if tensors.unused:
                 raise CanonError(
-                    f"it holds {tensors.unused[0]}, which is no part of the format {self.scheme}",
+                    f"the file holds {tensors.unused[0]}, which is no part of the format {self.scheme}",
                     where=str(tensors.path),
                 )
         parameters.check()

@@ -27,7 +27,7 @@ class Config(dict[str, Any]):
         self.path = path
 
     def __missing__(self, key: str) -> Any:
-        raise CanonError(f"it has no '{key}'", where=str(self.path), hint=nearest(key, self))
+        raise CanonError(f"the file has no '{key}'", where=str(self.path), hint=nearest(key, self))
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Files:
         try:
             tensors = open_file(path)
         except OSError as error:
-            raise CanonError(f"it cannot be read ({error})", where=str(path)) from error
+            raise CanonError(f"the file cannot be read ({error})", where=str(path)) from error
         self.opened.append(tensors)
         return tensors
 
@@ -86,7 +86,7 @@ class Files:
         """A file of the folder; a link to a file outside it is refused."""
         path = self.folder / name
         if not path.is_file():
-            raise CanonError(f"it has no {name}", where=str(self.folder))
+            raise CanonError(f"the folder has no {name}", where=str(self.folder))
         folder, real = self.folder.resolve(), path.resolve()
         if not real.is_relative_to(folder) and not _of_hub_cache(self.folder, real):
             raise CanonError(
@@ -111,11 +111,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise CanonError(f"this is not text in UTF-8 ({error})", where=str(path)) from error
+        raise CanonError(f"the file is not text in UTF-8 ({error})", where=str(path)) from error
     except (ValueError, RecursionError) as error:
-        raise CanonError(f"this is not JSON ({error})", where=str(path)) from error
+        raise CanonError(f"the file is not JSON ({error})", where=str(path)) from error
     except OSError as error:
-        raise CanonError(f"it cannot be read ({error})", where=str(path)) from error
+        raise CanonError(f"the file cannot be read ({error})", where=str(path)) from error
     if not isinstance(content, dict):
-        raise CanonError("this is not a JSON object", where=str(path))
+        raise CanonError("the file is not a JSON object", where=str(path))
     return content

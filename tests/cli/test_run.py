@@ -127,20 +127,20 @@ def test_a_node_id_selects_one_case(small: Path, pytester: pytest.Pytester) -> N
         (["smal.toml"], "no suite file *smal.toml*Did you mean 'small.toml'*"),
         (["smalll"], "no suite 'smalll'*"),
         ([], "name a suite*"),
-        (["small.toml", "-m", "sae(widht=24)"], "-m: sae has no 'widht'*'width'*"),
-        (["small.toml", "-m", "metric(name='fidelty')"], "-m: no metric 'fidelty'*'fidelity'*"),
-        (["small.toml", "-m", "slow"], "-m: unknown marker 'slow'*"),
+        (["small.toml", "-m", "sae(widht=24)"], "sae has no 'widht' (-m)*'width'*"),
+        (["small.toml", "-m", "metric(name='fidelty')"], "no metric 'fidelty' (-m)*'fidelity'*"),
+        (["small.toml", "-m", "slow"], "unknown marker 'slow' (-m)*"),
         (["small.toml::relu-w24-s9"], "no subject 'relu-w24-s9'*'relu-w24-s0'*"),
         (["small.toml::relu-w24-s0::fidelty"], "no case 'fidelty'*'fidelity'*"),
-        (["small.toml", "--threads", "0"], "--threads: 0 is not a positive number*"),
-        (["small.toml", "--set", "data.plantd.tokens=3"], "--set: no data table 'plantd'*"),
-        (["small.toml", "--plugin", "none.py"], "--plugin: no plugin file none.py*"),
-        (["small.toml", "--device", "coda"], "--device: 'coda' is not a device*'cuda'*"),
+        (["small.toml", "--threads", "0"], "--threads must be a positive number, got 0"),
+        (["small.toml", "--set", "data.plantd.tokens=3"], "no data table 'plantd' (--set)*"),
+        (["small.toml", "--plugin", "none.py"], "no plugin file none.py (--plugin)*"),
+        (["small.toml", "--device", "coda"], "'coda' is not a device (--device)*'cuda'*"),
         (
             ["small.toml", "--store", "small.toml"],
-            "--store: the store small.toml cannot be written*",
+            "the store small.toml cannot be written* (--store)*",
         ),
-        (["saes/w24-s0"], "run: SAEs are named, but not what to measure*"),
+        (["saes/w24-s0"], "SAEs are named, but not what to measure (run)*"),
     ],
 )
 def test_wrong_usage_is_exit_4_and_a_sentence(
@@ -324,8 +324,8 @@ def test_without_data_what_decoders_tell_is_measured(
     ("old", "new", "sentence"),
     [
         ("hook_resid_pre", "hook_resid_prr", "there is no hook *Did you mean 'hook_resid_pre'*"),
-        ("blocks.1", "blocks.9", "the model has no layer 9; it has 6, from 0"),
-        ("context = 64", "context = 999", "'context' is 999, and the model has 128 positions"),
+        ("blocks.1", "blocks.9", "the model has no layer 9; it has 6, from 0*"),
+        ("context = 64", "context = 999", "'context' is 999, and the model has 128 positions*"),
         ("words.txt", "wrods.txt", "there is no text file *'words.txt'*"),
         ("packaged:tiny-lm", "packaged:tiny", "no packaged model 'tiny'*'tiny-lm'*"),
         ("packaged:tiny-lm", "./models/nope", "no such model folder*"),
@@ -354,8 +354,8 @@ name = "fidelity"
     small.write_text(text.replace(old, new))
     result = run(pytester, "small.toml")
     assert result.ret == 4
-    result.stderr.fnmatch_lines([f"ERROR: small.toml, [[]data.words]: *{sentence}"])
-    assert result.stderr.str().count("small.toml") == 1
+    result.stderr.fnmatch_lines([f"ERROR: *{sentence}"])
+    assert result.stderr.str().count("(small.toml, [data.words]") == 1
     assert not records()
 
 

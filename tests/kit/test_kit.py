@@ -183,7 +183,10 @@ def test_check_on_a_hub_out_of_reach_says_so(
         (["saelens:nowhere"], "there is no file or folder"),
         (["saelnes:x"], "unknown scheme 'saelnes'"),
         (["."], "holds no checkpoint of a known format"),
-        (["stitching", "--set", "treshold=1"], "no setting 'treshold'. Did you mean 'threshold'?"),
+        (
+            ["stitching", "--set", "treshold=1"],
+            "no setting 'treshold' (--set). Did you mean 'threshold'?",
+        ),
         (["stitching", "--set", "threshold"], "'threshold' is not KEY=VALUE"),
         ([".", "--except", "x"], "--except is only for metrics"),
     ],

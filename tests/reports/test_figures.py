@@ -293,6 +293,7 @@ def test_a_run_without_paths_is_a_sentence(
     root = measured('data = "planted"\n')
     assert main(["show", "small", "--to", "path.png", "--store", str(root)]) == 4
     message = capsys.readouterr().err
-    assert message.startswith("saebench-canon: path.png: there is nothing to draw")
+    assert message.startswith("saebench-canon: there is nothing to draw")
+    assert "larger one (path.png). " in message
     assert "`stitching` makes paths" in message
     assert not Path("path.png").exists()

@@ -69,7 +69,7 @@ def test_what_does_not_fit_is_refused(
 
 def test_a_value_that_is_refused_is_named_as_its_file_names_it(tmp_path: Path) -> None:
     adapter = write(tmp_path / "sae", "npz-relu", b_enc=torch.full((M,), torch.nan))
-    message = r"weights\.npz: b_enc holds a value that is not finite \(read from bias\)"
+    message = r"b_enc holds a value that is not finite \(read from bias\) \(.*weights\.npz\)"
     with pytest.raises(CanonError, match=message):
         adapter.load(Ref.parse(f"npz-relu:{tmp_path / 'sae'}"))
 
@@ -83,7 +83,7 @@ def test_what_the_format_does_not_know_is_refused(tmp_path: Path) -> None:
 def test_a_key_that_the_configuration_lacks_is_named(tmp_path: Path) -> None:
     write(tmp_path / "sae", "pt-topk")
     (tmp_path / "sae" / "config.json").write_text("{}")
-    with pytest.raises(CanonError, match=r"config\.json: it has no 'k'"):
+    with pytest.raises(CanonError, match=r"the file has no 'k' \(.*config\.json\)"):
         pt_topk.describe(Ref.parse(f"pt-topk:{tmp_path / 'sae'}"))
 
 

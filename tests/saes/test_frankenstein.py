@@ -314,7 +314,7 @@ def test_wrong_usage_of_the_command_is_a_sentence(
         small="w48", large="w24"
     )
     assert "is named twice" in error_of(large="w24")
-    assert "--to: w24 already exists" in error_of(to="w24")
+    assert "w24 already exists (--to)" in error_of(to="w24")
     assert "lowers the MSE" in error_of("--threshold", "-0.99")
     (workdir / "both").mkdir()
     for width in (24, 48):

@@ -385,5 +385,5 @@ def test_an_object_without_a_canonical_form_is_refused(name, change, says) -> No
 
 
 def test_an_object_that_is_no_sae_is_refused() -> None:
-    with pytest.raises(CanonError, match="it has no encode"):
+    with pytest.raises(CanonError, match="the object has no encode"):
         canonical(object())

@@ -95,7 +95,7 @@ def test_the_layout_of_saelens_3_is_read(tmp_path: Path) -> None:
         ({"architecture": "abstopk"}, "signed"),
         ({"architecture": "novel"}, "Known: batchtopk"),
         ({"d_out": 2 * D}, "transcoder"),
-        ({"use_error_term": True}, "whatever its codes"),
+        ({"use_error_term": True}, "whatever the codes"),
         ({"architecture": "topk", "k": M + 1}, "k is 25"),
         ({"architecture": "topk"}, "k is None"),
         ({"architecture": "topk", "k": 2.5}, "a whole number of latents"),
@@ -103,7 +103,7 @@ def test_the_layout_of_saelens_3_is_read(tmp_path: Path) -> None:
         ({"activation_fn_str": "topk", "metadata": None, "activation_fn_kwargs": 3}, "k is None"),
         ({"architecture": "jumprelu"}, "no threshold"),
         ({"d_in": D + 1}, r"W_enc has shape \[8, 24\] where cfg.json says \[9, 24\]"),
-        ({"d_sae": 10**9}, r"sae_weights\.safetensors: W_enc has shape"),
+        ({"d_sae": 10**9}, r"W_enc has shape .*sae_weights\.safetensors\)"),
         ({"d_in": "many"}, "d_in is 'many'"),
     ],
 )
@@ -199,14 +199,14 @@ ONES = torch.ones(M)
         ({}, {"W_enc": torch.ones(M, D)}, r"W_enc has shape \[24, 8\] where cfg\.json"),
         ({}, {"W_dec": torch.ones(D, M)}, r"W_dec has shape \[8, 24\] where cfg\.json"),
         ({}, {"W_dec": torch.ones(D * M)}, r"W_dec has shape \[192\] where cfg\.json"),
-        ({}, {"b_dec": torch.ones(M)}, r"sae_weights\.safetensors: b_dec has shape \[24\]"),
-        ({}, {"b_enc": torch.ones(D)}, r"sae_weights\.safetensors: b_enc has shape \[8\]"),
+        ({}, {"b_dec": torch.ones(M)}, r"b_dec has shape \[24\] .*sae_weights\.safetensors\)"),
+        ({}, {"b_enc": torch.ones(D)}, r"b_enc has shape \[8\] .*sae_weights\.safetensors\)"),
         ({}, {"b_enc": torch.ones(M, dtype=torch.int64)}, "b_enc is of int64"),
         ({}, {"W_skip": torch.ones(D, D)}, "holds W_skip, which is no part of the format"),
-        ({"architecture": "gated"}, {}, r"sae_weights\.safetensors: it has no b_gate"),
+        ({"architecture": "gated"}, {}, r"the file has no b_gate \(.*sae_weights\.safetensors\)"),
         ({"architecture": "jumprelu"}, {"threshold": ONES[:3]}, r"threshold has shape \[3\]"),
         ({"architecture": "jumprelu"}, {"log_threshold": 99 * ONES}, "threshold holds a value"),
-        ({"architecture": "batchtopk", "k": 2}, {}, "it has no topk_threshold"),
+        ({"architecture": "batchtopk", "k": 2}, {}, "the file has no topk_threshold"),
         ({"architecture": "batchtopk", "k": 2}, {"topk_threshold": ONES}, "not one number"),
         (
             {"architecture": "batchtopk", "k": 2},
@@ -245,14 +245,14 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("value", ["0", "-2", "true", '"2"', "NaN", "Infinity"])
 def test_a_factor_of_activations_is_a_number_above_0(folder: Path, value: str) -> None:
     (folder / "activation_scaler.json").write_text(f'{{"scaling_factor": {value}}}')
-    with pytest.raises(CanonError, match=r"activation_scaler\.json: scaling_factor is"):
+    with pytest.raises(CanonError, match=r"scaling_factor is .*activation_scaler\.json\)"):
         ADAPTER.load(local(folder))
 
 
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda f: (f / "cfg.json").write_bytes(b'{"a": "\xff"}'), r"cfg\.json: .* UTF-8"),
+        (lambda f: (f / "cfg.json").write_bytes(b'{"a": "\xff"}'), r"UTF-8 .*cfg\.json\)"),
         (lambda f: (f / "cfg.json").write_text("[" * 10**5), "not JSON"),
         (lambda f: (f / "activation_scaler.json").write_text("{"), "not JSON"),
         (lambda f: (f / "cfg.json").write_text("{"), "not JSON"),

@@ -155,7 +155,7 @@ def test_two_members_of_one_name_are_refused_whatever_their_case(tmp_path: Path)
             else:
                 with pytest.warns(UserWarning, match="Duplicate name"):
                     archive_file.writestr("ae/data.pkl", pickle.dumps({"a": 1}))
-        with pytest.raises(CanonError, match="two of its members have the same name"):
+        with pytest.raises(CanonError, match="two members of the file have the same name"):
             open_torch(tmp_path / "twice.pt")
 
 

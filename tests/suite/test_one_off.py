@@ -101,7 +101,7 @@ def test_what_is_named_twice_and_texts_that_are_not_there_are_refused(tmp_path: 
     sae = write_sae(tmp_path / "sae", 8)
     with pytest.raises(CanonError, match="is named twice"):
         suite_of(sae, tmp_path)
-    with pytest.raises(CanonError, match=r"--text: there is no file nothere\.jsonl"):
+    with pytest.raises(CanonError, match=r"there is no file nothere\.jsonl \(--text\)"):
         suite_of(
             sae, data="packaged:tiny-lm", hook="blocks.0.hook_resid_post", text="nothere.jsonl"
         )

@@ -247,10 +247,10 @@ def test_a_backup_without_a_usable_factor_is_refused(
 @pytest.mark.parametrize(
     ("backup", "says"),
     [
-        ({}, "it has no norm_factor"),
-        ({"norm_factor": 1.0, "scaler": {}}, "it holds scaler, which is no part"),
+        ({}, "the file has no norm_factor"),
+        ({"norm_factor": 1.0, "scaler": {}}, "the file holds scaler, which is no part"),
         ({"norm_factor": 1.0, "ae": 3}, "ae is not a state dict"),
-        ({"norm_factor": 1.0, "ae": {"bias": torch.zeros(D)}}, "it has no encoder"),
+        ({"norm_factor": 1.0, "ae": {"bias": torch.zeros(D)}}, "the file has no encoder"),
     ],
 )
 def test_another_object_under_the_same_name_is_refused(
@@ -265,7 +265,7 @@ def test_another_object_under_the_same_name_is_refused(
 def test_a_tensor_that_a_backup_has_too_many_is_refused(tmp_path: Path, registry: Registry) -> None:
     change, backup = {"extra": torch.zeros(3)}, {"norm_factor": 2.0}
     folder = write(tmp_path / "trainer_0", "AutoEncoder", change=change, backup=backup)
-    with pytest.raises(CanonError, match="it holds extra, which is no part"):
+    with pytest.raises(CanonError, match="the file holds extra, which is no part"):
         load(folder, registry)
 
 
@@ -293,7 +293,7 @@ def test_where_the_activations_are_is_told_where_the_names_tell(
 
 def test_a_transcoder_is_refused(tmp_path: Path, registry: Registry) -> None:
     folder = write(tmp_path / "trainer_0", "AutoEncoder", buffer={"io": "in_and_out"})
-    with pytest.raises(CanonError, match=r"config\.json: it is a transcoder"):
+    with pytest.raises(CanonError, match=r"it is a transcoder .*config\.json\)"):
         load(folder, registry)
 
 
@@ -301,7 +301,7 @@ def test_a_class_that_is_not_known_is_named_with_those_that_are(
     tmp_path: Path, registry: Registry
 ) -> None:
     folder = write(tmp_path / "trainer_0", "AutoEncoder", dict_class="CrossCoder")
-    message = r"config\.json: dict_class 'CrossCoder' is not known"
+    message = r"dict_class 'CrossCoder' is not known \(.*config\.json\)"
     with pytest.raises(CanonError, match=message) as caught:
         load(folder, registry)
     for kind in CLASSES:
@@ -311,7 +311,7 @@ def test_a_class_that_is_not_known_is_named_with_those_that_are(
 @pytest.mark.parametrize(
     ("kind", "change", "says"),
     [
-        ("AutoEncoder", {"encoder.bias": None}, "it has no encoder.bias"),
+        ("AutoEncoder", {"encoder.bias": None}, "the file has no encoder.bias"),
         ("AutoEncoder", {"threshold": torch.zeros(M)}, "holds threshold, which is no part"),
         ("AutoEncoder", {"encoder.weight": torch.zeros(D, M)}, "encoder.weight has shape"),
         ("AutoEncoder", {"decoder.weight": torch.zeros(M)}, "decoder.weight has shape"),
@@ -320,7 +320,7 @@ def test_a_class_that_is_not_known_is_named_with_those_that_are(
         ("JumpReluAutoEncoder", {"W_enc": torch.full((D, M), math.nan)}, "W_enc holds a value"),
         ("AutoEncoderTopK", {"k": torch.tensor(M + 1)}, "k is 31 where the SAE has 30 latents"),
         ("AutoEncoderTopK", {"k": torch.tensor(0)}, "k is 0 where the SAE has 30 latents"),
-        ("BatchTopKSAE", {"threshold": None}, "it has no threshold"),
+        ("BatchTopKSAE", {"threshold": None}, "the file has no threshold"),
         ("BatchTopKSAE", {"threshold": torch.tensor(math.nan)}, "threshold holds a value"),
         ("BatchTopKSAE", {"threshold": torch.zeros(M)}, "threshold has shape"),
         ("MatryoshkaBatchTopKSAE", {"W_dec": torch.zeros(M, D)}, "W_dec has 30 rows of zeros"),
@@ -338,17 +338,17 @@ def test_what_does_not_fit_is_refused_in_a_sentence(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{}", "it has no 'trainer'"),
+        ("{}", "the file has no 'trainer'"),
         ('{"trainer": []}', "'trainer' is not an object"),
-        ('{"trainer": {}}', "it has no 'dict_class'"),
+        ('{"trainer": {}}', "the file has no 'dict_class'"),
         ('{"trainer": {"dict_class": ["AutoEncoder"]}}', r"dict_class .* is not known"),
         (
             '{"trainer": {"dict_class": "AutoEncoder", "dict_size": 1000000000}}',
             "dict_size is 1000",
         ),
         ('{"trainer": {"dict_class": "AutoEncoder", "activation_dim": 9}}', "activation_dim is 9"),
-        ("[1]", "this is not a JSON object"),
-        ("{", "this is not JSON"),
+        ("[1]", "the file is not a JSON object"),
+        ("{", "the file is not JSON"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_named(
@@ -366,14 +366,14 @@ def test_a_truncated_file_is_named(tmp_path: Path, registry: Registry, share: fl
     folder = write(tmp_path / "trainer_0", "AutoEncoder")
     content = (folder / "ae.pt").read_bytes()
     (folder / "ae.pt").write_bytes(content[: int(share * len(content))])
-    with pytest.raises(CanonError, match=r"ae\.pt: this is no file of torch\.save"):
+    with pytest.raises(CanonError, match=r"no file of torch\.save.*ae\.pt\)"):
         load(folder, registry)
 
 
 def test_a_pickled_object_is_refused_by_name(tmp_path: Path, registry: Registry) -> None:
     folder = write(tmp_path / "trainer_0", "AutoEncoder")
     torch.save({"bias": subprocess.run}, folder / "ae.pt")
-    with pytest.raises(CanonError, match=r"ae\.pt: its pickle asks for \w+\.run"):
+    with pytest.raises(CanonError, match=r"the pickle asks for \w+\.run.*ae\.pt\)"):
         load(folder, registry)
 
 

@@ -72,7 +72,7 @@ def canonical(sae: object, *, name: str | None = None) -> CanonicalSAE:
     for attribute in ("encode", "decode", "W_dec", "b_dec"):
         if not hasattr(sae, attribute):
             raise CanonError(
-                f"it has no {attribute}",
+                f"the object has no {attribute}",
                 where=where,
                 hint="An SAE has encode, decode, W_dec [m, d] and b_dec [d].",
             )
@@ -160,7 +160,7 @@ def _dense_codes(raw: Tensor, x: Tensor, rows: Tensor, where: str) -> Tensor:
         raise CanonError("encode returns codes that are not finite", where=where)
     if (codes < 0).any():
         raise CanonError(
-            "its codes can be negative, so a latent does not have a single direction", where=where
+            "codes can be negative, so a latent does not have a single direction", where=where
         )
     return codes
 

@@ -147,7 +147,7 @@ def _through_saelens(ref: Ref, hub_sae: hub.HubSae) -> Any:
             raise
         except Exception as error:  # any of SAELens' fifteen loaders
             raise CanonError(
-                f"SAELens cannot load it ({type(error).__name__}: {error})", where=str(ref)
+                f"SAELens cannot load the SAE ({type(error).__name__}: {error})", where=str(ref)
             ) from error
 
 

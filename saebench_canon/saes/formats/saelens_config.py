@@ -95,7 +95,7 @@ def parse_config(
         raise CanonError(f"d_in is {d} and d_out is {raw['d_out']}: {_TRANSCODER}", where=where)
     if raw.get("use_error_term"):
         raise CanonError(
-            "use_error_term is on, so its output equals its input whatever its codes are",
+            "use_error_term is on, so the output equals the input whatever the codes are",
             where=where,
         )
     if raw.get("reshape_activations") not in (None, "none", "hook_z"):  # hook_z: heads side by side
@@ -132,7 +132,7 @@ def _architecture(raw: Mapping[str, Any], *, old: bool, where: str) -> tuple[str
             architecture, k = "topk", (kwargs if isinstance(kwargs, Mapping) else {}).get("k", k)
         elif activation != "relu":
             raise CanonError(
-                f"its activation function is '{activation}', and only relu and topk are known",
+                f"the activation function is '{activation}', and only relu and topk are known",
                 where=where,
             )
     if architecture in REFUSED:

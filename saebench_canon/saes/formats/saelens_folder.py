@@ -106,7 +106,7 @@ def object_parameters(sae: Any, *, where: str) -> Parameters:
     """What an SAE object of SAELens computes."""
     if getattr(sae, "use_error_term", False):
         raise CanonError(
-            "use_error_term is on, so its output equals its input whatever its codes are",
+            "use_error_term is on, so the output equals the input whatever the codes are",
             where=where,
         )
     config = parse_config(sae.cfg.to_dict(), where=where)
@@ -121,7 +121,7 @@ def object_parameters(sae: Any, *, where: str) -> Parameters:
         sae_parameters.check()
     if tensors.unused:
         raise CanonError(
-            f"it holds {tensors.unused[0]}, which is no part of its architecture", where=where
+            f"the SAE holds {tensors.unused[0]}, which is no part of its architecture", where=where
         )
     return sae_parameters
 

@@ -82,7 +82,7 @@ def open_npz(path: Path) -> Tensors:
     try:
         with zipfile.ZipFile(path) as archive:
             if len({info.filename for info in archive.infolist()}) < len(archive.infolist()):
-                raise CanonError("two of its members have the same name", where=str(path))
+                raise CanonError("two members of the file have the same name", where=str(path))
             for info in archive.infolist():
                 name = info.filename.removesuffix(".npy")
                 with archive.open(info) as stream:
@@ -90,7 +90,7 @@ def open_npz(path: Path) -> Tensors:
     except CanonError:
         raise
     except Exception as error:  # a damaged archive raises many kinds of errors
-        raise CanonError(f"this is no .npz file, or a damaged one ({error})",
+        raise CanonError(f"the file is no .npz file, or a damaged one ({error})",
                          where=str(path)) from error  # fmt: skip
     source = NpzFile(path, members)
     return Tensors(

@@ -87,13 +87,13 @@ def read_header(path: Path) -> dict[str, Entry]:
         first = file.read(8)
         length = struct.unpack("<Q", first)[0] if len(first) == 8 else _LARGEST
         if length >= min(_LARGEST, size):
-            raise CanonError("this is not a safetensors file, or only its start", where=where)
+            raise CanonError("the file is not a safetensors file, or only its start", where=where)
         try:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError) as error:
-            raise CanonError("this is not a safetensors file", where=where) from error
+            raise CanonError("the file is not a safetensors file", where=where) from error
     if not isinstance(header, dict):
-        raise CanonError("this is not a safetensors file", where=where)
+        raise CanonError("the file is not a safetensors file", where=where)
     entries = {}
     for name, fields in header.items():
         if name != "__metadata__":

@@ -119,7 +119,7 @@ class Tensors(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         hint = nearest(name, map(str, self)) or "It holds nothing."
-        raise CanonError(f"it has no {name}", where=str(self.path), hint=hint)
+        raise CanonError(f"the file has no {name}", where=str(self.path), hint=hint)
 
     def ignore(self, *names: str) -> None:
         """Accept these names, whether the file has them or not, without using them."""

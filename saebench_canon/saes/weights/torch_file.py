@@ -77,8 +77,8 @@ def open_torch(path: Path) -> Tensors:
     except Exception as error:  # a damaged archive raises many kinds of errors
         old = _is_old(path)
         raise CanonError(
-            "this is torch.save's format before PyTorch 1.6, which cannot be checked"
-            if old else f"this is no file of torch.save, or a damaged one ({_message(error)})",
+            "the file is in torch.save's format before PyTorch 1.6, which cannot be checked"
+            if old else f"the file is no file of torch.save, or a damaged one ({_message(error)})",
             where=where,
             hint="If you trust it, load it with torch.load(…, weights_only=True) and save it again."
             if old else None,
@@ -89,18 +89,20 @@ def _read_archive(path: Path, where: str) -> Tensors:
     with zipfile.ZipFile(path) as archive:
         members = {info.filename: info for info in archive.infolist()}
         if len({name.casefold() for name in members}) < len(archive.infolist()):
-            raise CanonError("two of its members have the same name", where=where)
+            raise CanonError("two members of the file have the same name", where=where)
         pickles = [name for name in members if name.endswith("data.pkl")]
         if len(pickles) != 1:
-            raise CanonError("it holds no torch.save archive", where=where)
+            raise CanonError("the file holds no torch.save archive", where=where)
         prefix = pickles[0].removesuffix("data.pkl")
         order = _small(archive, members.get(f"{prefix}byteorder"), where)
         if order is not None and order != b"little":
-            raise CanonError("its numbers are not little-endian", where=where)
+            raise CanonError("the numbers of the file are not little-endian", where=where)
         data = _small(archive, members[pickles[0]], where)
     contents = described(data or b"", where)
     if not isinstance(contents, dict):
-        raise CanonError(f"it holds a {type(contents).__name__}, not a dictionary", where=where)
+        raise CanonError(
+            f"the file holds a {type(contents).__name__}, not a dictionary", where=where
+        )
     source = TorchFile(path, prefix, members, {})
     return _StateDictReader(source).tensors(contents, "", 0)
 
@@ -126,7 +128,9 @@ class _StateDictReader:
         where = str(self.source.path)
         self.entries += len(contents)
         if depth > _DEEPEST or self.entries > _ENTRIES:
-            raise CanonError("its dictionaries hold more than a state dict may", where=where)
+            raise CanonError(
+                "the dictionaries of the file hold more than a state dict may", where=where
+            )
         values: dict[str, Any] = {}
         for key, value in contents.items():
             name = f"{above}{key}"

@@ -61,7 +61,7 @@ def described(data: bytes, where: str) -> Any:
     def tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> View:
         if not isinstance(storage, Storage):
             raise CanonError(
-                "its pickle makes a tensor from something that is no storage", where=where
+                "the pickle makes a tensor from something that is no storage", where=where
             )
         return View(storage, offset, tuple(shape), tuple(stride))
 
@@ -85,7 +85,7 @@ def described(data: bytes, where: str) -> Any:
         def find_class(self, module: str, name: str) -> Any:
             if (module, name) not in allowed:
                 raise CanonError(
-                    f"its pickle asks for {module}.{name}, which weights do not need",
+                    f"the pickle asks for {module}.{name}, which weights do not need",
                     where=where,
                     hint="Save the state dict alone, or as safetensors.",
                 )
@@ -94,7 +94,7 @@ def described(data: bytes, where: str) -> Any:
         def persistent_load(self, description: Any) -> Storage:
             kind, dtype, key, *_ = description
             if kind != "storage" or dtype not in SIZES or not isinstance(key, str):
-                raise CanonError("its pickle names a storage that is not one", where=where)
+                raise CanonError("the pickle names a storage that is not one", where=where)
             return Storage(dtype, key)
 
     load: Callable[[], Any] = Unpickler(io.BytesIO(data)).load
