@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ActivationFile(DataSource):
-    """A safetensors file: `acts` [n, d] and, if there, each token's document `doc` [n]."""
+    """A safetensors file: `acts` [n, d] and optionally each token's document `doc` [n]."""
 
     file: Path
 
     def check(self, data: DataSpec) -> None:
-        """Refuse a file without activations by its header alone."""
+        """Read the header; raises CanonError for a file without activations."""
         self._shape()
 
     def size(self, data: DataSpec) -> DataSize:
-        """What the header says."""
+        """Tokens and d, from the header."""
         tokens, d = self._shape()
         return DataSize(tokens if data.tokens is None else min(tokens, data.tokens), d)
 
@@ -51,15 +51,17 @@ class ActivationFile(DataSource):
             ) from None
         x = tensors.get("acts")
         if x is None or x.ndim != 2 or not x.is_floating_point() or len(x) == 0:
-            there = ", ".join(f"{key} {list(tensor.shape)}" for key, tensor in tensors.items())
+            tensors_found = ", ".join(
+                f"{key} {list(tensor.shape)}" for key, tensor in tensors.items()
+            )
             raise CanonError(
                 f"{self.file} has no 'acts' [n, d] of floating point numbers",
                 where=data.where,
-                hint=f"It has {there}." if there else None,
+                hint=f"It has {tensors_found}." if tensors_found else None,
             )
         doc = tensors.get("doc", torch.arange(len(x)))
         if doc.shape != (len(x),) or doc.is_floating_point():
-            raise CanonError(f"{self.file}: 'doc' is not [n] whole numbers", where=data.where)
+            raise CanonError(f"'doc' of {self.file} is not [n] whole numbers", where=data.where)
         return Acts(x, doc)
 
     def __str__(self) -> str:

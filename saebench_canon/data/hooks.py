@@ -24,12 +24,12 @@ class HookPoint:
     """A value of the model: the input or the output of one of its modules.
 
     Of a tuple it is the first element. `bypass` names the block around a value that also runs past
-    the module (the residual stream halfway through a block): whoever replaces the value adds the
-    change to that block's output. `writes` says that the value is the residual stream or is added
-    to it as it stands.
+    the module (the residual stream halfway through a block): code that replaces the value adds
+    the change to that block's output. `writes`: the value is the residual stream, or is added to
+    it unchanged.
     """
 
-    name: str  # as it was asked for
+    name: str  # as the suite has it
     module: str
     side: Literal["input", "output"]
     bypass: str | None = None
@@ -44,7 +44,7 @@ class Layout:
     attn: str  # the module whose output is added to the stream
     mlp: str
     mid: str  # the module whose input is the stream between attention and MLP
-    heads: str = "self_attn.o_proj"  # the module whose input is what each head found
+    heads: str = "self_attn.o_proj"  # the module whose input is the output of the heads
     norm: Literal["LayerNorm", "RMSNorm"] = "RMSNorm"
 
 
@@ -72,23 +72,23 @@ LAYOUTS = {
 
 
 def resolve_hook(model: Any, name: str) -> HookPoint:
-    """The place that a name means in a model of `transformers`.
+    """The hook point that a name means in a model of `transformers`.
 
     `blocks.L.hook_resid_pre|hook_resid_mid|hook_resid_post|hook_attn_out|hook_mlp_out` mean what
     they mean in TransformerLens (for Gemma 2 and 3 the sublayers' outputs are those after their
-    own norms), and so does `blocks.L.attn.hook_z`, what each head found before it is projected
-    into the stream, but flattened to [heads · d_head], as SAEs of it read it. Any other name is a
+    own norms), and so does `blocks.L.attn.hook_z`, the heads' output before it is projected into
+    the stream, but flattened to [heads · d_head], as its SAEs read it. Any other name is a
     module of the model itself, and the value is its output.
     """
     if name.startswith("blocks."):
         return _lens_hook(model, name)
     modules = {path for path, _ in model.named_modules() if path}
     inner = f"{getattr(model, 'base_model_prefix', '')}.{name}"
-    if name not in modules and inner in modules:  # as libraries that hook the inner model name it
+    if name not in modules and inner in modules:  # the name in libraries that hook the inner model
         name = inner
     if name not in modules:
         raise CanonError(
-            f"The model has no module {name!r}.",
+            f"the model has no module {name!r}",
             where=_kind(model),
             hint=_nearest_module(name, modules),
         )
@@ -96,7 +96,7 @@ def resolve_hook(model: Any, name: str) -> HookPoint:
 
 
 def centring_refused(model: Any, hook: HookPoint) -> str | None:
-    """Why subtracting each value's mean over the width would change the model; None if it does not.
+    """Why subtracting each value's mean over the dimensions changes the model; None if it does not.
 
     Every reader of the residual stream of a LayerNorm model subtracts that mean first, so a
     stream without it gives the same model: what TransformerLens calls centred writing weights.
@@ -125,20 +125,20 @@ def with_first(value: Any, tensor: Tensor) -> Any:
 def _lens_hook(model: Any, name: str) -> HookPoint:
     layout, blocks = _layout(model, name)
     count = len(model.get_submodule(blocks))
-    found = NAME.fullmatch(name)
-    if found is None:
-        raise CanonError(f"The hook {name!r} is not of the form blocks.LAYER.HOOK.", hint=_kinds())
-    layer, kind = int(found[1]), found[2]
+    parts = NAME.fullmatch(name)
+    if parts is None:
+        raise CanonError(f"the hook {name!r} is not of the form blocks.LAYER.HOOK", hint=_kinds())
+    layer, kind = int(parts[1]), parts[2]
     if layer >= count:
         raise CanonError(
-            f"The hook {name!r} asks for layer {layer}, and the layers are 0 to {count - 1}.",
+            f"the hook {name!r} is on layer {layer}, and the layers are 0 to {count - 1}",
             where=_kind(model),
         )
     if kind not in KNOWN:
         raise CanonError(
-            f"The hook {kind!r} is not one of those that are known by their TransformerLens names.",
+            f"unknown TransformerLens hook {kind!r}",
             where=name,
-            hint=f"{nearest(kind, KNOWN)} The output of any module goes by its own path, such as "
+            hint=f"{nearest(kind, KNOWN)} Name the output of any other module by its path, such as "
             f"{blocks}.{layer}.{layout.mlp}.",
         )
     block = f"{blocks}.{layer}"
@@ -154,10 +154,10 @@ def _lens_hook(model: Any, name: str) -> HookPoint:
         return HookPoint(name, f"{block}.{layout.heads}", "input")
     if getattr(model.config, "use_parallel_residual", False):
         raise CanonError(
-            "There is no residual stream between attention and MLP in this model: "
-            "both read the block's input (parallel residual).",
+            "this model has no residual stream between attention and MLP: both read the block's "
+            "input (parallel residual)",
             where=name,
-            hint=f"Take blocks.{layer}.hook_resid_pre or blocks.{layer}.hook_resid_post.",
+            hint=f"Use blocks.{layer}.hook_resid_pre or blocks.{layer}.hook_resid_post.",
         )
     return HookPoint(name, f"{block}.{layout.mid}", "input", bypass=block, writes=True)
 
@@ -167,7 +167,7 @@ def _layout(model: Any, name: str) -> tuple[Layout, str]:
     layout = LAYOUTS.get(_kind(model))
     if layout is None:
         raise CanonError(
-            f"TransformerLens names are not known for {_kind(model)} models.",
+            f"TransformerLens names are not known for {_kind(model)} models",
             where=name,
             hint=f"Give a module path; the names are known for {', '.join(sorted(LAYOUTS))}.",
         )
@@ -176,7 +176,7 @@ def _layout(model: Any, name: str) -> tuple[Layout, str]:
         if blocks in modules:
             return layout, blocks
     raise CanonError(
-        f"The model has no list of blocks at {' or '.join(layout.blocks)}.",
+        f"the model has no list of blocks at {' or '.join(layout.blocks)}",
         where=name,
         hint="Give a module path.",
     )
@@ -188,8 +188,12 @@ def _stream_modules(model: Any) -> set[str]:
     if layout is None:
         return set()
     _, blocks = _layout(model, "")
-    within = (f"{blocks}.{layer}" for layer in range(len(model.get_submodule(blocks))))
-    return {path for at in within for path in (at, f"{at}.{layout.attn}", f"{at}.{layout.mlp}")}
+    names = (f"{blocks}.{layer}" for layer in range(len(model.get_submodule(blocks))))
+    return {
+        path
+        for block in names
+        for path in (block, f"{block}.{layout.attn}", f"{block}.{layout.mlp}")
+    }
 
 
 def _kind(model: Any) -> str:
@@ -201,7 +205,7 @@ def _kinds() -> str:
 
 
 def _nearest_module(name: str, modules: Iterable[str]) -> str:
-    """Names nearest to a path; those of the numbered blocks stand for all of them when none is."""
+    """The names nearest to a path; if none is near, all names, numbered blocks as one."""
     hint = nearest(name, modules)
     if hint.startswith("Did you mean"):
         return hint

@@ -34,7 +34,7 @@ class LanguageModel:
     """A causal language model in eval mode without gradients, and its tokenizer."""
 
     name: str
-    identity: str  # what `model_identity` says of it
+    identity: str  # of `model_identity`
     model: Any  # a PreTrainedModel
     tokenizer: Any
 
@@ -66,10 +66,10 @@ def load_language_model(
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = "float32",
 ) -> LanguageModel:
-    """The model and tokenizer of a hub id, a local folder or `packaged:NAME`, all read alike.
+    """The model and tokenizer of a hub id, a local folder or `packaged:NAME`.
 
     Attention is the implementation that `transformers` chooses, but "eager" where scores are
-    soft-capped (Gemma 2), which the others leave out. Code from a repository is never run.
+    soft-capped (Gemma 2), since the other implementations leave the cap out. Code from a repository is never run.
 
     Raises:
         CanonError: the folder or repository is missing or does not hold a whole model.
@@ -84,7 +84,8 @@ def load_language_model(
     source = where if path is None else str(_checked_folder(path))
     kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(kind, torch.dtype):
-        raise CanonError(f"There is no dtype {dtype!r}.", hint="Take float32, bfloat16 or float16.")
+        hint = "Use float32, bfloat16 or float16."
+        raise CanonError(f"unknown dtype {dtype!r}", hint=hint)
     options = {
         "revision": revision if path is None else None,
         "trust_remote_code": False,
@@ -114,30 +115,28 @@ def model_identity(name: str, *, revision: str | None = None, folder: Path | Non
         if file.suffix == ".json":
             digest.update(json.dumps(_json(file), sort_keys=True).encode())
             continue
-        with file.open("rb") as opened:
-            while block := opened.read(1 << 20):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
                 digest.update(block)
     return f"model:{digest.hexdigest()}"
 
 
 def model_folder(name: str, *, folder: Path | None = None) -> Path | None:
-    """The folder that a name means, relative to the given one; None for a hub id."""
+    """The folder that a name means, relative to `folder`; None for a hub id."""
     if name.startswith("packaged:"):
-        wanted = name.removeprefix("packaged:")
-        there = [each.parent.name for each in PACKAGED.glob(f"*/{CONFIG}")]
-        if wanted not in there:
-            raise CanonError(f"There is no packaged model {wanted!r}.", hint=nearest(wanted, there))
-        return PACKAGED / wanted
+        packaged = name.removeprefix("packaged:")
+        known = [config.parent.name for config in PACKAGED.glob(f"*/{CONFIG}")]
+        if packaged not in known:
+            raise CanonError(f"no packaged model {packaged!r}", hint=nearest(packaged, known))
+        return PACKAGED / packaged
     path = (folder or Path()) / Path(name).expanduser()
     if path.is_dir():
         return path
     if path.is_file():
-        raise CanonError(
-            "This is a file, and a model is a folder.", where=name, hint="Name its folder."
-        )
+        raise CanonError("the model is a file, not a folder", where=name, hint="Name its folder.")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
         raise CanonError(
-            "There is no such model folder.", where=name or "''", hint=nearest_file(path)
+            "the model folder does not exist", where=name or "''", hint=nearest_file(path)
         )
     return None
 
@@ -146,11 +145,11 @@ def _checked_folder(path: Path) -> Path:
     """The folder, which has a configuration, weights and a tokenizer."""
     where = str(path)
     if not (path / CONFIG).is_file():
-        raise CanonError(f"The folder has no {CONFIG}, so it is not a model.", where=where)
+        raise CanonError(f"the model folder has no {CONFIG}", where=where)
     if not _weights(path):
-        raise CanonError("The folder has no weights (*.safetensors).", where=where)
+        raise CanonError("the model folder has no weights (*.safetensors)", where=where)
     if not _tokenizer_files(path):
-        raise CanonError("The folder has no tokenizer.", where=where, hint="Save one beside it.")
+        raise CanonError("the model folder has no tokenizer", where=where, hint="Save one in it.")
     return path
 
 
@@ -167,38 +166,36 @@ def _json(file: Path) -> object:
     try:
         return json.loads(file.read_text("utf-8"))
     except ValueError as error:
-        raise CanonError(f"The file is not JSON ({error}).", where=str(file)) from None
+        raise CanonError(f"the file is not JSON ({error})", where=str(file)) from None
 
 
 def _check_hub(name: str, revision: str | None) -> None:
-    """Ask for the hub model's configuration, so that what is wrong is said in one sentence."""
+    """Ask for the hub model's configuration, so that a mistake is reported in one sentence."""
     from huggingface_hub import errors, hf_hub_download
 
-    at = name if revision is None else f"{name}@{revision}"
+    where = name if revision is None else f"{name}@{revision}"
     absent = hub.out_of_reach()
     try:
         hf_hub_download(name, CONFIG, revision=revision, local_files_only=absent)
     except errors.GatedRepoError:
         raise CanonError(
-            "This model is gated.", where=at, hint="Accept its terms on the hub and log in."
+            "the model is gated", where=where, hint="Accept its terms on the hub and log in."
         ) from None
     except errors.RevisionNotFoundError:
-        raise CanonError("The hub has this model, but not this revision.", where=at) from None
+        raise CanonError("the hub has this model, but not this revision", where=where) from None
     except errors.RepositoryNotFoundError:
-        raise CanonError(
-            "There is neither a folder nor a hub model of this name.", where=at
-        ) from None
+        raise CanonError("the model is neither a folder nor on the hub", where=where) from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError):
         raise NotOffline(
-            "The model is neither a folder nor in the cache, and the hub cannot be reached.",
-            where=at,
+            "the model is neither a folder nor in the cache, and the hub cannot be reached",
+            where=where,
             hint="Download it where there is a network and name its folder.",
         ) from None
     except errors.EntryNotFoundError:
-        raise CanonError(f"The hub model has no {CONFIG}.", where=at) from None
+        raise CanonError(f"the hub model has no {CONFIG}", where=where) from None
     except errors.HFValidationError:
         raise CanonError(
-            "This is neither a folder nor the name of a hub model.", where=at
+            "the model is neither a folder nor the name of a hub model", where=where
         ) from None
 
 
@@ -231,20 +228,20 @@ def _load_weights(source: str, where: str, options: dict[str, Any], dtype: torch
     missing = sorted(info["missing_keys"])
     if missing:
         raise CanonError(
-            f"The weights lack {len(missing)} of the model's tensors, {missing[0]!r} for one.",
+            f"the weights lack {len(missing)} of the model's tensors, for example {missing[0]!r}",
             where=where,
         )
     return model
 
 
-def _does_not_load(what: str, error: Exception, where: str, options: dict[str, Any]) -> CanonError:
+def _does_not_load(part: str, error: Exception, where: str, options: dict[str, Any]) -> CanonError:
     line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     if options["local_files_only"] and not Path(where).is_dir():
         return NotOffline(
-            f"The {what} is not whole in the cache, and the hub cannot be reached ({line}).",
+            f"the {part} is not whole in the cache, and the hub cannot be reached ({line})",
             where=where,
         )
-    return CanonError(f"The {what} does not load ({line}).", where=where)
+    return CanonError(f"the {part} does not load ({line})", where=where)
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ class ModelOnText(DataSource):
     def __post_init__(self) -> None:
         for key in ("context", "loss_tokens"):
             if getattr(self, key) < 2:
-                raise CanonError(f"'{key}' is {getattr(self, key)}; it must be at least 2")
+                raise CanonError(f"'{key}' must be at least 2, got {getattr(self, key)}")
 
     def text_source(self, root: Path) -> TextSource:
         """The text; relative paths are the suite file's."""
@@ -56,10 +56,10 @@ class ModelOnText(DataSource):
         )
 
     def check(self, data: DataSpec) -> None:
-        """Refuse what can be known to be wrong before the model is loaded or the text is read.
+        """Check what can be checked before the model is loaded or the text is read.
 
         Raises:
-            CanonError: a missing model folder, a TransformerLens name or layer that there is not,
+            CanonError: a missing model folder, an unknown TransformerLens name or layer,
                 a context longer than the model's, a missing or empty local text.
         """
         source = self.text_source(data.root)
@@ -70,10 +70,12 @@ class ModelOnText(DataSource):
         _check_hook(self.hook, config.get("num_hidden_layers") or config.get("n_layer"))
         longest = config.get("max_position_embeddings") or config.get("n_positions")
         if longest is not None and self.context > longest:
-            raise CanonError(f"'context' is {self.context}, and the model has {longest} positions")
+            raise CanonError(
+                f"'context' must be at most the model's {longest} positions, got {self.context}"
+            )
 
     def size(self, data: DataSpec) -> DataSize:
-        """What the model's configuration and the text's length tell."""
+        """The size, from the model's configuration and the text's length."""
         source = self.text_source(data.root)
         model = model_size(self.model, self.model_revision, data.root)
         return DataSize(
@@ -86,7 +88,7 @@ class ModelOnText(DataSource):
         )
 
     def identity(self, data: DataSpec, memory: Remembers) -> Mapping[str, Any]:
-        """Model, text, and how the one reads the other."""
+        """Model and text, and how the model reads the text."""
         model = language_model.model_identity(
             self.model, revision=self.model_revision, folder=data.root
         )
@@ -114,17 +116,17 @@ class ModelOnText(DataSource):
         return text.iter_documents(self.text_source(data.root))
 
     def caveat(self, data: DataSpec, memory: Remembers) -> str | None:
-        """What the running Python lacks of a packaged text; None when it is whole."""
+        """What the running Python lacks of a packaged text; None when it is complete."""
         source = self.text_source(data.root)
         if source.kind != "packaged":
             return None
         _, comma, lacks = text_identity(source, memory).partition(", ")
         if not comma:
             return None
-        return f"this Python gives {source} {lacks}: other data than a complete one's"
+        return f"this Python gives {source} {lacks}: other data than a complete Python's"
 
     def commits(self, data: DataSpec) -> Mapping[str, str]:
-        """The model's, where it is a hub's."""
+        """The commit of a hub model."""
         if language_model.model_folder(self.model, folder=data.root) is not None:
             return {}
         commit = cached_commit(self.model, self.model_revision)
@@ -135,7 +137,7 @@ class ModelOnText(DataSource):
 
 
 def text_identity(source: TextSource, memory: Remembers) -> str:
-    """What the text is; the packaged one takes seconds to read, so its digest is remembered."""
+    """What the text is. The packaged text takes seconds to read, so its digest is remembered."""
     if source.kind != "packaged":
         return text.text_identity(source)
     from saebench_canon.packaged import python_docs
@@ -152,29 +154,29 @@ def text_identity(source: TextSource, memory: Remembers) -> str:
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
-        raise CanonError(f"there is no text file {path}", hint=nearest_file(path))
+        raise CanonError(f"the text file {path} does not exist", hint=nearest_file(path))
     if path.stat().st_size == 0:
         raise CanonError(f"the text {path} is empty")
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """A model's configuration, of a model of text and images the part on text."""
+    """A model's configuration; for a model of text and images, the part on text."""
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}  # what is wrong with it is said when it is loaded
+        return {}  # loading it will say what is wrong
     inner = config.get("text_config")
     return inner if isinstance(inner, dict) else config
 
 
 def _check_hook(hook: str, layers: int | None) -> None:
-    """Refuse a TransformerLens name that is none; module paths only the model can tell."""
+    """Refuse an unknown TransformerLens name; only the loaded model can check a module path."""
     head, _, rest = hook.partition(".")
     if head != "blocks":
         return
     layer, _, name = rest.partition(".")
     if name not in KNOWN:
-        raise CanonError(f"there is no hook '{hook}'", hint=nearest(name, KNOWN))
+        raise CanonError(f"unknown hook '{hook}'", hint=nearest(name, KNOWN))
     if not layer.isdigit() or (layers is not None and int(layer) >= layers):
-        there = "" if layers is None else f"; it has {layers}, from 0"
-        raise CanonError(f"'{hook}': the model has no layer {layer}{there}")
+        layers_known = "" if layers is None else f"; the layers are 0 to {layers - 1}"
+        raise CanonError(f"the hook '{hook}' is on no layer of the model{layers_known}")

@@ -1,4 +1,4 @@
-"""How large are a model and the text it reads, as far as can be known offline without torch?"""
+"""How large are a model and its text? Estimated offline and without torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from saebench_canon.plugin.data import ModelSize
 from saebench_canon.saes.hub_files import cached_files
 
 PYTHON_DOCS = 400_000  # tokens of packaged:python-docs
-BYTES_A_TOKEN = 4  # of English text
+BYTES_PER_TOKEN = 4  # of English text
 
 # Models of the packaged suites, whose size is known before their configuration is downloaded.
 KNOWN = {
@@ -24,24 +24,24 @@ KNOWN = {
 
 
 def tokens_of(source: TextSource, limit: int | None) -> int | None:
-    """Tokens of a text: as many as are asked for, or as a local text may have."""
-    there: float | None = None
+    """Tokens of a text: the limit, or fewer if a local text is estimated to have fewer."""
+    available: float | None = None
     if source.kind == "packaged":
-        there = PYTHON_DOCS
+        available = PYTHON_DOCS
     elif source.kind == "file" and Path(source.name).suffix != ".parquet":
-        there = Path(source.name).stat().st_size / BYTES_A_TOKEN
-    known = [count for count in (limit, there) if count is not None]
+        available = Path(source.name).stat().st_size / BYTES_PER_TOKEN
+    known = [count for count in (limit, available) if count is not None]
     return round(min(known)) if known else None
 
 
 def reach(hook: str, layers: int) -> float:
-    """The share of the layers that run before the hook's value is there."""
+    """The share of the layers that run before the value at the hook is known."""
     numbers = [int(part) for part in hook.split(".") if part.isdigit()]
     return min(1.0, (numbers[0] + ("resid_pre" not in hook)) / layers) if numbers else 1.0
 
 
 def model_size(name: str, revision: str | None, root: Path) -> ModelSize | None:
-    """The size of a language model, by its configuration or as known."""
+    """The size of a language model, from its configuration or from `KNOWN`."""
     folder = language_model.model_folder(name, folder=root)
     local = folder is not None
     if folder is None:
@@ -58,11 +58,11 @@ def _of_config(folder: Path) -> ModelSize | None:
         config = json.loads((folder / language_model.CONFIG).read_text(encoding="utf-8"))
         return _count({**config, **(config.get("text_config") or {})})
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None  # what is wrong with it is said when it is loaded
+        return None  # loading it will say what is wrong
 
 
 def _count(config: Mapping[str, Any]) -> ModelSize:
-    """The size that a configuration in Hugging Face's words gives, biases and norms left out."""
+    """The size by a Hugging Face configuration, without biases and norms."""
     d = config.get("hidden_size") or config["n_embd"]
     layers = config.get("num_hidden_layers") or config["n_layer"]
     heads = config.get("num_attention_heads") or config["n_head"]

@@ -28,8 +28,8 @@ BLANK_LINES = re.compile(r"\n(?:[ \t\r]*\n)+")
 class TextSource:
     """Where text comes from: `kind` says how `name` is read.
 
-    `column` counts for .jsonl, .parquet and hub sets; `split`, `revision` and `subset` (what the
-    hub calls a configuration) for hub sets only.
+    `column` is for .jsonl, .parquet and hub data sets; `split`, `revision` and `subset` (what the
+    hub calls a configuration) are for hub data sets only.
     """
 
     kind: Literal["file", "hub", "packaged"]
@@ -45,7 +45,7 @@ class TextSource:
 
 @dataclass(frozen=True)
 class Document:
-    """One document: a name by which an error can point at it, and its text."""
+    """One document: a name for error messages, and its text."""
 
     name: str
     text: str
@@ -62,49 +62,50 @@ def text_source(
 ) -> TextSource:
     """What a suite's `text` names; a relative path is relative to the folder.
 
-    A name with a suffix of ours, with a leading `.`, `/` or `~`, or of something that exists is a
-    file; `packaged:…` is the package's own; anything else is a hub data set.
+    A file is a name with a known suffix, with a leading `.`, `/` or `~`, or of something that
+    exists; `packaged:…` is a text of the package; anything else is a hub data set.
     """
     if text.startswith("packaged:"):
         name = text.removeprefix("packaged:")
         if name not in PACKAGED:
-            raise CanonError(f"There is no packaged text {name!r}.", hint=nearest(name, PACKAGED))
+            raise CanonError(f"no packaged text {name!r}", hint=nearest(name, PACKAGED))
         return TextSource("packaged", name)
     path = (folder or Path()) / Path(text).expanduser()
     if text.startswith((".", "/", "~")) or path.suffix in SUFFIXES or path.exists():
         return TextSource("file", str(path), column=column)
     if not HUB_NAME.fullmatch(text):
         raise CanonError(
-            f"The text {text!r} is neither a file nor the name of a hub data set.",
+            f"the text {text!r} is neither a file nor the name of a hub data set",
             hint=f"Give a {', '.join(SUFFIXES)} file, OWNER/NAME, or packaged:{PACKAGED[0]}.",
         )
     return TextSource("hub", text, split, column, revision, subset)
 
 
 def iter_documents(source: TextSource) -> Iterator[Document]:
-    """The documents of a source in order, read as they are asked for; those of only space left out.
+    """The documents of a source in order, read lazily; documents of white space are left out.
 
-    A .txt file holds several documents, separated by form feeds, or else by lines that read
-    `<|endoftext|>`, or else by blank lines: what comes first in this list and is found in it.
-    A .jsonl or .parquet file holds one a row, a hub set likewise (streamed).
+    A .txt file is split at form feeds; if it has none, at lines that read `<|endoftext|>`; if it
+    has none of these either, at blank lines. A .jsonl or .parquet file and a hub data set (which
+    is streamed) have one document in each row.
 
     Raises:
         CanonError: the source is missing, unreadable, or holds no text at all.
-        NotOffline: a hub set, and the hub cannot be reached.
+        NotOffline: the text is a hub data set, and the hub cannot be reached.
     """
-    found = False
+    empty = True
     for document in _raw_documents(source):
         if document.text.strip():
-            found = True
+            empty = False
             yield document
-    if not found:
-        raise CanonError("The text is empty.", where=str(source))
+    if empty:
+        raise CanonError("the text is empty", where=str(source))
 
 
 def text_identity(source: TextSource) -> str:
-    """What the text is: a digest of its content, for a hub set its full name.
+    """What the text is: a digest of its content; for a hub data set its full name.
 
-    A hub set without a revision is whatever its main branch holds: pin one to be sure of it.
+    A hub data set without a revision is what its main branch holds on the day: set `revision` to
+    pin it.
     """
     if source.kind == "hub":
         parts = (source.name, source.subset, source.split, source.column, source.revision)
@@ -122,7 +123,7 @@ def text_identity(source: TextSource) -> str:
 
 
 def split_documents(text: str) -> list[str]:
-    """The documents of a .txt file's text, by the first separator that stands in it."""
+    """The documents of a .txt file's text, split at the first kind of separator that it has."""
     if "\f" in text:
         return text.split("\f")
     if END_OF_TEXT.search(text):
@@ -142,22 +143,22 @@ def _raw_documents(source: TextSource) -> Iterator[Document]:
 
 @cache
 def _python_docs() -> PythonDocs:
-    """The packaged text; it takes seconds to read, and both text and identity need it."""
+    """The packaged text, read once: that takes seconds, and both text and identity need it."""
     from saebench_canon.packaged.python_docs import read_python_docs
 
     return read_python_docs()
 
 
 def _local_file(source: TextSource) -> Path:
-    """The path of a local source, which is there and of a kind that is read."""
+    """The path of a local source; raises CanonError unless it exists and has a known suffix."""
     path = Path(source.name)
     if path.is_dir():
-        raise CanonError("This is a folder, not a text file.", where=source.name)
+        raise CanonError("the text is a folder, not a file", where=source.name)
     if not path.exists():
-        raise CanonError("There is no such text file.", where=source.name, hint=nearest_file(path))
+        raise CanonError("the text file does not exist", where=source.name, hint=nearest_file(path))
     if path.suffix not in SUFFIXES:
         raise CanonError(
-            f"Text is read from {', '.join(SUFFIXES)}, not from {path.suffix or 'this'!r}.",
+            f"text is read from {', '.join(SUFFIXES)} files, not from {path.suffix or path.name!r}",
             where=source.name,
         )
     return path
@@ -168,7 +169,7 @@ def _utf8(raw: bytes, where: str) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CanonError(
-            f"The text is not UTF-8 (byte {error.start}).", where=where, hint="Convert it first."
+            f"the text is not UTF-8 (byte {error.start})", where=where, hint="Convert it to UTF-8."
         ) from None
 
 
@@ -188,9 +189,9 @@ def _from_jsonl(path: Path, column: str) -> Iterator[Document]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise CanonError(f"The line is not JSON ({error}).", where=where) from None
+                raise CanonError(f"the line is not JSON ({error})", where=where) from None
             if not isinstance(row, dict):
-                raise CanonError("The line is not a JSON object.", where=where)
+                raise CanonError("the line is not a JSON object", where=where)
             yield Document(f"{path.name} line {number}", _cell(row, column, where))
 
 
@@ -201,7 +202,7 @@ def _from_parquet(path: Path, column: str) -> Iterator[Document]:
     try:
         table = parquet.ParquetFile(path)
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise CanonError(f"The file is not Parquet ({error}).", where=str(path)) from None
+        raise CanonError(f"the file is not Parquet ({error})", where=str(path)) from None
     with table:
         names = table.schema_arrow.names
         if column not in names:
@@ -227,25 +228,23 @@ def _from_hub(source: TextSource) -> Iterator[Document]:
             return
         except OSError as error:
             raise NotOffline(
-                f"The hub broke off ({_first_line(error)}).", where=str(source)
+                f"reading from the hub failed ({_first_line(error)})", where=str(source)
             ) from None
         where = f"{source} row {number}"
         yield Document(where, _cell(row, source.column, where))
 
 
 def _hub_rows(source: TextSource) -> Iterator[dict[str, Any]]:
-    """The rows of a hub set: streamed, or from the local cache where the hub is forbidden."""
+    """The rows of a hub data set: streamed, or from the local cache in offline mode."""
     where = str(source)
     cached = hub.offline_mode()
     if not cached and hub.out_of_reach():
-        raise NotOffline(
-            "This text is on the hub, which cannot be reached.", where=where, hint=_SAVE
-        )
+        raise NotOffline("the text is on the hub, which cannot be reached", where=where, hint=_SAVE)
     try:
         import datasets
     except ImportError:
         raise CanonError(
-            "Text from the hub is read with the package `datasets`, which is not installed.",
+            "the package `datasets`, which reads text from the hub, is not installed",
             where=where,
             hint="Run `pip install datasets`.",
         ) from None
@@ -259,16 +258,18 @@ def _hub_rows(source: TextSource) -> Iterator[dict[str, Any]]:
         )
     except datasets.exceptions.DatasetNotFoundError as error:
         raise CanonError(
-            f"The hub has no such data set ({_first_line(error)}).", where=where
+            f"the hub has no such data set ({_first_line(error)})", where=where
         ) from None
     except OSError as error:
         raise NotOffline(
-            f"The text is not in the cache and the hub cannot be reached ({_first_line(error)}).",
+            f"the text is not in the cache, and the hub cannot be reached ({_first_line(error)})",
             where=where,
             hint=_SAVE,
         ) from None
     except (ValueError, RuntimeError) as error:  # unknown split or configuration, script data sets
-        raise CanonError(f"The data set does not open: {_first_line(error)}", where=where) from None
+        raise CanonError(
+            f"the data set does not open ({_first_line(error)})", where=where
+        ) from None
     return iter(rows)
 
 
@@ -284,9 +285,9 @@ def _cell(row: dict[str, Any], column: str, where: str) -> str:
         return ""
     if not isinstance(value, str):
         raise CanonError(
-            f"Column {column!r} holds {type(value).__name__}, not text.",
+            f"column {column!r} holds {type(value).__name__}, not text",
             where=where,
-            hint="Set `column` to one that holds text.",
+            hint="Set `column` to a column of text.",
         )
     return value
 
@@ -294,9 +295,9 @@ def _cell(row: dict[str, Any], column: str, where: str) -> str:
 def _no_column(column: str, names: Iterable[str], where: str) -> CanonError:
     listed = ", ".join(map(repr, names)) or "none"
     return CanonError(
-        f"There is no column {column!r}; the columns are {listed}.",
+        f"no column {column!r}",
         where=where,
-        hint="Set `column`.",
+        hint=f"Set `column`; the columns are {listed}.",
     )
 
 

@@ -1,1 +1,1 @@
-"""What may a metric ask for by name? Each is made once and kept."""
+"""What may a metric ask for by name? Each input is computed once and kept."""

@@ -1,4 +1,4 @@
-"""The inputs that this package brings."""
+"""The built-in inputs."""
 
 from __future__ import annotations
 

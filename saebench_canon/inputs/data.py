@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.acts import Acts
 
 
-def gives(*what: Gives) -> Callable[[DataSpec], bool]:
+def gives(*kinds: Gives) -> Callable[[DataSpec], bool]:
     """Whether a data source gives all of these."""
-    return lambda data: data.gives(*what)
+    return lambda data: data.gives(*kinds)
 
 
 def _save_tokens(tokens: Tokens, folder: Path) -> None:
@@ -28,10 +28,10 @@ def _save_tokens(tokens: Tokens, folder: Path) -> None:
 
     from safetensors.torch import save_file
 
-    kept = {"input_ids": tokens.input_ids, "length": tokens.length, "doc": tokens.doc}
-    save_file(kept, folder / "tokens.safetensors")
-    told = {"documents": tokens.documents, "bos": tokens.bos, "names": tokens.names}
-    (folder / "tokens.json").write_text(json.dumps(told), encoding="utf-8")
+    tensors = {"input_ids": tokens.input_ids, "length": tokens.length, "doc": tokens.doc}
+    save_file(tensors, folder / "tokens.safetensors")
+    fields = {"documents": tokens.documents, "bos": tokens.bos, "names": tokens.names}
+    (folder / "tokens.json").write_text(json.dumps(fields), encoding="utf-8")
 
 
 def _load_tokens(folder: Path) -> Tokens:
@@ -41,13 +41,13 @@ def _load_tokens(folder: Path) -> Tokens:
 
     from saebench_canon.inputs.extraction import Tokens
 
-    told = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
-    told["names"] = tuple(told["names"])
-    return Tokens(**load_file(folder / "tokens.safetensors"), **told)
+    fields = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
+    fields["names"] = tuple(fields["names"])
+    return Tokens(**load_file(folder / "tokens.safetensors"), **fields)
 
 
 def _save_acts(acts: Acts, folder: Path) -> None:
-    """Keep activations that are not already mapped from the folder."""
+    """Save activations, unless they are already mapped from the folder."""
     import numpy as np
     import torch
 
@@ -76,7 +76,7 @@ def lm(data: DataSpec, device: str) -> LanguageModel:
 
 @made(per="data", version=1, available=gives("tokens"), save=_save_tokens, load=_load_tokens)
 def all_tokens(data: DataSpec, lm: LanguageModel) -> Tokens:
-    """Windows of every kept document, those of the held-out documents first."""
+    """Windows of all documents, those of the held-out documents first."""
     from dataclasses import replace
 
     import torch
@@ -85,8 +85,8 @@ def all_tokens(data: DataSpec, lm: LanguageModel) -> Tokens:
 
     documents = data.lm_source.documents(data)
     tokens = tokenize(documents, lm, context=data.lm_source.context, limit=data.tokens)
-    held = torch.tensor(held_out(data, tokens.documents))[tokens.doc]
-    order = torch.argsort(~held, stable=True)
+    scored = torch.tensor(held_out(data, tokens.documents))[tokens.doc]
+    order = torch.argsort(~scored, stable=True)
     return replace(
         tokens,
         input_ids=tokens.input_ids[order],
@@ -120,7 +120,7 @@ def extracted(
     folder: Path,
     batch_size: int,
 ) -> Acts:
-    """Activations of every kept document, taken from the model once."""
+    """Activations of all documents, computed by the model once."""
     from saebench_canon.inputs.extraction import extract
 
     return extract(
@@ -142,30 +142,30 @@ def all_acts(data: DataSpec, extracted: Acts | None = None) -> Acts:
 
 @made(per="data", version=1, available=gives("acts"))
 def acts(data: DataSpec, all_acts: Acts) -> Acts:
-    """The activations that scores use: of the held-out documents, or all where none are."""
+    """The activations that scores use: those of the held-out documents, if any are, else all."""
     return _part(data, all_acts, scored=True)
 
 
 @made(per="data", version=1, available=gives("acts"))
 def train_acts(data: DataSpec, all_acts: Acts) -> Acts:
-    """The activations that SAEs are trained on: of the documents not held out."""
+    """The activations that SAEs are trained on: of the documents that are not held out."""
     return _part(data, all_acts, scored=False)
 
 
 def windows(data: DataSpec, batch_size: int) -> int:
-    """How many windows of the data's context a batch of so many tokens holds."""
+    """The number of windows of the data's context in a batch of `batch_size` tokens."""
     return max(1, batch_size // data.lm_source.context)
 
 
 def held_out(data: DataSpec, documents: int) -> list[bool]:
-    """Which documents are held out for scoring; all of them where `holdout` is absent."""
+    """Which documents are held out for scoring; all of them if the table has no `holdout`."""
     if data.holdout is None:
         return [True] * documents
     count = round(data.holdout * documents)
     if not 0 < count < documents:
         raise CanonError(
-            f"holdout = {data.holdout} of {documents} documents leaves a side empty",
-            where=data.where, hint="Give more documents, or another share.",
+            f"holdout = {data.holdout} of {documents} documents leaves one part empty",
+            where=data.where, hint="Use more documents or another share.",
         )  # fmt: skip
     chosen = set(random.Random(SPLIT_SEED).sample(range(documents), count))
     return [index in chosen for index in range(documents)]
@@ -179,17 +179,17 @@ def _part(data: DataSpec, acts: Acts, *, scored: bool) -> Acts:
     if data.holdout is None and scored:
         return acts
     documents, doc = torch.unique(acts.doc, return_inverse=True)
-    held = torch.tensor(held_out(data, len(documents)))[doc]
-    first = int(held.sum())
-    if bool(held[:first].all()):  # held-out documents stand first: a slice, not a copy
-        rows: Any = slice(0, first) if scored else slice(first, None)
+    mask = torch.tensor(held_out(data, len(documents)))[doc]
+    count = int(mask.sum())
+    if bool(mask[:count].all()):  # held-out documents come first: a slice, not a copy
+        rows: Any = slice(0, count) if scored else slice(count, None)
     else:
-        rows = held if scored else ~held
+        rows = mask if scored else ~mask
     return Acts(acts.x[rows], acts.doc[rows])
 
 
 def _acts_of_source(data: DataSpec) -> Acts:
-    """What a source gives as activations, cut to the tokens asked for and normalised."""
+    """The source's activations, cut to `tokens` and normalised."""
     import torch
 
     from saebench_canon.inputs.normalise import normalise
@@ -200,7 +200,7 @@ def _acts_of_source(data: DataSpec) -> Acts:
     if x.ndim != 2 or not x.is_floating_point() or len(x) == 0 or doc.shape != (len(x),):
         raise CanonError(
             f"{data.source} gives activations {list(x.shape)} with documents {list(doc.shape)}",
-            where=data.where, hint="They are [n, d] floating point numbers and [n] whole numbers.",
+            where=data.where, hint="They must be [n, d] floats and [n] whole numbers.",
         )  # fmt: skip
     if data.tokens is not None:
         x, doc = x[: data.tokens], doc[: data.tokens]
@@ -209,6 +209,6 @@ def _acts_of_source(data: DataSpec) -> Acts:
         if not bool(finite.all()):
             token = start + int((~finite).nonzero()[0])
             raise CanonError(
-                f"{data.source}: the activation of token {token} is not finite", where=data.where
+                f"the activation of token {token} of {data.source} is not finite", where=data.where
             )
     return Acts(normalise(x.float(), data.normalize).x, doc.long())

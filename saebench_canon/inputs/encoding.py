@@ -1,4 +1,4 @@
-"""The inputs of one SAE on its data: codes, made once for every metric, and spliced losses."""
+"""The inputs of one SAE on its data: codes, computed once for all metrics, and losses."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def _save_codes(codes: Codes, folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    kept = {"indptr": codes.indptr, "indices": codes.indices, "values": codes.values}
+    tensors = {"indptr": codes.indptr, "indices": codes.indices, "values": codes.values}
     width = torch.tensor([codes.width])
-    save_file({**kept, "width": width}, folder / "codes.safetensors")
+    save_file({**tensors, "width": width}, folder / "codes.safetensors")
 
 
 def _load_codes(folder: Path) -> Codes:
@@ -63,8 +63,8 @@ def _save_losses(losses: Any, folder: Path) -> None:
 
     from safetensors.torch import save_file
 
-    kept = {each.name: getattr(losses, each.name) for each in fields(losses)}
-    save_file(kept, folder / "losses.safetensors")
+    tensors = {field.name: getattr(losses, field.name) for field in fields(losses)}
+    save_file(tensors, folder / "losses.safetensors")
 
 
 def _load_baseline(folder: Path) -> BaselineLosses:
@@ -89,13 +89,13 @@ def _loss_settings(data: DataSpec) -> Mapping[str, Any]:
 
 @made(per="data", version=1, available=gives("tokens"), identity=_loss_settings)
 def loss_tokens(data: DataSpec, tokens: Tokens) -> Tokens:
-    """The first windows that scores use, up to `loss_tokens`: losses need whole forward passes."""
+    """The first windows that scores use, up to `loss_tokens`: a loss needs a full forward pass."""
     from dataclasses import replace
 
     import torch
 
-    kept = int((torch.cumsum(tokens.kept, 0) <= data.lm_source.loss_tokens).sum())
-    windows = slice(0, max(kept, 1))
+    count = int((torch.cumsum(tokens.counts, 0) <= data.lm_source.loss_tokens).sum())
+    windows = slice(0, max(count, 1))
     return replace(
         tokens,
         input_ids=tokens.input_ids[windows],
@@ -140,7 +140,7 @@ def loss(
     sae: CanonicalSAE,
     batch_size: int,
 ) -> Losses:
-    """Cross-entropy by document with the SAE's reconstruction spliced in, beside the baselines."""
+    """Cross-entropy by document with the SAE's reconstruction spliced in, and the baselines."""
     from saebench_canon.inputs.splice import spliced_losses
 
     sums, _ = spliced_losses(
@@ -159,7 +159,7 @@ def loss(
 def loss_with(
     data: DataSpec, lm: LanguageModel, hook: HookPoint, loss_tokens: Tokens, batch_size: int
 ) -> Callable[[Callable[[Tensor], Tensor]], Tensor]:
-    """The function from a reconstruction to the sums of cross-entropy [docs] with it in place."""
+    """A function from a reconstruction to the sums of cross-entropy [docs] with it spliced in."""
     from saebench_canon.inputs.splice import spliced_losses
 
     def losses(reconstruct: Callable[[Tensor], Tensor]) -> Tensor:

@@ -1,8 +1,8 @@
 """Activations of a language model: documents to windows of tokens, windows to vectors.
 
-One rule says which tokens count, here and in `splice`: a window is the BOS token, where the
-tokenizer has one, and up to context − 1 tokens of one document; the BOS position and the padding
-are never kept, neither as an activation nor in a loss.
+Which tokens count, here and in `splice`: a window is the BOS token, if the tokenizer has one, and
+up to context − 1 tokens of one document. The BOS position and the padding never count, neither as
+an activation nor in a loss.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.progress import track
 
-PADDING = 0  # any token will do: what stands right of a causal model's tokens cannot reach them
+PADDING = 0  # any token will do: a causal model's tokens do not see what is to their right
 
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Windows of tokens, in document order; kept tokens are all but BOS and padding."""
+    """Windows of tokens, in document order; all tokens but BOS and padding count."""
 
     input_ids: Tensor  # [W, context] int64, padded on the right
     length: Tensor  # [W] int64, tokens of each window, BOS included
@@ -49,22 +49,22 @@ class Tokens:
         return int(self.input_ids.shape[1])
 
     @property
-    def kept(self) -> Tensor:
-        """How many tokens of each window are kept, [W] int64."""
+    def counts(self) -> Tensor:
+        """How many tokens of each window count, [W] int64."""
         return self.length - int(self.bos)
 
     @property
     def token_doc(self) -> Tensor:
-        """The document of every kept token in order, [n] int64."""
-        return torch.repeat_interleave(self.doc, self.kept)
+        """The document of every token that counts, in order, [n] int64."""
+        return torch.repeat_interleave(self.doc, self.counts)
 
     @property
     def mask(self) -> Tensor:
-        """Where the kept tokens stand, [W, context] bool; in order of window, then place."""
-        return kept_mask(self.length, self.context, self.bos)
+        """Which positions hold a token that counts, [W, context] bool."""
+        return counted_mask(self.length, self.context, self.bos)
 
     def of(self, documents: Tensor) -> Tokens:
-        """The windows of the documents where the mask [documents] is true; numbers stay."""
+        """The windows of the documents where the mask [documents] is true; numbering unchanged."""
         chosen = documents[self.doc]
         return replace(
             self,
@@ -76,18 +76,18 @@ class Tokens:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some windows, about equally long and cut to the longest of them."""
+    """Some windows of about equal length, cut to the longest of them."""
 
-    windows: Tensor  # [w] which windows of the tokens these are
+    windows: Tensor  # [w] indices into the windows of the tokens
     input_ids: Tensor  # [w, longest]
     length: Tensor  # [w]
-    mask: Tensor  # [w, longest] bool, kept tokens
+    mask: Tensor  # [w, longest] bool, tokens that count
 
 
-def kept_mask(length: Tensor, context: int, bos: bool) -> Tensor:
-    """Which places of windows [W] hold a kept token, [W, context] bool."""
-    place = torch.arange(context, device=length.device)
-    return (place >= int(bos)) & (place < length[:, None])
+def counted_mask(length: Tensor, context: int, bos: bool) -> Tensor:
+    """Which positions of windows [W] hold a token that counts, [W, context] bool."""
+    position = torch.arange(context, device=length.device)
+    return (position >= int(bos)) & (position < length[:, None])
 
 
 def tokenize(
@@ -100,13 +100,13 @@ def tokenize(
 ) -> Tokens:
     """Windows of at most `context` tokens, documents in the given order and never mixed.
 
-    A window of fewer than `shortest` tokens beside its BOS is dropped (one token alone has nothing
-    to predict). With a `limit`, no document is read once so many tokens are kept, and the last
-    window is cut so that exactly `limit` are; where the text ends before, fewer are.
+    A window of fewer than `shortest` tokens besides its BOS is dropped (one token alone has nothing
+    to predict). With a `limit`, reading stops as soon as so many tokens count, and the last window
+    is cut so that exactly `limit` do; fewer do if the text ends before.
 
     Raises:
-        CanonError: the context or the tokenizer does not suit the model, or the text does not
-            fill one window.
+        CanonError: the context or the tokenizer does not suit the model, or the text does not fill
+            one window.
     """
     bos = lm.bos
     head = [] if bos is None else [bos]
@@ -115,29 +115,29 @@ def tokenize(
     rows: list[list[int]] = []
     docs: list[int] = []
     names: list[str] = []
-    kept = seen = 0
+    count = read = 0
     for document in documents:
         ids = lm.tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"]
-        seen += len(ids)
+        read += len(ids)
         pieces = [ids[start : start + room] for start in range(0, len(ids), room)]
         pieces = [piece for piece in pieces if len(piece) >= shortest]
         if not pieces:
             continue
         for piece in pieces:
             if limit is not None:
-                piece = piece[: limit - kept]
+                piece = piece[: limit - count]
             if piece:
                 rows.append(head + piece)
                 docs.append(len(names))
-                kept += len(piece)
+                count += len(piece)
         names.append(document.name)
-        if kept == limit:
+        if count == limit:
             break
     else:
-        if seen < room or not rows:
+        if read < room or not rows:
             raise CanonError(
-                f"The text has {seen} tokens, too few for one context of {context}.",
-                hint="Give a longer text or set a smaller `context`.",
+                f"the text has {read} tokens, too few for one context of {context}",
+                hint="Use a longer text or a smaller `context`.",
             )
     _check_vocabulary(max(map(max, rows)), lm)
     length = torch.tensor([len(row) for row in rows])
@@ -157,30 +157,30 @@ def extract(
     normalize: Normalisation | None = None,
     out: Path | None = None,
 ) -> Acts:
-    """The value at the hook for every kept token, in order; layers beyond it are not computed.
+    """The value at the hook for every token that counts, in order; later layers are not computed.
 
-    `center` subtracts each vector's mean over its d entries: `x − (x·1/d) 1`. All that is written
-    to the residual stream being centred is the same thing, the sum of centred vectors being the
-    centred sum, and a LayerNorm model computes the same from it, since every LayerNorm begins by
-    subtracting this mean. Dictionaries trained on TransformerLens's folded models expect it.
+    `center` subtracts each vector's mean over its d entries: `x − (x·1/d) 1`. That equals centring
+    everything that is written to the residual stream, and a LayerNorm model computes the same from
+    it, since every LayerNorm begins by subtracting this mean. Dictionaries trained on
+    TransformerLens's folded models expect it.
 
-    `normalize` then makes of each vector what its SAEs read.
+    `normalize` is then applied to each vector, as its SAEs expect it.
 
     With `out`, a .npy file of this name is written and the result is mapped from it.
 
     Raises:
-        CanonError: centring would change the model, the module does not give [batch, place, d],
+        CanonError: centring would change the model, the module does not give [batch, position, d],
             or an activation is not finite.
     """
     check_centring(lm, hook, center)
-    kept = tokens.kept
-    starts = torch.cumsum(kept, 0) - kept  # the first row of each window
-    rows = int(kept.sum())
+    counts = tokens.counts
+    starts = torch.cumsum(counts, 0) - counts  # the first row of each window
+    rows = int(counts.sum())
     x: Any = None
     parts = batches(tokens, batch_size)
     for batch in track(parts, f"activations at {hook.name}", len(parts)):
         value = _value_at(lm, hook, batch)
-        vectors = value[batch.mask.to(value.device)].float()  # [kept of the batch, d]
+        vectors = value[batch.mask.to(value.device)].float()  # [tokens of the batch that count, d]
         if center:
             vectors = vectors - vectors.mean(dim=1, keepdim=True)
         vectors = normalise(vectors, normalize).x.cpu()
@@ -188,7 +188,7 @@ def extract(
             raise _not_finite(vectors, batch, tokens, hook, lm)
         if x is None:
             x = _empty(out, (rows, vectors.shape[1]))
-        sizes = kept[batch.windows].tolist()
+        sizes = counts[batch.windows].tolist()
         for start, part in zip(
             starts[batch.windows].tolist(), torch.split(vectors, sizes), strict=True
         ):
@@ -205,23 +205,24 @@ def open_activations(path: Path) -> Tensor:
 
 
 def batches(tokens: Tokens, size: int) -> list[Batch]:
-    """All windows, longest first and then in order, so that few places are padding."""
+    """All windows, longest first and then in order, so that few positions are padding."""
     if size < 1:
-        raise CanonError(f"A batch holds at least one window, not {size}.", where="batch_size")
+        raise CanonError(f"batch_size must be at least 1, got {size}")
     order = torch.argsort(tokens.length, descending=True, stable=True)
-    found = []
-    for windows in torch.split(order, size):
-        length = tokens.length[windows]
-        longest = int(length.max())
-        mask = kept_mask(length, longest, tokens.bos)
-        found.append(Batch(windows, tokens.input_ids[windows, :longest], length, mask))
-    return found
+    return [_batch(tokens, windows) for windows in torch.split(order, size)]
+
+
+def _batch(tokens: Tokens, windows: Tensor) -> Batch:
+    length = tokens.length[windows]
+    longest = int(length.max())
+    mask = counted_mask(length, longest, tokens.bos)
+    return Batch(windows, tokens.input_ids[windows, :longest], length, mask)
 
 
 def forward(lm: LanguageModel, batch: Batch) -> Any:
-    """Run the model on a batch, padding masked, and give what it returns."""
-    place = torch.arange(batch.input_ids.shape[1])
-    attention_mask = (place < batch.length[:, None]).long()
+    """The model's output on a batch, with masked padding."""
+    position = torch.arange(batch.input_ids.shape[1])
+    attention_mask = (position < batch.length[:, None]).long()
     with torch.no_grad():
         return lm.model(
             input_ids=batch.input_ids.to(lm.device),
@@ -231,20 +232,20 @@ def forward(lm: LanguageModel, batch: Batch) -> Any:
 
 
 def check_centring(lm: LanguageModel, hook: HookPoint, center: bool) -> None:
-    """Refuse, with the reason, to centre what a model would not compute the same from."""
+    """Raise CanonError, with the reason, if centring would change what the model computes."""
     reason = centring_refused(lm.model, hook) if center else None
     if reason is not None:
-        raise CanonError(f"Activations at {hook.name} cannot be centred: {reason}.", where=lm.name)
+        raise CanonError(f"activations at {hook.name} cannot be centred: {reason}", where=lm.name)
 
 
 def check_shape(value: Any, hook: HookPoint, batch: Batch) -> Tensor:
-    """The value at a hook, which is one vector for each place of each window."""
+    """The value at a hook: one vector for each position of each window."""
     tensor = first(value)
-    wanted = tuple(batch.input_ids.shape)
-    if not isinstance(tensor, Tensor) or tensor.ndim != 3 or tuple(tensor.shape[:2]) != wanted:
+    expected = tuple(batch.input_ids.shape)
+    if not isinstance(tensor, Tensor) or tensor.ndim != 3 or tuple(tensor.shape[:2]) != expected:
         shape = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
         raise CanonError(
-            f"The {hook.side} of {hook.module} is {shape}, not one vector for each token.",
+            f"the {hook.side} of {hook.module} is {shape}, not one vector for each token",
             where=hook.name,
             hint="Hook a block, its attention or its MLP.",
         )
@@ -252,12 +253,12 @@ def check_shape(value: Any, hook: HookPoint, batch: Batch) -> Tensor:
 
 
 def module_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The first argument of a module, however it was passed."""
+    """The first argument of a module, positional or by name."""
     return args[0] if args else kwargs.get("hidden_states")
 
 
 class _Reached(Exception):
-    """Carries the value out of the forward pass that need not go on."""
+    """Carries the value out of a forward pass that can stop."""
 
     def __init__(self, value: Any) -> None:
         super().__init__()
@@ -296,7 +297,7 @@ def _value_at(lm: LanguageModel, hook: HookPoint, batch: Batch) -> Tensor:
 def never_ran(hook: HookPoint) -> CanonError:
     """The error for a module that the forward pass does not call."""
     return CanonError(
-        f"The model never calls {hook.module} by itself, so it has no value to take.",
+        f"the model never calls {hook.module} by itself, so it has no value there",
         where=hook.name,
         hint="Hook a block, its attention or its MLP.",
     )
@@ -310,25 +311,23 @@ def _empty(out: Path | None, shape: tuple[int, int]) -> Any:
 
 def _check_context(context: int, least: int, lm: LanguageModel, limit: int | None) -> None:
     if context < least:
-        raise CanonError(
-            f"The context {context} is too short; take {least} or more.", where=lm.name
-        )
+        raise CanonError(f"context must be at least {least}, got {context}", where=lm.name)
     if lm.longest is not None and context > lm.longest:
         raise CanonError(
-            f"The context {context} is longer than the model's {lm.longest} positions.",
+            f"context must be at most the model's {lm.longest} positions, got {context}",
             where=lm.name,
         )
     if limit is not None and limit < 1:
-        raise CanonError(f"At least one token has to be kept, not {limit}.", where="tokens")
+        raise CanonError(f"tokens must be at least 1, got {limit}")
 
 
 def _check_vocabulary(largest: int, lm: LanguageModel) -> None:
     known = lm.model.get_input_embeddings().num_embeddings
     if largest >= known:
         raise CanonError(
-            f"The tokenizer gives token {largest}, and the model knows {known}.",
+            f"the tokenizer gives token {largest}, and the model has {known}",
             where=lm.name,
-            hint="This is not the model's tokenizer.",
+            hint="The tokenizer is of another model.",
         )
 
 
@@ -337,13 +336,13 @@ def _not_finite(
 ) -> CanonError:
     """The error that names the first bad token of a batch."""
     bad = int((~torch.isfinite(vectors)).any(dim=1).nonzero()[0])
-    row, place = batch.mask.nonzero()[bad].tolist()
+    row, position = batch.mask.nonzero()[bad].tolist()
     doc = int(tokens.doc[batch.windows[row]])
     name = tokens.names[doc] if tokens.names else f"document {doc}"
-    token = lm.tokenizer.decode([int(batch.input_ids[row, place])])
+    token = lm.tokenizer.decode([int(batch.input_ids[row, position])])
     return CanonError(
-        f"The activation at {hook.name} is not finite on token {place} ({token!r}) "
-        f"of a window of {name!r}.",
+        f"the activation at {hook.name} is not finite on token {position} ({token!r}) "
+        f"of a window of {name!r}",
         where=lm.name,
         hint="Load the model in float32.",
     )

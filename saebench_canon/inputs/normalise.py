@@ -1,4 +1,4 @@
-"""What some SAEs do to each activation before they read it, and how their output undoes it."""
+"""How some SAEs normalise each activation, and how their output undoes it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Normalised:
 
 
 def normalise(x: Tensor, kind: Normalisation | None) -> Normalised:
-    """Each activation of x [n, d] by itself, so that no token's codes depend on another.
+    """Each activation of x [n, d] normalised separately.
 
-    `layer_norm`: mean over d to 0 and standard deviation (n − 1) to 1, what SAELens calls so and
-    the BatchTopK repository `input_unit_norm`; 1e-5 is added to the divisor, and not undone.
-    `constant_norm_rescale`: norm √d; a zero vector stays one.
+    `layer_norm` (SAELens; `input_unit_norm` in the BatchTopK repository): mean over d 0 and
+    standard deviation (n − 1) 1; 1e-5 is added to the divisor, and not undone.
+    `constant_norm_rescale`: norm √d; a zero vector stays zero.
     """
     if kind in (None, "none"):
         return Normalised(x, 0.0, 1.0)

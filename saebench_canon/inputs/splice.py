@@ -1,8 +1,7 @@
-"""Cross-entropy of a language model with something else in the place of its activations.
+"""Cross-entropy of a language model whose activations are replaced.
 
-Replaced are the kept tokens (see `extraction`): BOS keeps its own activation, and a loss is counted
-at every kept token that has a next one in its window. An SAE is thus never asked for the BOS
-activation, which no SAE here is trained on.
+Activations are replaced at the tokens that count (see `extraction`). A loss is taken at each of
+them that has a next token in its window. BOS keeps its activation, since no SAE is trained on it.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.progress import track
 
 Replace = Callable[[Tensor], Tensor]  # [n, d] -> [n, d]
-Put = Literal["clean", "zero"] | Tensor | Replace  # in the place of activations
+Replacement = Literal["clean", "zero"] | Tensor | Replace  # of activations
 
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """Sums of cross-entropy in nats by document, [docs] float64, and of how many tokens."""
+    """Sums of cross-entropy in nats by document, [docs] float64, and their numbers of tokens."""
 
     ce_clean: Tensor
     ce_sae: Tensor
@@ -57,7 +56,7 @@ class BaselineLosses:
     count: Tensor
 
     def with_sae(self, ce_sae: Tensor) -> Losses:
-        """These beside the losses with one SAE's reconstruction."""
+        """These and the losses with one SAE's reconstruction."""
         return Losses(self.ce_clean, ce_sae, self.ce_zero, self.ce_mean, self.count)
 
 
@@ -71,7 +70,7 @@ def baseline_losses(
     center: bool = False,
     normalize: Normalisation | None = None,
 ) -> BaselineLosses:
-    """The clean, the zero-ablated and the mean-ablated losses; `mean` [d] is that of the data."""
+    """The clean, the zero-ablated and the mean-ablated losses; `mean` [d] is the data's mean."""
     options: dict[str, Any] = {
         "batch_size": batch_size, "center": center, "normalize": normalize,
     }  # fmt: skip
@@ -85,7 +84,7 @@ def spliced_losses(
     lm: LanguageModel,
     tokens: Tokens,
     hook: HookPoint,
-    put: Put,
+    replacement: Replacement,
     *,
     batch_size: int = 16,
     center: bool = False,
@@ -93,30 +92,29 @@ def spliced_losses(
 ) -> tuple[Tensor, Tensor]:
     """Sum of cross-entropy in nats [docs] float64 and count of tokens [docs] int64, by document.
 
-    At the kept tokens `put` takes the place of x [n, d] float32: an SAE's reconstruction, a
-    function of x to [n, d]; "zero", the zero vector; a vector [d], such as the mean; "clean" leaves
-    the model as it is.
+    `replacement` of the activations x [n, d] float32 at the tokens that count: a function of x to
+    [n, d], such as an SAE's reconstruction; "zero", the zero vector; a vector [d], such as the
+    mean; or "clean", which leaves the model as it is.
 
     With `center`, x is the centred activation (see `extract`) and so are reconstruction and vector.
-    The reconstruction goes in as `v + (put(x) − x)`, v the uncentred activation: its mean over d
-    comes back, which in a LayerNorm model changes nothing but makes an identity exact. The zero
-    vector and any other go in as they are, for the same reason.
+    The reconstruction goes in as `v + (f(x) − x)`, with v the uncentred activation: adding the mean
+    over d again changes nothing in a LayerNorm model, but makes an identity exact. A vector goes in
+    as it is, for the same reason.
 
-    With `normalize`, `put` is of what the SAE reads; what it gives is brought back to the scale of
-    each activation.
+    With `normalize`, a function gets the normalised activations, and its output is scaled back.
 
     Raises:
         CanonError: centring would change the model, or the hook does not suit (see `extract`).
     """
     check_centring(lm, hook, center)
-    replacement = _replacement(put, center, normalize)
+    replace = _replace(replacement, center, normalize)
     sums = torch.zeros(tokens.documents, dtype=torch.float64)
     counts = torch.zeros(tokens.documents, dtype=torch.int64)
     parts = batches(tokens, batch_size)
-    for batch in track(parts, f"{_called(put)} losses at {hook.name}", len(parts)):
-        with _replaced(lm, hook, batch, replacement):
+    for batch in track(parts, f"{_name(replacement)} losses at {hook.name}", len(parts)):
+        with _replaced(lm, hook, batch, replace):
             logits = forward(lm, batch).logits
-        # a window at a time: logits are wide, and float32 ones of a whole batch need not be held
+        # a window at a time: float32 logits of a whole batch would take much memory
         losses = [_window_losses(logits[row], batch, row) for row in range(len(batch.windows))]
         docs = tokens.doc[batch.windows].repeat_interleave(torch.tensor(list(map(len, losses))))
         sums.index_add_(0, docs, torch.cat(losses).cpu().double())
@@ -125,30 +123,34 @@ def spliced_losses(
 
 
 def _window_losses(logits: Tensor, batch: Batch, row: int) -> Tensor:
-    """Cross-entropy of the next token at a window's kept tokens but its last, [kept − 1]."""
+    """Cross-entropy of the next token at a window's tokens that count, but the last; [n − 1]."""
     predicting = batch.mask[row, :-1] & batch.mask[row, 1:]  # [longest − 1]
     targets = batch.input_ids[row, 1:][predicting].to(logits.device)
-    chosen = logits[:-1][predicting.to(logits.device)].float()
-    return functional.cross_entropy(chosen, targets, reduction="none")
+    predictions = logits[:-1][predicting.to(logits.device)].float()
+    return functional.cross_entropy(predictions, targets, reduction="none")
 
 
-def _called(put: Put) -> str:
-    if isinstance(put, str):
-        return put
-    return "mean" if isinstance(put, Tensor) else "sae"
+def _name(replacement: Replacement) -> str:
+    if isinstance(replacement, str):
+        return replacement
+    return "mean" if isinstance(replacement, Tensor) else "sae"
 
 
-def _replacement(put: Put, center: bool, normalize: Normalisation | None) -> Replace | None:
-    """What takes the place of the values [n, d], both float32; None leaves them alone."""
-    if isinstance(put, str):
-        return None if put == "clean" else torch.zeros_like
-    if isinstance(put, Tensor):
-        return lambda values: normalise(values, normalize).undo(put.to(values).expand_as(values))
+def _replace(
+    replacement: Replacement, center: bool, normalize: Normalisation | None
+) -> Replace | None:
+    """The function that replaces the values [n, d] float32; None if they stay."""
+    if isinstance(replacement, str):
+        return None if replacement == "clean" else torch.zeros_like
+    if isinstance(replacement, Tensor):
+        return lambda values: normalise(values, normalize).undo(
+            replacement.to(values).expand_as(values)
+        )
 
     def replaced(values: Tensor) -> Tensor:
         x = values - values.mean(dim=1, keepdim=True) if center else values
-        read = normalise(x, normalize)
-        new = read.undo(put(read.x))
+        normalised = normalise(x, normalize)
+        new = normalised.undo(replacement(normalised.x))
         return values + (new - x) if center else new
 
     return replaced
@@ -156,13 +158,13 @@ def _replacement(put: Put, center: bool, normalize: Normalisation | None) -> Rep
 
 @contextmanager
 def _replaced(
-    lm: LanguageModel, hook: HookPoint, batch: Batch, replacement: Replace | None
+    lm: LanguageModel, hook: HookPoint, batch: Batch, replace: Replace | None
 ) -> Iterator[None]:
-    """Inside the block, the model computes with the replaced values at the batch's kept tokens."""
-    if replacement is None:
+    """Inside the block, the model computes with replaced values at the tokens that count."""
+    if replace is None:
         yield
         return
-    splice = _Splice(hook, batch, replacement)
+    splice = _Splice(hook, batch, replace)
     module = lm.model.get_submodule(hook.module)
     if hook.side == "input":
         handles = [module.register_forward_pre_hook(splice.at_input, with_kwargs=True)]
@@ -183,10 +185,10 @@ def _replaced(
 class _Splice:
     """The hooks of one forward pass and the change they made."""
 
-    def __init__(self, hook: HookPoint, batch: Batch, replacement: Replace) -> None:
+    def __init__(self, hook: HookPoint, batch: Batch, replace: Replace) -> None:
         self.hook = hook
         self.batch = batch
-        self.replacement = replacement
+        self.replace = replace
         self.change: Tensor | None = None  # [w, longest, d], new minus old
 
     def at_input(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -199,15 +201,15 @@ class _Splice:
         return with_first(output, self.new(output))
 
     def at_bypass(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
-        """The value that ran past the module is replaced too: its change is added to the block."""
+        """Adds the change to the block's output, where the value also runs past the module."""
         assert self.change is not None
         return with_first(output, first(output) + self.change)
 
     def new(self, value: Any) -> Tensor:
-        """The value with the kept tokens replaced."""
+        """The value, replaced at the tokens that count."""
         old = check_shape(value, self.hook, self.batch)
         mask = self.batch.mask.to(old.device)
         new = old.clone()
-        new[mask] = self.replacement(old[mask].float()).to(new)
+        new[mask] = self.replace(old[mask].float()).to(new)
         self.change = new - old
         return new

@@ -80,7 +80,8 @@ class CheckpointAdapter:
         for tensors in files.opened:
             if tensors.unused:
                 raise CanonError(
-                    f"the file holds {tensors.unused[0]}, which is no part of the format {self.scheme}",
+                    f"the file holds {tensors.unused[0]}, which is no part of the format "
+                    f"{self.scheme}",
                     where=str(tensors.path),
                 )
         parameters.check()

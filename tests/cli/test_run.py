@@ -230,7 +230,11 @@ def test_damaged_activations_fail_one_case_and_say_which_token(
     write_acts(Path("acts.safetensors"), x)
     result = run(pytester, "small.toml", "-k", "fidelity and w24-s0")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["*the activation of token 17 is not finite*"])
+    result.stdout.fnmatch_lines(
+        [
+            "the activation of token 17 of *acts.safetensors is not finite (small.toml, [[]data.planted])"
+        ]
+    )
 
 
 def test_another_width_of_activations_is_a_sentence(small: Path, pytester: pytest.Pytester) -> None:
@@ -323,12 +327,16 @@ def test_without_data_what_decoders_tell_is_measured(
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("hook_resid_pre", "hook_resid_prr", "there is no hook *Did you mean 'hook_resid_pre'*"),
-        ("blocks.1", "blocks.9", "the model has no layer 9; it has 6, from 0*"),
-        ("context = 64", "context = 999", "'context' is 999, and the model has 128 positions*"),
-        ("words.txt", "wrods.txt", "there is no text file *'words.txt'*"),
+        ("hook_resid_pre", "hook_resid_prr", "unknown hook *Did you mean 'hook_resid_pre'*"),
+        ("blocks.1", "blocks.9", "*on no layer of the model; the layers are 0 to 5*"),
+        (
+            "context = 64",
+            "context = 999",
+            "'context' must be at most the model's 128 positions, got 999*",
+        ),
+        ("words.txt", "wrods.txt", "the text file *does not exist*'words.txt'*"),
         ("packaged:tiny-lm", "packaged:tiny", "no packaged model 'tiny'*'tiny-lm'*"),
-        ("packaged:tiny-lm", "./models/nope", "no such model folder*"),
+        ("packaged:tiny-lm", "./models/nope", "the model folder does not exist*"),
     ],
 )
 def test_mistakes_about_model_and_text_are_exit_4(

@@ -153,10 +153,10 @@ def test_the_text_part_of_a_larger_model_has_the_same_names():
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("blocks.3.hook_resid_pre", "asks for layer 3, and the layers are 0 to 2"),
+        ("blocks.3.hook_resid_pre", "is on layer 3, and the layers are 0 to 2"),
         ("blocks.1.hook_resid_prae", "Did you mean 'hook_resid_pre'"),
         ("blocks.1.attn.hook_zz", "Did you mean 'attn.hook_z'"),
-        ("blocks.1.attn.hook_pattern", "goes by its own path, such as transformer.h.1.mlp"),
+        ("blocks.1.attn.hook_pattern", "by its path, such as transformer.h.1.mlp"),
         ("blocks.x.hook_resid_pre", "not of the form"),
         ("transformer.h.1.mlpp", "Did you mean 'transformer.h.1.mlp'"),
         ("zzz", "Its modules are"),

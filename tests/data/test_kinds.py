@@ -127,7 +127,7 @@ def test_a_trained_sae_and_an_sae_of_another_width(here: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("d = 16", "sed = 16", r"\[data.x\]: unknown key 'sed'.*'seed'"),
+        ("d = 16", "sed = 16", r"unknown key 'sed' \(.*\[data.x\]\).*'seed'"),
         ("d = 16", 'd = "16"', "'d' must be a whole number"),
         ("d = 16", "context = 16", "'context' goes with 'model', not with 'noise'"),
         ("d = 16", "center = true", "'center' goes with 'model', not with 'noise'"),
@@ -160,7 +160,7 @@ def test_without_a_model_it_gives_what_a_file_gives(here: Path) -> None:
 @pytest.mark.parametrize(
     ("acts", "sentence"),
     [
-        ("torch.full((500, self.d), float('nan'))", "noise: the activation of token 0 is not fin"),
+        ("torch.full((500, self.d), float('nan'))", "the activation of token 0 of noise is not"),
         ("torch.ones(400, self.d)", r"noise gives activations \[400, 16\] with documents \[500\]"),
         ("torch.ones(500)", r"noise gives activations \[500\]"),
     ],

@@ -48,7 +48,7 @@ def test_a_folder_loads_quietly_and_as_it_was_saved(saved, capfd):
 
 def test_the_dtype_is_the_one_asked_for(saved):
     assert load_language_model(str(saved), dtype="bfloat16").model.dtype == torch.bfloat16
-    with pytest.raises(CanonError, match="no dtype 'float33'"):
+    with pytest.raises(CanonError, match="unknown dtype 'float33'"):
         load_language_model(str(saved), dtype="float33")
 
 
@@ -82,7 +82,7 @@ def test_the_identity_of_a_hub_model_does_not_depend_on_the_cache():
 @pytest.mark.parametrize(
     ("file", "sentence"),
     [
-        ("config.json", "has no config.json, so it is not a model"),
+        ("config.json", "the model folder has no config.json"),
         ("model.safetensors", "has no weights"),
         ("tokenizer*", "has no tokenizer"),
     ],
@@ -101,7 +101,9 @@ def test_weights_that_lack_a_tensor_are_not_made_up(copy):
     weights = load_file(copy / "model.safetensors")
     del weights["transformer.h.1.mlp.c_fc.weight"]
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CanonError, match=r"lack 1 of the model's tensors, 'transformer\.h\.1"):
+    with pytest.raises(
+        CanonError, match=r"lack 1 of the model's tensors, for example 'transformer\.h\.1"
+    ):
         load_language_model(str(copy))
 
 
@@ -124,9 +126,11 @@ def test_a_spoilt_folder_is_a_sentence(copy, file, content):
 
 
 def test_a_missing_folder_names_the_nearest(saved):
-    with pytest.raises(CanonError, match=r"no such model folder\. Did you mean 'tiny-gpt2'"):
+    with pytest.raises(
+        CanonError, match=r"the model folder does not exist \(.*\)\. Did you mean 'tiny-gpt2'"
+    ):
         load_language_model(str(saved.parent / "tiny-gtp2"))
-    with pytest.raises(CanonError, match="This is a file, and a model is a folder"):
+    with pytest.raises(CanonError, match="the model is a file, not a folder"):
         model_folder(str(saved / "config.json"))
     with pytest.raises(CanonError, match="no packaged model 'tiny-lmm'"):
         model_folder("packaged:tiny-lmm")
@@ -139,7 +143,9 @@ def test_a_packaged_model_is_a_folder_of_the_package(saved, monkeypatch):
 
 def test_a_hub_that_cannot_be_reached_is_said_at_once(monkeypatch):
     monkeypatch.setattr(hub, "out_of_reach", lambda: True)
-    with pytest.raises(NotOffline, match="nobody/model@v1: The model is neither a folder nor in"):
+    with pytest.raises(
+        NotOffline, match=r"neither a folder nor in the cache.* \(nobody/model@v1\)\. Download"
+    ):
         load_language_model("nobody/model", revision="v1")
 
 

@@ -66,7 +66,7 @@ def test_without_holdout_every_token_is_scored(tmp_path: Path) -> None:
 
 def test_a_holdout_that_leaves_a_side_empty_is_refused() -> None:
     data = DataSpec("d", "here", ActivationFile(Path("acts.safetensors")), holdout=0.1)
-    with pytest.raises(CanonError, match="of 3 documents leaves a side empty"):
+    with pytest.raises(CanonError, match="of 3 documents leaves one part empty"):
         held_out(data, 3)
     assert sum(held_out(data, 10)) == 1
 
@@ -86,11 +86,11 @@ def test_a_models_activations_are_split_as_its_windows_are(tmp_path: Path) -> No
     assert set(scored.doc.tolist()) == set(tokens.doc.tolist())
     assert torch.equal(scored.doc, tokens.token_doc)
     assert not set(scored.doc.tolist()) & set(trained.doc.tolist())
-    assert len(scored) + len(trained) == int(everything.kept.sum())
+    assert len(scored) + len(trained) == int(everything.counts.sum())
     mapped = {part.x.untyped_storage().data_ptr() for part in (scored, trained)}
     assert len(mapped) == 1  # held-out documents stand first, so that both are slices, not copies
     few = artifacts.input("loss_tokens", data)
-    assert 0 < int(few.kept.sum()) <= 60
+    assert 0 < int(few.counts.sum()) <= 60
     assert set(few.doc.tolist()) <= set(tokens.doc.tolist())
 
 
@@ -101,4 +101,4 @@ def test_a_mistake_is_placed_once() -> None:
         placed("s.toml, [data.d]"),
     ):
         raise CanonError("the text is empty", where="words.txt")
-    assert str(caught.value) == "s.toml, [data.d]: words.txt: the text is empty"
+    assert str(caught.value) == "the text is empty (s.toml, [data.d]: words.txt)"

@@ -55,14 +55,14 @@ def test_windows_start_with_bos_and_never_mix_documents():
     assert tokens.doc.tolist() == [0, 0, 1, 1, 2, 3, 3, 3, 3]
     assert tokens.documents == 4
     assert tokens.names == ("document 0", "document 2", "document 3", "document 4")
-    assert tokens.kept.tolist() == [7, 7, 7, 4, 3, 7, 7, 7, 4]
+    assert tokens.counts.tolist() == [7, 7, 7, 4, 3, 7, 7, 7, 4]
 
 
 def test_without_bos_every_token_is_kept():
     tokens = tokenize(documents(), NO_BOS, context=8)
     assert spelt(tokens)[:2] == ["abcdefgh", "ijklmno"]
     assert not tokens.bos
-    assert tokens.kept.equal(tokens.length)
+    assert tokens.counts.equal(tokens.length)
     assert int(tokens.mask.sum()) == int(tokens.length.sum())
 
 
@@ -76,7 +76,7 @@ def test_a_limit_is_met_exactly_and_reads_no_further(limit):
             yield document
 
     tokens = tokenize(stream(), GPT2, context=8, limit=limit)
-    assert int(tokens.kept.sum()) == limit
+    assert int(tokens.counts.sum()) == limit
     everything = "".join(spelt(tokenize(documents(TEXTS * 3), GPT2, context=8))).replace("^", "")
     assert "".join(spelt(tokens)).replace("^", "") == everything[:limit]
     assert len(read) <= 6
@@ -109,9 +109,9 @@ def test_windows_hold_the_text_in_order(texts, context, limit):
     [
         (["abc"], {"context": 16}, "has 3 tokens, too few for one context of 16"),
         (["a"] * 30, {"context": 16}, "too few for one context"),
-        (TEXTS, {"context": 65}, "longer than the model's 64 positions"),
-        (TEXTS, {"context": 2}, "The context 2 is too short; take 3 or more"),
-        (TEXTS, {"context": 8, "limit": 0}, "At least one token has to be kept, not 0"),
+        (TEXTS, {"context": 65}, "context must be at most the model's 64 positions, got 65"),
+        (TEXTS, {"context": 2}, "context must be at least 3, got 2"),
+        (TEXTS, {"context": 8, "limit": 0}, "tokens must be at least 1, got 0"),
     ],
 )
 def test_what_cannot_be_cut_into_windows_is_a_sentence(texts, options, sentence):
@@ -123,7 +123,7 @@ def test_what_cannot_be_cut_into_windows_is_a_sentence(texts, options, sentence)
 def test_a_tokenizer_of_another_model_is_refused():
     lm = tiny("gpt2")
     lm.model.resize_token_embeddings(20)
-    with pytest.raises(CanonError, match=r"gives token \d+, and the model knows 20"):
+    with pytest.raises(CanonError, match=r"gives token \d+, and the model has 20"):
         tokenize(documents(), lm, context=8)
 
 
@@ -159,7 +159,7 @@ def test_layers_beyond_the_hook_are_not_computed():
     hook = resolve_hook(lm.model, "blocks.1.hook_resid_pre")
     lm.model.model.layers[1].forward = lambda *_, **__: pytest.fail("the block was computed")
     tokens = tokenize(documents(), lm, context=8)
-    assert extract(lm, tokens, hook).x.shape == (int(tokens.kept.sum()), WIDTH)
+    assert extract(lm, tokens, hook).x.shape == (int(tokens.counts.sum()), WIDTH)
     assert not lm.model.model.layers[1]._forward_pre_hooks
 
 
@@ -203,7 +203,7 @@ def test_batches_hold_every_window_once_and_little_padding():
     found = batches(tokens, 2)
     assert sorted(torch.cat([batch.windows for batch in found]).tolist()) == list(range(9))
     assert [batch.input_ids.shape[1] for batch in found] == [8, 8, 8, 5, 4]
-    with pytest.raises(CanonError, match="at least one window, not 0"):
+    with pytest.raises(CanonError, match="batch_size must be at least 1, got 0"):
         batches(tokens, 0)
 
 

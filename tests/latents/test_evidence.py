@@ -44,7 +44,7 @@ def tokens() -> Tokens:
 def dense(tokens: Tokens) -> torch.Tensor:
     """Codes of every kept token; latent 6 is dead, latent 5 fires once."""
     g = torch.Generator().manual_seed(0)
-    n = int(tokens.kept.sum())
+    n = int(tokens.counts.sum())
     codes = torch.rand(n, WIDTH, generator=g) * (torch.rand(n, WIDTH, generator=g) < 0.4)
     codes[:, 5:] = 0
     codes[n // 2, 5] = 2.5

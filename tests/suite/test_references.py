@@ -103,9 +103,9 @@ def test_published_values_of_an_extended_suite_are_added(
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("fidelity.l0", "fidelty.l0", r"no metric 'fidelty' in this suite. Did you mean 'fidelity"),
-        ("fidelity.l0", "fidelity.lo", r"'fidelity' has no score 'lo'. Known: cosine"),
-        ('axis = "width"', 'axis = "widht"', r"no SAE has the axis 'widht'. Did you mean 'width'"),
+        ("fidelity.l0", "fidelty.l0", r"no metric 'fidelty' in this suite .*'fidelity"),
+        ("fidelity.l0", "fidelity.lo", r"'fidelity' has no score 'lo' \(.*\). Known: cosine"),
+        ('axis = "width"', 'axis = "widht"', r"no SAE has the axis 'widht' .*'width'\?"),
         ("24 = 5", "small = 5", r"'small' is no value of the axis 'width'"),
         ("24 = 5", '24 = "5"', r"the value at '24' is '5'; it must be a number"),
         ("24 = 5", "24 = nan", r"the value at '24' is nan"),

@@ -117,17 +117,17 @@ def test_the_width_of_the_file_is_held_against_the_axis(suite: Path, registry: R
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ("data.plantd.tokens=3", "no data table 'plantd'.*'planted'"),
-        ("metric.fidelty.seeds=[1]", "no metric table or key 'fidelty'.*'fidelity'"),
-        ("tokens=3", "is not TABLE.KEY=VALUE"),
-        ("colour.red=3", "is not TABLE.KEY=VALUE"),
-        ("suite.name.x=3", "'name' is no table"),
+        ("data.plantd.tokens=3", r"no data table 'plantd' \(--set\)\. Did you mean 'planted'"),
+        ("metric.fidelty.seeds=[1]", r"no metric table or key 'fidelty' \(--set\).*'fidelity'"),
+        ("tokens=3", r"is not TABLE.KEY=VALUE \(--set\)"),
+        ("colour.red=3", r"is not TABLE.KEY=VALUE \(--set\)"),
+        ("suite.name.x=3", r"'name' is no table \(--set\)"),
     ],
 )
 def test_mistakes_in_set_are_sentences(
     suite: Path, registry: Registry, setting: str, sentence: str
 ) -> None:
-    with pytest.raises(CanonError, match=f"--set: .*{sentence}"):
+    with pytest.raises(CanonError, match=sentence):
         load_suite(suite, registry, settings=[setting])
 
 
@@ -175,8 +175,8 @@ def test_set_replaces_values(suite: Path, registry: Registry) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ('name = "small"', 'nam = "small"', r"\[suite\]: unknown key 'nam'.*'name'"),
-        ('file = "acts', 'fil = "acts', r"\[data.planted\].*'fil'"),
+        ('name = "small"', 'nam = "small"', r"unknown key 'nam' \(.*\[suite\]\).*'name'"),
+        ('file = "acts', 'fil = "acts', r"'fil' \(.*\[data.planted\]\)"),
         ('name = "fidelity"', 'name = "fidelty"', r"unknown metric 'fidelty'.*'fidelity'"),
         ('uri = "file:', 'uri = "fiel:', r"unknown scheme 'fiel'.*'file'"),
         ('w{width}-s{seed}"\ndata', 'w{widht}-s{seed}"\ndata', r"'\{widht\}'.*'width'"),

@@ -158,7 +158,8 @@ def _second(files: Files) -> Tensors:
     encoder, decoder = w["w_enc"], w["w_dec"]
     if len(encoder.shape) == len(decoder.shape) == 2 and encoder.shape[0] != decoder.shape[1]:
         raise CanonError(
-            f"the SAE reads {encoder.shape[0]} dimensions and writes {decoder.shape[1]}: {TRANSCODER}",
+            f"the SAE reads {encoder.shape[0]} dimensions and writes {decoder.shape[1]}: "
+            f"{TRANSCODER}",
             where=str(w.path),
         )
     return w
