@@ -36,7 +36,7 @@ from saebench_canon.questions.complete import COMPLETE
 from saebench_canon.saes.formats.in_memory import InMemory
 from saebench_canon.suite.metrics import parse_metric
 from saebench_canon.suite.specs import SaeSpec, Suite
-from saebench_canon.suite.toml_table import Table
+from saebench_canon.suite.toml_table import TomlTable
 from saebench_canon.tables.fold import summarise
 from saebench_canon.tables.stats import difference
 
@@ -214,7 +214,7 @@ def judged(saes: Saes, acts: Acts) -> tuple[Line, Answer]:
                     InMemory(sae_, f"w{width}-s{seed}"), "float32", "world")
             for (width, seed), sae_ in saes.items()
         ]  # fmt: skip
-        parsed = [parse_metric(Table(table_, "world"), ["width", "seed"], registry)
+        parsed = [parse_metric(TomlTable(table_, "world"), ["width", "seed"], registry)
                   for table_ in tables]  # fmt: skip
         store = Store(Path(folder) / "store")
         suite = Suite("world", 1, None, {"acts": data}, specs, parsed, ())

@@ -95,7 +95,7 @@ def make_plan(
 
     `called` is how errors name the file; `to_measure` says that this machine must hold the SAEs.
     """
-    suite = load_suite(path, registry, settings=settings, called=called)
+    suite = load_suite(path, registry, settings=settings, file=called)
     suite = adjusted(suite, limit=limit, dtype=dtype)
     return plan_of(suite, registry, store, to_measure=to_measure)
 

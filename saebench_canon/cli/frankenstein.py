@@ -63,10 +63,10 @@ def _plan(
     """The plan of the SAEs and data on the command line, as `run` makes it."""
     from saebench_canon.bench.plan import plan_of
     from saebench_canon.suite.load import parse_suite
-    from saebench_canon.suite.one_off import Asked, one_off_suite
+    from saebench_canon.suite.one_off import Options, one_off_suite
 
-    asked = Asked(metrics, options.data, options.hook, options.text)
-    text, _, left_out = one_off_suite(saes, asked, registry)
+    query = Options(metrics, options.data, options.hook, options.text)
+    text, _, left_out = one_off_suite(saes, query, registry)
     if left_out:
         raise CanonError(left_out[0])
     suite = parse_suite(tomllib.loads(text), registry, file="frankenstein")

@@ -135,7 +135,7 @@ def _suite(
     from saebench_canon.saes.source import Checkpoint
     from saebench_canon.suite.metrics import parse_metric, refuse_shared_labels
     from saebench_canon.suite.specs import SaeSpec, Suite
-    from saebench_canon.suite.toml_table import Table
+    from saebench_canon.suite.toml_table import TomlTable
 
     if not saes:
         raise CanonError("there are no SAEs to measure")
@@ -164,7 +164,7 @@ def _suite(
         )
     tables = [
         parse_metric(
-            Table(
+            TomlTable(
                 {"name": name, "settings": dict(settings.get(name, {})), "seeds": [seed]},
                 f"evaluate, metric '{name}'",
             ),

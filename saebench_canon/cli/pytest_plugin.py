@@ -167,13 +167,13 @@ def _one_off(
     saes: Sequence[str], config: pytest.Config, registry: Registry, store: Store
 ) -> tuple[str, list[str]]:
     """A suite for SAEs named on the command line, kept in the store."""
-    from saebench_canon.suite.one_off import Asked, one_off_suite
+    from saebench_canon.suite.one_off import Options, one_off_suite
 
     option = config.option
-    asked = Asked(option.metrics, option.data, option.hook, option.text)
-    text, called, left_out = one_off_suite(saes, asked, registry)
+    options = Options(option.metrics, option.data, option.hook, option.text)
+    text, names, left_out = one_off_suite(saes, options, registry)
     if not hasattr(config, "workerinput"):
-        for sentence in (*called, *left_out):
+        for sentence in (*names, *left_out):
             print(f"{sentence}.")
     folder = store.root / "suites"
     folder.mkdir(exist_ok=True, parents=True)

@@ -69,7 +69,8 @@ def load_language_model(
     """The model and tokenizer of a hub id, a local folder or `packaged:NAME`.
 
     Attention is the implementation that `transformers` chooses, but "eager" where scores are
-    soft-capped (Gemma 2), since the other implementations leave the cap out. Code from a repository is never run.
+    soft-capped (Gemma 2), since the other implementations leave the cap out. Code
+    from a repository is never run.
 
     Raises:
         CanonError: the folder or repository is missing or does not hold a whole model.

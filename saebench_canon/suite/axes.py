@@ -1,4 +1,4 @@
-"""Axes of a suite: how a table multiplies, which values a condition keeps, what pairs with what."""
+"""Axes of a suite: how a table multiplies, what a condition selects, which SAEs are paired."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ S = TypeVar("S", bound=HasAxes)
 def multiply(
     axes: Mapping[str, Sequence[AxisValue]], exclude: Sequence[Axes]
 ) -> Iterator[dict[str, AxisValue]]:
-    """Every combination of the axes in written order, less those that an exclude matches."""
+    """Every combination of the axes in written order, without those that `exclude` matches."""
     for values in product(*axes.values()):
         point = dict(zip(axes, values, strict=True))
         if not any(all(point[key] == value for key, value in drop.items()) for drop in exclude):
@@ -70,21 +70,21 @@ def fill(template: str, axes: Axes, *, key: str, where: str) -> str:
 
 def condition(text: AxisValue | list[AxisValue], *, where: str) -> Condition:
     """The test that a `where` value stands for: `"<= 3072"`, `"!= relu"`, a value, or a list."""
-    if isinstance(text, list) and text and not any(isinstance(each, list) for each in text):
-        any_of = [condition(each, where=where) for each in text]
-        return lambda value: any(keeps(value) for keeps in any_of)
+    if isinstance(text, list) and text and not any(isinstance(entry, list) for entry in text):
+        any_of = [condition(entry, where=where) for entry in text]
+        return lambda value: any(holds(value) for holds in any_of)
     if isinstance(text, list | dict):
         raise CanonError(
-            f"{text!r} is no condition", where=where,
-            hint="It is a value, a list of them, or a bound such as '<= 3072'.",
+            f"{text!r} is not a condition", where=where,
+            hint="Write a value, a list of values, or a bound such as '<= 3072'.",
         )  # fmt: skip
     if not isinstance(text, str):
         return lambda value: value == text
     match = re.fullmatch(r"\s*(==|!=|<=|>=|<|>)\s*(.+?)\s*", text)
     if match is None:
         if text.lstrip()[:1] in ("=", "!", "<", ">"):
-            raise CanonError(f"'{text}' is no condition", where=where,
-                             hint="It starts with ==, !=, <, <=, > or >=.")  # fmt: skip
+            raise CanonError(f"'{text}' is not a condition", where=where,
+                             hint="A bound starts with ==, !=, <, <=, > or >=.")  # fmt: skip
         return lambda value: str(value) == text
     compare, bound = _COMPARE[match[1]], match[2]
     if match[1] in ("==", "!="):
@@ -105,7 +105,7 @@ def _number(text: str, where: str) -> float:
 
 
 def without(axes: Axes, axis: str) -> tuple[tuple[str, AxisValue], ...]:
-    """All coordinates but one: what members of one ladder or group share."""
+    """All axes but one: what the members of a ladder or group share."""
     return tuple(sorted((key, value) for key, value in axes.items() if key != axis))
 
 
@@ -115,32 +115,32 @@ def ladders(saes: Iterable[S], axis: str) -> list[list[S]]:
     for sae in saes:
         if axis in sae.axes:
             sets[sae.data, without(sae.axes, axis)].append(sae)
-    for each in sets.values():
-        _refuse_twins(each, axis)
-    return [sorted(each, key=lambda sae: _order(sae.axes[axis])) for each in sets.values()]
+    for ladder in sets.values():
+        _refuse_twins(ladder, axis)
+    return [sorted(ladder, key=lambda sae: _order(sae.axes[axis])) for ladder in sets.values()]
 
 
 def _refuse_twins(saes: Sequence[HasAxes], axis: str) -> None:
-    """Two SAEs at one place of an axis have no order between them."""
-    seen: dict[AxisValue, HasAxes] = {}
+    """Raise CanonError for two SAEs with the same value on an axis: they have no order."""
+    by_value: dict[AxisValue, HasAxes] = {}
     for sae in saes:
         value = sae.axes[axis]
-        if value in seen:
+        if value in by_value:
             raise CanonError(
-                f"'{seen[value].name}' and '{sae.name}' are alike in every axis and in their data",
-                hint="Give them an axis that tells them apart.",
+                f"'{by_value[value].name}' and '{sae.name}' have the same axes and data",
+                hint="Add an axis in which they differ.",
             )
-        seen[value] = sae
+        by_value[value] = sae
 
 
 def pairs(saes: Iterable[S], axis: str) -> Iterator[tuple[S, S]]:
-    """Neighbours along the axis by value, smaller first, other axes held fixed."""
+    """Neighbours along the axis by value, smaller first, with equal other axes."""
     for ladder in ladders(saes, axis):
         yield from pairwise(ladder)
 
 
 def all_pairs(saes: Iterable[S], axis: str) -> Iterator[tuple[S, S]]:
-    """Every two SAEs along the axis, smaller first, other axes held fixed."""
+    """Every two SAEs along the axis, smaller first, with equal other axes."""
     for ladder in ladders(saes, axis):
         yield from combinations(ladder, 2)
 

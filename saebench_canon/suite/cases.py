@@ -38,7 +38,7 @@ class Case:
 
     @property
     def axes(self) -> dict[str, Any]:
-        """Each axis with the members' value, or the list of their values where they differ."""
+        """Each axis with the members' value, or the list of their values if they differ."""
         axes: dict[str, Any] = {}
         for axis in self.subject[0].axes:
             values = [sae.axes.get(axis) for sae in self.subject]
@@ -52,13 +52,13 @@ class Case:
 def cases_of(suite: Suite, registry: Registry) -> list[Case]:
     """Every case of a suite, ordered so that neighbours share inputs.
 
-    Cases stand by data, then by the last SAE they need, then in the order of the metric tables: a
-    worker that takes a stretch of them seldom waits for another.
+    Cases are sorted by data, then by the last SAE that they need, then by metric table, so that
+    workers which take neighbouring cases seldom wait for each other.
     """
-    place = {sae.name: index for index, sae in enumerate(suite.saes)}
+    position = {sae.name: index for index, sae in enumerate(suite.saes)}
     data = {name: _as_read(spec, suite) for name, spec in suite.data.items()}
     cases = [
-        (_rank(suite, subject, place, row), _case(suite, spec, subject, seed, data, registry))
+        (_rank(suite, subject, position, row), _case(suite, spec, subject, seed, data, registry))
         for row, spec in enumerate(suite.metrics)
         for subject in _subjects(suite, spec)
         for seed in spec.seeds
@@ -67,12 +67,12 @@ def cases_of(suite: Suite, registry: Registry) -> list[Case]:
 
 
 def _rank(
-    suite: Suite, subject: Sequence[SaeSpec], place: Mapping[str, int], row: int
+    suite: Suite, subject: Sequence[SaeSpec], position: Mapping[str, int], row: int
 ) -> tuple[int, int, int]:
     data = subject[-1].data
     return (
         -1 if data is None else list(suite.data).index(data),
-        max(place[sae.name] for sae in subject),
+        max(position[sae.name] for sae in subject),
         row,
     )
 
@@ -103,7 +103,7 @@ def _subjects(suite: Suite, spec: MetricSpec) -> Iterator[tuple[SaeSpec, ...]]:
         sae
         for sae in suite.saes
         if all(
-            axis in sae.axes and keeps(sae.axes[axis]) for axis, keeps in spec.conditions.items()
+            axis in sae.axes and holds(sae.axes[axis]) for axis, holds in spec.conditions.items()
         )
     ]
     kind, _, axis = spec.over.partition(":")
@@ -122,11 +122,11 @@ def _peers(suite: Suite, spec: MetricSpec, subject: tuple[SaeSpec, ...]) -> tupl
     if axis is None or axis not in sae.axes:
         return ()
     return tuple(
-        other
-        for other in suite.saes
-        if other not in subject
-        and other.data == sae.data
-        and without(other.axes, axis) == without(sae.axes, axis)
+        peer
+        for peer in suite.saes
+        if peer not in subject
+        and peer.data == sae.data
+        and without(peer.axes, axis) == without(sae.axes, axis)
     )
 
 
@@ -134,13 +134,13 @@ READS = {
     True: "was trained on centred activations",
     False: "was not",
     "none": "reads activations as they are",
-    "layer_norm": "reads them with their mean and standard deviation over the width removed",
-    "constant_norm_rescale": "reads them rescaled to one norm",
+    "layer_norm": "reads activations with mean 0 and standard deviation 1",
+    "constant_norm_rescale": "reads activations rescaled to one norm",
 }
 
 
 def _as_read(data: DataSpec, suite: Suite) -> DataSpec:
-    """The data with what is done to each activation: the data's word, or its SAEs'."""
+    """The data with `center` and `normalize` set: by its table, or else as its SAEs need them."""
     center, normalize = data.center, data.normalize
     if center is None and data.source.centres:
         centred = attrgetter("center_writing_weights")
@@ -153,7 +153,7 @@ def _as_read(data: DataSpec, suite: Suite) -> DataSpec:
 def _requested(
     data: DataSpec, suite: Suite, key: str, request: Callable[[Description], Any]
 ) -> Any:
-    """What the data's SAEs say of how they read activations; raises CanonError if they differ."""
+    """How the data's SAEs read activations; raises CanonError if they differ."""
     requests: dict[Any, str] = {}
     for sae in suite.saes:
         if sae.data == data.name and sae.source.training is None:
@@ -161,9 +161,9 @@ def _requested(
                 requests.setdefault(request(sae.source.describe()), sae.name)
     if len(requests) > 1:
         by_request = sorted(requests.items(), key=lambda entry: not entry[0])
-        (first, one), (second, other) = by_request[:2]
+        (first, name), (second, other_name) = by_request[:2]
         raise CanonError(
-            f"'{one}' {READS[first]} and '{other}' {READS[second]}",
-            where=data.where, hint=f"Give each its own data table, or set '{key}' for both.",
+            f"'{name}' {READS[first]} and '{other_name}' {READS[second]}",
+            where=data.where, hint=f"Write a data table for each, or set '{key}' for both.",
         )  # fmt: skip
     return next(iter(requests), None)

@@ -10,11 +10,11 @@ from saebench_canon.errors import CanonError, nearest_file, placed
 from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.plugin.data import DataKind, DataSource, DataSpec, Dtype
 from saebench_canon.plugin.data_keys import Key, keys_of
-from saebench_canon.suite.toml_table import MISSING, Table
+from saebench_canon.suite.toml_table import MISSING, TomlTable
 
 
-def parse_data(name: str, table: Table, root: Path, kinds: Mapping[str, DataKind]) -> DataSpec:
-    """The data that a table describes; relative paths are the root's."""
+def parse_data(name: str, table: TomlTable, root: Path, kinds: Mapping[str, DataKind]) -> DataSpec:
+    """The data that a table describes; relative paths start at `root`."""
     kind = _kind(table, kinds)
     spec = DataSpec(
         name=name,
@@ -41,34 +41,38 @@ def parse_data(name: str, table: Table, root: Path, kinds: Mapping[str, DataKind
     return spec
 
 
-def _kind(table: Table, kinds: Mapping[str, DataKind]) -> DataKind:
-    """The kind that the table picks, by the one key that it has of them all."""
+def _kind(table: TomlTable, kinds: Mapping[str, DataKind]) -> DataKind:
+    """The kind of data, by the one key of the table that names a kind."""
     picked = [key for key in kinds if key in table.values]
     if len(picked) == 1:
         return kinds[picked[0]]
     if picked:
-        raise CanonError(f"names both '{picked[0]}' and '{picked[1]}'", where=table.where,
-                         hint="Data is of one kind: give each its own table.")  # fmt: skip
+        raise CanonError(
+            f"a data table has either '{picked[0]}' or '{picked[1]}', not both",
+            where=table.where, hint="Write a table for each.",
+        )  # fmt: skip
     known = {key for kind in kinds.values() for key in _keys(kind)}
     table.finish(also=[*known, "tokens", "holdout", "dtype", "normalize"])  # a misspelt key first
     for kind in kinds.values():
         for key in sorted(_keys(kind) & table.values.keys()):
-            raise CanonError(f"'{key}' goes with '{kind.kind()}', which is not here",
+            raise CanonError(f"'{key}' needs '{kind.kind()}', which is missing",
                              where=table.where)  # fmt: skip
     choice = " or ".join(f"'{key}'" for key in kinds)
-    raise CanonError(f"needs {choice}: where its activations come from", where=table.where)
+    raise CanonError(
+        f"a data table needs {choice}, where its activations come from", where=table.where
+    )
 
 
-def _source(kind: DataKind, table: Table, root: Path) -> DataSource:
+def _source(kind: DataKind, table: TomlTable, root: Path) -> DataSource:
     values = {key.name: _value(key, kind, table, root) for key in keys_of(kind)}
     with placed(table.where):
         return kind(**values)
 
 
-def _value(key: Key, kind: DataKind, table: Table, root: Path) -> Any:
-    """The value of a key; what a path names must be there."""
+def _value(key: Key, kind: DataKind, table: TomlTable, root: Path) -> Any:
+    """The value of a key; a path must exist."""
     if key.required and key.name not in table.values:
-        raise CanonError(f"names '{kind.kind()}' but no '{key.name}'", where=table.where)
+        raise CanonError(f"'{key.name}' is missing, which '{kind.kind()}' needs", where=table.where)
     default = MISSING if key.required else key.default
     if key.words:
         return table.word(key.name, key.words, default)
@@ -79,26 +83,28 @@ def _value(key: Key, kind: DataKind, table: Table, root: Path) -> Any:
         return text
     path = root / text
     if not path.exists():
-        raise CanonError(f"no file {path}", where=table.where, hint=nearest_file(path))
+        raise CanonError(
+            f"the file {path} does not exist", where=table.where, hint=nearest_file(path)
+        )
     return path
 
 
-def _refuse_keys_of_others(table: Table, kind: DataKind, kinds: Mapping[str, DataKind]) -> None:
+def _refuse_keys_of_others(table: TomlTable, kind: DataKind, kinds: Mapping[str, DataKind]) -> None:
     for other in kinds.values():
         for key in _keys(other) - _keys(kind):
             if key in table.values:
                 raise CanonError(
-                    f"'{key}' goes with '{other.kind()}', not with '{kind.kind()}'",
+                    f"'{key}' is a key of '{other.kind()}', not of '{kind.kind()}'",
                     where=table.where,
                 )
 
 
 def _keys(kind: DataKind) -> set[str]:
-    """The keys that not every data table has."""
+    """The keys of this kind of data only."""
     return {key.name for key in keys_of(kind)} | ({"center"} if kind.centres else set())
 
 
 def path_keys(kinds: Mapping[str, DataKind]) -> tuple[set[str], set[str]]:
-    """The keys whose values are paths, and those whose values may be."""
+    """The keys whose values are paths, and the keys whose values may be paths."""
     keys = {key.name for kind in kinds.values() for key in keys_of(kind) if key.type is Path}
     return keys, {key for kind in kinds.values() for key in kind.names_paths}

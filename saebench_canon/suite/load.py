@@ -1,4 +1,4 @@
-"""What a suite file says: TOML in, typed values out; what is wrong is said before anything runs."""
+"""Reading a suite file: TOML in, typed values out, every mistake reported before anything runs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from saebench_canon.suite.references import parse_reference
 from saebench_canon.suite.saes import parse_saes, refuse_twins
 from saebench_canon.suite.specs import SaeSpec, Suite
 from saebench_canon.suite.toml_merge import anchored, apply_settings, merge, title
-from saebench_canon.suite.toml_table import Table, a_table, read_toml
+from saebench_canon.suite.toml_table import TomlTable, checked_table, read_toml
 from saebench_canon.suite.words import checked_name
 
 
 def packaged_suites() -> dict[str, Path]:
-    """The suites that go by bare name."""
+    """The suites of the package, by name."""
     folder = Path(str(resources.files("saebench_canon") / "suites"))
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def find_suite(name: str) -> Path:
-    """The file of a suite given by path or by bare name."""
+    """The file of a suite, by path or by name."""
     path, known = Path(name), packaged_suites()
     if path.is_file() or path.suffix == ".toml" or "/" in name:
         return path
@@ -37,14 +37,14 @@ def find_suite(name: str) -> Path:
 
 
 def load_suite(
-    path: Path, registry: Registry, *, settings: Iterable[str] = (), called: str | None = None
+    path: Path, registry: Registry, *, settings: Iterable[str] = (), file: str | None = None
 ) -> Suite:
-    """The suite of a file, with `extends` and `--set` applied; `called` names it in errors."""
+    """The suite of a file, with `extends` and `--set` applied; `file` names it in errors."""
     tables = apply_settings(_with_base(path, (), registry), settings)
-    return parse_suite(tables, registry, file=called or str(path), path=path)
+    return parse_suite(tables, registry, file=file or str(path), path=path)
 
 
-def _with_base(path: Path, seen: tuple[Path, ...], registry: Registry) -> dict[str, Any]:
+def _with_base(path: Path, extending: tuple[Path, ...], registry: Registry) -> dict[str, Any]:
     tables = read_toml(path)
     head = tables.get("suite", {})
     base = tables.pop("extends", None) or (
@@ -55,20 +55,20 @@ def _with_base(path: Path, seen: tuple[Path, ...], registry: Registry) -> dict[s
     if not isinstance(base, str):
         raise CanonError("'extends' must be a string", where=str(path))
     parent = packaged_suites().get(base, path.parent / base)
-    if parent.resolve() in seen:
+    if parent.resolve() in extending:
         raise CanonError(f"'{base}' extends itself", where=str(path))
-    below = _with_base(parent, (*seen, path.resolve()), registry)
+    inherited = _with_base(parent, (*extending, path.resolve()), registry)
     if parent.parent.resolve() != path.parent.resolve():
-        below = anchored(below, parent.parent.resolve(), *path_keys(registry.data))
-    return merge(below, tables)
+        inherited = anchored(inherited, parent.parent.resolve(), *path_keys(registry.data))
+    return merge(inherited, tables)
 
 
 def parse_suite(
     tables: dict[str, Any], registry: Registry, *, file: str, path: Path | None = None
 ) -> Suite:
     """The suite that TOML tables describe; every mistake is a CanonError naming file and table."""
-    top = Table(tables, file)
-    head = Table(top.take("suite", dict, {}), f"{file}, [suite]")
+    top = TomlTable(tables, file)
+    head = TomlTable(top.take("suite", dict, {}), f"{file}, [suite]")
     name = checked_name(head.take("name", str, path.stem if path else "suite"), head.where)
     version = head.take("version", int, 1)
     head.finish()
@@ -76,26 +76,30 @@ def parse_suite(
     data = {}
     for key, value in top.take("data", dict, {}).items():
         where = f"{file}, [data.{key}]"
-        data[key] = parse_data(key, Table(a_table(value, where), where), root, registry.data)
+        data[key] = parse_data(
+            key, TomlTable(checked_table(value, where), where), root, registry.data
+        )
     saes: list[SaeSpec] = []
     for index, table in enumerate(_tables(top, "sae", file)):
         where = f"{file}, [[sae]] '{title(table) or index + 1}'"
-        saes.extend(parse_saes(Table(table, where), data, registry, root))
+        saes.extend(parse_saes(TomlTable(table, where), data, registry, root))
     refuse_twins(saes)
     axes = sorted({axis for sae in saes for axis in sae.axes})
     metrics = [
         parse_metric(
-            Table(table, f"{file}, [[metric]] '{title(table) or '?'}'"), axes, registry, root
+            TomlTable(table, f"{file}, [[metric]] '{title(table) or '?'}'"), axes, registry, root
         )
         for table in _tables(top, "metric", file)
     ]
     refuse_shared_labels(metrics)
     gates = [
-        parse_gate(Table(table, f"{file}, [[gate]] {index + 1}"), metrics, registry)
+        parse_gate(TomlTable(table, f"{file}, [[gate]] {index + 1}"), metrics, registry)
         for index, table in enumerate(_tables(top, "gate", file))
     ]
     references = [
-        parse_reference(Table(table, f"{file}, [[reference]] {index + 1}"), saes, metrics, registry)
+        parse_reference(
+            TomlTable(table, f"{file}, [[reference]] {index + 1}"), saes, metrics, registry
+        )
         for index, table in enumerate(_tables(top, "reference", file))
     ]
     questions = parse_questions(
@@ -106,11 +110,11 @@ def parse_suite(
     )
     top.finish()
     if not saes:
-        raise CanonError("there is no [[sae]] table", where=file)
+        raise CanonError("the suite has no [[sae]] table", where=file)
     if not metrics:
-        raise CanonError("there is no [[metric]] table", where=file)
+        raise CanonError("the suite has no [[metric]] table", where=file)
     return Suite(name, version, path, data, saes, metrics, gates, references, questions)
 
 
-def _tables(top: Table, key: str, file: str) -> list[dict[str, Any]]:
-    return [a_table(value, f"{file}, [[{key}]]") for value in top.take(key, list, [])]
+def _tables(top: TomlTable, key: str, file: str) -> list[dict[str, Any]]:
+    return [checked_table(value, f"{file}, [[{key}]]") for value in top.take(key, list, [])]

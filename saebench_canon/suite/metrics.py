@@ -14,12 +14,12 @@ from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.axes import condition
 from saebench_canon.suite.saes import ref_of
 from saebench_canon.suite.specs import GateSpec, MetricSpec
-from saebench_canon.suite.toml_table import Table
+from saebench_canon.suite.toml_table import TomlTable
 from saebench_canon.suite.words import checked_name, typed_setting
 
 
 def parse_metric(
-    table: Table, axes: Sequence[str], registry: Registry, root: Path = Path()
+    table: TomlTable, axes: Sequence[str], registry: Registry, root: Path = Path()
 ) -> MetricSpec:
     """The metric that a [[metric]] table describes, for SAEs with these axes.
 
@@ -32,39 +32,41 @@ def parse_metric(
     over = table.take("over", str, default_over)
     _check_over(over, metric.of, axes, where)
     peers = table.optional("peers", str)
-    wanted = table.take("where", dict, {})
-    for axis in [*wanted, *([peers] if peers else [])]:
+    conditions = table.take("where", dict, {})
+    for axis in [*conditions, *([peers] if peers else [])]:
         if axis not in axes:
             raise CanonError(f"no SAE has the axis '{axis}'", where=where, hint=nearest(axis, axes))
-    given = table.take("settings", dict, {})
-    for key in given:
+    set_values = table.take("settings", dict, {})
+    for key in set_values:
         if key not in metric.settings:
             raise CanonError(f"metric '{metric.name}' has no setting '{key}'", where=where,
                              hint=nearest(key, metric.settings))  # fmt: skip
     seeds = table.take("seeds", list, [0])
     if not seeds or any(type(seed) is not int for seed in seeds) or len(set(seeds)) < len(seeds):
         raise CanonError(
-            f"'seeds' is {seeds!r}; it is a list of different whole numbers", where=where
+            f"'seeds' must be a list of different whole numbers, got {seeds!r}", where=where
         )
     table.finish()
     settings = {
-        key: _setting(metric, key, given[key], registry, root, where) if key in given else default
+        key: _setting(metric, key, set_values[key], registry, root, where)
+        if key in set_values
+        else default
         for key, default in metric.settings.items()
     }
-    conditions = {axis: condition(text, where=where) for axis, text in wanted.items()}
-    return MetricSpec(metric.name, label, over, peers, conditions, settings, seeds, where)
+    parsed = {axis: condition(text, where=where) for axis, text in conditions.items()}
+    return MetricSpec(metric.name, label, over, peers, parsed, settings, seeds, where)
 
 
 def _setting(
     metric: Metric, key: str, value: Any, registry: Registry, root: Path, where: str
 ) -> Any:
-    """A setting's value; an SAE that it names is looked for, and stays a ref."""
+    """A setting's value; an SAE that it names must exist, and stays a ref."""
     if key not in metric.sae_settings:
         return typed_setting(key, value, metric.settings[key], where, kind=metric.kinds.get(key))
     if not isinstance(value, str):
         raise CanonError(
-            f"the setting '{key}' is {value!r}; it names an SAE", where=where,
-            hint="Such as file:PATH, or SCHEME://OWNER/NAME on a hub.",
+            f"the setting '{key}' must name an SAE, got {value!r}", where=where,
+            hint="Write file:PATH, or SCHEME://OWNER/NAME for a hub.",
         )  # fmt: skip
     ref = ref_of(value, registry, root, where)
     if ref.local:
@@ -77,8 +79,8 @@ def _check_over(over: str, of: Of, axes: Sequence[str], where: str) -> None:
     kind, _, axis = over.partition(":")
     fits = {"each": "sae", "pairs": "pair", "all-pairs": "pair", "group": "group"}
     if kind not in fits or (kind == "each") == bool(axis):
-        raise CanonError(f"'over' is '{over}'", where=where,
-                         hint="It is each, pairs:AXIS, all-pairs:AXIS or group:AXIS.")  # fmt: skip
+        raise CanonError(f"unknown over '{over}'", where=where,
+                         hint="Known: each, pairs:AXIS, all-pairs:AXIS, group:AXIS.")  # fmt: skip
     if fits[kind] != of:
         raise CanonError(f"over = '{over}' does not fit a metric of {SUBJECT[of]}", where=where)
     if axis and axis not in axes:
@@ -86,29 +88,29 @@ def _check_over(over: str, of: Of, axes: Sequence[str], where: str) -> None:
                          hint=nearest(axis, axes))  # fmt: skip
 
 
-def parse_gate(table: Table, metrics: Sequence[MetricSpec], registry: Registry) -> GateSpec:
+def parse_gate(table: TomlTable, metrics: Sequence[MetricSpec], registry: Registry) -> GateSpec:
     """The gate that a [[gate]] table describes."""
     score = table.take("score", str)
     require = table.take("require", str)
     table.finish()
     spec_of_score(score, metrics, registry, table.where)
     if not re.match(r"\s*(==|!=|<=|>=|<|>)", require):
-        raise CanonError(f"'require' is '{require}'", where=table.where,
-                         hint="It is a bound such as '>= 0.6'.")  # fmt: skip
+        raise CanonError(f"'require' must be a bound, got '{require}'", where=table.where,
+                         hint="Write a bound such as '>= 0.6'.")  # fmt: skip
     condition(require, where=table.where)
     return GateSpec(score, require, table.where)
 
 
 def spec_of_score(
-    score: str, metrics: Sequence[MetricSpec], registry: Registry, where: str
+    text: str, metrics: Sequence[MetricSpec], registry: Registry, where: str
 ) -> MetricSpec:
     """The metric table that `LABEL.SCORE` names; raises CanonError if there is no such score."""
-    label, _, name = score.partition(".")
-    spec = next((each for each in metrics if each.label == label), None)
+    label, _, name = text.partition(".")
+    spec = next((metric for metric in metrics if metric.label == label), None)
     if spec is None:
         raise CanonError(f"no metric '{label}' in this suite", where=where,
-                         hint=nearest(label, [each.label for each in metrics]))  # fmt: skip
-    names = [each.name for each in registry.metrics[spec.metric].scores]
+                         hint=nearest(label, [metric.label for metric in metrics]))  # fmt: skip
+    names = [score.name for score in registry.metrics[spec.metric].scores]
     if name not in names:
         raise CanonError(f"metric '{spec.metric}' has no score '{name}'", where=where,
                          hint=nearest(name, names))  # fmt: skip
@@ -116,10 +118,12 @@ def spec_of_score(
 
 
 def refuse_shared_labels(metrics: Sequence[MetricSpec]) -> None:
-    """Refuse two metric tables of one label."""
-    seen: set[str] = set()
+    """Raise CanonError for two metric tables with the same label."""
+    labels: set[str] = set()
     for spec in metrics:
-        if spec.label in seen:
-            raise CanonError(f"two [[metric]] tables are called '{spec.label}'", where=spec.where,
-                             hint="Give each its own 'label'.")  # fmt: skip
-        seen.add(spec.label)
+        if spec.label in labels:
+            raise CanonError(
+                f"two [[metric]] tables have the label '{spec.label}'", where=spec.where,
+                hint="Set a 'label' for each.",
+            )  # fmt: skip
+        labels.add(spec.label)

@@ -1,4 +1,4 @@
-"""Which questions a suite asks, and by which margins: the [question."NAME"] tables."""
+"""Which questions a suite asks, and with which margins: the [question."NAME"] tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.question import Margin, Margins, Question
-from saebench_canon.suite.toml_table import Table, a_table
+from saebench_canon.suite.toml_table import TomlTable, checked_table
 
 
 def parse_questions(
@@ -26,17 +26,19 @@ def parse_questions(
                              hint=nearest(name, questions))  # fmt: skip
         if not questions[name].is_for(metrics):
             reads = " or ".join(questions[name].metrics)
-            raise CanonError(f"this suite does not ask '{name}': it has no metric {reads}",
+            raise CanonError(f"the suite cannot ask '{name}' without metric {reads}",
                              where=where)  # fmt: skip
-    asked = {}
+    margins = {}
     for name, question in questions.items():
         if question.is_for(metrics):
             where = f'{file}, [question."{name}"]'
-            asked[name] = _margins(question, Table(a_table(tables.get(name, {}), where), where))
-    return asked
+            margins[name] = _margins(
+                question, TomlTable(checked_table(tables.get(name, {}), where), where)
+            )
+    return margins
 
 
-def _margins(question: Question, table: Table) -> Margins:
+def _margins(question: Question, table: TomlTable) -> Margins:
     for name in table.values:
         if name not in question.defaults:
             raise CanonError(f"question '{question.name}' has no margin '{name}'",
@@ -44,20 +46,20 @@ def _margins(question: Question, table: Table) -> Margins:
     return {margin.name: _margin(margin, table) for margin in question.margins}
 
 
-def _margin(margin: Margin, table: Table) -> float:
+def _margin(margin: Margin, table: TomlTable) -> float:
     value = table.take(margin.name, type(margin.default), margin.default)
     low, high = margin.between
     if math.isfinite(value) and low <= value <= high:
         return value
     raise CanonError(
-        f"'{margin.name}' must be {_span(low, high)}, not {value}",
+        f"'{margin.name}' must be {_span(low, high)}, got {value}",
         where=table.where,
         hint=f"It is the {margin.meaning}.",
     )
 
 
 def _span(low: float, high: float) -> str:
-    """The numbers that a margin may be, in words."""
+    """The range of a margin, in words."""
     if math.isinf(high):
         return "a finite number" if math.isinf(low) else f"{low:g} or more"
     return f"between {low:g} and {high:g}" if math.isfinite(low) else f"{high:g} or less"

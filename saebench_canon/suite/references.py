@@ -1,4 +1,4 @@
-"""Reading the [[reference]] tables of a suite, and which cases each published value belongs to."""
+"""Reading the [[reference]] tables of a suite, and finding the cases of published values."""
 
 from __future__ import annotations
 
@@ -14,42 +14,45 @@ from saebench_canon.suite.axes import AxisValue, condition
 from saebench_canon.suite.cases import Case
 from saebench_canon.suite.metrics import spec_of_score
 from saebench_canon.suite.specs import MetricSpec, ReferenceSpec, SaeSpec, Suite
-from saebench_canon.suite.toml_table import Table
+from saebench_canon.suite.toml_table import TomlTable
 
 
 def parse_reference(
-    table: Table, saes: Sequence[SaeSpec], metrics: Sequence[MetricSpec], registry: Registry
+    table: TomlTable, saes: Sequence[SaeSpec], metrics: Sequence[MetricSpec], registry: Registry
 ) -> ReferenceSpec:
     """The published values that a [[reference]] table gives, for a suite with these SAEs."""
     where = table.where
     score, axis = table.take("score", str), table.take("axis", str)
-    given, source = table.take("values", dict), table.take("source", str)
-    wanted = table.take("where", dict, {})
+    values, source = table.take("values", dict), table.take("source", str)
+    conditions = table.take("where", dict, {})
     table.finish()
     spec_of_score(score, metrics, registry, where)
-    axes = sorted({each for sae in saes for each in sae.axes})
-    for each in (axis, *wanted):
-        if each not in axes:
-            raise CanonError(f"no SAE has the axis '{each}'", where=where, hint=nearest(each, axes))
-    if not given:
+    axes = sorted({name for sae in saes for name in sae.axes})
+    for name in (axis, *conditions):
+        if name not in axes:
+            raise CanonError(f"no SAE has the axis '{name}'", where=where, hint=nearest(name, axes))
+    if not values:
         raise CanonError("'values' is empty", where=where)
     if not source.strip():
-        raise CanonError("'source' is empty", where=where, hint="It says who published the values.")
+        raise CanonError("'source' is empty", where=where, hint="Say who published the values.")
     known = [sae.axes[axis] for sae in saes if axis in sae.axes]
     return ReferenceSpec(
         score=score,
         axis=axis,
-        values={_place(key, known, axis, where): _number(key, given[key], where) for key in given},
+        values={
+            _axis_value(key, known, axis, where): _number(key, value, where)
+            for key, value in values.items()
+        },
         source=source.strip(),
         where=where,
-        conditions={each: condition(text, where=where) for each, text in wanted.items()},
+        conditions={name: condition(text, where=where) for name, text in conditions.items()},
     )
 
 
-def _place(key: str, known: Sequence[AxisValue], axis: str, where: str) -> AxisValue:
+def _axis_value(key: str, known: Sequence[AxisValue], axis: str, where: str) -> AxisValue:
     """A key, which TOML reads as a string, as a value of the axis.
 
-    A value that no SAE has stays: a suite may take a part of a published ladder.
+    A value that no SAE has is allowed: a suite may measure a part of a published ladder.
     """
     written = {str(value).lower() if type(value) is bool else str(value): value for value in known}
     if key in written:
@@ -57,7 +60,7 @@ def _place(key: str, known: Sequence[AxisValue], axis: str, where: str) -> AxisV
     kinds = {type(value) for value in known}
     if kinds <= {int, float}:
         with suppress(ValueError):
-            return float(key.replace("_", ""))  # equal, as a key, to the same whole number
+            return float(key.replace("_", ""))  # as a key it equals the same whole number
     elif str in kinds:
         return key
     raise CanonError(
@@ -67,8 +70,8 @@ def _place(key: str, known: Sequence[AxisValue], axis: str, where: str) -> AxisV
 
 def _number(key: str, value: Any, where: str) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
-        raise CanonError(f"the value at '{key}' is {value!r}; it must be a number", where=where,
-                         hint="What was not published is left out.")  # fmt: skip
+        raise CanonError(f"the value at '{key}' must be a number, got {value!r}", where=where,
+                         hint="Leave out what was not published.")  # fmt: skip
     return value  # type: ignore[no-any-return]
 
 
@@ -82,25 +85,25 @@ def published(references: Sequence[ReferenceSpec], case: Case) -> dict[str, Publ
         if score in values:
             raise CanonError(
                 f"two published values of {reference.score} for {case.name}", where=reference.where,
-                hint="Tell them apart by 'where', or keep one.",
+                hint="Separate them by 'where', or keep one.",
             )  # fmt: skip
         values[score] = Published(value, reference.source)
     return values
 
 
 def _value(reference: ReferenceSpec, case: Case) -> float | None:
-    """The value for the case's last SAE (of a step the larger one), if all SAEs keep `where`."""
+    """The value for the case's last SAE (the larger of a pair), if all its SAEs satisfy `where`."""
     if not all(
-        axis in sae.axes and keeps(sae.axes[axis])
+        axis in sae.axes and holds(sae.axes[axis])
         for sae in case.subject
-        for axis, keeps in reference.conditions.items()
+        for axis, holds in reference.conditions.items()
     ):
         return None
     return reference.values.get(case.subject[-1].axes.get(reference.axis))  # type: ignore[arg-type]
 
 
 def check_references(suite: Suite, cases: Sequence[Case]) -> None:
-    """Refuse a table of published values that no case has, and two values for one."""
+    """Raise CanonError for published values that match no case, and for two values of one case."""
     for case in cases:
         published(suite.references, case)
     for reference in suite.references:

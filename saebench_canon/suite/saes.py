@@ -1,4 +1,4 @@
-"""Reading the [[sae]] tables of a suite: axes multiplied out, refs and trainings checked."""
+"""Reading the [[sae]] tables of a suite: axes are multiplied out, refs and trainings checked."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from saebench_canon.plugin.source import SaeSource
 from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.axes import Axes, AxisValue, fill, multiply
 from saebench_canon.suite.specs import SaeSpec
-from saebench_canon.suite.toml_table import Table, a_table
+from saebench_canon.suite.toml_table import TomlTable, checked_table
 from saebench_canon.suite.training import Training
 from saebench_canon.suite.words import checked_name, typed_setting
 
 
 def parse_saes(
-    table: Table, data: Mapping[str, DataSpec], registry: Registry, root: Path
+    table: TomlTable, data: Mapping[str, DataSpec], registry: Registry, root: Path
 ) -> list[SaeSpec]:
     """The SAEs of one table: its axes multiplied out."""
     where = table.where
@@ -35,15 +35,15 @@ def parse_saes(
     exclude = [_exclusion(drop, axes, where) for drop in table.take("exclude", list, [])]
     table.finish()
     if (uri is None) == (train is None):
-        raise CanonError("needs either 'uri' or 'train'", where=where)
+        raise CanonError("an [[sae]] table needs either 'uri' or 'train'", where=where)
     if source is not None and source not in data:
         raise CanonError(f"no data '{source}'", where=where, hint=nearest(source, data))
     saes = []
     for point in multiply(axes, exclude):
         name = checked_name(fill(template, point, key="name", where=where), where)
         if uri is not None:
-            written = fill(uri, point, key="uri", where=where)
-            text = f"file:{written}" if is_bare_path(written) else written
+            text = fill(uri, point, key="uri", where=where)
+            text = f"file:{text}" if is_bare_path(text) else text
             ref = ref_of(text, registry, root, where)
             saes.append(SaeSpec(name, point, source, Checkpoint(ref, registry), dtype, where))
             continue
@@ -57,29 +57,31 @@ def parse_saes(
 
 
 def _check_sources(saes: Sequence[SaeSpec]) -> None:
-    """Refuse one checkpoint under two names, and an axis `width` that the file contradicts."""
+    """Raise CanonError for one checkpoint under two names, or an axis `width` that is wrong."""
     names: dict[SaeSource, str] = {}
     for sae in saes:
         if sae.source in names:
             raise CanonError(
-                f"'{names[sae.source]}' and '{sae.name}' are one checkpoint, {sae.source.ref}",
-                where=sae.where, hint="Let 'uri' name every axis, such as {width}.",
+                f"'{names[sae.source]}' and '{sae.name}' are the same checkpoint, {sae.source.ref}",
+                where=sae.where, hint="Use every axis in 'uri', such as {width}.",
             )  # fmt: skip
         names[sae.source] = sae.name
         if sae.source.local:
             with placed(sae.where):
                 width = sae.source.describe().width
-            told = sae.axes.get("width", width)
-            if width is not None and told != width:
-                raise CanonError(f"'{sae.name}' has {width} latents, not {told}", where=sae.where)
+            declared = sae.axes.get("width", width)
+            if width is not None and declared != width:
+                raise CanonError(
+                    f"'{sae.name}' has {width} latents, not {declared}", where=sae.where
+                )
 
 
 def _check_trainable(data: DataSpec | None, where: str) -> None:
     if data is None:
-        raise CanonError("trains an SAE without 'data'", where=where)
+        raise CanonError("an SAE that is trained needs 'data'", where=where)
     if data.holdout is None:
         raise CanonError(
-            f"trains on data '{data.name}', which holds nothing out", where=where,
+            f"an SAE is trained on data '{data.name}', which has no 'holdout'", where=where,
             hint=f"Set holdout = 0.1 in [data.{data.name}], so that scores use unseen documents.",
         )  # fmt: skip
 
@@ -88,10 +90,13 @@ def _axis(axis: str, values: Any, where: str) -> list[AxisValue]:
     if not isinstance(values, list) or not values:
         raise CanonError(f"axis '{axis}' must be a list of values", where=where)
     if not axis.isidentifier():
-        raise CanonError(f"axis '{axis}' must be a plain word", where=where)
+        raise CanonError(f"the name of axis '{axis}' must be a plain word", where=where)
     for value in values:
         if not isinstance(value, int | float | str | bool) or value != value:
-            raise CanonError(f"axis '{axis}' has the value {value!r}", where=where)
+            raise CanonError(
+                f"axis '{axis}' must have numbers, strings or true/false, got {value!r}",
+                where=where,
+            )
     if len(set(values)) < len(values):
         raise CanonError(f"axis '{axis}' has a value twice", where=where)
     return values
@@ -103,16 +108,17 @@ def _exclusion(drop: Any, axes: Mapping[str, Any], where: str) -> dict[str, Axis
     for key in drop:
         if key not in axes:
             raise CanonError(
-                f"'exclude' names the axis '{key}'", where=where, hint=nearest(key, axes)
+                f"'exclude' names an unknown axis '{key}'", where=where, hint=nearest(key, axes)
             )
         if drop[key] not in axes[key]:
-            raise CanonError(f"'exclude' names {key} = {drop[key]!r}, which the axis does not have",
-                             where=where)  # fmt: skip
+            raise CanonError(
+                f"'exclude' names {key} = {drop[key]!r}, which is no value of the axis", where=where
+            )
     return drop
 
 
 def ref_of(text: str, registry: Registry, root: Path, where: str) -> Ref:
-    """The ref of a URI; relative paths are the suite file's. Raises CanonError for what is not."""
+    """The ref of a URI, with relative paths from the suite file; raises CanonError if it is bad."""
     try:
         ref = Ref.parse(text)
     except CanonError as error:
@@ -121,9 +127,7 @@ def ref_of(text: str, registry: Registry, root: Path, where: str) -> Ref:
     if ref.local:
         ref = ref.within(root)
         if not ref.path.exists():
-            raise CanonError(
-                f"no file or folder {ref.path}", where=where, hint=nearest_file(ref.path)
-            )
+            raise CanonError(f"{ref.path} does not exist", where=where, hint=nearest_file(ref.path))
     return ref
 
 
@@ -131,47 +135,51 @@ def _train(table: Mapping[str, Any], point: Axes, registry: Registry, where: str
     """The training that a train table and one point of the axes describe."""
     arch = point.get("arch", table.get("arch"))
     if not isinstance(arch, str):
-        raise CanonError("'train' names no 'arch'", where=where,
+        raise CanonError("'train' has no 'arch'", where=where,
                          hint=known_names(list(registry.trainers)))  # fmt: skip
     trainer = registry.trainer(arch, where=where)
     shared = {key: value for key, value in table.items() if key not in registry.trainers}
-    own = a_table(table.get(arch, {}), f"{where}, train.{arch}")
-    given = {**shared, **own, **point}
+    for_arch = checked_table(table.get(arch, {}), f"{where}, train.{arch}")
+    values = {**shared, **for_arch, **point}
     known = {*trainer.settings, "arch", "width", "seed"}
-    elsewhere = {setting for each in registry.trainers.values() for setting in each.settings}
-    for key in (*point, *own):
+    of_others = {setting for other in registry.trainers.values() for setting in other.settings}
+    for key in (*point, *for_arch):
         if key not in known:
             kind = "axis" if key in point else "key"
-            raise CanonError(f"the {kind} '{key}' is no setting of trainer '{arch}'", where=where,
-                             hint=nearest(key, known))  # fmt: skip
+            raise CanonError(
+                f"the {kind} '{key}' is not a setting of trainer '{arch}'",
+                where=where, hint=nearest(key, known),
+            )  # fmt: skip
     for key in shared:
-        if key not in known | elsewhere:
+        if key not in known | of_others:
             raise CanonError(f"unknown key '{key}' in 'train'", where=where,
                              hint=nearest(key, known | set(registry.trainers)))  # fmt: skip
     settings = {
-        key: typed_setting(key, given[key], default, where) if key in given else default
+        key: typed_setting(key, values[key], default, where) if key in values else default
         for key, default in trainer.settings.items()
     }
-    width, seed = given.get("width"), given.get("seed", 0)
+    width, seed = values.get("width"), values.get("seed", 0)
     if type(width) is not int or width < 1:
-        raise CanonError(f"'width' is {width!r}; it must be a whole number", where=where)
+        raise CanonError(f"'width' must be a whole number above 0, got {width!r}", where=where)
     if type(seed) is not int:
-        raise CanonError(f"'seed' is {seed!r}; it must be a whole number", where=where)
+        raise CanonError(f"'seed' must be a whole number, got {seed!r}", where=where)
     for key in ("tokens", "batch_size", "lr", "k"):
         if settings.get(key, 1) <= 0:
-            raise CanonError(f"'{key}' is {settings[key]}; it must be above 0", where=where)
+            raise CanonError(f"'{key}' must be above 0, got {settings[key]}", where=where)
     if settings.get("batch_size", 0) > settings.get("tokens", math.inf):
-        raise CanonError("'tokens' do not fill one batch of 'batch_size'", where=where)
+        raise CanonError("'tokens' must be at least 'batch_size', one batch", where=where)
     if isinstance(settings.get("k"), int | float) and settings["k"] > width:
-        raise CanonError(f"k = {settings['k']} is above the width {width}", where=where)
+        raise CanonError(
+            f"'k' must be at most the width, {width}, got {settings['k']}", where=where
+        )
     return Training(trainer, width, seed, settings, registry)
 
 
 def refuse_twins(saes: Sequence[SaeSpec]) -> None:
-    """Refuse two SAEs of one name."""
+    """Raise CanonError for two SAEs with the same name."""
     names: dict[str, SaeSpec] = {}
     for sae in saes:
         if sae.name in names:
-            raise CanonError(f"two SAEs are called '{sae.name}'", where=sae.where,
-                             hint="Put its axes into the name, such as {width}.")  # fmt: skip
+            raise CanonError(f"two SAEs have the name '{sae.name}'", where=sae.where,
+                             hint="Use the axes in the name, such as {width}.")  # fmt: skip
         names[sae.name] = sae

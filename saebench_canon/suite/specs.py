@@ -41,7 +41,7 @@ class MetricSpec:
 
 @dataclass(frozen=True)
 class GateSpec:
-    """A bound that scores of a run must keep."""
+    """A bound that a score must satisfy."""
 
     score: str
     require: str
@@ -50,7 +50,7 @@ class GateSpec:
 
 @dataclass(frozen=True, eq=False)
 class ReferenceSpec:
-    """Published values of a score along an axis, to stand beside the measured ones."""
+    """Published values of a score along an axis, printed next to the measured values."""
 
     score: str
     axis: str
@@ -72,4 +72,6 @@ class Suite:
     metrics: Sequence[MetricSpec]
     gates: Sequence[GateSpec]
     references: Sequence[ReferenceSpec] = ()
-    questions: Mapping[str, Margins] = field(default_factory=dict)  # those asked, all their margins
+    questions: Mapping[str, Margins] = field(
+        default_factory=dict
+    )  # that the suite asks, with all margins

@@ -20,7 +20,7 @@ KEYS = {
 
 
 def title(table: dict[str, Any]) -> Any:
-    """What a table of a list goes by: its label, its name, or its score."""
+    """The name of a table in a list: its label, its name, or its score."""
     return table.get("label", table.get("name", table.get("score")))
 
 
@@ -52,13 +52,13 @@ def _laid_over(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _by_title(base: list[Any], over: list[Any]) -> list[Any]:
     merged = list(base)
     for table in over:
-        places = [
-            place
-            for place, old in enumerate(base)
+        matches = [
+            index
+            for index, old in enumerate(base)
             if isinstance(old, dict) and isinstance(table, dict) and title(old) == title(table)
         ]
-        if places:
-            merged[places[0]] = _laid_over(merged[places[0]], table)
+        if matches:
+            merged[matches[0]] = _laid_over(merged[matches[0]], table)
         else:
             merged.append(table)
     return merged
@@ -67,9 +67,10 @@ def _by_title(base: list[Any], over: list[Any]) -> list[Any]:
 def anchored(
     tables: dict[str, Any], folder: Path, paths: Collection[str], maybe: Collection[str]
 ) -> dict[str, Any]:
-    """The tables with relative paths made absolute: they are relative to their own file.
+    """The tables with relative paths made absolute, from the folder of their file.
 
-    `paths` are the keys of data tables that hold paths, `maybe` those that hold one or a name.
+    `paths` are the keys of data tables that hold paths, `maybe` the keys that hold a path or a
+    name.
     """
     tables = deepcopy(tables)
     for data in _dicts(tables.get("data", {})):
@@ -98,8 +99,8 @@ def anchored(
 
 
 def _dicts(values: Any) -> list[dict[str, Any]]:
-    found = values.values() if isinstance(values, dict) else []
-    return [each for each in found if isinstance(each, dict)]
+    entries = values.values() if isinstance(values, dict) else []
+    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def apply_settings(tables: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
@@ -136,14 +137,15 @@ def _set(tables: dict[str, Any], keys: list[str], value: Any) -> None:
     _put(tables, keys, value)
 
 
-def _chosen(found: Any, head: str, rest: list[str]) -> list[tuple[dict[str, Any], list[str]]]:
+def _chosen(entries: Any, head: str, rest: list[str]) -> list[tuple[dict[str, Any], list[str]]]:
     """The tables of a list that a setting means, and the keys within them."""
-    tables = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+    listed = entries if isinstance(entries, list) else []
+    tables = [entry for entry in listed if isinstance(entry, dict)]
     titles = [str(title(table)) for table in tables]
-    for words in range(len(rest) - 1, 0, -1):  # a gate goes by its score, such as NAME.l0
+    for words in range(len(rest) - 1, 0, -1):  # the name of a gate is its score, such as NAME.l0
         name = ".".join(rest[:words])
         if name in titles:
-            return [(each, rest[words:]) for each in tables if str(title(each)) == name]
+            return [(table, rest[words:]) for table in tables if str(title(table)) == name]
     if rest[0] not in KEYS[head]:
         known = [*titles, *KEYS[head]]
         raise CanonError(
@@ -156,7 +158,7 @@ def _put(table: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         inner = table.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise CanonError(f"'{key}' is no table", where="--set")
+            raise CanonError(f"'{key}' is not a table", where="--set")
         table = inner
     table[keys[-1]] = value
 

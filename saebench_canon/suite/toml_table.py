@@ -12,24 +12,24 @@ from saebench_canon.errors import CanonError, nearest
 
 T = TypeVar("T")
 MISSING = object()
-_WORDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false",
-          dict: "a table", list: "a list"}  # fmt: skip
+TYPE_WORDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false",
+              dict: "a table", list: "a list", tuple: "a list"}  # fmt: skip
 
-# Called with each key that a parser asks for: where, key, type, default or MISSING, choices.
+# Called with each key that a parser reads: where, key, type, default or MISSING, choices.
 Noting = Callable[[str, str, type, Any, tuple[str, ...]], None]
 noting: ContextVar[Noting | None] = ContextVar("noting", default=None)
 
 
-class Table:
-    """One TOML table and where it stands; `finish` refuses the keys that nobody asked for."""
+class TomlTable:
+    """One TOML table and its place in the file; `finish` raises CanonError for unread keys."""
 
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
         self.values = values
         self.where = where
-        self._asked: set[str] = set()
+        self._known: set[str] = set()
 
     def take(self, key: str, kind: type[T], default: Any = MISSING) -> T:
-        """The value of a key, checked; the default stands where the key is absent."""
+        """The value of a key, with its type checked; the default if the key is absent."""
         self._note(key, kind, default)
         if key not in self.values:
             if default is MISSING:
@@ -39,11 +39,11 @@ class Table:
         if kind is float and type(value) is int:
             value = float(value)
         if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-            raise CanonError(f"'{key}' must be {_WORDS[kind]}, not {value!r}", where=self.where)
+            raise CanonError(f"'{key}' must be {TYPE_WORDS[kind]}, got {value!r}", where=self.where)
         return value
 
     def optional(self, key: str, kind: type[T]) -> T | None:
-        """The value of a key, or None where it is absent."""
+        """The value of a key, or None if it is absent."""
         return self.take(key, kind, default=None)
 
     def choice(self, key: str, literal: Any, default: str) -> str:
@@ -51,30 +51,32 @@ class Table:
         return self.word(key, get_args(literal), default)
 
     def word(self, key: str, words: tuple[str, ...], default: Any = MISSING) -> str:
-        """One of some strings; the default may be something else."""
+        """One of these strings; the default may be another value."""
         value = self.take(key, str, default)
         self._note(key, str, default, words)
         if key in self.values and value not in words:
-            raise CanonError(f"'{key}' is '{value}'", where=self.where, hint=nearest(value, words))
+            raise CanonError(
+                f"unknown {key} '{value}'", where=self.where, hint=nearest(value, words)
+            )
         return value
 
     def _note(self, key: str, kind: type, default: Any, choices: tuple[str, ...] = ()) -> None:
-        self._asked.add(key)
+        self._known.add(key)
         if (note := noting.get()) is not None:
             note(self.where, key, kind, default, choices)
 
     def finish(self, also: Iterable[str] = ()) -> None:
-        """Refuse keys that were never asked for, naming the nearest that exist."""
-        known = self._asked | set(also)
+        """Raise CanonError for a key that was not read, with the nearest known keys."""
+        known = self._known | set(also)
         for key in self.values:
             if key not in known:
                 raise CanonError(f"unknown key '{key}'", where=self.where, hint=nearest(key, known))
 
 
-def a_table(value: Any, where: str) -> dict[str, Any]:
-    """The value, which must be a table."""
+def checked_table(value: Any, where: str) -> dict[str, Any]:
+    """The value; raises CanonError if it is not a table."""
     if not isinstance(value, dict):
-        raise CanonError("must be a table", where=where)
+        raise CanonError(f"{value!r} is not a table", where=where)
     return value
 
 
@@ -83,9 +85,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        beside = [each.name for each in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        raise CanonError(f"no suite file {path}", hint=nearest(path.name, beside)) from None
+        suites = [file.name for file in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        raise CanonError(f"no suite file {path}", hint=nearest(path.name, suites)) from None
     except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
         raise CanonError(f"{path} cannot be read as text: {error}") from None
     except tomllib.TOMLDecodeError as error:
-        raise CanonError(f"not valid TOML: {error}", where=str(path)) from None
+        raise CanonError(f"the file is not valid TOML: {error}", where=str(path)) from None

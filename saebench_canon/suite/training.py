@@ -1,4 +1,4 @@
-"""What is an SAE that a suite trains? A trainer with settings; the store keeps what it makes."""
+"""An SAE that a suite trains: a trainer with its settings. The store keeps the trained SAE."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.sae import CanonicalSAE
     from saebench_canon.plugin.source import Request
 
-LOG = "training.json"  # beside a trained SAE: how its training went
+LOG = "training.json"  # how the training went, in the folder of a trained SAE
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,17 +39,17 @@ class Training:
 
     @property
     def local(self) -> bool:
-        """Always: the suite says all that is known beforehand."""
+        """Always true: nothing is downloaded."""
         return True
 
     def describe(self) -> Description:
-        """What the suite says of it; how wide its activations are, its data knows."""
+        """Width, architecture and k, from the suite; d is unknown before its data is read."""
         return Description(
             d=None, width=self.width, architecture=self.trainer.name, k=self.training.get("k")
         )
 
     def identity(self, data: DataSpec | None, of_input: Callable[[str], str]) -> Mapping[str, Any]:
-        """All that shapes the training."""
+        """Everything that the training depends on."""
         return {
             "trainer": self.trainer.name,
             "version": self.trainer.version,
@@ -71,17 +71,17 @@ class Training:
         return outcome
 
     def check_fits(self, dtype: str) -> None:
-        """Nothing: its training says what it cannot hold."""
+        """No check: the training raises its own error."""
 
     def to_download(self, weights: int | None) -> int:
-        """Nothing."""
+        """0 bytes."""
         return 0
 
     def commit(self) -> None:
-        """None: it is in no repository."""
+        """None: a trained SAE is in no repository."""
 
     def _folder(self, request: Request) -> Path:
-        """The SAE's folder in SAELens' format; trained now if it is not there."""
+        """The SAE's folder in SAELens' format; it is trained now if the store does not have it."""
 
         def make(folder: Path) -> None:
             acts = request.input("train_acts")

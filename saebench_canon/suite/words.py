@@ -1,4 +1,4 @@
-"""Names and settings in a suite: what may stand where."""
+"""Which names and settings a suite may have."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import re
 from typing import Any
 
 from saebench_canon.errors import CanonError, nearest
+from saebench_canon.suite.toml_table import TYPE_WORDS
 
 WORD = r"""(?:"[^"\\]*"|'[^'\\]*')"""
 LITERAL = re.compile(rf"\bLiteral\[\s*({WORD}(?:\s*,\s*{WORD})*)\s*,?\s*\]")
 
 
 def checked_name(name: str, where: str) -> str:
-    """The name, which must be fit for a node id."""
+    """The name; raises CanonError if it cannot be part of a node id."""
     if not re.fullmatch(r"[^\s\[\]/+]+", name) or "::" in name:
         raise CanonError(
             f"'{name}' cannot be a name", where=where,
-            hint="Names have no blanks, brackets, slashes, plus signs or '::'.",
+            hint="A name has no spaces, brackets, slashes, plus signs or '::'.",
         )  # fmt: skip
     return name
 
@@ -25,33 +26,33 @@ def checked_name(name: str, where: str) -> str:
 def typed_setting(
     key: str, value: Any, default: Any, where: str, *, kind: str | None = None
 ) -> Any:
-    """A setting's value, of the kind that its default has or, if that is None, its annotation."""
+    """A setting's value, of the type of its default or, if that is None, of its annotation."""
     if type(value) is float and not math.isfinite(value):
-        raise CanonError(f"the setting '{key}' is {value}; it must be finite", where=where)
+        raise CanonError(f"the setting '{key}' must be finite, got {value}", where=where)
     words = words_of(kind)
     if words and value not in words:
-        raise CanonError(
-            f"the setting '{key}' is {value!r}", where=where, hint=nearest(str(value), words)
-        )
-    wanted = _kinds(kind) if default is None else (type(default),)
-    if float in wanted and type(value) is int and int not in wanted:
+        raise CanonError(f"unknown {key} {value!r}", where=where, hint=nearest(str(value), words))
+    types = _types(kind) if default is None else (type(default),)
+    if float in types and type(value) is int and int not in types:
         return float(value)
-    if tuple in wanted and isinstance(value, list):
+    if tuple in types and isinstance(value, list):
         return tuple(value)
-    if wanted and type(value) not in wanted:
+    if types and type(value) not in types:
         raise CanonError(
-            f"the setting '{key}' is {value!r}; its default is {default!r}", where=where
+            f"the setting '{key}' must be {' or '.join(TYPE_WORDS[kind] for kind in types)}, "
+            f"got {value!r}",
+            where=where,
         )
     return value
 
 
 def words_of(annotation: str | None) -> tuple[str, ...]:
     """The strings that an annotation such as `Literal["a", "b"] | None` allows, if it names any."""
-    found = LITERAL.search(annotation or "")
-    return tuple(word[1:-1] for word in re.findall(WORD, found[1])) if found else ()
+    literal = LITERAL.search(annotation or "")
+    return tuple(word[1:-1] for word in re.findall(WORD, literal[1])) if literal else ()
 
 
-def _kinds(annotation: str | None) -> tuple[type, ...]:
+def _types(annotation: str | None) -> tuple[type, ...]:
     """The plain types that an annotation such as `int | None` names."""
     plain: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
     names = [name.strip() for name in (annotation or "").split("|")]

@@ -140,7 +140,7 @@ def test_a_node_id_selects_one_case(small: Path, pytester: pytest.Pytester) -> N
             ["small.toml", "--store", "small.toml"],
             "the store small.toml cannot be written* (--store)*",
         ),
-        (["saes/w24-s0"], "SAEs are named, but not what to measure (run)*"),
+        (["saes/w24-s0"], "SAEs are named, but not what to measure*"),
     ],
 )
 def test_wrong_usage_is_exit_4_and_a_sentence(
@@ -232,7 +232,8 @@ def test_damaged_activations_fail_one_case_and_say_which_token(
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
-            "the activation of token 17 of *acts.safetensors is not finite (small.toml, [[]data.planted])"
+            "the activation of token 17 of *acts.safetensors is not finite *"
+            "(small.toml, [[]data.planted])"
         ]
     )
 

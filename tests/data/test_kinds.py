@@ -129,12 +129,12 @@ def test_a_trained_sae_and_an_sae_of_another_width(here: Path) -> None:
     [
         ("d = 16", "sed = 16", r"unknown key 'sed' \(.*\[data.x\]\).*'seed'"),
         ("d = 16", 'd = "16"', "'d' must be a whole number"),
-        ("d = 16", "context = 16", "'context' goes with 'model', not with 'noise'"),
-        ("d = 16", "center = true", "'center' goes with 'model', not with 'noise'"),
-        ("noise = true", 'noise = true\nfile = "x"', "names both 'file' and 'noise'"),
-        ("noise = true", "", "'d' goes with 'noise', which is not here"),
+        ("d = 16", "context = 16", "'context' is a key of 'model', not of 'noise'"),
+        ("d = 16", "center = true", "'center' is a key of 'model', not of 'noise'"),
+        ("noise = true", 'noise = true\nfile = "x"', "either 'file' or 'noise', not both"),
+        ("noise = true", "", "'d' needs 'noise', which is missing"),
         ("noise = true\nd = 16", "", "needs 'file' or 'model' or 'noise'"),
-        ("noise = true", 'model = "m"', "names 'model' but no 'hook'"),
+        ("noise = true", 'model = "m"', "'hook' is missing, which 'model' needs"),
         ("noise = true", "nosie = true", "unknown key 'nosie'.*'noise'"),
     ],
 )

@@ -332,14 +332,14 @@ def test_every_key_of_a_suite_is_told(
     example: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, set[str]] = {}
-    finish = toml_table.Table.finish
+    finish = toml_table.TomlTable.finish
 
-    def noting(self: toml_table.Table, also: Any = ()) -> None:
+    def noting(self: toml_table.TomlTable, also: Any = ()) -> None:
         kind = re.search(r"\[+\w+", self.where)
-        asked.setdefault(kind[0].strip("[") if kind else "top", set()).update(self._asked)
+        asked.setdefault(kind[0].strip("[") if kind else "top", set()).update(self._known)
         finish(self, also)
 
-    monkeypatch.setattr(toml_table.Table, "finish", noting)
+    monkeypatch.setattr(toml_table.TomlTable, "finish", noting)
     planned(SUITES["suites-1"] + REFERENCE, example)
     titles = {"suite": "[suite]", "data": "[data.NAME]", "sae": "[[sae]]",
               "metric": "[[metric]]", "gate": "[[gate]]",
@@ -352,7 +352,7 @@ def test_every_key_of_a_suite_is_told(
     assert section("suites", '[question."NAME"]')
 
 
-def test_every_default_of_a_data_table_is_the_codes(registry: Registry) -> None:
+def test_every_default_of_a_datchecked_table_is_the_codes(registry: Registry) -> None:
     told = rows(section("suites", "[data.NAME]"))
     defaults = {field.name: field.default for field in fields(DataSpec) if field.name in told}
     for kind in registry.data.values():

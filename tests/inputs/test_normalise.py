@@ -231,7 +231,7 @@ def test_saes_that_read_otherwise_cannot_share_a_data_table(folder: Path) -> Non
     table = 'file = "acts.safetensors"'
     with pytest.raises(CanonError, match=r"'none' reads activations as they are") as caught:
         planned(folder, table, "layer_norm", "none")
-    assert "its own data table, or set 'normalize'" in str(caught.value)
+    assert "a data table for each, or set 'normalize'" in str(caught.value)
     with pytest.raises(CanonError, match="rescaled to one norm"):
         planned(folder, table, "layer_norm", "constant_norm_rescale")
     plan, _ = planned(folder, table + '\nnormalize = "none"', "layer_norm", "none")

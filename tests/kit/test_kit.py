@@ -210,15 +210,15 @@ def test_the_schema_has_every_key_that_parsers_know_and_no_other(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys_read: dict[str, set[str]] = {}
-    finish = toml_table.Table.finish
+    finish = toml_table.TomlTable.finish
 
-    def recording(self: toml_table.Table, also: Any = ()) -> None:
+    def recording(self: toml_table.TomlTable, also: Any = ()) -> None:
         kind = re.search(r"\[+\w+", self.where)
-        known = self._asked | set(also)
+        known = self._known | set(also)
         keys_read.setdefault(kind[0].strip("[") if kind else "top", set()).update(known)
         finish(self, also)
 
-    monkeypatch.setattr(toml_table.Table, "finish", recording)
+    monkeypatch.setattr(toml_table.TomlTable, "finish", recording)
     more = (
         '\n[data.lm]\nmodel = "packaged:tiny-lm"\nhook = "h"\ntext = "packaged:python-docs"\n'
         '\n[[gate]]\nscore = "fidelity.l0"\nrequire = "> 0"\n'

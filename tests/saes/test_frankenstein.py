@@ -25,7 +25,7 @@ from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.saes.fold import fold
 from saebench_canon.saes.formats.any_object import canonical
 from saebench_canon.saes.formats.frankenstein import frankenstein, save
-from saebench_canon.suite.one_off import Asked, one_off_suite
+from saebench_canon.suite.one_off import Options, one_off_suite
 
 SMALL, LARGE = 10, 24
 KINDS = ["relu", "jumprelu", "batchtopk", "gated"]
@@ -242,7 +242,7 @@ def test_the_command_adds_what_helps_and_tells_the_measured_error(
     assert 0 < len(helpful) < 48
     registry, store = load_registry(), Store(workdir / ".canon")
     text, *_ = one_off_suite(
-        ["made", "w24", "w48"], Asked("fidelity", "acts.safetensors"), registry
+        ["made", "w24", "w48"], Options("fidelity", "acts.safetensors"), registry
     )
     (workdir / "run.toml").write_text(text)
     plan, bench = make_plan(workdir / "run.toml", registry, store), Bench(registry, store)

@@ -19,11 +19,11 @@ from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.saes.unclaimed import lacking_plugin
 from saebench_canon.saes.weights.safetensors_file import SafetensorsFile
-from saebench_canon.suite.one_off import Asked, one_off_suite
+from saebench_canon.suite.one_off import Options, one_off_suite
 
 
 def suite_of(*saes: Path | str, metrics: str = "fidelity", **asked: str) -> dict:  # type: ignore[type-arg]
-    text, *_ = one_off_suite(list(map(str, saes)), Asked(metrics, **asked), load_registry())
+    text, *_ = one_off_suite(list(map(str, saes)), Options(metrics, **asked), load_registry())
     return tomllib.loads(text)
 
 
@@ -46,13 +46,13 @@ def test_a_folder_of_seeds_opens_as_a_group(tmp_path: Path) -> None:
 def test_what_does_not_apply_is_said_and_the_rest_is_measured(tmp_path: Path) -> None:
     sae = write_sae(tmp_path / "sae", 8)
     text, called, left_out = one_off_suite(
-        [str(sae)], Asked("meta_sae,stitching,seed_matching"), load_registry()
+        [str(sae)], Options("meta_sae,stitching,seed_matching"), load_registry()
     )
     assert [metric["name"] for metric in tomllib.loads(text)["metric"]] == ["meta_sae"]
     assert called == ()
     assert [each.partition(": ")[0] for each in left_out] == ["not measured"] * 2
     with pytest.raises(CanonError, match="stitching compares two widths"):
-        one_off_suite([str(sae)], Asked("stitching"), load_registry())
+        one_off_suite([str(sae)], Options("stitching"), load_registry())
 
 
 def test_saes_that_differ_in_more_than_their_seed_are_no_seeds(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_what_is_named_twice_and_texts_that_are_not_there_are_refused(tmp_path: 
     sae = write_sae(tmp_path / "sae", 8)
     with pytest.raises(CanonError, match="is named twice"):
         suite_of(sae, tmp_path)
-    with pytest.raises(CanonError, match=r"there is no file nothere\.jsonl \(--text\)"):
+    with pytest.raises(CanonError, match=r"the file nothere\.jsonl does not exist \(--text\)"):
         suite_of(
             sae, data="packaged:tiny-lm", hook="blocks.0.hook_resid_post", text="nothere.jsonl"
         )
@@ -145,7 +145,7 @@ def test_saes_that_read_activations_in_two_ways_get_two_data_tables(tmp_path: Pa
 
 def test_a_model_without_a_hook_and_a_missing_file_are_sentences(tmp_path: Path) -> None:
     sae = write_sae(tmp_path / "sae", 8)
-    with pytest.raises(CanonError, match=r"does not say where in a model.*--hook"):
+    with pytest.raises(CanonError, match=r"does not name its hook.*--hook"):
         suite_of(sae, data="packaged:tiny-lm")
     with pytest.raises(CanonError, match=r"no file .*acts\.safetensors"):
         suite_of(sae, data=str(tmp_path / "acts.safetensors"))

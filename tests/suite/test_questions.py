@@ -61,13 +61,13 @@ def test_extends_and_set_change_one_margin(
         ('[question."uniqe?"]', r"""unknown question 'uniqe\?' \(.*\[question."uniqe\?"\]\)\. """
          r"Did you mean 'unique\?'"),
         ('[question."unique?"]\nuniqe = 0.9', r"no margin 'uniqe' \(.*\)\. Did you mean 'unique'"),
-        ('[question."unique?"]\nunique = "high"', r"'unique' must be a number, not 'high'"),
-        ('[question."unique?"]\nunique = true', "'unique' must be a number, not True"),
-        ('[question."unique?"]\nunique = nan', "'unique' must be between 0 and 1, not nan"),
-        ('[question."unique?"]\nunique = 95', r"and 1, not 95\.0 \(.*\)\. It is the share"),
-        ('[question."unique?"]\nseeds = 2.5', r"'seeds' must be a whole number, not 2\.5"),
-        ('[question."unique?"]\nseeds = 0', "'seeds' must be 1 or more, not 0"),
-        ('[question]\n"unique?" = 0.9', r"""must be a table \(.*\[question."unique\?"\]\)"""),
+        ('[question."unique?"]\nunique = "high"', r"'unique' must be a number, got 'high'"),
+        ('[question."unique?"]\nunique = true', "'unique' must be a number, got True"),
+        ('[question."unique?"]\nunique = nan', "'unique' must be between 0 and 1, got nan"),
+        ('[question."unique?"]\nunique = 95', r"and 1, got 95\.0 \(.*\)\. It is the share"),
+        ('[question."unique?"]\nseeds = 2.5', r"'seeds' must be a whole number, got 2\.5"),
+        ('[question."unique?"]\nseeds = 0', "'seeds' must be 1 or more, got 0"),
+        ('[question]\n"unique?" = 0.9', r"""0\.9 is not a table \(.*\[question."unique\?"\]\)"""),
     ],
 )  # fmt: skip
 def test_mistakes_are_sentences(suite: Path, registry: Registry, table: str, sentence: str) -> None:
@@ -82,7 +82,7 @@ def test_a_margin_of_a_question_that_is_not_asked_is_refused(
 ) -> None:
     head = SUITE.split("[[metric]]")[0]
     suite.write_text(f'{head}[[metric]]\nname = "fidelity"\n[question."unique?"]\nunique = 0.5\n')
-    with pytest.raises(CanonError, match=r"does not ask 'unique\?': it has no metric seed_match"):
+    with pytest.raises(CanonError, match=r"cannot ask 'unique\?' without metric seed_match"):
         load_suite(suite, registry)
 
 

@@ -107,8 +107,8 @@ def test_published_values_of_an_extended_suite_are_added(
         ("fidelity.l0", "fidelity.lo", r"'fidelity' has no score 'lo' \(.*\). Known: cosine"),
         ('axis = "width"', 'axis = "widht"', r"no SAE has the axis 'widht' .*'width'\?"),
         ("24 = 5", "small = 5", r"'small' is no value of the axis 'width'"),
-        ("24 = 5", '24 = "5"', r"the value at '24' is '5'; it must be a number"),
-        ("24 = 5", "24 = nan", r"the value at '24' is nan"),
+        ("24 = 5", '24 = "5"', r"the value at '24' must be a number, got '5'"),
+        ("24 = 5", "24 = nan", r"the value at '24' must be a number, got nan"),
         ("24 = 5, 48 = 7.5", "", r"'values' is empty"),
         ("24 = 5, 48 = 7.5", "96 = 5", r"no case of fidelity.l0 has one of these values of 'width'"
             r".*Known: 24, 48"),

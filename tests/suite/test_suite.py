@@ -102,7 +102,9 @@ def test_saes_alike_in_every_axis_are_not_neighbours(
     other = SUITE.split("[[metric]]")[0].split("[[sae]]")[1].replace("relu-w", "other-w")
     text = SUITE.replace("[[metric]]", f"[[sae]]{other}\n[[metric]]", 1)
     loaded = load_suite(write_suite(text.replace("file:saes", "file:./saes")), registry)
-    with pytest.raises(CanonError, match="'relu-w24-s0' and 'other-w24-s0' are alike"):
+    with pytest.raises(
+        CanonError, match="'relu-w24-s0' and 'other-w24-s0' have the same axes and data"
+    ):
         cases_of(loaded, registry)
 
 
@@ -121,7 +123,7 @@ def test_the_width_of_the_file_is_held_against_the_axis(suite: Path, registry: R
         ("metric.fidelty.seeds=[1]", r"no metric table or key 'fidelty' \(--set\).*'fidelity'"),
         ("tokens=3", r"is not TABLE.KEY=VALUE \(--set\)"),
         ("colour.red=3", r"is not TABLE.KEY=VALUE \(--set\)"),
-        ("suite.name.x=3", r"'name' is no table \(--set\)"),
+        ("suite.name.x=3", r"'name' is not a table \(--set\)"),
     ],
 )
 def test_mistakes_in_set_are_sentences(
@@ -136,7 +138,7 @@ def test_set_changes_one_gate_and_hides_no_mistake(suite: Path, registry: Regist
     loaded = load_suite(suite, registry, settings=["gate.fidelity.l0.require=<= 3"])
     assert loaded.gates[0].require == "<= 3"
     suite.write_text(SUITE.replace('label = "floor"', 'label = "stitching"'))
-    with pytest.raises(CanonError, match="are called 'stitching'"):
+    with pytest.raises(CanonError, match="have the label 'stitching'"):
         load_suite(suite, registry, settings=["metric.stitching.seeds=[1]"])
 
 
@@ -150,7 +152,7 @@ def test_a_setting_of_fixed_words_takes_no_other(
     specs = {spec.label: spec for spec in load_suite(suite, registry).metrics}
     assert specs["it"].settings["preset"] == "paper"
     suite.write_text(SUITE + table + '"quater"\n')
-    with pytest.raises(CanonError, match=r"'preset' is 'quater'.*Did you mean 'quarter'"):
+    with pytest.raises(CanonError, match=r"unknown preset 'quater'.*Did you mean 'quarter'"):
         load_suite(suite, registry)
     assert words_of(registry.metrics[metric].kinds["preset"]) == tuple(PRESETS)
 
@@ -180,30 +182,42 @@ def test_set_replaces_values(suite: Path, registry: Registry) -> None:
         ('name = "fidelity"', 'name = "fidelty"', r"unknown metric 'fidelty'.*'fidelity'"),
         ('uri = "file:', 'uri = "fiel:', r"unknown scheme 'fiel'.*'file'"),
         ('w{width}-s{seed}"\ndata', 'w{widht}-s{seed}"\ndata', r"'\{widht\}'.*'width'"),
-        ('"relu-w{width}-s{seed}"', '"relu-w{width}"', "two SAEs are called 'relu-w24'"),
-        ('file = "acts.safetensors"', 'file = "act.safetensors"', r"no file .*'acts.safetensors'"),
+        ('"relu-w{width}-s{seed}"', '"relu-w{width}"', "two SAEs have the name 'relu-w24'"),
+        (
+            'file = "acts.safetensors"',
+            'file = "act.safetensors"',
+            r"act.safetensors does not exist .*'acts.safetensors'",
+        ),
         ('data = "planted"', 'data = "plantd"', r"no data 'plantd'.*'planted'"),
-        ("saes/w{width}", "saes/v{width}", r"no file or folder .*v24-s0"),
+        ("saes/w{width}", "saes/v{width}", r"v24-s0 does not exist"),
         ('over = "all-pairs:seed"', 'over = "all-pairs:sed"', r"axis 'sed'.*'seed'"),
         ('over = "all-pairs:seed"', 'over = "each"', "does not fit a metric of a pair"),
-        ('label = "floor"', 'label = "stitching"', "two .* are called 'stitching'"),
+        ('label = "floor"', 'label = "stitching"', "two .* have the label 'stitching'"),
         ("steps = 20", "stps = 20", r"no setting 'stps'.*'steps'"),
-        ("steps = 20", 'steps = "many"', "'steps' is 'many'"),
+        ("steps = 20", 'steps = "many"', "'steps' must be a whole number, got 'many'"),
         ("[[metric]]", "[[metrik]]", "unknown key 'metrik'"),
         ('name = "small"', 'name = "a/b"', "'a/b' cannot be a name"),
-        ('file = "acts', 'center = true\nfile = "acts', "'center' goes with 'model'"),
-        ("saes/w{width}-s{seed}", "saes/w24-s{seed}", "are one checkpoint.*'uri' name every axis"),
-        ("saes/w{width}-s{seed}", "saes/w24-s0", "are one checkpoint"),
-        ("width = [24, 48]", "width = [24, nan]", "axis 'width' has the value nan"),
+        ('file = "acts', 'center = true\nfile = "acts', "'center' is a key of 'model'"),
+        (
+            "saes/w{width}-s{seed}",
+            "saes/w24-s{seed}",
+            "are the same checkpoint.*every axis in 'uri'",
+        ),
+        ("saes/w{width}-s{seed}", "saes/w24-s0", "are the same checkpoint"),
+        ("width = [24, 48]", "width = [24, nan]", "axis 'width' must have numbers, .*got nan"),
         ('"relu-w{width}-s', '"relu-w{width:s}-s', "'name' cannot be filled in"),
-        ("steps = 20", "lr = nan", "'lr' is nan; it must be finite"),
+        ("steps = 20", "lr = nan", "'lr' must be finite, got nan"),
         (
             'over = "all-pairs:seed"',
             'over = "all-pairs:seed"\nwhere.width = "=> 24"',
-            "no condition",
+            "not a condition",
         ),
-        ('over = "all-pairs:seed"', 'over = "all-pairs:seed"\nwhere.width = []', "no condition"),
-        ("seed = [0, 1] }", 'seed = [0, 1] }\nexclude = [{ width = "24" }]', "does not have"),
+        ('over = "all-pairs:seed"', 'over = "all-pairs:seed"\nwhere.width = []', "not a condition"),
+        (
+            "seed = [0, 1] }",
+            'seed = [0, 1] }\nexclude = [{ width = "24" }]',
+            "is no value of the axis",
+        ),
         ("seed = [0, 1] }", "seed = [0, 1] }\nexclude = [{ seed = 0 }, { seed = 1 }]", "no SAE"),
         ("[suite]", "[suite", "not valid TOML"),
     ],
@@ -221,13 +235,17 @@ def test_mistakes_are_sentences(
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("holdout = 0.2", "", "holds nothing out.*holdout = 0.1"),
+        ("holdout = 0.2", "", "has no 'holdout'.*holdout = 0.1"),
         ("holdout = 0.2", "holdout = 1.5", "'holdout' must be .* between 0 and 1, got 1.5"),
-        ("k = 4", "k = 17", "k = 17 is above the width 16"),
+        ("k = 4", "k = 17", "'k' must be at most the width, 16, got 17"),
         ("lr = 1e-3", "lrr = 1e-3", r"unknown key 'lrr' in 'train'.*'lr'"),
-        ("relu = { l1 = 0.1 }", "relu = { l2 = 0.1 }", r"'l2' is no setting of trainer 'relu'"),
+        ("relu = { l1 = 0.1 }", "relu = { l2 = 0.1 }", r"'l2' is not a setting of trainer 'relu'"),
         ('["relu", "topk"]', '["relu", "topq"]', r"unknown architecture 'topq'.*'topk'"),
-        ("seed = [0, 1, 2] }", "seed = [0, 1, 2], colour = [1] }", "axis 'colour' is no setting"),
+        (
+            "seed = [0, 1, 2] }",
+            "seed = [0, 1, 2], colour = [1] }",
+            "axis 'colour' is not a setting",
+        ),
         ("relu = {", "rleu = {", "unknown key 'rleu' in 'train'.*'relu'"),
     ],
 )
