@@ -1,4 +1,4 @@
-"""Where inputs and SAEs come from: memory, the store, or being made now by one process."""
+"""Inputs and SAEs: taken from memory or the store, or computed now by one process."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.sae import CanonicalSAE
 
 T = TypeVar("T")
-HELD_IN_MEMORY = 12
-KEPT = "kept.safetensors"
+IN_MEMORY = 12  # inputs and SAEs that are kept in memory
+TENSORS = "kept.safetensors"
 
 
 @dataclass(frozen=True)
@@ -41,53 +41,56 @@ class Execution:
 
 @dataclass
 class ArtifactCache:
-    """Makes what metrics ask for, each thing once."""
+    """Computes the inputs and loads the SAEs that metrics ask for, each once."""
 
     registry: Registry
     store: Store
     identities: Identities
     execution: Execution
-    _held: OrderedDict[str, Any] = field(default_factory=OrderedDict, repr=False)
+    _values: OrderedDict[str, Any] = field(default_factory=OrderedDict, repr=False)
     _failed: dict[str, Exception] = field(default_factory=dict, repr=False)
 
     def input(self, name: str, data: DataSpec | None, sae: SaeSpec | None = None) -> Any:
-        """An input by name: from memory, from the store, or made now."""
+        """An input by name: from memory, from the store, or computed now."""
         if name == "data":
             return data
         if name == "sae":
             assert sae is not None
             return self.sae(sae, data)
-        made = self.registry.inputs[name]
-        if made.per == "data":
+        definition = self.registry.inputs[name]
+        if definition.per == "data":
             sae = None
         key = self.identities.input(name, data, sae)
 
         def make(folder: Path | None = None) -> Any:
-            given = {
+            execution = {
                 "device": self.execution.device,
                 "batch_size": self.execution.batch_size,
                 "folder": folder,
             }
-            return made.make(*[
-                given[need] if need in given
+            return definition.make(*[
+                execution[need] if need in execution
                 else self.input(need, data, sae) if self.identities.available(need, data)
                 else None
-                for need in made.needs
+                for need in definition.needs
             ])  # fmt: skip
 
-        def kept() -> Any:
-            if made.save is None or made.load is None:
+        def stored() -> Any:
+            if definition.save is None or definition.load is None:
                 return make()
-            save = made.save
-            what = f"{name} of {sae.name if sae is not None else data.name if data else 'no data'}"
-            return self._artefact(key, lambda draft: save(make(draft), draft), made.load, what)
+            save = definition.save
+            owner = sae.name if sae is not None else data.name if data else "no data"
+            title = f"{name} of {owner}"
+            return self._artefact(
+                key, lambda draft: save(make(draft), draft), definition.load, title
+            )
 
-        return self._hold(key, kept, where=None if data is None else data.where)
+        return self._in_memory(key, stored, where=None if data is None else data.where)
 
     def sae(self, spec: SaeSpec, data: DataSpec | None) -> CanonicalSAE:
         """The canonical SAE of a spec: loaded, or trained first if the store does not have it."""
         key = self.identities.sae(spec, data)
-        loaded: CanonicalSAE = self._hold(
+        loaded: CanonicalSAE = self._in_memory(
             f"{key}/{self.execution.device}",
             lambda: spec.source.load(self._request(spec, data)),
             where=spec.where,
@@ -95,30 +98,32 @@ class ArtifactCache:
         return loaded
 
     def named(self, text: str) -> CanonicalSAE:
-        """The SAE that a setting names; one that selects over batches has no threshold yet."""
+        """The SAE that a setting names; a BatchTopK SAE may have no threshold yet."""
         source = Checkpoint(Ref.parse(text), self.registry)
 
         def load() -> CanonicalSAE:
             sae = source.as_stored()
-            reads = source.describe().normalize
-            if reads != "none":
+            normalize = source.describe().normalize
+            if normalize != "none":
                 raise CanonError(
-                    f"'{text}' normalises what it reads ({reads}), and what a setting names reads"
-                    " rows as they are"
+                    f"'{text}' normalises its input ({normalize}), which an SAE that a setting "
+                    "names must not do"
                 )
             return sae
 
-        opened: CanonicalSAE = self._hold(f"named {self.identities.named(text)}", load, where=None)
-        return opened
+        named: CanonicalSAE = self._in_memory(
+            f"named {self.identities.named(text)}", load, where=None
+        )
+        return named
 
     def training(self, spec: SaeSpec, data: DataSpec | None) -> Mapping[str, Any] | None:
-        """How an SAE's training went; None for one that was not trained here."""
+        """How an SAE's training went; None for an SAE that was not trained here."""
         return spec.source.trained(self._request(spec, data))
 
     def _request(self, spec: SaeSpec, data: DataSpec | None) -> Request:
         def artefact(make: Callable[[Path], None]) -> Path:
             key = self.identities.sae(spec, data)
-            return self.store.artefact(key, make, what=f"training of {spec.name}")
+            return self.store.artefact(key, make, title=f"training of {spec.name}")
 
         return Request(
             self.execution.device, spec.dtype, data, lambda name: self.input(name, data), artefact
@@ -127,7 +132,7 @@ class ArtifactCache:
     def memo(
         self, key: Mapping[str, Any], make: Callable[[], dict[str, float]]
     ) -> dict[str, float]:
-        """Numbers that depend on nothing but the key: computed once for all cases and runs."""
+        """Numbers that depend on the key alone, computed once for all cases and runs."""
 
         def write(folder: Path) -> None:
             (folder / "memo.json").write_text(json.dumps(make()), encoding="utf-8")
@@ -137,50 +142,50 @@ class ArtifactCache:
             numbers = json.loads((folder / "memo.json").read_text(encoding="utf-8"))
             return numbers
 
-        what = f"the null {key.get('name', '')}".strip()
-        return self._artefact(fingerprint({"memo": dict(key)}), write, read, what)
+        title = f"the null {key.get('name', '')}".strip()
+        return self._artefact(fingerprint({"memo": dict(key)}), write, read, title)
 
     def keep(
         self, key: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]
     ) -> Mapping[str, Tensor]:
-        """Tensors that depend on nothing but the key: made once for all cases and runs."""
+        """Tensors that depend on the key alone, computed once for all cases and runs."""
         from safetensors.torch import load_file, save_file
 
         def write(folder: Path) -> None:
-            made = {name: tensor.contiguous() for name, tensor in make().items()}
-            save_file(made, folder / KEPT)
+            tensors = {name: tensor.contiguous() for name, tensor in make().items()}
+            save_file(tensors, folder / TENSORS)
 
         def read(folder: Path) -> Mapping[str, Tensor]:
-            tensors: dict[str, Tensor] = load_file(folder / KEPT)
+            tensors: dict[str, Tensor] = load_file(folder / TENSORS)
             return tensors
 
-        what = str(key.get("name", "tensors"))
-        return self._artefact(fingerprint({"keep": dict(key)}), write, read, what)
+        title = str(key.get("name", "tensors"))
+        return self._artefact(fingerprint({"keep": dict(key)}), write, read, title)
 
     def _artefact(
-        self, key: str, make: Callable[[Path], None], load: Callable[[Path], T], what: str
+        self, key: str, make: Callable[[Path], None], load: Callable[[Path], T], title: str
     ) -> T:
-        """What is read from an artefact, made if need be, and anew where it is damaged on disk."""
+        """The content of an artefact: made if it is missing, and again if it is damaged."""
         for _ in range(2):
-            folder = self.store.artefact(key, make, what=what)
+            folder = self.store.artefact(key, make, title=title)
             try:
                 return load(folder)
-            except Exception:  # in whatever way its format fails
+            except Exception:  # formats raise many kinds of errors
                 self.store.drop_artefact(key)
-        raise CanonError(f"the {what} cannot be read back from {self.store.root}")
+        raise CanonError(f"the {title} cannot be read back from {self.store.root}")
 
-    def _hold(self, key: str, make: Callable[[], Any], *, where: str | None) -> Any:
-        """What memory has under the key, made if need be; what failed once fails untried."""
+    def _in_memory(self, key: str, make: Callable[[], Any], *, where: str | None) -> Any:
+        """The value in memory, made if it is missing; a failure is raised again, not retried."""
         if key in self._failed:
             raise self._failed[key]
-        if key not in self._held:
+        if key not in self._values:
             try:
                 with placed(where):
-                    self._held[key] = make()
+                    self._values[key] = make()
             except Exception as error:
                 self._failed[key] = error
                 raise
-            while len(self._held) > HELD_IN_MEMORY:
-                self._held.popitem(last=False)
-        self._held.move_to_end(key)
-        return self._held[key]
+            while len(self._values) > IN_MEMORY:
+                self._values.popitem(last=False)
+        self._values.move_to_end(key)
+        return self._values[key]

@@ -1,4 +1,4 @@
-"""Measuring a case: its inputs are made once and kept, the metric runs, the record is stored."""
+"""Measuring a case: its inputs are computed or loaded, the metric runs, the record is stored."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Bench:
-    """Measures cases under one registry, store and way of computing."""
+    """Measures cases with one registry, store and execution."""
 
     registry: Registry
     store: Store
@@ -43,15 +43,14 @@ class Bench:
     def measure(self, case: Case, *, rerun: bool = True) -> Record:
         """The record of a case, measured through the plugins' hook and stored.
 
-        With `rerun` false a record that the store has, or that another process is making, is
-        taken as it is. Raises whatever the metric raises; the store then keeps the error apart
-        from records.
+        With `rerun` false, a record that is in the store, or that another process is making, is
+        returned instead. Raises what the metric raises; the store then keeps the error.
         """
         case_id = self.identities.case(case)
-        with self.store.claim(case_id, what=str(case)):
-            kept = None if rerun else self.store.measured(case_id)
-            if kept is not None:
-                return kept
+        with self.store.claim(case_id, title=str(case)):
+            stored = None if rerun else self.store.measured(case_id)
+            if stored is not None:
+                return stored
             try:
                 record: Record = self.registry.manager.hook.canon_measure(case=case, bench=self)
             except Exception as error:
@@ -62,13 +61,13 @@ class Bench:
         return record
 
     def compute(self, case: Case) -> Record:
-        """Run the case's metric on its inputs; what the built-in `canon_measure` does."""
+        """Run the case's metric on its inputs, as the built-in `canon_measure` does."""
         with self._threads():
             return self._compute(case)
 
     @contextmanager
     def _threads(self) -> Iterator[None]:
-        """As many threads as every case has, so that results do not depend on the machine."""
+        """Compute with the same number of threads on every machine."""
         import torch
 
         before = torch.get_num_threads()
@@ -84,10 +83,12 @@ class Bench:
         lacking = self._lacking(case)
         if lacking is None:
             self._check_widths(case)
-            needed = list(needed_inputs(case, self.registry))
-            arguments = [self._argument(each, case) for each in needed]
+            needed = needed_inputs(case, self.registry)
+            arguments = [self._argument(need, case) for need in needed]
             inputs_ready = time.perf_counter()
-            measured = case.metric.measure(*arguments, **{**case.settings, **self._opened(case)})
+            measured = case.metric.measure(
+                *arguments, **{**case.settings, **self._named_saes(case)}
+            )
         else:
             inputs_ready = time.perf_counter()
             measured = {score.name: Undefined(lacking) for score in case.metric.scores}
@@ -100,8 +101,8 @@ class Bench:
             metric=case.metric.name,
             version=case.metric.version,
             settings=dict(case.settings),
-            subject=tuple(self._told(sae, case) for sae in case.subject),
-            peers=tuple(self._told(sae, case) for sae in case.peers),
+            subject=tuple(self._sae_facts(sae, case) for sae in case.subject),
+            peers=tuple(self._sae_facts(sae, case) for sae in case.peers),
             seed=case.seed,
             scores=scores,
             tables=tables,
@@ -113,7 +114,7 @@ class Bench:
                 "limited": case.data is not None and case.data.limited,
                 "seconds": round(time.perf_counter() - inputs_ready, 3),
                 "seconds_inputs": round(inputs_ready - started, 3),
-                "data": self._told_data(case),
+                "data": self._data_facts(case),
                 "trained": self._trainings(case),
                 "calibrated": calibrated,
                 "commits": self._commits(case),
@@ -136,23 +137,23 @@ class Bench:
             values = tuple(value.to("cpu") for value in values)
         return values if needed.many else values[0]
 
-    def _opened(self, case: Case) -> dict[str, CanonicalSAE]:
+    def _named_saes(self, case: Case) -> dict[str, CanonicalSAE]:
         """The SAEs that settings name, by setting."""
         named = ((name, case.settings.get(name)) for name in case.metric.sae_settings)
         return {name: self.artifacts.named(text) for name, text in named if text is not None}
 
     def _named(self, case: Case) -> dict[str, Any]:
-        """What the SAEs hold that settings name: a ref alone may come to mean another one."""
+        """Refs and digests of SAEs that settings name: a ref alone may later mean another SAE."""
         named = {name: case.settings.get(name) for name in case.metric.sae_settings}
-        told = {
+        facts = {
             name: {"ref": text, "digest": self.identities.named(text)}
             for name, text in named.items()
             if text is not None
         }
-        return {"named": told} if told else {}
+        return {"named": facts} if facts else {}
 
     def _lacking(self, case: Case) -> str | None:
-        """What the case's metric cannot do without and the suite's data does not give."""
+        """What the case's metric needs and its data does not give; None if nothing."""
         for needed in needed_inputs(case, self.registry):
             if (
                 needed.input not in OF_CASE
@@ -165,29 +166,30 @@ class Bench:
         return None
 
     def _check_widths(self, case: Case) -> None:
-        """Refuse SAEs whose input is not as wide as the activations, or as each other's."""
+        """Raise CanonError for an SAE whose d is not that of its activations or of the others."""
         saes = [self.artifacts.sae(sae, case.data) for sae in case.subject]
-        width = saes[0].d
+        d = saes[0].d
         if set(case.metric.inputs) - {*SUBJECTS[case.metric.of], *OF_CASE} and (
             self.identities.available("acts", case.data)
         ):
-            width = self.artifacts.input("acts", case.data).d
+            d = self.artifacts.input("acts", case.data).d
         for spec, sae in zip(case.subject, saes, strict=True):
-            if sae.d != width:
+            if sae.d != d:
                 raise CanonError(
-                    f"SAE '{spec.name}' reads activations of width {sae.d}, and these are {width}",
+                    f"SAE '{spec.name}' has d = {sae.d}, and its activations have d = {d}",
                     where=spec.where,
                 )
 
     def _misnamed(self, case: Case) -> Iterator[Mapping[str, str]]:
-        """What tables say of SAEs that are not as wide as the suite's axis says."""
+        """Caveats for SAEs whose width is not the suite's axis `width`."""
         for spec in case.subject:
-            width, told = self.artifacts.sae(spec, case.data).width, spec.axes.get("width")
-            if told is not None and told != width:
-                yield asdict(Mark("caveat", f"has {width} latents where the suite says {told}"))
+            width, declared = self.artifacts.sae(spec, case.data).width, spec.axes.get("width")
+            if declared is not None and declared != width:
+                reason = f"has {width} latents where the suite says {declared}"
+                yield asdict(Mark("caveat", reason))
 
     def _commits(self, case: Case) -> dict[str, str]:
-        """The commits of what was read from a hub: its names may come to mean something else."""
+        """The commits of what was read from a hub, whose names may later mean something else."""
         commits = dict(case.data.source.commits(case.data)) if case.data is not None else {}
         sources = [sae.source for sae in (*case.subject, *case.peers)]
         named = [case.settings.get(name) for name in case.metric.sae_settings]
@@ -207,17 +209,17 @@ class Bench:
         }
 
     def _trainings(self, case: Case) -> dict[str, Any]:
-        """How the subject's SAEs were trained here: tokens seen, passes over the data, steps."""
-        told = {}
+        """How the subject's SAEs were trained here: tokens, passes over the data, steps."""
+        outcomes = {}
         for sae in case.subject:
             outcome = self.artifacts.training(sae, case.data)
             if outcome is not None:
-                told[self.identities.sae(sae, case.data)] = outcome
-        return told
+                outcomes[self.identities.sae(sae, case.data)] = outcome
+        return outcomes
 
     def _calibrations(self, case: Case) -> dict[str, Any]:
-        """The thresholds that the subject's SAEs do not store and were given on the case's data."""
-        needed = (each.saes or () for each in needed_inputs(case, self.registry))
+        """The thresholds that were calibrated on the case's data, since no checkpoint has them."""
+        needed = (need.saes or () for need in needed_inputs(case, self.registry))
         specs = dict.fromkeys((*case.subject, *chain.from_iterable(needed)))
         saes = {spec: self.artifacts.sae(spec, case.data) for spec in specs}
         return {
@@ -226,28 +228,28 @@ class Bench:
             if sae.calibration is not None
         }
 
-    def _told(self, sae: SaeSpec, case: Case) -> dict[str, str]:
+    def _sae_facts(self, sae: SaeSpec, case: Case) -> dict[str, str]:
         return {"ref": sae.source.ref, "digest": self.identities.sae(sae, case.data)}
 
-    def _told_data(self, case: Case) -> dict[str, Any] | None:
+    def _data_facts(self, case: Case) -> dict[str, Any] | None:
         if case.data is None:
             return None
-        told: dict[str, Any] = {"digest": self.identities.data(case.data)}
+        facts: dict[str, Any] = {"digest": self.identities.data(case.data)}
         if self.identities.available("acts", case.data) and "acts" in case.metric.inputs:
             acts = self.artifacts.input("acts", case.data)
-            told |= {"tokens": len(acts), "documents": int(acts.doc.unique().numel())}
-        return told
+            facts |= {"tokens": len(acts), "documents": int(acts.doc.unique().numel())}
+        return facts
 
 
 def _notes(calibrated: Mapping[str, Mapping[str, Any]]) -> Iterator[Mapping[str, str]]:
-    """What tables say of SAEs whose threshold was found here."""
-    for tokens in sorted({told["tokens"] for told in calibrated.values()}):
+    """Notes for SAEs whose threshold was calibrated here."""
+    for tokens in sorted({calibration["tokens"] for calibration in calibrated.values()}):
         reason = f"no threshold in its checkpoint: calibrated on {tokens:,} tokens (eq. 8)"
         yield asdict(Mark("note", reason))
 
 
 def error_of(case: Case, error: BaseException) -> dict[str, Any]:
-    """An error as it is kept: a sentence, and the traceback where it is no user's mistake."""
+    """An error for the store: a sentence, and the traceback unless it is a user's mistake."""
     if isinstance(error, CanonError):
         sentence, trace = str(error), ""
     else:

@@ -1,4 +1,4 @@
-"""How a case is measured where no plugin says otherwise."""
+"""How a case is measured if no plugin measures it."""
 
 from __future__ import annotations
 

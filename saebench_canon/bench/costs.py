@@ -1,8 +1,8 @@
-"""What making the inputs of cases costs: text, activations, trained SAEs, codes, losses.
+"""What the inputs of cases cost: text, activations, trained SAEs, codes, losses.
 
-Constants were fitted to the records of a quickstart on two quiet cores that do 52e9 float32
-multiply-adds a second each in numpy. docs/suites.md says how well they do. What a metric costs
-stands beside the metric.
+The constants were fitted to the records of a quickstart on two quiet cores that do 52e9 float32
+multiply-adds a second each in numpy. docs/suites.md says how accurate they are. The cost of a
+metric is in its room.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from saebench_canon.plugin.cost import Dictionary, Work
 from saebench_canon.plugin.data import DataSize, ModelSize
 
 START = 6.0  # seconds in which a worker imports torch and transformers
-BASE = 1000 * 2**20  # bytes of a worker that has imported them and mapped its activations
+BASE = 1000 * 2**20  # bytes of a worker after its imports, with mapped activations
 READ_TEXT = 2e-5  # seconds a token to read and tokenise
 LM_FACTOR = 1.8  # seconds of a forward pass over those of its products (tiny-lm, GPT-2)
 TRAIN_STEP = 1.9e-3  # seconds of a training step besides its products
-TRAIN_FACTOR = 2.7  # multiply-adds of a step over batch x d x width
+TRAIN_FACTOR = 2.7  # multiply-adds of a step, divided by batch · d · width
 WINDOWS = 4096  # tokens of a batch of windows, and of codes
 
 
@@ -29,7 +29,7 @@ def extraction(data: DataSize, tokens: int, model: ModelSize) -> Work:
 
 
 def losses(data: DataSize, model: ModelSize, passes: int) -> Work:
-    """Whole forward passes over the tokens that losses use."""
+    """Full forward passes over the tokens that losses use."""
     return Work(LM_FACTOR * passes * _loss_tokens(data) * model.parameters)
 
 
@@ -39,7 +39,7 @@ def encoding(n: int, sae: Dictionary) -> Work:
 
 
 def loss_with(data: DataSize, model: ModelSize, saes: Iterable[Dictionary]) -> Work:
-    """A forward pass with a reconstruction in place that all these SAEs have a part in."""
+    """A forward pass with a reconstruction that is computed from all these SAEs."""
     tokens = _loss_tokens(data)
     return sum((encoding(tokens, sae) for sae in saes), losses(data, model, 1))
 
@@ -55,7 +55,7 @@ def training(sae: Dictionary, settings: Mapping[str, Any]) -> Work:
 
 
 def rows_bytes(saes: Iterable[Dictionary]) -> float:
-    """The largest SAE's decoder rows in float64: what a metric that says nothing may take."""
+    """The largest SAE's decoder rows in float64: what a metric without `cost=` may take."""
     return float(max(8 * sae.width * sae.d for sae in saes))
 
 

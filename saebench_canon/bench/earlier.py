@@ -1,4 +1,4 @@
-"""How long cases of a metric took before: the mean over the records that a store has."""
+"""How long cases of a metric took: the mean over the records in a store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from saebench_canon.plugin.metric import Metric
 
 @dataclass(frozen=True)
 class Earlier:
-    """Seconds of a case of a metric besides making its inputs, mean over so many records."""
+    """Mean seconds of a case of a metric, without its inputs, over `count` records."""
 
     metric: str
     seconds: float
@@ -19,7 +19,7 @@ class Earlier:
 
 
 def earlier(metric: Metric, store: Store) -> Earlier | None:
-    """The seconds of the metric's records of this version; None without any."""
+    """The mean over the records of this version of the metric; None if there are none."""
     seconds = [
         float(record.provenance["seconds"])
         for record in store.records()

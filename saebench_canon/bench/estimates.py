@@ -1,4 +1,4 @@
-"""Roughly how long a plan takes, how much memory and how much download, before anything is done."""
+"""Roughly how much time, memory and download a plan takes, before anything is computed."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.cases import Case
 from saebench_canon.suite.specs import SaeSpec
 
-HELD = 4  # SAEs with their codes and losses among the 12 things that a worker keeps in memory
-NAMED = 3  # parts of the time that are named
-SHORT = 10.0  # seconds up to which no parts are named
+IN_MEMORY = 4  # SAEs, with their codes and losses, among the 12 values in a worker's memory
+PARTS = 3  # parts of the time that are listed
+SHORT = 10.0  # seconds up to which no parts are listed
 STARTING = "starting"
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is still to be done: seconds by part, bytes, and what is not known."""
+    """What the missing cases will take: seconds by part, bytes, and what is not known."""
 
     parts: Mapping[str, float]  # seconds on one core
-    alone: float  # seconds of them that no other worker can share
+    unshared: float  # seconds of them that workers cannot share
     memory: float  # bytes of a worker
-    largest: str  # what takes most of the memory, if one thing does
+    largest: str  # the part that takes most of the memory, if one does
     download: int  # bytes
     downloads: int  # SAEs and models to download
-    unsized: tuple[str, ...]  # what will be downloaded, nobody here knows how much
-    unknown: tuple[str, ...]  # what time and memory leave out
-    longest: float = 0.0  # seconds of the longest case, which workers cannot share either
-    earlier: tuple[Earlier, ...] = ()  # what is told of metrics by their records alone
+    unsized: tuple[str, ...]  # what will be downloaded, of unknown size
+    unknown: tuple[str, ...]  # what time and memory do not include
+    longest: float = 0.0  # seconds of the longest case, which workers cannot share
+    earlier: tuple[Earlier, ...] = ()  # of metrics whose cost is known from records only
 
     def seconds(self, cores: int) -> float:
-        """Seconds with a worker on each of so many cores."""
-        shared = sum(self.parts.values()) - self.alone
-        return self.alone + max(shared / cores, self.longest)
+        """Seconds with one worker on each core."""
+        shared = sum(self.parts.values()) - self.unshared
+        return self.unshared + max(shared / cores, self.longest)
 
 
 def measured_speed() -> float:
-    """Multiply-adds a second of one core, float32, from a tenth of a second of products."""
+    """float32 multiply-adds per second of one core, measured for a tenth of a second."""
     import numpy as np
 
     side = 512
@@ -67,35 +67,31 @@ def measured_speed() -> float:
 
 def cores() -> int:
     """How many cores this process may use."""
-    there = getattr(os, "sched_getaffinity", None)
-    return len(there(0)) if there is not None else os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def estimate(plan: Plan, registry: Registry, *, speed: float) -> Forecast:
-    """What the cases that have no record yet will take, at so many multiply-adds a second."""
-    counted = _Counted(plan, registry)
-    left = [
-        case
-        for case, case_id in zip(plan.cases, plan.ids, strict=True)
-        if plan.state(case_id) != "measured"
-    ]
-    for case in left:
-        counted.case(case)
-    return counted.total(speed)
+    """What the cases without a record will take, at `speed` multiply-adds per second."""
+    sums = _Sums(plan, registry)
+    for case, case_id in zip(plan.cases, plan.ids, strict=True):
+        if plan.state(case_id) != "measured":
+            sums.add_case(case)
+    return sums.total(speed)
 
 
 @dataclass
-class _Counted:
+class _Sums:
     """Sums over cases; what several cases share is counted once."""
 
     plan: Plan
     registry: Registry
     work: dict[str, Work] = field(default_factory=lambda: defaultdict(Work))
-    alone: Work = field(default_factory=Work)
+    unshared: Work = field(default_factory=Work)
     cases: list[Work] = field(default_factory=list)
-    done: set[tuple[str, ...]] = field(default_factory=set)
-    held: dict[str, float] = field(default_factory=dict)  # bytes of each SAE with its codes
-    models: dict[str, float] = field(default_factory=dict)
+    counted: set[tuple[str, ...]] = field(default_factory=set)
+    sae_memory: dict[str, float] = field(default_factory=dict)  # bytes of an SAE and its codes
+    model_memory: dict[str, float] = field(default_factory=dict)
     peaks: dict[str, float] = field(default_factory=dict)
     download: int = 0
     downloads: int = 0
@@ -108,26 +104,26 @@ class _Counted:
 
     @cached_property
     def identities(self) -> Identities | None:
-        """Names of what the store has; without artefacts nothing need be identified."""
+        """Fingerprints, to look artefacts up; None if the store has no artefacts."""
         if not (self.plan.store.root / "artefacts").is_dir():
             return None
         return Identities(self.registry, self.plan.store)
 
-    def case(self, case: Case) -> None:
-        """Count a case and the inputs it needs."""
-        if not self.done:
+    def add_case(self, case: Case) -> None:
+        """Add a case and the inputs it needs."""
+        if not self.counted:
             self.work[STARTING] = Work(fixed=costs.START)
         for sae in (*case.subject, *case.peers):
-            self._sae(sae, case.data)
+            self._add_sae(sae, case.data)
         for name in case.metric.sae_settings:
-            self._named(case.settings.get(name))
+            self._add_named(case.settings.get(name))
         for needed in needed_inputs(case, self.registry):
             for spec in needed.saes or (None,):
-                self._input(needed.input, case.data, spec)
-        found = [self._dictionary(sae) for sae in case.subject]
+                self._add_input(needed.input, case.data, spec)
         n = self._scored(case.data)
-        known = [each for each in found if each is not None]
-        if len(known) < len(found):
+        sizes = [self._dictionary(sae) for sae in case.subject]
+        known = [dictionary for dictionary in sizes if dictionary is not None]
+        if len(known) < len(sizes):
             return
         size = CaseSize(n, tuple(known), case.settings, self._loss_with(case.data, known))
         cost = self._cost(case.metric, size)
@@ -137,13 +133,13 @@ class _Counted:
             self._peak(f"{case.label} of {case.name}", cost.memory)
 
     def _cost(self, metric: Metric, size: CaseSize) -> Cost | None:
-        """What a case takes: as its metric says, or else by earlier records."""
+        """The cost of a case, by its metric's `cost=` or else by earlier records."""
         if metric.cost is not None:
             try:
                 return metric.cost(size)
             except Exception as error:  # a plugin's own code; the plan goes on without it
-                said = f"{type(error).__name__}: {error}".rstrip(": ")
-                self.unknown[f"the metric {metric.name} (its cost fails, {said})"] = None
+                message = f"{type(error).__name__}: {error}".rstrip(": ")
+                self.unknown[f"the metric {metric.name} (its cost fails, {message})"] = None
                 return None
         if metric.name not in self.earlier:
             self.earlier[metric.name] = earlier(metric, self.plan.store)
@@ -160,105 +156,108 @@ class _Counted:
         return costs.loss_with(size, size.model, saes)
 
     def _once(self, *key: str) -> bool:
-        first = key not in self.done
-        self.done.add(key)
+        first = key not in self.counted
+        self.counted.add(key)
         return first
 
-    def _peak(self, what: str, taken: float) -> None:
-        self.peaks[what] = max(taken, self.peaks.get(what, 0.0))
+    def _peak(self, part: str, memory: float) -> None:
+        self.peaks[part] = max(memory, self.peaks.get(part, 0.0))
 
     def _size(self, data: DataSpec | None) -> DataSize | None:
         return None if data is None else self.data[data.name]
 
     def _scored(self, data: DataSpec | None) -> int:
-        found = self._size(data)
-        if data is not None and found is not None and found.scored is None:
+        size = self._size(data)
+        if data is not None and size is not None and size.scored is None:
             self.unknown[f"the tokens of data {data.name}"] = None
-        return found.scored or 0 if found is not None else 0
+        return size.scored or 0 if size is not None else 0
 
     def _dictionary(self, sae: SaeSpec) -> Dictionary | None:
-        found = self.saes[sae.name]
-        if found.d is None or found.width is None:
+        size = self.saes[sae.name]
+        if size.d is None or size.width is None:
             self.unknown[f"the size of SAE {sae.name}"] = None
             return None
-        return Dictionary(found.d, found.width, found.l0)
+        return Dictionary(size.d, size.width, size.l0)
 
-    def _sae(self, sae: SaeSpec, data: DataSpec | None) -> None:
-        """Count an SAE's download or training, and the memory it takes."""
+    def _add_sae(self, sae: SaeSpec, data: DataSpec | None) -> None:
+        """Add an SAE's download or training, and its memory."""
         if not self._once("sae", sae.name):
             return
-        found = self.saes[sae.name]
-        if found.download != 0:
-            self._download(found, f"SAE {sae.name}")
+        size_of_sae = self.saes[sae.name]
+        if size_of_sae.download != 0:
+            self._add_download(size_of_sae, f"SAE {sae.name}")
         known = self._dictionary(sae)
         if known is None:
             return
         n = self._scored(data)
         weights = sae_bytes(known.d, known.width, sae.dtype)
-        self.held[sae.name] = weights + costs.codes_bytes(n, known)
+        self.sae_memory[sae.name] = weights + costs.codes_bytes(n, known)
         settings = sae.source.training
         if settings is not None and not self._has_sae(sae, data):
             self.work["training"] += costs.training(known, settings)
             batch = settings.get("batch_size", 1024)
             self._peak(f"training {sae.name}", costs.training_bytes(known, batch))
-            self._extracted(data)
+            self._add_extraction(data)
 
-    def _named(self, text: str | None) -> None:
-        """Count the download of an SAE that a setting names."""
+    def _add_named(self, text: str | None) -> None:
+        """Add the download of an SAE that a setting names."""
         if text is None or not self._once("named", text):
             return
         if Checkpoint(Ref.parse(text), self.registry).to_download(None) != 0:
-            self._download(SaeSize(None, None, download=None), f"SAE {text}")
+            self._add_download(SaeSize(None, None, download=None), f"SAE {text}")
 
-    def _download(self, found: SaeSize, what: str) -> None:
+    def _add_download(self, sae: SaeSize, title: str) -> None:
         self.downloads += 1
-        if found.download is None:
-            self.unsized[what] = None
+        if sae.download is None:
+            self.unsized[title] = None
         else:
-            self.download += found.download
+            self.download += sae.download
 
-    def _input(self, name: str, data: DataSpec | None, sae: SaeSpec | None) -> None:
-        """Count an input that the store does not have, and what it is made of."""
-        made = self.registry.inputs.get(name)
-        if made is None or data is None or (made.per == "sae") != (sae is not None):
+    def _add_input(self, name: str, data: DataSpec | None, sae: SaeSpec | None) -> None:
+        """Add an input that the store does not have, and the inputs that it needs."""
+        definition = self.registry.inputs.get(name)
+        if definition is None or data is None or (definition.per == "sae") != (sae is not None):
             return
-        if not made.available(data) or not self._once(name, data.name, sae.name if sae else ""):
+        if not definition.available(data) or not self._once(
+            name, data.name, sae.name if sae else ""
+        ):
             return
-        if made.save is not None and self._has(name, data, sae):
+        if definition.save is not None and self._has(name, data, sae):
             return
-        for need in made.needs:
-            each = self.registry.inputs.get(need)
-            self._input(need, data, sae if each is not None and each.per == "sae" else None)
-        found, n = self.data[data.name], self._scored(data)
+        for need in definition.needs:
+            needed = self.registry.inputs.get(need)
+            per_sae = needed is not None and needed.per == "sae"
+            self._add_input(need, data, sae if per_sae else None)
+        size, n = self.data[data.name], self._scored(data)
         known = None if sae is None else self._dictionary(sae)
         if name == "codes" and known is not None:
             self.work["encoding"] += costs.encoding(n, known)
             self._peak("encoding", costs.encoding_bytes(known))
         elif name == "extracted":
-            self._extracted(data)
-        elif name in ("loss", "baseline") and found.model is not None:
+            self._add_extraction(data)
+        elif name in ("loss", "baseline") and size.model is not None:
             passes = 1 if name == "loss" else 3
-            self.work["losses"] += costs.losses(found, found.model, passes)
+            self.work["losses"] += costs.losses(size, size.model, passes)
         elif name == "lm":
-            self._model(data)
+            self._add_model(data)
 
-    def _extracted(self, data: DataSpec | None) -> None:
+    def _add_extraction(self, data: DataSpec | None) -> None:
         if data is None or not data.gives("lm") or not self._once("activations", data.name):
             return
         if self._has("extracted", data, None):
             return
-        self._model(data)
-        found = self.data[data.name]
-        if found.hub_text is not None and not self._has("all_tokens", data, None):
-            self.unsized[f"the text {found.hub_text}"] = None
-        if found.tokens is None or found.model is None:
+        self._add_model(data)
+        size = self.data[data.name]
+        if size.hub_text is not None and not self._has("all_tokens", data, None):
+            self.unsized[f"the text {size.hub_text}"] = None
+        if size.tokens is None or size.model is None:
             return
-        work = costs.extraction(found, found.tokens, found.model)
+        work = costs.extraction(size, size.tokens, size.model)
         self.work["activations"] += work
-        self.alone += work
+        self.unshared += work
 
-    def _model(self, data: DataSpec) -> None:
-        """Count a language model's download and memory."""
+    def _add_model(self, data: DataSpec) -> None:
+        """Add a language model's download and memory."""
         name = data.lm_source.model
         if not self._once("model", name):
             return
@@ -271,30 +270,30 @@ class _Counted:
         if model.download:
             self.download += model.download
             self.downloads += 1
-        self.models[name] = costs.model_bytes(model, ITEM[data.dtype])
+        self.model_memory[name] = costs.model_bytes(model, ITEM[data.dtype])
 
     def _has(self, name: str, data: DataSpec, sae: SaeSpec | None) -> bool:
         if self.identities is None:
             return False
-        return self._kept(self.identities.input(name, data, sae))
+        return self._stored(self.identities.input(name, data, sae))
 
     def _has_sae(self, sae: SaeSpec, data: DataSpec | None) -> bool:
-        return self.identities is not None and self._kept(self.identities.sae(sae, data))
+        return self.identities is not None and self._stored(self.identities.sae(sae, data))
 
-    def _kept(self, fingerprint: str) -> bool:
+    def _stored(self, fingerprint: str) -> bool:
         return (self.plan.store.root / "artefacts" / fingerprint).is_dir()
 
     def total(self, speed: float) -> Forecast:
-        """What was counted, in seconds and bytes."""
-        held = sum(sorted(self.held.values())[-HELD:])
+        """The sums, in seconds and bytes."""
+        saes = sum(sorted(self.sae_memory.values())[-IN_MEMORY:])
         files = max((_in_memory(self.data[name], data)
                      for name, data in self.plan.suite.data.items()), default=0.0)  # fmt: skip
-        largest = max(self.peaks, key=lambda what: self.peaks[what], default="")
-        memory = costs.BASE + held + files + max(self.models.values(), default=0.0)
+        largest = max(self.peaks, key=lambda part: self.peaks[part], default="")
+        memory = costs.BASE + saes + files + max(self.model_memory.values(), default=0.0)
         memory += self.peaks.get(largest, 0.0)
         return Forecast(
             parts={name: work.seconds(speed) for name, work in self.work.items()},
-            alone=self.alone.seconds(speed),
+            unshared=self.unshared.seconds(speed),
             memory=memory,
             largest=largest if 2 * self.peaks.get(largest, 0) > memory else "",
             download=self.download,
@@ -306,54 +305,57 @@ class _Counted:
         )
 
 
-def _in_memory(found: DataSize, data: DataSpec) -> float:
-    """Bytes of activations that are held whole: those that no model gives."""
-    return 0.0 if data.gives("lm") else 4.0 * (found.tokens or 0) * (found.d or 0)
+def _in_memory(size: DataSize, data: DataSpec) -> float:
+    """Bytes of activations in memory; those that a model gives are mapped from a file."""
+    return 0.0 if data.gives("lm") else 4.0 * (size.tokens or 0) * (size.d or 0)
 
 
-def lines(found: Forecast, *, cores: int, there: int | None = None) -> Iterator[str]:
-    """The estimate as a person reads it: time, memory, download; `there` is this machine's."""
-    if not found.parts:
+def lines(forecast: Forecast, *, cores: int, memory: int | None = None) -> Iterator[str]:
+    """The estimate as lines of text: time, memory, download; `memory` is this machine's."""
+    if not forecast.parts:
         return
-    if set(found.parts) == {STARTING}:
+    if set(forecast.parts) == {STARTING}:
         yield "time      not known"
         yield "memory    not known"
     else:
-        rough = "at least" if found.unknown else "about"
-        yield from _time(found, rough, cores)
-        most = f", most of it for {found.largest}" if found.largest else ""
-        short = f"; this machine has {size(there)}" if there and there < found.memory else ""
-        yield f"memory    {rough} {size(found.memory)} a worker{most}{short}"
-    yield f"download  {_say_download(found)}"
-    for records in found.earlier:
+        rough = "at least" if forecast.unknown else "about"
+        yield from _time(forecast, rough, cores)
+        most = f", most of it for {forecast.largest}" if forecast.largest else ""
+        too_little = memory is not None and memory < forecast.memory
+        short = f"; this machine has {size(memory or 0)}" if too_little else ""
+        yield f"memory    {rough} {size(forecast.memory)} a worker{most}{short}"
+    yield f"download  {_say_download(forecast)}"
+    for records in forecast.earlier:
         yield f"records   {_say_earlier(records)}"
-    if found.unknown:
-        yield f"left out  {_few(found.unknown)}: not known here"
+    if forecast.unknown:
+        yield f"left out  {_few(forecast.unknown)}: not known here"
 
 
-def _time(found: Forecast, rough: str, cores: int) -> Iterator[str]:
-    alone = found.seconds(1)
-    many = f"{duration(found.seconds(cores))} on {cores} cores (-n {cores}), " if cores > 1 else ""
-    yield f"time      {rough} {many}{duration(alone)} on one"
-    named = sorted(found.parts.items(), key=lambda part: -part[1])[:NAMED]
-    shown = [f"{name} {duration(each)}" for name, each in named if each > alone / 20]
-    if alone > SHORT:
-        yield f"          of it {', '.join(shown)}"
+def _time(forecast: Forecast, rough: str, cores: int) -> Iterator[str]:
+    on_one = forecast.seconds(1)
+    on_all = duration(forecast.seconds(cores))
+    many = f"{on_all} on {cores} cores (-n {cores}), " if cores > 1 else ""
+    yield f"time      {rough} {many}{duration(on_one)} on one"
+    longest = sorted(forecast.parts.items(), key=lambda part: -part[1])[:PARTS]
+    parts = [f"{name} {duration(seconds)}" for name, seconds in longest if seconds > on_one / 20]
+    if on_one > SHORT:
+        yield f"          of it {', '.join(parts)}"
 
 
 def _say_earlier(records: Earlier) -> str:
-    """Where the time of a metric is from that does not say what it costs."""
-    each = "less than 1 s" if records.seconds < 1 else duration(records.seconds)
-    of = "1 earlier record" if records.count == 1 else f"{records.count} earlier records"
-    mean = f"as {of} took" if records.count == 1 else f"the mean of {of}"
-    return f"{records.metric}: {each} a case, {mean}, whatever its size"
+    """Where the time of a metric without `cost=` is from."""
+    seconds = "less than 1 s" if records.seconds < 1 else duration(records.seconds)
+    mean = "as 1 earlier record took"
+    if records.count > 1:
+        mean = f"the mean of {records.count} earlier records"
+    return f"{records.metric}: {seconds} a case, {mean}, whatever its size"
 
 
-def _say_download(found: Forecast) -> str:
-    if not found.downloads and not found.unsized:
+def _say_download(forecast: Forecast) -> str:
+    if not forecast.downloads and not forecast.unsized:
         return "none"
-    sized = f"about {size(found.download)}" if found.download else ""
-    more = f"{_few(found.unsized)}, of unknown size," if found.unsized else ""
+    sized = f"about {size(forecast.download)}" if forecast.download else ""
+    more = f"{_few(forecast.unsized)}, of unknown size," if forecast.unsized else ""
     return " and ".join(part for part in (sized, more) if part).removesuffix(",")
 
 
@@ -365,7 +367,7 @@ def _few(names: Iterable[str], most: int = 3) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them, to two digits at most."""
+    """A duration in words, with at most two digits."""
     if seconds < 10:
         return f"{max(1, round(seconds))} s"
     if seconds < 90:

@@ -1,4 +1,4 @@
-"""The plan of a run that is done: its suite as it stands now, under the settings it ran with."""
+"""The plan of an earlier run: its suite as it is now, with the settings of the run."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from saebench_canon.suite.specs import SaeSpec
 
 
 def plan_of_run(run: Mapping[str, Any], registry: Registry, store: Store) -> Plan:
-    """The plan of a run file; raises CanonError when the suite file is gone or no longer read."""
-    called, flags = str(run["called"]), run.get("flags") or {}
+    """The plan of a run file; raises CanonError if the suite file is gone or no longer valid."""
+    name, flags = str(run["called"]), run.get("flags") or {}
     path = Path(run["path"] or "")
     if not path.is_file():
-        if called not in packaged_suites():
+        if name not in packaged_suites():
             raise CanonError(f"the suite file of the run, {path}, is gone")
-        path = packaged_suites()[called]
+        path = packaged_suites()[name]
     return make_plan(
         path,
         registry,
@@ -32,7 +32,7 @@ def plan_of_run(run: Mapping[str, Any], registry: Registry, store: Store) -> Pla
         settings=flags.get("settings") or (),
         limit=flags.get("limit"),
         dtype=flags.get("dtype"),
-        called=called,
+        file=name,
     )
 
 
@@ -43,18 +43,18 @@ def check_unchanged(
     sae: SaeSpec,
     data: DataSpec | None,
 ) -> None:
-    """Refuse an SAE that is not, or is not read on, what the run's records say it was."""
+    """Raise CanonError for an SAE that has changed since the run, or whose data has."""
     for case in cases_of_run(run):
         record = store.record(case.id or "") if sae.name in case.subject else None
         if record is None:
             continue
-        was = record.subject[case.subject.index(sae.name)]["digest"]
-        told = record.provenance.get("data") or {}
-        on = None if data is None else identities.data(data)
-        if was != identities.sae(sae, data) or told.get("digest", on) != on:
+        digest = record.subject[case.subject.index(sae.name)]["digest"]
+        recorded = record.provenance.get("data") or {}
+        data_digest = None if data is None else identities.data(data)
+        same_data = recorded.get("digest", data_digest) == data_digest
+        if digest != identities.sae(sae, data) or not same_data:
             raise CanonError(
-                f"'{sae.name}' or its data is no longer what it was in the last run of "
-                f"{run['suite']}",
-                hint=f"First `saebench-canon run {run['called']}` again.",
+                f"'{sae.name}' or its data has changed since the last run of {run['suite']}",
+                hint=f"Run `saebench-canon run {run['called']}` again first.",
             )
         return

@@ -1,4 +1,4 @@
-"""What makes two cases the same: fingerprints of data, SAEs, inputs and cases, without torch."""
+"""Which cases are the same: fingerprints of data, SAEs, inputs and cases, without torch."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.registry import Registry
     from saebench_canon.suite.cases import Case
 
-# The roles under which a metric asks for inputs of its SAEs.
+# The parameters of a metric that stand for its SAEs.
 SUBJECTS = {"sae": ("sae",), "pair": ("small", "large"), "group": ("saes",)}
 OF_CASE = ("seed", "memo", "keep")
-# What an input may ask for that says how it is computed and so is no part of what it is.
+# Parameters of an input that say how it is computed; they are no part of its identity.
 EXECUTION = ("device", "batch_size", "folder")
 
 
 @dataclass(frozen=True)
 class NeededInput:
-    """One parameter of a metric: an input, of which SAEs, and whether as a tuple."""
+    """One parameter of a metric: the input, its SAEs, and whether it is a tuple."""
 
     parameter: str
     input: str
-    saes: tuple[SaeSpec, ...] | None  # None: of the data or the case
+    saes: tuple[SaeSpec, ...] | None  # None: an input of the data or the case
     many: bool = False
 
 
 @dataclass
 class Identities:
-    """Fingerprints under one registry; each thing is identified once."""
+    """Fingerprints with one registry; each is computed once."""
 
     registry: Registry
     memory: Remembers
@@ -58,7 +58,7 @@ class Identities:
         return {**data.source.identity(data, self.memory), **common}
 
     def sae(self, sae: SaeSpec, data: DataSpec | None) -> str:
-        """The fingerprint of an SAE: its content, or all that shapes its training."""
+        """The fingerprint of an SAE: its content, or everything that its training depends on."""
         key = ("sae", sae)
         if key not in self._known:
             with placed(sae.where):
@@ -73,32 +73,31 @@ class Identities:
         if name == "sae":
             assert sae is not None
             return self.sae(sae, data)
-        made = self.registry.inputs[name]
+        definition = self.registry.inputs[name]
         needs = {
             need: self.input(need, data, sae)
-            for need in made.needs
+            for need in definition.needs
             if need not in EXECUTION and self.available(need, data)
         }
-        own = dict(made.identity(data)) if data is not None else {}
+        settings = dict(definition.identity(data)) if data is not None else {}
         return fingerprint(
-            {"input": name, "version": made.version, "settings": own, "needs": needs}
+            {"input": name, "version": definition.version, "settings": settings, "needs": needs}
         )
 
     def available(self, name: str, data: DataSpec | None) -> bool:
-        """Whether an input can be made for the data (or for none)."""
+        """Whether an input can be computed for the data (or without data)."""
         if name == "sae" or name in EXECUTION:
             return True
         if data is None:
             return False
         if name == "data":
             return True
-        made = self.registry.inputs[name]
-        return made.available(data) and all(
-            self.available(need, data) for need in made.needs if need not in made.optional
-        )
+        definition = self.registry.inputs[name]
+        required = (need for need in definition.needs if need not in definition.optional)
+        return definition.available(data) and all(self.available(need, data) for need in required)
 
     def case(self, case: Case) -> str:
-        """The fingerprint of a case: its record's id, cache key and proof."""
+        """The fingerprint of a case, which is its record's id."""
         needs = {
             needed.parameter: [
                 self.input(needed.input, case.data, sae)
@@ -120,13 +119,13 @@ class Identities:
         )
 
     def _settings(self, case: Case) -> dict[str, Any]:
-        """The settings; an SAE that one names is its content, and one that names none is none."""
-        told = dict(case.settings)
+        """The settings, with the content of an SAE in place of its name; None is left out."""
+        settings = dict(case.settings)
         for name in case.metric.sae_settings:
-            text = told.pop(name, None)
+            text = settings.pop(name, None)
             if text is not None:
-                told[name] = {"sae": self.named(text)}
-        return told
+                settings[name] = {"sae": self.named(text)}
+        return settings
 
     def named(self, text: str) -> str:
         """The identity of an SAE that a setting names."""
@@ -162,7 +161,7 @@ def _needed(parameter: str, case: Case, registry: Registry) -> NeededInput:
     ):
         known = [*roles, *OF_CASE, "peers", *registry.inputs]
         raise CanonError(
-            f"metric '{case.metric.name}' asks for the input '{parameter}'",
+            f"metric '{case.metric.name}' needs an unknown input '{parameter}'",
             hint=nearest(parameter, known),
         )
     per_sae = registry.inputs[parameter].per == "sae"

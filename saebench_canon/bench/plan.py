@@ -1,4 +1,4 @@
-"""What a run would measure: its cases with their ids and what the store already has of them."""
+"""What a run would measure: its cases with their ids, and which of them the store has."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ State = Literal["measured", "failed", "missing"]
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A suite's cases in order, and each one's id."""
+    """A suite's cases in order, and their ids."""
 
     suite: Suite
     cases: Sequence[Case]
@@ -32,18 +32,18 @@ class Plan:
 
     def state(self, case_id: str) -> State:
         """What the store has of a case."""
-        if self.store.error(case_id) is not None:  # of the last try; a record forgets it
+        if self.store.error(case_id) is not None:  # of the last try; a record deletes it
             return "failed"
         return "measured" if self.store.record(case_id) is not None else "missing"
 
     @property
     def without_subject(self) -> list[str]:
-        """The metric tables that find no SAE, pair or group."""
-        found = {case.label for case in self.cases}
-        return [spec.label for spec in self.suite.metrics if spec.label not in found]
+        """The metric tables without an SAE, pair or group."""
+        labels = {case.label for case in self.cases}
+        return [spec.label for spec in self.suite.metrics if spec.label not in labels]
 
     def listed(self) -> list[ListedCase]:
-        """The cases by their names, axes and labels: what a run file keeps."""
+        """The cases by their names, axes and labels, as a run file lists them."""
         return [
             listed(self.suite, case, case_id)
             for case, case_id in zip(self.cases, self.ids, strict=True)
@@ -88,14 +88,14 @@ def make_plan(
     settings: Sequence[str] = (),
     limit: int | None = None,
     dtype: Dtype | None = None,
-    called: str | None = None,
+    file: str | None = None,
     to_measure: bool = False,
 ) -> Plan:
-    """The plan of a suite file; raises CanonError for all that can be known to be wrong.
+    """The plan of a suite file; raises CanonError for every mistake that can be found beforehand.
 
-    `called` is how errors name the file; `to_measure` says that this machine must hold the SAEs.
+    `file` is its name in errors. With `to_measure`, the SAEs must fit into memory.
     """
-    suite = load_suite(path, registry, settings=settings, file=called)
+    suite = load_suite(path, registry, settings=settings, file=file)
     suite = adjusted(suite, limit=limit, dtype=dtype)
     return plan_of(suite, registry, store, to_measure=to_measure)
 
@@ -104,7 +104,7 @@ def plan_of(suite: Suite, registry: Registry, store: Store, *, to_measure: bool 
     """The plan of a parsed suite."""
     cases = cases_of(suite, registry)
     for case in cases:
-        list(needed_inputs(case, registry))  # refuses inputs that nobody makes
+        list(needed_inputs(case, registry))  # raises for unknown inputs
     for data in suite.data.values():
         with placed(data.where):
             data.source.check(data)
@@ -119,23 +119,23 @@ def plan_of(suite: Suite, registry: Registry, store: Store, *, to_measure: bool 
 
 
 def _refuse_doubles(case: Case, identities: Identities) -> None:
-    """An SAE compared with itself would agree with itself."""
-    seen: dict[str, str] = {}
+    """Raise CanonError for an SAE that would be compared with itself."""
+    names: dict[str, str] = {}
     for sae in case.subject:
-        other = seen.setdefault(identities.sae(sae, case.data), sae.name)
-        if other != sae.name:
-            raise CanonError(f"'{other}' and '{sae.name}' are the same SAE", where=sae.where)
+        name = names.setdefault(identities.sae(sae, case.data), sae.name)
+        if name != sae.name:
+            raise CanonError(f"'{name}' and '{sae.name}' are the same SAE", where=sae.where)
 
 
 def check_saes_fit(suite: Suite) -> None:
-    """Refuse SAEs on disk that are larger than memory, before any of them is read."""
+    """Raise CanonError for SAEs that are larger than memory, before any is read."""
     for sae in suite.saes:
         with placed(sae.where):
             sae.source.check_fits(sae.dtype)
 
 
 def adjusted(suite: Suite, *, limit: int | None, dtype: Dtype | None) -> Suite:
-    """The suite with fewer tokens or another number format, as `--limit` and `--dtype` ask."""
+    """The suite with fewer tokens (`--limit`) or another number format (`--dtype`)."""
     data, saes = dict(suite.data), list(suite.saes)
     if limit is not None:
         data = {
@@ -151,22 +151,22 @@ def adjusted(suite: Suite, *, limit: int | None, dtype: Dtype | None) -> Suite:
 
 
 def check_widths(suite: Suite) -> None:
-    """Refuse SAEs that read activations of another width than their data says it has.
+    """Raise CanonError for SAEs whose d is not that of their data.
 
-    A model's width is that of its stream, and a hook may give another: the bench will see.
+    Data from a model is not checked here: a hook may have another d than the residual stream.
     """
     for data in suite.data.values():
         if data.gives("lm"):
             continue
         with placed(data.where):
-            width = data.source.size(data).d
+            d = data.source.size(data).d
         for sae in suite.saes:
-            if width is None or sae.data != data.name or not sae.source.local:
+            if d is None or sae.data != data.name or not sae.source.local:
                 continue
-            d = sae.source.describe().d
-            if d is not None and d != width:
+            sae_d = sae.source.describe().d
+            if sae_d is not None and sae_d != d:
                 raise CanonError(
-                    f"SAE '{sae.name}' reads activations of width {d},"
-                    f" and those of '{data.name}' ({data.source}) are {width}",
+                    f"SAE '{sae.name}' has d = {sae_d}, and the activations of '{data.name}' "
+                    f"({data.source}) have d = {d}",
                     where=sae.where,
                 )

@@ -19,14 +19,14 @@ PACKAGES = ("saebench-canon", "torch", "transformers", "sae-lens", "numpy", "sci
 
 @cache
 def versions() -> dict[str, str]:
-    """The versions of what computes scores; read from metadata, without importing anything."""
-    found = {"python": platform.python_version()}
+    """The versions of the packages that compute scores, from their metadata."""
+    by_package = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            by_package[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            by_package[package] = "not installed"
+    return by_package
 
 
 HARMLESS = (
@@ -44,8 +44,8 @@ FETCHES_NOTHING = {
 def git_state(suite: Path | None) -> dict[str, str] | None:
     """Commit and origin of the repository around a suite file, and whether the file differs.
 
-    Without a file, of the one around the working folder. None outside of one. The repository may be
-    a stranger's: whatever runs its filters, hooks or programs (`git status` does) is not called.
+    Without a file: of the repository around the working folder. None outside of a repository. The
+    repository may be hostile: commands that run its filters or hooks (`git status`) are not used.
     """
     path = None if suite is None else suite.resolve()
     folder = Path() if path is None else path.parent
@@ -60,12 +60,12 @@ def git_state(suite: Path | None) -> dict[str, str] | None:
     return {**state, "dirty": "no" if blob in _blobs(path.read_bytes(), commit) else "yes"}
 
 
-def _blobs(content: bytes, like: str) -> list[str]:
-    """Git's names of a file's content, as it is and with the line ends that git may have stored."""
-    kind = "sha256" if len(like) == 64 else "sha1"
+def _blobs(content: bytes, commit: str) -> list[str]:
+    """Git's names of a file's content: as it is, and with line ends as git may store them."""
+    kind = "sha256" if len(commit) == 64 else "sha1"
     return [
-        hashlib.new(kind, b"blob %d\0%b" % (len(it), it), usedforsecurity=False).hexdigest()
-        for it in (content, content.replace(b"\r\n", b"\n"))
+        hashlib.new(kind, b"blob %d\0%b" % (len(text), text), usedforsecurity=False).hexdigest()
+        for text in (content, content.replace(b"\r\n", b"\n"))
     ]
 
 
@@ -76,13 +76,13 @@ def without_credentials(url: str) -> str:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     git = shutil.which("git")
-    if git is None or not Path(git).is_absolute():  # one of the working folder is nobody's git
+    if git is None or not Path(git).is_absolute():  # never a program in the working folder
         return None
-    ours = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
         done = subprocess.run(
             [git, *HARMLESS, "-C", str(folder), *arguments],
-            capture_output=True, env={**ours, **FETCHES_NOTHING}, errors="replace",
+            capture_output=True, env={**environment, **FETCHES_NOTHING}, errors="replace",
             stdin=subprocess.DEVNULL, text=True, timeout=5,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
@@ -91,7 +91,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def hardware() -> dict[str, Any]:
-    """The machine in a few words."""
+    """The machine: architecture, system, cores, memory, Python."""
     memory = None
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

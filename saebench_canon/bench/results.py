@@ -1,4 +1,4 @@
-"""What a run measured: its cases joined with the store's records, as rows."""
+"""What a run measured: its cases with the store's records, as rows."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
-    """Write the run file of a plan: the names under which this suite knows its cases."""
-    own = plan.suite.path is None or plan.suite.path.resolve().is_relative_to(
+    """Write the run file of a plan, which lists its cases by name."""
+    packaged = plan.suite.path is None or plan.suite.path.resolve().is_relative_to(
         Path(__file__).parents[1]
     )
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f"{time.time_ns() % 10**9:09d}"
@@ -41,14 +41,14 @@ def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
             "questions": {name: dict(margins) for name, margins in plan.suite.questions.items()},
             "versions": versions(),
             "hardware": hardware(),
-            "git": git_state(None if own else plan.suite.path),
+            "git": git_state(None if packaged else plan.suite.path),
             "flags": dict(flags),
         },
     )
 
 
 def last_run(store: Store, suite: str | None) -> dict[str, Any]:
-    """The last run of a suite (by its name, or as it was called), or of any."""
+    """The last run of a suite (by its name or its file), or of any suite."""
     known = set()
     for path in reversed(store.runs()):
         try:
@@ -56,22 +56,22 @@ def last_run(store: Store, suite: str | None) -> dict[str, Any]:
         except (json.JSONDecodeError, OSError):
             continue
         if not isinstance(run, dict) or not {"suite", "called", "path", "cases"} <= run.keys():
-            continue  # not a run file of ours
+            continue  # not a run file
         names = {run["suite"], run["called"], Path(run["called"]).name}
         if suite is None or suite in names or str(Path(suite).resolve()) == run["path"]:
             return run
         known.add(run["suite"])
     if suite is None:
         raise CanonError(
-            f"there is no run in {store.root}", hint="First `saebench-canon run SUITE`."
+            f"there is no run in {store.root}", hint="Run `saebench-canon run SUITE` first."
         )
     raise CanonError(f"no run of '{suite}' in {store.root}", hint=nearest(suite, known))
 
 
-def asked_of(run: Mapping[str, Any], questions: Mapping[str, Question]) -> dict[str, Margins]:
-    """The questions that a run was asked and its margins; of an older run those of its metrics."""
-    if isinstance(asked := run.get("questions"), dict):
-        return asked
+def questions_of(run: Mapping[str, Any], questions: Mapping[str, Question]) -> dict[str, Margins]:
+    """The questions of a run with its margins; for an older run, those that its metrics answer."""
+    if isinstance(margins := run.get("questions"), dict):
+        return margins
     metrics = {case.metric for case in cases_of_run(run)}
     return {name: question.defaults for name, question in questions.items()
             if question.is_for(metrics)}  # fmt: skip
@@ -83,19 +83,19 @@ def cases_of_run(run: Mapping[str, Any]) -> list[ListedCase]:
 
 
 def rows_of(cases: Sequence[ListedCase], store: Store, metrics: Mapping[str, Metric]) -> list[Row]:
-    """One row a score of each case, as the store has it now."""
+    """One row for each score of each case, from the store."""
     return [row for case in cases for row in _rows(case, store, metrics)]
 
 
 def tables_of(store: Store) -> Tables:
-    """The tables of measured cases, by a case's id and the table's name."""
+    """A function from a case's id and a table's name to the table; None if there is none."""
 
     def table(case_id: str, name: str) -> pd.DataFrame | None:
         import pandas as pd
 
         record = store.measured(case_id)
-        kept = None if record is None else record.tables.get(name)
-        return None if kept is None else pd.read_parquet(store.root / kept)
+        path = None if record is None else record.tables.get(name)
+        return None if path is None else pd.read_parquet(store.root / path)
 
     return table
 

@@ -1,4 +1,4 @@
-"""How large the things of a suite are, as far as can be known offline and without torch."""
+"""How large the data and SAEs of a suite are, as far as is known offline and without torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from saebench_canon.plugin.data import DataSize
 from saebench_canon.saes.memory import ITEM
 from saebench_canon.suite.specs import SaeSpec, Suite
 
-L0_SHARE = 1 / 16  # of d, where nobody says how many latents are active
+L0_SHARE = 1 / 16  # of d, if the number of active latents is unknown
 
 
 @dataclass(frozen=True)
 class SaeSize:
-    """An SAE: width of its activations, latents, active latents a token, bytes to download."""
+    """An SAE: d, width, L0, and bytes to download."""
 
     d: int | None
     width: int | None
@@ -29,7 +29,7 @@ class SaeSize:
 
 
 def sizes_of(suite: Suite) -> tuple[dict[str, DataSize], dict[str, SaeSize]]:
-    """What is known of each data table's size and of each SAE's, by name."""
+    """The known sizes of data tables and SAEs, by name."""
     described = {sae.name: _described(sae) for sae in suite.saes}
     data = {}
     for name, spec in suite.data.items():
@@ -37,26 +37,26 @@ def sizes_of(suite: Suite) -> tuple[dict[str, DataSize], dict[str, SaeSize]]:
         size = spec.source.size(spec)
         d = next((d for d in (size.d, *widths) if d is not None), None)
         data[name] = replace(size, d=d, scored=_scored(size.tokens, spec.holdout))
-    others = {told.d for told in described.values() if told.d is not None}
+    known = {description.d for description in described.values() if description.d is not None}
     saes = {}
     for sae in suite.saes:
-        told = described[sae.name]
-        d = told.d
+        description = described[sae.name]
+        d = description.d
         if d is None:
-            d = data[sae.data].d if sae.data else min(others) if len(others) == 1 else None
-        saes[sae.name] = _sae_size(sae, d, told.width, told.k)
+            d = data[sae.data].d if sae.data else min(known) if len(known) == 1 else None
+        saes[sae.name] = _sae_size(sae, d, description.width, description.k)
     return data, saes
 
 
 def _described(sae: SaeSpec) -> Description:
-    """What an SAE says of itself, its width by its axes where it does not say it."""
+    """An SAE's description, with its width from the axes if the checkpoint does not say it."""
     axis = sae.axes.get("width")
     width = axis if type(axis) is int else None
     try:
-        told = sae.source.describe()
-    except CanonError:  # not in the cache, or what is wrong with it is said elsewhere
+        description = sae.source.describe()
+    except CanonError:  # not in the cache, or damaged, which is reported elsewhere
         return Description(None, width, "")
-    return told if told.width is not None else replace(told, width=width)
+    return description if description.width is not None else replace(description, width=width)
 
 
 def _sae_size(sae: SaeSpec, d: int | None, width: int | None, k: float | None) -> SaeSize:

@@ -1,11 +1,11 @@
-"""Where records, artefacts and runs are kept: plain files, each written whole or not at all.
+"""Where records, artefacts and runs are kept: plain files, written completely or not at all.
 
 records/ID.json              one measured case
 errors/ID.json               one failed case, until it is measured
 tables/ID/NAME.parquet       per-latent and per-step tables of a record
 artefacts/FINGERPRINT/       inputs and trained SAEs
-runs/TIME-SUITE-DIGEST.json  what a run was: its cases by name, versions, hardware, flags
-claims/FINGERPRINT.lock      who is making what; released by the system when its owner dies
+runs/TIME-SUITE-DIGEST.json  one run: its cases by name, versions, hardware, flags
+claims/FINGERPRINT.lock      which process makes what; the system releases it with its owner
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Store:
         self.root = root
 
     def prepare(self) -> None:
-        """Make the folder and see that it can be written, before anything is measured."""
+        """Make the folder and check that it can be written, before anything is measured."""
         with self._writing():
             self.root.mkdir(parents=True, exist_ok=True)
             probe = _draft(self.root / "probe")
@@ -51,7 +51,7 @@ class Store:
             ) from None
 
     def record(self, case_id: str) -> Record | None:
-        """The record of a case, if it is measured; a damaged one counts as not measured."""
+        """The record of a case; None if it is not measured, or if the record is damaged."""
         data = self._read("records", case_id)
         try:
             record = None if data is None else Record.from_json(data)
@@ -78,12 +78,12 @@ class Store:
         return self._read("errors", case_id)
 
     def keep_record(self, record: Record) -> None:
-        """Keep a measured case, and forget that it ever failed."""
+        """Keep the record of a case, and delete its error."""
         self._write(self.root / "records" / f"{record.id}.json", record.to_json())
         (self.root / "errors" / f"{record.id}.json").unlink(missing_ok=True)
 
     def keep_error(self, case_id: str, error: dict[str, Any]) -> None:
-        """Keep why a case failed, apart from records."""
+        """Keep the error of a failed case."""
         self._write(self.root / "errors" / f"{case_id}.json", error)
 
     def keep_table(self, case_id: str, name: str, write: Callable[[Path], None]) -> str:
@@ -97,24 +97,24 @@ class Store:
         return str(path.relative_to(self.root))
 
     def keep_run(self, name: str, run: dict[str, Any]) -> None:
-        """Keep what a run was."""
+        """Keep a run file."""
         self._write(self.root / "runs" / f"{name}.json", run)
 
     def runs(self) -> list[Path]:
         """The run files, oldest first."""
         return sorted((self.root / "runs").glob("*.json"))
 
-    def artefact(self, fingerprint: str, make: Callable[[Path], None], *, what: str) -> Path:
-        """The folder of an artefact; made if it is not there, by one process while others wait."""
+    def artefact(self, fingerprint: str, make: Callable[[Path], None], *, title: str) -> Path:
+        """The folder of an artefact; if it is missing, one process makes it while others wait."""
         folder = self.root / "artefacts" / fingerprint
         if folder.is_dir():
             return folder
-        with self.claim(fingerprint, what=what):
+        with self.claim(fingerprint, title=title):
             if folder.is_dir():
                 return folder
             draft = folder.with_name(f".{fingerprint}")
             with self._writing():
-                shutil.rmtree(draft, ignore_errors=True)  # of an owner that was killed
+                shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
                 draft.mkdir(parents=True)
             try:
                 make(draft)
@@ -125,12 +125,12 @@ class Store:
         return folder
 
     def drop_artefact(self, fingerprint: str) -> None:
-        """Forget an artefact that turned out to be damaged."""
+        """Delete a damaged artefact."""
         shutil.rmtree(self.root / "artefacts" / fingerprint, ignore_errors=True)
 
     @contextmanager
-    def claim(self, fingerprint: str, *, what: str) -> Iterator[None]:
-        """Hold the right to make something; waits while another process holds it."""
+    def claim(self, fingerprint: str, *, title: str) -> Iterator[None]:
+        """Hold the lock on something to be made; waits while another process holds it."""
         from saebench_canon.progress import waiting
 
         folder = self.root / "claims"
@@ -140,7 +140,7 @@ class Store:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            with waiting(what):
+            with waiting(title):
                 lock.acquire()
         try:
             yield
@@ -148,13 +148,13 @@ class Store:
             lock.release()
 
     def remember(self, key: str, make: Callable[[], str]) -> str:
-        """An answer that is slow to find, kept under its question."""
+        """An answer that is slow to compute, kept under its key."""
         from saebench_canon.plugin.fingerprint import fingerprint
 
         path = self.root / "answers" / f"{fingerprint(key)}.json"
-        kept = self._load(path)
-        if kept is not None and kept.get("key") == key:
-            return str(kept["answer"])
+        stored = self._load(path)
+        if stored is not None and stored.get("key") == key:
+            return str(stored["answer"])
         answer = make()
         if self.root.is_dir():  # `plan` and `show` make no store
             self._write(path, {"key": key, "answer": answer})
@@ -183,5 +183,5 @@ class Store:
 
 
 def _draft(path: Path) -> Path:
-    """A name beside the path that no other process uses, and that is no .json."""
+    """A path in the same folder that no other process uses, and that is not a .json file."""
     return path.with_name(f".{path.stem[:8]}-{uuid4().hex}.tmp")

@@ -90,7 +90,7 @@ def _estimate(run_plan: Plan, registry: Registry) -> None:
 
     costs = estimate(run_plan, registry, speed=measured_speed())
     print("Rough estimate for measuring them:")
-    for line in lines(costs, cores=cores(), there=psutil.virtual_memory().total):
+    for line in lines(costs, cores=cores(), memory=psutil.virtual_memory().total):
         print(f"  {line}")
 
 
@@ -100,7 +100,13 @@ def show(options: Namespace) -> None:
         from saebench_canon.cli.latent import show_latent
 
         return show_latent(options)
-    from saebench_canon.bench.results import asked_of, cases_of_run, last_run, rows_of, tables_of
+    from saebench_canon.bench.results import (
+        cases_of_run,
+        last_run,
+        questions_of,
+        rows_of,
+        tables_of,
+    )
     from saebench_canon.questions.ask import answers_of
     from saebench_canon.reports import render
     from saebench_canon.tables.fold import summarise
@@ -117,7 +123,7 @@ def show(options: Namespace) -> None:
         print(json.dumps([row.to_dict() for row in rows], indent=1))
         return
     summary = summarise(rows, metrics)
-    answers = answers_of(summary, registry.questions, asked_of(run, registry.questions))
+    answers = answers_of(summary, registry.questions, questions_of(run, registry.questions))
     if options.json:
         print(json.dumps([answer.to_dict() for answer in answers], indent=1))
     elif options.to:

@@ -104,7 +104,7 @@ def _session(config: pytest.Config) -> Session:
                 settings=config.option.settings,
                 limit=config.option.limit,
                 dtype=config.option.dtype,
-                called=name,
+                file=name,
                 to_measure=not config.option.collectonly,
             )
             session.names[path] = name

@@ -63,8 +63,8 @@ def of(plan: Plan) -> Forecast:
     return estimate(plan, load_registry(), speed=SPEED)
 
 
-def page(plan: Plan, *, cores: int = 2, there: int = 2**40) -> str:
-    return "\n".join(lines(of(plan), cores=cores, there=there))
+def page(plan: Plan, *, cores: int = 2, memory: int = 2**40) -> str:
+    return "\n".join(lines(of(plan), cores=cores, memory=memory))
 
 
 def test_a_ladder_on_the_hub_is_told_in_three_lines(planned: Callable[[str], Plan]) -> None:
@@ -99,7 +99,7 @@ def test_what_is_known_is_a_lower_bound(planned: Callable[[str], Plan]) -> None:
 
 def test_more_memory_than_there_is_is_said(planned: Callable[[str], Plan]) -> None:
     wide = LADDER.replace("[768, 1536]", "[98304]")
-    shown = page(planned(wide), there=8 * 2**30)
+    shown = page(planned(wide), memory=8 * 2**30)
     assert "most of it for meta_sae of w98304; this machine has 8.0 GiB" in shown
 
 
@@ -295,5 +295,5 @@ def test_workers_cannot_share_one_case(planned: Callable[[str], Plan]) -> None:
     found = of(planned(LADDER))
     assert found.longest > 0
     many = found.seconds(1000)
-    assert many == pytest.approx(found.alone + found.longest)
-    assert found.seconds(2) > (found.seconds(1) - found.alone) / 2
+    assert many == pytest.approx(found.unshared + found.longest)
+    assert found.seconds(2) > (found.seconds(1) - found.unshared) / 2

@@ -271,10 +271,10 @@ def test_a_setting_that_names_no_sae_is_no_part_of_the_case(here: Path, registry
 @pytest.mark.parametrize(
     ("written", "says"),
     [
-        ('"file:publishd"', r"no file or folder .*publishd.*'published'"),
+        ('"file:publishd"', r"publishd does not exist .*'published'"),
         ('"batchtopkk://a/b"', r"unknown scheme 'batchtopkk'.*'batchtopk'"),
         ('"published"', "'published' is not a ref"),
-        ("7", "the setting 'meta' is 7; it names an SAE"),
+        ("7", "the setting 'meta' must name an SAE, got 7"),
         ('"file:saes"', "holds no checkpoint of a known format"),
         ('"file:truncated"', "SAE.pt"),
     ],
@@ -307,7 +307,7 @@ def test_what_normalises_its_input_is_refused(here: Path, registry: Registry) ->
     write_meta(here / "published", input_unit_norm=True)
     plan = planned(here, registry)
     case = next(case for case in plan.cases if case.label == "meta_replace")
-    with pytest.raises(CanonError, match=r"normalises what it reads \(layer_norm\)"):
+    with pytest.raises(CanonError, match=r"normalises its input \(layer_norm\)"):
         Bench(registry, plan.store).measure(case)
 
 

@@ -118,7 +118,7 @@ def test_settings_and_seed_reach_the_metric(suite: Path) -> None:
         ([SimpleNamespace()], {}, "W_dec"),
         ("saes/w24-s0", {}, "must be a mapping or a list"),
         (["saes/w24-s0"], {"acts": [1, 2]}, "must be a tensor"),
-        (["saes/w24-s0"], {"acts": torch.zeros(4, 8)}, "width 16"),
+        (["saes/w24-s0"], {"acts": torch.zeros(4, 8)}, "has d = 16"),
         (["saes/w24-s0"], {"threads": 0}, "'threads' must be at least 1, got 0"),
         (["saes/w24-s0"], {"metrics": ["fidelity"] * 2}, "have the label 'fidelity'"),
         (["saes/w24-s0"], {"metrics": ["fidelity", "stitching"]}, "'stitching' finds no pair"),

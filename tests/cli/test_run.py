@@ -243,7 +243,7 @@ def test_another_width_of_activations_is_a_sentence(small: Path, pytester: pytes
     result = run(pytester, "small.toml", "-k", "fidelity and w24-s0")
     assert result.ret in (1, 4)
     text = result.stdout.str() + result.stderr.str()
-    assert "width 16" in text
+    assert "has d = 16" in text
     assert "Traceback" not in text
 
 
@@ -389,7 +389,7 @@ def test_a_dead_owners_claim_is_taken_over(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (tmp_path / "claims").mkdir()
     (tmp_path / "claims" / "abc.lock").touch()  # its owner was killed
-    artefact = store.artefact("abc", lambda folder: (folder / "x").touch(), what="a thing")
+    artefact = store.artefact("abc", lambda folder: (folder / "x").touch(), title="a thing")
     assert (artefact / "x").exists()
 
 

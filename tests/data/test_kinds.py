@@ -111,7 +111,9 @@ def test_its_settings_and_its_version_are_part_of_a_case(here: Path) -> None:
 
 
 def test_a_trained_sae_and_an_sae_of_another_width(here: Path) -> None:
-    with pytest.raises(CanonError, match=r"width 16, and those of 'x' \(noise\) are 12"):
+    with pytest.raises(
+        CanonError, match=r"d = 16, and the activations of 'x' \(noise\) have d = 12"
+    ):
         ids(here, "data.x.d=12")
     train = 'train = { arch = "topk", tokens = 4000, batch_size = 64, k = 4 }\ndata'
     text = SUITE.replace('uri = "file:saes/w{width}"\ndata', train)

@@ -140,7 +140,7 @@ def test_a_record_of_another_sae_under_the_same_name_is_refused(
     planned: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["show", "small", "--latent", "relu-w48-s0:2"]) == 4
-    assert "'relu-w48-s0' or its data is no longer what it was" in capsys.readouterr().err
+    assert "'relu-w48-s0' or its data has changed since the last run of" in capsys.readouterr().err
 
 
 def test_a_meta_latent_lists_its_heaviest_and_counts_the_others(

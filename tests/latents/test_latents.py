@@ -268,13 +268,13 @@ def test_a_plugin_labels_every_latent_of_the_card(
     [
         (["--latent", "48"], "topk-w48 has no latent 48. Its latents are 0 to 47."),
         (["--latent", "topk-w8:1"], "no SAE 'topk-w8' in tiny. Did you mean 'topk-w48'"),
-        (["--latent", "one"], "--latent: 'one' is not a latent. Give its number, or SAE:NUMBER."),
-        (["--latent", ""], "--latent: '' is not a latent"),
-        (["--meta-latent", "-1"], "--meta-latent: '-1' is not a meta-latent"),
+        (["--latent", "one"], "'one' is not a latent (--latent). Give its number, or SAE:NUMBER."),
+        (["--latent", ""], "'' is not a latent (--latent)"),
+        (["--meta-latent", "-1"], "'-1' is not a meta-latent (--meta-latent)"),
         (["--meta-latent", "12"], "topk-w48 has no meta-latent 12. Its meta-latents are 0 to 11."),
-        (["--latent", "1", "--errors"], "--errors: cannot be combined with --latent"),
+        (["--latent", "1", "--errors"], "--errors cannot be combined with --latent"),
         (["--latent", "1", "--to", "x.png"], "cannot be written as '.png'"),
-        (["--latent", "1", "--to", "nowhere/x.md"], "--to: the folder nowhere does not exist"),
+        (["--latent", "1", "--to", "nowhere/x.md"], "the folder nowhere does not exist (--to)"),
         (["--latent", "1", "--meta-latent", "1"], "not allowed with argument --latent"),
     ],
 )
@@ -394,7 +394,7 @@ def test_data_that_changed_since_the_run_is_told(
     of_a_file: Path, shown: Callable[..., str]
 ) -> None:
     write_acts(Path("acts.safetensors"), torch.randn(100, 16))
-    assert "is no longer what it was in the last run of small" in shown(
+    assert "has changed since the last run of small" in shown(
         "--latent", "5", suite="small", code=4
     )
 
