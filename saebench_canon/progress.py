@@ -1,4 +1,4 @@
-"""Long work says how far it is; whoever shows it (a terminal, nobody) listens here."""
+"""Progress of long work, for a listener that shows it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 T = TypeVar("T")
-Listener = Callable[[str, int, int], None]  # what, done, total
+Listener = Callable[[str, int, int], None]  # title, done, total
 
 _listener: ContextVar[Listener | None] = ContextVar("canon_progress", default=None)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Send the progress of the work inside the block to the listener."""
+    """Send the progress of work inside the block to the listener."""
     token = _listener.set(listener)
     try:
         yield
@@ -23,22 +23,22 @@ def listening(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
-def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """The items, telling the listener after each how many of the total are done."""
+def track(items: Iterable[T], title: str, total: int) -> Iterator[T]:
+    """The items; after each, the listener gets the number done."""
     listener = _listener.get()
     if listener is None:
         yield from items
         return
-    listener(what, 0, total)
+    listener(title, 0, total)
     for done, item in enumerate(items, start=1):
         yield item
-        listener(what, done, total)
+        listener(title, done, total)
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
+def waiting(title: str) -> Iterator[None]:
     """Tell the listener that another process is making what this one needs."""
     listener = _listener.get()
     if listener is not None:
-        listener(f"waiting for {what}", 0, 0)
+        listener(f"waiting for {title}", 0, 0)
     yield

@@ -1,4 +1,4 @@
-"""The kinds of data that this package brings."""
+"""The built-in kinds of data."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Section:
     items: tuple[Related, ...]
     more: int = 0  # how many lighter ones are not listed
     explained: float | None = None  # share of the row explained by all of them
-    said: tuple[str, ...] = ()  # sentences below the list
+    sentences: tuple[str, ...] = ()  # below the list
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ def _parts(card: Card, width: int) -> Iterator[str]:
 
 
 def _fires(firing: Firing) -> str:
-    share = 100 * firing.tokens / max(firing.of, 1)
+    share = 100 * firing.tokens / max(firing.all_tokens, 1)
     return (
-        f"fires on {share:.2g} % of {firing.of:,} tokens ({firing.tokens:,}, in "
+        f"fires on {share:.2g} % of {firing.all_tokens:,} tokens ({firing.tokens:,}, in "
         f"{firing.documents:,} document{'s' * (firing.documents != 1)}); mean code there "
         f"{firing.mean:.3g}, largest {firing.largest:.3g}"
     )
@@ -154,7 +154,7 @@ def _section(section: Section, width: int) -> Iterator[str]:
         yield line + first_columns(visible(related.label or NO_LABEL), width - columns(line))
     if section.more:
         yield f"{'':>6}  … and {section.more:,} lighter"
-    for sentence in section.said:
+    for sentence in section.sentences:
         yield _wrapped(sentence, width)
 
 

@@ -70,7 +70,9 @@ class Cards:
             "(explained: share of each row, by all its meta-latents)"
         )
         more, sentences = len(weights) - len(items), chance(meta.record.scores)
-        return self._card(sae, evidence, (Section("latents", title, items, more, said=sentences),))
+        return self._card(
+            sae, evidence, (Section("latents", title, items, more, sentences=sentences),)
+        )
 
     def _card(self, sae: SaeSpec, evidence: Evidence, sections: tuple[Section, ...]) -> Card:
         data, observed = self.run.data(sae), self.run.observed(sae)
@@ -160,7 +162,7 @@ class Cards:
         share = "" if explained is None else f" explain {number(explained, 2)} of its row"
         title = f"made of meta-latents ({source}), which{share or ' were fitted to its row'}"
         return Section("meta_latents", title if items else f"made of no meta-latent ({source})",
-                       items, explained=explained, said=sentences)  # fmt: skip
+                       items, explained=explained, sentences=sentences)  # fmt: skip
 
     def _nearest(self, sae: SaeSpec, smaller: SaeSpec, latent: int) -> Section:
         row = self.run.observed(sae).rows[latent]
@@ -193,4 +195,4 @@ class Cards:
         sentences = sums(
             latent_sum.record.scores, f"{sae.name}'s latents", f"{smaller.name}'s", floor
         )
-        return Section("sum", title, items, explained=explained, said=sentences)
+        return Section("sum", title, items, explained=explained, sentences=sentences)

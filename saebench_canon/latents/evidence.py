@@ -31,7 +31,7 @@ class Firing:
     """On how many tokens of the evaluation data a latent is active, and how strongly."""
 
     tokens: int
-    of: int  # tokens in all
+    all_tokens: int  # of the evaluation data
     documents: int
     mean: float
     largest: float
@@ -110,7 +110,7 @@ class Observed:
             if any(window == w and abs(position - p) < APART for w, p in taken):
                 continue
             context = self.text.context(index, float(sums[index]))
-            if any(alike(context, other) for other in contexts):
+            if any(alike(context, earlier) for earlier in contexts):
                 continue
             contexts.append(context)
             taken.append((window, position))

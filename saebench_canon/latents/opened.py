@@ -29,8 +29,8 @@ class OpenRun:
         self.plan = plan_of_run(run, registry, store)
         self.identities = Identities(registry, store)
         batch_size = (run.get("flags") or {}).get("batch_size") or Execution.batch_size
-        how = Execution(batch_size=batch_size)
-        self.artifacts = ArtifactCache(registry, store, self.identities, how)
+        execution = Execution(batch_size=batch_size)
+        self.artifacts = ArtifactCache(registry, store, self.identities, execution)
         self.notes: list[str] = []
         self._observed: dict[str, Observed] = {}
 

@@ -1,4 +1,4 @@
-"""The metrics that this package brings."""
+"""The built-in metrics."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""`packaged:python-docs`: English prose that every CPython from 3.11 on carries in its library.
+"""`packaged:python-docs`: English prose from the standard library of CPython 3.11 and later.
 
 The text itself is not shipped. It is read from the docstrings and comments of the running
-Python's standard library, and `python_docs.digests` says which paragraphs, in which order:
-one line per module, its dotted name, a space, and the base64 of its paragraphs' digests, eight
+Python's standard library, and `python_docs.digests` lists its paragraphs in order: one
+line per module, its dotted name, a space, and the base64 of its paragraphs' digests, eight
 bytes each (BLAKE2b of the paragraph in UTF-8). `scripts/list_python_docs.py` wrote it.
 
-Only the standard library is imported here, so that any Python can run this file by itself.
+Only the standard library is imported here, so that any Python can run this file alone.
 """
 
 import ast
@@ -43,12 +43,12 @@ Source = Callable[[str], str | None]
 
 @dataclass(frozen=True)
 class PythonDocs:
-    """The listed prose as this Python has it."""
+    """The listed prose that this Python has."""
 
     documents: tuple[tuple[str, str], ...]  # (module, its paragraphs joined by a blank line)
     expected: int  # paragraphs in the list
-    missing: int  # how many of the listed this Python lacks
-    digest: str  # hex digest of what was yielded; the same on every complete Python
+    missing: int  # listed paragraphs that this Python lacks
+    digest: str  # hex digest of the documents; the same on every complete Python
 
 
 def read_python_docs() -> PythonDocs:
@@ -57,20 +57,20 @@ def read_python_docs() -> PythonDocs:
 
 
 def collect(listed: dict[str, tuple[bytes, ...]], source: Source) -> PythonDocs:
-    """The listed paragraphs that stand in the sources; a module without source is skipped."""
+    """The listed paragraphs that are in the sources; a module without source is skipped."""
     documents = []
-    found = 0
-    whole = hashlib.blake2b(digest_size=16)
+    count = 0
+    digest_of_all = hashlib.blake2b(digest_size=16)
     for module, digests in listed.items():
-        here = {paragraph_digest(text): text for text in paragraphs(source(module) or "")}
-        kept = [here[digest] for digest in digests if digest in here]
-        if not kept:
+        by_digest = {paragraph_digest(text): text for text in paragraphs(source(module) or "")}
+        texts = [by_digest[digest] for digest in digests if digest in by_digest]
+        if not texts:
             continue
-        found += len(kept)
-        documents.append((module, "\n\n".join(kept)))
-        whole.update(f"{module}\0{documents[-1][1]}\0".encode())
+        count += len(texts)
+        documents.append((module, "\n\n".join(texts)))
+        digest_of_all.update(f"{module}\0{documents[-1][1]}\0".encode())
     expected = sum(map(len, listed.values()))
-    return PythonDocs(tuple(documents), expected, expected - found, whole.hexdigest())
+    return PythonDocs(tuple(documents), expected, expected - count, digest_of_all.hexdigest())
 
 
 def read_list(text: str) -> dict[str, tuple[bytes, ...]]:
@@ -96,7 +96,7 @@ def paragraph_digest(paragraph: str) -> bytes:
 
 
 def standard_library() -> list[str]:
-    """Where this Python keeps its own library, never what shadows it on sys.path."""
+    """The folders of this Python's standard library, without what shadows it on sys.path."""
     zipped = "python{}{}.zip".format(*sys.version_info)
     return [os.path.dirname(os.__file__), *(p for p in sys.path if os.path.basename(p) == zipped)]
 
@@ -126,12 +126,12 @@ def paragraphs(source: str) -> Iterator[str]:
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return
-    seen = set()
+    earlier = set()
     for block in (*docstrings(tree), *comments(source)):
         for part in BLANK.split(block):
             paragraph = " ".join(part.split())  # versions differ in indentation and wrapping
-            if paragraph not in seen and is_prose(paragraph):
-                seen.add(paragraph)
+            if paragraph not in earlier and is_prose(paragraph):
+                earlier.add(paragraph)
                 yield paragraph
 
 

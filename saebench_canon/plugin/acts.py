@@ -1,4 +1,4 @@
-"""Activations of one data source: what every SAE of that data encodes."""
+"""The activations of one data source."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Acts:
-    """Activations `x` [n, d] (float32, maybe memory-mapped) and each token's document `doc` [n]."""
+    """Activations `x` [n, d], float32 or memory-mapped, and each token's document `doc` [n]."""
 
     x: Tensor
     doc: Tensor
 
     @property
     def d(self) -> int:
-        """The width of the activations."""
+        """The dimension of the activations."""
         return int(self.x.shape[1])
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""An adapter: what loads the refs of one scheme, and what it tells of an SAE without loading it."""
+"""An adapter: it loads the SAEs of one scheme, and describes them without loading."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Normalisation = Literal["none", "layer_norm", "constant_norm_rescale"]
 
 @dataclass(frozen=True)
 class Description:
-    """What a checkpoint says of itself; None is what it does not say."""
+    """What a checkpoint says of itself; None where it says nothing."""
 
     d: int | None
     width: int | None
@@ -29,7 +29,7 @@ class Description:
     prepend_bos: bool | None = None
     center_writing_weights: bool | None = None
     dtype: str | None = None
-    normalize: Normalisation = "none"  # what is done to each activation before the SAE reads it
+    normalize: Normalisation = "none"  # applied to each activation before the SAE reads it
     calibrated: bool = True  # whether it has the threshold that its codes need
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -41,7 +41,7 @@ class Adapter(Protocol):
     scheme: str
 
     def identity(self, ref: Ref) -> str:
-        """A string that changes when the SAE does, whatever its path; loads no weights."""
+        """A string that changes with the SAE and does not depend on its path; loads no weights."""
 
     def describe(self, ref: Ref) -> Description:
         """What the checkpoint says of itself, without its weights and without torch."""
@@ -49,7 +49,7 @@ class Adapter(Protocol):
     def load(
         self, ref: Ref, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
     ) -> CanonicalSAE:
-        """The SAE in canonical form; raises CanonError with the reason if it has none."""
+        """The SAE in canonical form; raises CanonError with the reason if there is none."""
 
     def list(self) -> Iterable[str]:
-        """Refs of this scheme that are known beforehand."""
+        """Refs of this scheme that are known without a search."""

@@ -1,4 +1,4 @@
-"""How a question is asked line by line: what keeps a line from being judged is said for it."""
+"""Rules that judge each line of a table, unless something keeps it from being judged."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def by_line(
 ) -> Rule:
     """A rule that judges each line of a metric's tables by itself.
 
-    `judge` is called where the line's SAEs are fit to be judged and each of `scores` has an
-    estimate; with `steps` only on lines from a smaller to a larger SAE. `notes` are printed beside
-    the sentence, after the caveats of the line's SAEs.
+    `judge` is called if the line's SAEs are fit to be judged and each of `scores` has an estimate;
+    with `steps`, only on lines from a smaller to a larger SAE. `notes` are printed with the
+    sentence, after the caveats of the line's SAEs.
     """
     needed = tuple(scores)
 
@@ -35,19 +35,20 @@ def by_line(
         tables = list(block.of(metric))
         lines = [(t, line) for t in tables for line in t.lines if len(line.key) > 1 or not steps]
         if not lines:
-            what = f"{metric} of a smaller and a larger SAE" if steps else metric
-            yield Answer(NOT_JUDGED, f"not judged: {what} was not measured.")
+            measured = f"{metric} of a smaller and a larger SAE" if steps else metric
+            yield Answer(NOT_JUDGED, f"not judged: {measured} was not measured.")
         for table, line in lines:
             answer = unfit(block, line) or _lacking(line, needed) or judge(line, margins)
-            beside = (*block.reasons("caveat", line), *(notes(block, line) if notes else ()))
-            at = line.title if len(tables) == 1 else f"{line.title} ({table.label})"
-            yield replace(answer, at=at, notes=(*beside, *answer.notes))
+            caveats = block.reasons("caveat", line)
+            added = tuple(notes(block, line)) if notes else ()
+            position = line.title if len(tables) == 1 else f"{line.title} ({table.label})"
+            yield replace(answer, position=position, notes=(*caveats, *added, *answer.notes))
 
     return rule
 
 
 def unfit(block: Block, line: Line) -> Answer | None:
-    """The answer on a line that has an SAE which is not fit to be judged; None if all are."""
+    """The answer on a line with an SAE that is not fit to be judged; None if all are fit."""
     if not line.unfit:
         return None
     first, *more = block.reasons("unfit", line)
@@ -56,7 +57,7 @@ def unfit(block: Block, line: Line) -> Answer | None:
 
 
 def why_missing(name: str, cell: Cell | None) -> str:
-    """Why a score is not there."""
+    """Why a score has no value."""
     if cell is None or cell.status == "missing":
         return f"{name} was not measured."
     return f"{name} {'failed' if cell.status == 'failed' else 'is undefined'} (see the notes)."

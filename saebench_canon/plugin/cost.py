@@ -1,4 +1,4 @@
-"""What a metric says beforehand of what a case of it costs: multiply-adds, seconds and bytes.
+"""The cost of a case, as its metric estimates it: multiply-adds, seconds and bytes.
 
     def cost(size: CaseSize) -> Cost:
         (sae,) = size.saes
@@ -6,7 +6,7 @@
 
     @metric(scores=[…], of="sae", version=1, cost=cost)
 
-`plan` asks for it, so a function of this kind imports neither torch nor anything as slow.
+`plan` calls it, so such a function must not import torch or anything else that is slow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Work:
-    """Multiply-adds, and seconds that do not come from them."""
+    """Multiply-adds, and seconds for everything else."""
 
     products: float = 0.0
     fixed: float = 0.0
@@ -27,17 +27,17 @@ class Work:
         return Work(self.products + other.products, self.fixed + other.fixed)
 
     def times(self, count: float) -> Work:
-        """The same so many times."""
+        """The same work, `count` times."""
         return Work(self.products * count, self.fixed * count)
 
     def seconds(self, speed: float) -> float:
-        """Seconds at so many multiply-adds a second."""
+        """Seconds at `speed` multiply-adds per second."""
         return self.products / speed + self.fixed
 
 
 @dataclass(frozen=True)
 class Dictionary:
-    """An SAE whose size is known: width of the activations, latents, active latents a token."""
+    """An SAE of known size: dimension of the activations, number of latents, L0."""
 
     d: int
     width: int
@@ -46,17 +46,17 @@ class Dictionary:
 
 @dataclass(frozen=True)
 class CaseSize:
-    """How large a case is: tokens that scores use (0 without data), its SAEs, all its settings."""
+    """The size of a case: tokens that scores use (0 without data), its SAEs and settings."""
 
     tokens: int
     saes: tuple[Dictionary, ...]
     settings: Mapping[str, Any]
-    loss_with: Work = field(default_factory=Work)  # a call of that input, encoding included
+    loss_with: Work = field(default_factory=Work)  # one call of this input, with encoding
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a case takes, besides making its inputs: work, and bytes at the peak."""
+    """What a case takes, without its inputs: work, and bytes at the peak."""
 
     work: Work
     memory: float = 0.0

@@ -1,8 +1,8 @@
-"""What a data table of a suite says, and what a kind of data gives and tells.
+"""A data table of a suite, and the kinds of data that it can name.
 
     @dataclass(frozen=True)
     class Noise(DataSource):
-        noise: bool  # the first field is the key by which a table picks the kind
+        noise: bool  # the first field is the key that names the kind
         d: int = 16
 
 A kind is a frozen dataclass whose fields are the keys of its tables.
@@ -28,7 +28,7 @@ SPLIT_SEED = 0
 
 @dataclass(frozen=True)
 class ModelSize:
-    """A language model: width, layers, vocabulary, parameters, and bytes still to download."""
+    """A language model: d, layers, vocabulary, parameters, and bytes to download."""
 
     d: int
     layers: int
@@ -39,10 +39,11 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class DataSize:
-    """How large activations are, as far as is known: tokens in all, and width.
+    """How large activations are, as far as is known: the number of tokens, and d.
 
-    Of a model's: the model, how much of it lies below the hook, on how many tokens losses are
-    measured, and what text a hub has to send. How many tokens are scored is filled in later.
+    For a language model also the model, the share of its layers below the hook, the number of
+    tokens for losses, and a text that must be downloaded. `scored`, the number of tokens that
+    scores use, is filled in later.
     """
 
     tokens: int | None
@@ -56,27 +57,27 @@ class DataSize:
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where activations come from; its fields are the keys that only its kind of table has."""
+    """Where activations come from; its fields are the keys of its kind of table."""
 
-    version: ClassVar[int] = 1  # raised when the same settings come to mean other activations
+    version: ClassVar[int] = 1  # increased when the same settings give other activations
     gives: ClassVar[frozenset[Gives]] = frozenset({"acts"})
-    centres: ClassVar[bool] = False  # whether `center` may be asked of it
+    centres: ClassVar[bool] = False  # whether tables of this kind may set `center`
     names_paths: ClassVar[tuple[str, ...]] = ()  # keys of strings that may be paths
 
     @classmethod
     def kind(cls) -> str:
-        """The key by which a data table picks it."""
+        """The key of a data table that names the kind."""
         return fields(cls)[0].name
 
     def check(self, data: DataSpec) -> None:
-        """Raises CanonError for what can be known to be wrong, without torch."""
+        """Raises CanonError for mistakes that can be found without torch."""
 
     def size(self, data: DataSpec) -> DataSize:
         """How large the activations are, without torch."""
         return DataSize(data.tokens, None)
 
     def identity(self, data: DataSpec, memory: Remembers) -> Mapping[str, Any]:
-        """What makes the activations these, as plain data: every setting, of a file its content."""
+        """What the activations depend on, as plain data: all settings, and the content of files."""
         settings = {
             key: file_digest(value) if isinstance(value, Path) else value
             for key, value in asdict(self).items()
@@ -84,15 +85,15 @@ class DataSource:
         return {"kind": self.kind(), "version": self.version, "settings": settings}
 
     def acts(self, data: DataSpec) -> Acts:
-        """Activations and their documents; what they are cut and brought to, is done to them."""
+        """All activations and their documents; they are cut to `tokens` and normalised later."""
         raise NotImplementedError(f"data of the kind '{self.kind()}' gives no activations")
 
     def caveat(self, data: DataSpec, memory: Remembers) -> str | None:
-        """What this machine lacks of it, as a sentence."""
+        """A sentence on what this machine lacks of the data; None if nothing."""
         return None
 
     def commits(self, data: DataSpec) -> Mapping[str, str]:
-        """The commit that the hub's cache holds of each repository that it reads, by name."""
+        """The cached commit of each hub repository that it reads, by name."""
         return {}
 
     def __str__(self) -> str:
@@ -123,7 +124,7 @@ class LanguageModelSource(Protocol):
 
     @property
     def loss_tokens(self) -> int:
-        """At most so many scored tokens have their losses measured."""
+        """The largest number of tokens for losses."""
 
     def language_model(self, data: DataSpec, device: str) -> Any:
         """The model and its tokenizer."""
@@ -134,7 +135,7 @@ class LanguageModelSource(Protocol):
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A data table: a source of its kind, and what tables of every kind may say."""
+    """A data table: its source, and the keys that tables of every kind have."""
 
     name: str
     where: str
@@ -149,15 +150,15 @@ class DataSpec:
 
     @property
     def calibrates_on(self) -> str:
-        """The input whose activations set thresholds: those not scored, where some are held out."""
+        """The input that thresholds are calibrated on: activations that are not scored, if any."""
         return "acts" if self.holdout is None else "train_acts"
 
-    def gives(self, *what: Gives) -> bool:
+    def gives(self, *kinds: Gives) -> bool:
         """Whether the source gives all of these."""
-        return self.source.gives.issuperset(what)
+        return self.source.gives.issuperset(kinds)
 
     @property
     def lm_source(self) -> LanguageModelSource:
-        """The source as one of a language model, where it gives one."""
+        """The source, which must give a language model."""
         assert self.gives("lm"), f"{self.where} names no language model"
         return cast("LanguageModelSource", self.source)

@@ -1,4 +1,4 @@
-"""Which keys does a kind of data have? Its fields, as suites are read and schemas are drawn."""
+"""The keys of a kind of data: its fields, for reading suites and for the JSON schema."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLAIN = (str, int, float, bool, Path)
 
 @dataclass(frozen=True)
 class Key:
-    """A key of a kind's tables: its type, its default if it has one, and the words it may be."""
+    """A key of a kind's tables: its type, and its default and its words if it has them."""
 
     name: str
     type: type
@@ -29,27 +29,29 @@ class Key:
 
 
 def keys_of(kind: DataKind) -> tuple[Key, ...]:
-    """The keys of a kind of data, the one that picks it first.
+    """The keys of a kind of data; the first names the kind.
 
-    Raises CanonError for a field that no table can say, or that means something else already.
+    Raises CanonError for a field of a type that TOML lacks, or whose name is already in use.
     """
     if not fields(kind):
         raise CanonError(
             f"the kind of data {kind.__name__} has no fields",
-            hint="Write @dataclass(frozen=True) above the class; its first field picks it.",
+            hint="Write @dataclass(frozen=True) above the class; its first field names the kind.",
         )
     try:
         hints = get_type_hints(kind)
     except NameError as error:
-        raise CanonError(f"{_named(kind)}: {error}", hint="Import it where the class is.") from None
-    return tuple(_key(kind, each.name, hints[each.name], each.default) for each in fields(kind))
+        raise CanonError(
+            f"{_named(kind)}: {error}", hint="Import it in the module of the class."
+        ) from None
+    return tuple(_key(kind, field.name, hints[field.name], field.default) for field in fields(kind))
 
 
 def _key(kind: DataKind, name: str, hint: Any, default: Any) -> Key:
-    if name in {each.name for each in fields(DataSpec)}:
-        raise CanonError(f"{_named(kind)}: '{name}' is a key of every data table already")
+    if name in {field.name for field in fields(DataSpec)}:
+        raise CanonError(f"{_named(kind)}: '{name}' is already a key of every data table")
     if hasattr(DataSource, name):
-        raise CanonError(f"{_named(kind)}: '{name}' is a method, and cannot be a key too")
+        raise CanonError(f"{_named(kind)}: '{name}' is a method, so it cannot be a key")
     either = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     types = [part for part in either if part is not NoneType]
     words = get_args(types[0]) if get_origin(types[0]) is Literal else ()
@@ -58,7 +60,7 @@ def _key(kind: DataKind, name: str, hint: Any, default: Any) -> Key:
     if len(types) != 1 or types[0] not in PLAIN:
         raise CanonError(
             f"{_named(kind)}: the key '{name}' is of the type {hint}",
-            hint="It may be str, int, float, bool, Path, or a Literal of strings.",
+            hint="Use str, int, float, bool, Path, or a Literal of strings.",
         )
     return Key(name, types[0], default)
 

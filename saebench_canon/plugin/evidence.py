@@ -1,4 +1,4 @@
-"""What is known of a latent: what a plugin that labels latents gets."""
+"""What is known of a latent, for plugins that label latents."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Kind = Literal["latent", "meta-latent"]
 
 @dataclass(frozen=True)
 class Token:
-    """A token, the share of the latent's summed codes that falls on it, and its share of the text.
+    """A token, its share of the latent's summed codes, and its share of the text.
 
-    `surplus` is what it adds to the divergence of the former shares from the latter: common words
-    that stand out no more than in any text have little.
+    `surplus` is its part of the divergence between these two distributions. It is small for a
+    token that is as common elsewhere in the text.
     """
 
     text: str
@@ -37,7 +37,7 @@ class Promoted:
 
 @dataclass(frozen=True)
 class Context:
-    """A token on which a latent fires, amid its text; `document` names where it stands."""
+    """A token on which a latent fires, with the text around it and the document's name."""
 
     before: str
     token: str
@@ -48,7 +48,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Part:
-    """A latent that a meta-latent is made of, with its weight in it and its own label."""
+    """A latent that uses a meta-latent, with the meta-latent's weight in it and its label."""
 
     latent: int
     weight: float
@@ -57,10 +57,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a latent (or meta-latent) of an SAE; what the data lacks is empty.
+    """What is known of a latent (or meta-latent) of an SAE; fields without data are empty.
 
-    A meta-latent's tokens, contexts and promoted tokens are those of its latents, weighed; `parts`
-    are the heaviest of them, and empty for a latent.
+    A meta-latent's tokens, contexts and promoted tokens are weighted means over its latents;
+    `parts` are the heaviest of these, and empty for a latent.
     """
 
     sae: str

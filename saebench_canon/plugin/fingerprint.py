@@ -1,4 +1,4 @@
-"""One way to say what something is: a digest of plain data, the same in every process."""
+"""Digests of plain data and of files, equal in every process."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any, Protocol
 
 
 class Remembers(Protocol):
-    """Something that keeps an answer that is slow to find."""
+    """A store of answers that are slow to compute."""
 
     def remember(self, key: str, make: Any) -> str:
-        """The kept answer, or the made one, kept from now on."""
+        """The stored answer; if there is none, it is computed and stored."""
 
 
-def fingerprint(what: Any) -> str:
+def fingerprint(data: Any) -> str:
     """Hex digest of JSON-like data; key order does not matter, and 1 and 1.0 differ."""
-    text = json.dumps(what, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """Hex digest of a file's content; read once a process for as long as it stays as it is."""
+    """Hex digest of a file's content; a process reads it once unless the file changes."""
     status = path.stat()
     return _file_digest(path, status.st_mtime_ns, status.st_size)
 

@@ -28,17 +28,17 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def canon_adapters() -> Iterable[Adapter]:  # type: ignore[empty-body]
-    """Adapters, each the owner of one URI scheme."""
+    """Adapters, one for each URI scheme."""
 
 
 @hookspec
 def canon_data() -> Iterable[DataKind]:  # type: ignore[empty-body]
-    """Kinds of data, each picked by a key of a suite's data tables."""
+    """Kinds of data, each named by a key of a suite's data tables."""
 
 
 @hookspec
 def canon_inputs() -> Iterable[Input]:  # type: ignore[empty-body]
-    """Inputs that metrics may ask for by name."""
+    """Inputs that metrics take by name."""
 
 
 @hookspec
@@ -68,7 +68,7 @@ def canon_claim(path: Path) -> str | None:
 
 @hookspec(firstresult=True)
 def canon_recognise(path: Path) -> str | None:
-    """The scheme of the format that a path looks like; asked where no plugin claims the path."""
+    """The scheme of the format that an unclaimed path looks like."""
 
 
 @hookspec(firstresult=True)
@@ -78,9 +78,9 @@ def canon_measure(case: Case, bench: Bench) -> Record | None:
 
 @hookspec
 def canon_recorded(record: Record) -> None:
-    """Learn of a record that has just been stored."""
+    """Called with each record that has just been stored."""
 
 
 @hookspec(firstresult=True)
 def canon_label(evidence: Evidence) -> str | None:
-    """What a latent or meta-latent is called on cards; None leaves it to the next plugin."""
+    """The label of a latent or meta-latent on cards; None leaves it to the next plugin."""

@@ -1,11 +1,11 @@
-"""What an input is: something metrics ask for by name, content-addressed and made once.
+"""An input: a value that metrics take by name, content-addressed and computed once.
 
     @made(per="sae", version=1)
     def firing_times(codes):
         return codes.counts
 
 The function's positional parameters are the inputs it needs; `data` is the data's specification and
-`sae` the canonical SAE; `device`, `batch_size` and `folder` (where a kept input may already write)
+`sae` the canonical SAE; `device`, `batch_size` and `folder` (where an input may write its file)
 say how to compute. With `save` and `load` it is kept in the store, otherwise only in memory.
 """
 
@@ -62,8 +62,8 @@ def made(
 ) -> Callable[[Callable[..., Any]], Input]:
     """Make an input of a function.
 
-    `available` tells for which data it can be made; `identity` adds what else of the data's
-    specification shapes it, where its needs do not say so already.
+    `available` says for which data it can be computed. `identity` adds settings of the data that
+    the input depends on, besides those of the inputs it needs.
     """
 
     def decorate(function: Callable[..., Any]) -> Input:
@@ -71,7 +71,7 @@ def made(
         if declared.settings:
             raise CanonError(
                 f"input '{declared.name}' takes '{next(iter(declared.settings))}' by keyword only",
-                hint="An input has no settings: what it needs are positional parameters.",
+                hint="An input has no settings; its positional parameters are other inputs.",
             )
         return Input(
             name=declared.name,

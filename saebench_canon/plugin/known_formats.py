@@ -1,4 +1,4 @@
-"""Formats whose plugins come apart: how their checkpoints look, and what installs each."""
+"""Formats with plugins of their own: their files, and how to install the plugin."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Known:
-    """A format: what makes its checkpoints, the files that they consist of, and its plugin."""
+    """A format: the library that writes it, the files of a checkpoint, and its plugin."""
 
     scheme: str
     name: str
@@ -35,12 +35,12 @@ OPENAI = Known("openai", "OpenAI sparse_autoencoder", (), "saebench-canon-openai
 
 
 def lacking_scheme(scheme: str) -> str | None:
-    """The sentence on what installs the plugin of a scheme."""
-    return next((install(each) for each in (*KNOWN, OPENAI) if each.scheme == scheme), None)
+    """The sentence that says how to install the plugin of a scheme."""
+    return next((install(known) for known in (*KNOWN, OPENAI) if known.scheme == scheme), None)
 
 
 def install(known: Known) -> str:
-    """The sentence that names the format and what installs its plugin."""
+    """The sentence that names the format and says how to install its plugin."""
     return (
         f"It looks like a checkpoint of {known.name}: `pip install {known.distribution}` "
         f"(in a clone: `pip install ./{known.folder}`) installs the plugin that reads it."

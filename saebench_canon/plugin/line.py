@@ -1,4 +1,4 @@
-"""What a question reads: the lines of tables, with the estimate, null and floor of each score."""
+"""The lines of tables that a question reads, with each score's estimate, null and floor."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Kind = Literal["t", "jackknife", "bootstrap", "values", "point", "welch"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, the half-width of its interval where there is one, and the units behind both.
+    """A number, the half-width of its interval if it has one, and the units behind both.
 
     `kind` says where the interval is from: "t" over training seeds, "jackknife" leaving out one
-    seed, "bootstrap" within the one SAE there is (conditional on it), "welch" for a difference;
-    "values" (two seeds) and "point" have none. `n` counts `unit`; `values` are the replicates.
+    seed, "bootstrap" within a single SAE (conditional on it), "welch" for a difference; "values"
+    (two seeds) and "point" have none. `n` counts `unit`; `values` are the replicates.
     """
 
     value: float
@@ -45,7 +45,7 @@ class Estimate:
 
     @property
     def conditional(self) -> bool:
-        """Whether the interval speaks of this one SAE only, not of another training seed."""
+        """Whether the interval is for this one SAE only, not for other training seeds."""
         return self.kind == "bootstrap"
 
     @property
@@ -56,11 +56,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Cell:
-    """One score on one line: its estimate or why there is none, with its null and its floors."""
+    """One score on one line: its estimate, or why there is none, its null and its floors."""
 
     estimate: Estimate | None
     status: Status
-    lost: int = 0  # cases planned that have no value, beside those behind the estimate
+    lost: int = 0  # planned cases without a value
     null: Estimate | None = None
     floor: Estimate | None = None  # at the larger (or only) width
     floor_small: Estimate | None = None  # at the smaller width
@@ -93,7 +93,7 @@ class Table(Protocol):
 
 
 class Block(Protocol):
-    """All tables of SAEs that are alike in every axis but width and seed."""
+    """All tables of SAEs that differ in width and seed only."""
 
     @property
     def axes(self) -> Mapping[str, Axis]:
@@ -105,10 +105,10 @@ class Block(Protocol):
 
     @property
     def train_tokens(self) -> Mapping[Axis, Sequence[float]]:
-        """The training tokens of each dictionary size, where they are known."""
+        """The training tokens of each dictionary size, if known."""
 
     def of(self, metric: str) -> Iterator[Table]:
-        """The tables of a metric, less those that only serve as floors."""
+        """The tables of a metric, without those that only serve as floors."""
 
     def reasons(self, kind: str, line: Line) -> tuple[str, ...]:
         """Reasons of one kind of mark (`unfit`, `caveat`) on a line's SAEs or cases."""

@@ -1,4 +1,4 @@
-"""The scheme `file`: a path, whose format says which adapter loads it."""
+"""The scheme `file`: a path, loaded by the adapter of its format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Lookup = Callable[[str], Adapter]
 
 
 class LocalAdapter:
-    """Hands `file:PATH` to the adapter whose format the path holds."""
+    """Reads `file:PATH` by the adapter of the path's format."""
 
     scheme = "file"
 
@@ -31,7 +31,7 @@ class LocalAdapter:
         self._recognise = recognise
 
     def identity(self, ref: Ref) -> str:
-        """The identity under the format's own adapter."""
+        """The identity by the format's adapter."""
         owner, claimed = self.owner(ref)
         return owner.identity(claimed)
 
@@ -48,14 +48,14 @@ class LocalAdapter:
         return owner.load(claimed, device=device, dtype=dtype)
 
     def list(self) -> Iterable[str]:
-        """Nothing: paths are not known beforehand."""
+        """None: paths are not searched."""
         return ()
 
     def owner(self, ref: Ref) -> tuple[Adapter, Ref]:
-        """The adapter that the path's format belongs to, and the ref it understands."""
+        """The adapter of the path's format, and the ref with its scheme."""
         path = ref.path
         if not path.exists():
-            raise CanonError(f"there is no file or folder '{ref.target}'")
+            raise CanonError(f"'{ref.target}' does not exist")
         claimed = self._claim(path)
         if claimed is None:
             kind = "folder" if path.is_dir() else "file"
@@ -81,10 +81,11 @@ class LocalAdapter:
         return True
 
     def _within(self, path: Path) -> str | None:
-        """The hint that names checkpoints one folder below."""
+        """The hint that names checkpoints in the path's folders."""
         if not path.is_dir():
             return None
-        below = sorted(each for each in path.iterdir() if each.is_dir() and self._claim(each))
-        if below:
-            return f"Name one of those in it: {', '.join(str(each) for each in below[:3])}."
-        return "`saebench-canon plugins` lists the formats, and `new adapter` starts another."
+        folders = (entry for entry in path.iterdir() if entry.is_dir())
+        checkpoints = sorted(folder for folder in folders if self._claim(folder))
+        if checkpoints:
+            return f"Name a checkpoint in it: {', '.join(map(str, checkpoints[:3]))}."
+        return "`saebench-canon plugins` lists the formats; `new adapter` writes a new one."

@@ -1,4 +1,4 @@
-"""What `canon_measure` gets: a case to measure, and the bench that can measure it."""
+"""The arguments of `canon_measure`: a case, and the bench that can measure it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Case(Protocol):
 
     @property
     def axes(self) -> Mapping[str, Any]:
-        """Each axis with the members' value, or the list of their values where they differ."""
+        """Each axis with the members' value, or the list of their values if they differ."""
 
     @property
     def settings(self) -> Mapping[str, Any]:

@@ -1,18 +1,17 @@
-"""What a metric is: a function whose positional parameters are inputs, keyword-only ones settings.
+"""A metric: a function whose positional parameters are inputs, its keyword-only ones settings.
 
     @metric(scores=[Score("l0", better="lower", digits=1, headline=True)], of="sae", version=1)
     def l0(codes, *, threshold: float = 0.0):
         return {"l0": ...}
 
-Inputs by subject: of="sae" may ask for `sae` and, of that SAE, `codes`; of="pair" for `small`,
-`large`, `small_codes`, `large_codes`; of="group" for `saes` and `codes` (tuples, one entry an SAE).
-All may ask for `acts`, `tokens`, `lm` (of the data), `seed`, `memo`, `keep`, `peers` and
-`peers_codes`.
-A positional parameter with default None is an input the metric can do without.
+Inputs by subject: a metric of="sae" takes `sae` and, of that SAE, `codes`; of="pair" takes `small`,
+`large`, `small_codes`, `large_codes`; of="group" takes `saes` and `codes` (tuples, with one entry
+for each SAE). All take `acts`, `tokens`, `lm` (of the data), `seed`, `memo`, `keep`, `peers` and
+`peers_codes`. A positional parameter with default None is an optional input.
 
-A setting annotated `CanonicalSAE | None` is a ref in a suite, such as "file:PATH" beside it or
-"SCHEME://OWNER/NAME", and reaches the function as the SAE: what the SAE is is part of the case.
-Settings that several metrics share may stand in a dataclass (`signature`).
+A setting annotated `CanonicalSAE | None` is a ref in a suite, such as "file:PATH" or
+"SCHEME://OWNER/NAME"; the function gets the SAE, and its content is part of the case's identity.
+Settings that several metrics share can be a dataclass (`signature`).
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ Better = Literal["higher", "lower"]
 Unit = Literal["document", "latent", "training seed", "meta-seed", "draw"]  # what `n` counts
 UNITS: tuple[Unit, ...] = get_args(Unit)
 SUBJECT: Mapping[Of, str] = {"sae": "an SAE", "pair": "a pair", "group": "a group"}  # in words
-SAE = re.compile(r"\bCanonicalSAE\b")  # in the annotation of a setting that names one
+SAE = re.compile(r"\bCanonicalSAE\b")  # in the annotation of a setting that names an SAE
 
 
 @dataclass(frozen=True)
 class Score:
-    """One number of a metric: its direction, the decimals shown, and the null printed beside it.
+    """One number of a metric: its direction, the decimals shown, and the null printed with it.
 
-    Tables show the scores marked `headline`, in the order in which they are declared; all others
-    stand in the full tables only. Without such a mark the first four are shown.
+    Tables show the scores with `headline`, in the order of their declaration; the others are in
+    the full tables only. If no score has it, the first four are shown.
     """
 
     name: str
@@ -52,12 +51,12 @@ class Score:
     null: str | None = None
     help: str = ""
     headline: bool = False
-    counts_dead: bool = False  # whether latents that are never active may change it
+    counts_dead: bool = False  # whether dead latents may change it
 
 
 @dataclass(frozen=True)
 class Value:
-    """A score's estimate with its standard error and the number and kind of units behind it."""
+    """A score's estimate, its standard error, and the number and kind of units behind it."""
 
     value: float
     stderr: float | None = None
@@ -67,14 +66,14 @@ class Value:
 
 @dataclass(frozen=True)
 class Undefined:
-    """A score that its definition leaves undefined here, and why."""
+    """A score that is undefined here, and why."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A remark that tables print: `unfit` withholds the verdict, `caveat` stands beside it."""
+    """A remark that tables print: `unfit` withholds the answers, `caveat` is printed with them."""
 
     kind: Literal["unfit", "caveat", "note"]
     reason: str
@@ -82,7 +81,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a metric returns when it has more to give than a dict of scores."""
+    """What a metric returns if it has tables or marks besides scores."""
 
     scores: Mapping[str, float | Value | Undefined]
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
@@ -108,7 +107,7 @@ class Metric:
 
     @property
     def sae_settings(self) -> tuple[str, ...]:
-        """The settings that name an SAE in a suite and reach the function as that SAE."""
+        """The settings that name an SAE; the function gets the SAE."""
         return tuple(name for name, kind in self.kinds.items() if SAE.search(kind))
 
     def score(self, name: str) -> Score:
@@ -132,21 +131,21 @@ def metric(
 ) -> Callable[[Callable[..., Any]], Metric]:
     """Make a metric of a function; the function's name is the metric's unless one is given.
 
-    `cost` says what a case will take; without one, `plan` goes by earlier records. `roles` are
-    those of `plugin.role` by which figures, cards and commands find the metric.
+    `cost` estimates what a case takes; without it, `plan` uses earlier records. Figures, cards
+    and commands find the metric by its `roles` (`plugin.role`).
     """
 
-    declared, played = tuple(scores), tuple(roles)
+    declared, role_names = tuple(scores), tuple(roles)
 
     def decorate(function: Callable[..., Any]) -> Metric:
         signature = signature_of(function, "metric", name)
         for setting, kind in signature.kinds.items():
             if SAE.search(kind) and signature.settings[setting] is not None:
                 raise CanonError(
-                    f"metric '{signature.name}': the setting '{setting}' names an SAE",
-                    hint="Its default can only be None.",
+                    f"metric '{signature.name}': the SAE setting '{setting}' has a default",
+                    hint="Its default must be None.",
                 )
-        _check_roles(signature.name, of, declared, played)
+        _check_roles(signature.name, of, declared, role_names)
         return Metric(
             name=signature.name,
             of=of,
@@ -158,7 +157,7 @@ def metric(
             settings=signature.settings,
             kinds=signature.kinds,
             cost=cost,
-            roles=played,
+            roles=role_names,
             help=signature.help,
         )
 
@@ -166,14 +165,14 @@ def metric(
 
 
 def _check_roles(title: str, of: Of, scores: Iterable[Score], roles: Iterable[str]) -> None:
-    """Refuse a role that there is not, or that the metric cannot have."""
+    """Raise CanonError for an unknown role, or one that the metric cannot have."""
     declared = {score.name for score in scores}
     for name in roles:
         if name not in ROLES:
             raise CanonError(f"metric '{title}': unknown role '{name}'", hint=nearest(name, ROLES))
         role = ROLES[name]
         if role.of != of:
-            what = f'the role \'{name}\' needs of="{role.of}", not of="{of}"'
-            raise CanonError(f"metric '{title}': {what}")
+            fault = f'the role \'{name}\' needs of="{role.of}", not of="{of}"'
+            raise CanonError(f"metric '{title}': {fault}")
         if lacking := [score for score in role.scores if score not in declared]:
             raise CanonError(f"metric '{title}': the role '{name}' needs a score '{lacking[0]}'")

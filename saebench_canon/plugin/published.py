@@ -1,4 +1,4 @@
-"""Values that others published: one for a line of a table, and who published it."""
+"""Published values of scores, and who published them."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from math import fsum
 
 @dataclass(frozen=True)
 class Published:
-    """A value that somebody published of a score, as it was written, and who."""
+    """A published value of a score, and its source."""
 
     value: float
     source: str
 
 
-def fold(found: Iterable[Published | None]) -> Published | None:
-    """One value for a line: what its cases agree on, or else the mean over them."""
-    told = [each for each in found if each is not None]
-    if not told:
+def fold(references: Iterable[Published | None]) -> Published | None:
+    """The value of a line: that of all its cases, or their mean if they differ."""
+    known = [reference for reference in references if reference is not None]
+    if not known:
         return None
-    values = {each.value for each in told}
-    value = values.pop() if len(values) == 1 else fsum(each.value for each in told) / len(told)
-    return Published(value, "; ".join(dict.fromkeys(each.source for each in told)))
+    values = [reference.value for reference in known]
+    value = values[0] if len(set(values)) == 1 else fsum(values) / len(values)
+    return Published(value, "; ".join(dict.fromkeys(reference.source for reference in known)))
 
 
-def say_sources(told: Mapping[str, Iterable[Published]]) -> str:
-    """Who published the values of each score, as a sentence; nothing where there are none."""
+def say_sources(by_score: Mapping[str, Iterable[Published]]) -> str:
+    """Who published the values of each score, as a sentence; empty if there are none."""
     sources: dict[str, list[str]] = {}
-    for score, each in told.items():
-        for source in dict.fromkeys(one.source for one in each):
+    for score, references in by_score.items():
+        for source in dict.fromkeys(reference.source for reference in references):
             sources.setdefault(source, []).append(score)
     return "; ".join(_say(source, scores, alone=len(sources) == 1)
                      for source, scores in sources.items())  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a question is: a rule that turns the scores of a run into answers, with its margins.
+"""A question: a rule that turns the scores of a run into answers, with its margins.
 
     Question(
         "sparse?",
@@ -8,8 +8,8 @@
         rule=by_line("fidelity", sparse, scores=("l0",)),
     )
 
-A rule gets the block of tables that it is asked of and its margins by name, and yields an answer
-for each dictionary size (or step between two) that it can speak of.
+A rule gets a block of tables and its margins by name, and yields an answer for each dictionary
+size, or for each step between two sizes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.line import Block, Cell, Line
     from saebench_canon.plugin.row import Axis
 
-NOT_JUDGED = "not-judged"  # a word of every question: something that it takes is not there
+NOT_JUDGED = "not-judged"  # an answer of every question: a score that it needs is missing
 NOT_MEASURABLE = "not-measurable"
 
 Margins = Mapping[str, float]
@@ -33,7 +33,7 @@ Margins = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Margin:
-    """A number that an answer is decided by: its default, its meaning, and what it may be."""
+    """A number that decides an answer: its default, its meaning and its range."""
 
     name: str
     default: float
@@ -43,17 +43,17 @@ class Margin:
 
 @dataclass(frozen=True)
 class Answer:
-    """One of a question's words on one dictionary size or step, and the sentence that carries it.
+    """One of a question's words for one dictionary size or step, and its sentence.
 
-    `numbers` are the cells that the sentence rests on, by score; `notes` are printed beside it.
-    A rule leaves what follows them to the question and to the run.
+    `numbers` are the cells that the sentence rests on, by score; `notes` are printed with it. The
+    fields after these are set by the question and by the run.
     """
 
     answer: str
     sentence: str
     size: Axis | None = None  # of a pair the larger
     smaller: Axis | None = None
-    at: str = ""  # the size or step as it is printed
+    position: str = ""  # the size or step as it is printed
     numbers: Mapping[str, Cell] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     question: str = ""
@@ -64,14 +64,14 @@ class Answer:
 
     @classmethod
     def on(cls, line: Line, answer: str, sentence: str, *scores: str) -> Answer:
-        """An answer on one line that rests on these scores of it."""
+        """An answer on one line that rests on these scores."""
         pair = len(line.key) == 2
         return cls(
             answer,
             sentence,
             size=line.key[-1] if line.key else line.title,
             smaller=line.key[0] if pair else None,
-            at=line.title,
+            position=line.title,
             numbers={
                 name: cell for name in scores if (cell := line.cells.get(name)) and cell.estimate
             },
@@ -108,7 +108,7 @@ Rule = Callable[["Block", Margins], Iterable[Answer]]
 
 @dataclass(frozen=True)
 class Question:
-    """A named rule, the scores it needs, the words it answers with, and its margins."""
+    """A named rule, the scores it needs, its answers, and its margins."""
 
     name: str
     needs: tuple[str, ...]  # METRIC or METRIC.SCORE
@@ -124,20 +124,20 @@ class Question:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What it may answer."""
+        """All possible answers."""
         return tuple(dict.fromkeys((*self.answers, NOT_JUDGED)))
 
     @property
     def defaults(self) -> dict[str, float]:
-        """Its margins where nobody sets them."""
+        """The default of each margin."""
         return {margin.name: margin.default for margin in self.margins}
 
     def is_for(self, metrics: Collection[str]) -> bool:
-        """Whether any of the metrics is one that it reads; else nobody asked."""
+        """Whether it reads any of these metrics."""
         return not set(self.metrics).isdisjoint(metrics)
 
     def ask(self, block: Block, **margins: float) -> tuple[Answer, ...]:
-        """Its answers on a block of tables; margins that are not given are the defaults."""
+        """Its answers on a block of tables, with default margins where none are passed."""
         for name in margins:
             if name not in self.defaults:
                 raise CanonError(f"question '{self.name}' has no margin '{name}'",
@@ -152,7 +152,7 @@ class Question:
     def _checked(self, answer: Answer) -> Answer:
         if answer.answer not in self.words:
             raise CanonError(
-                f"question '{self.name}' answers '{answer.answer}', which it does not declare",
+                f"question '{self.name}' answered '{answer.answer}', which it does not declare",
                 hint=nearest(answer.answer, self.words),
             )
         return answer

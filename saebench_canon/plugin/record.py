@@ -1,4 +1,4 @@
-"""What a record is: a measured case, free of names, as it stands in its JSON file."""
+"""A record: a measured case, without names, as in its JSON file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from saebench_canon.plugin.metric import UNITS, Mark, Measurement, Metric, Undef
 
 @dataclass(frozen=True)
 class Record:
-    """A measured case: every score with its error and sample size, and where it came from."""
+    """A measured case: every score with its error and sample size, and its provenance."""
 
     id: str
     metric: str
@@ -47,7 +47,7 @@ class Record:
 def scores_of(
     metric: Metric, measured: Measurement | Mapping[str, float | Value | Undefined]
 ) -> dict[str, dict[str, Any]]:
-    """Every declared score as plain data; undefined ones are null with a reason.
+    """Every declared score as plain data; an undefined score is null with a reason.
 
     Raises CanonError for a score that is missing, undeclared or not finite.
     """
@@ -70,7 +70,7 @@ def _plain(metric: Metric, name: str, score: float | Value | Undefined) -> dict[
     if not all(math.isfinite(number) for number in numbers):
         raise CanonError(f"metric '{metric.name}': '{name}' is not a finite number")
     if value.unit is not None and value.unit not in UNITS:
-        raise CanonError(f"metric '{metric.name}': '{name}' counts the unknown unit "
+        raise CanonError(f"metric '{metric.name}': '{name}' has the unknown unit "
                          f"'{value.unit}'", hint=nearest(value.unit, UNITS))  # fmt: skip
     stderr = None if value.stderr is None else float(value.stderr)
     n = None if value.n is None else int(value.n)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from saebench_canon.errors import CanonError
 
-# two letters at least, so that a drive such as C: stays a path
+# at least two letters, so that a drive such as C: is a path
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 _HINT = "A ref is SCHEME://NAME[@revision] on a hub, SCHEME:PATH on disk, or a bare path."
 
@@ -24,7 +24,7 @@ class Ref:
 
     @classmethod
     def parse(cls, text: str) -> Ref:
-        """The ref that the text writes; a bare path has no scheme and is refused here."""
+        """The ref in a text; raises CanonError for a bare path, which has no scheme."""
         match = _SCHEME.match(text)
         if match is None:
             raise CanonError(f"'{text}' is not a ref", hint=_HINT)
@@ -35,8 +35,8 @@ class Ref:
             if not rest.strip():
                 raise CanonError(f"the ref '{text}' names no path", hint=_HINT)
             return cls(scheme, rest, local=True)
-        target, at, revision = rest[2:].partition("@")
-        if "@" in revision or (at and not revision):
+        target, at_sign, revision = rest[2:].partition("@")
+        if "@" in revision or (at_sign and not revision):
             raise CanonError(f"the ref '{text}' has no revision after its '@'", hint=_HINT)
         if ".." in (*target.split("/"), *revision.split("/")) or revision.startswith("/"):
             raise CanonError(f"the ref '{text}' leads out of its repository", hint=_HINT)
@@ -63,5 +63,5 @@ class Ref:
 
 
 def is_bare_path(text: str) -> bool:
-    """Whether the text has no scheme and so is a path."""
+    """Whether the text is a path, without a scheme."""
     return _SCHEME.match(text) is None

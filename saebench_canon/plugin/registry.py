@@ -1,4 +1,4 @@
-"""Which plugins there are and what they bring: a registry of nouns, a pluggy manager of hooks."""
+"""Which plugins there are and what they add: a registry of nouns, a pluggy manager of hooks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROOMS = (
     "saes.formats", "data", "inputs", "metrics", "trainers", "questions", "reports", "bench",
     "latents",
 )  # fmt: skip
-PREFIX = "_canon_plugin_"  # of the modules that plugin files become
+PREFIX = "_canon_plugin_"  # of the module names of plugin files
 NOUNS = (
     "canon_adapters", "canon_data", "canon_inputs", "canon_metrics", "canon_trainers",
     "canon_questions", "canon_reports",
@@ -54,7 +54,7 @@ class Broken:
 
 @dataclass
 class Registry:
-    """Everything the plugins bring, by name; two owners of one name are an error."""
+    """Everything that plugins add, by name; two owners of one name are an error."""
 
     manager: pluggy.PluginManager
     broken: tuple[Broken, ...] = ()
@@ -62,7 +62,7 @@ class Registry:
 
     @cached_property
     def adapters(self) -> dict[str, Adapter]:
-        """Adapters by scheme; `file` hands each path to the adapter of whoever claims it."""
+        """Adapters by scheme; `file` reads each path by the adapter that claims it."""
         from saebench_canon.plugin.local import LocalAdapter
 
         adapters = self._collect("canon_adapters", lambda adapter: str(adapter.scheme))
@@ -70,7 +70,7 @@ class Registry:
         return {local.scheme: local, **adapters}
 
     def reader(self, ref: Ref) -> tuple[Adapter, Ref]:
-        """The adapter that reads a ref, and the ref as it writes it: a path's by its format."""
+        """The adapter that reads a ref, and the ref with that adapter's scheme."""
         from saebench_canon.plugin.local import LocalAdapter
 
         adapter = self.adapter(ref.scheme)
@@ -78,64 +78,62 @@ class Registry:
 
     @cached_property
     def data(self) -> dict[str, DataKind]:
-        """Kinds of data by the key with which a data table picks them."""
+        """Kinds of data by the key that names them in a data table."""
         return self._collect("canon_data", lambda kind: str(kind.kind()))
 
     @cached_property
     def inputs(self) -> dict[str, Input]:
         """Inputs by name."""
-        return self._collect("canon_inputs", lambda each: str(each.name))
+        return self._collect("canon_inputs", lambda definition: str(definition.name))
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
-        """Metrics by name, in the order of tables: as they are brought, the built-in ones first."""
-        return self._collect("canon_metrics", lambda metric: str(metric.name), as_brought=True)
+        """Metrics by name, in the order of tables: as plugins list them, built-in first."""
+        return self._collect("canon_metrics", lambda metric: str(metric.name), as_listed=True)
 
     @cached_property
     def trainers(self) -> dict[str, Trainer]:
         """Trainers by the name of their architecture."""
-        return self._collect("canon_trainers", lambda each: str(each.name))
+        return self._collect("canon_trainers", lambda trainer: str(trainer.name))
 
     @cached_property
     def questions(self) -> dict[str, Question]:
-        """Questions by name, in the order that answers are read in: the built-in ones first."""
-        return self._collect(
-            "canon_questions", lambda question: str(question.name), as_brought=True
-        )
+        """Questions by name, in the order of answers: the built-in ones first."""
+        return self._collect("canon_questions", lambda question: str(question.name), as_listed=True)
 
     @cached_property
     def reports(self) -> dict[str, Report]:
         """Reports by the suffix of the files they write."""
-        return self._collect("canon_reports", lambda each: str(each.suffix))
+        return self._collect("canon_reports", lambda report: str(report.suffix))
 
     def claim(self, path: Path) -> str | None:
-        """The ref of a bare path, by whichever plugin knows its format; two are an error.
+        """The ref of a bare path, from the plugin that knows its format; two are an error.
 
-        A plugin that fails on the path claims nothing; where nobody else does, that is said.
+        A plugin that fails on the path claims nothing; its error is reported if no other claims it.
         """
         claims: dict[str, str] = {}
         failed: list[str] = []
-        for each in self.manager.hook.canon_claim.get_hookimpls():
+        for claiming in self.manager.hook.canon_claim.get_hookimpls():
             try:
-                claim = None if each.wrapper else each.function(path=path)
+                claim = None if claiming.wrapper else claiming.function(path=path)
             except CanonError:
                 raise
-            except Exception as error:  # a plugin's own code on somebody else's files
-                failed.append(f"'{each.plugin_name}' ({type(error).__name__}: {error})")
+            except Exception as error:  # a plugin's code on files of another format
+                failed.append(f"'{claiming.plugin_name}' ({type(error).__name__}: {error})")
                 continue
             if isinstance(claim, str):
-                claims.setdefault(claim, each.plugin_name)
+                claims.setdefault(claim, claiming.plugin_name)
             elif claim is not None:
-                failed.append(f"'{each.plugin_name}' (claims {claim!r}, which is no ref)")
+                failed.append(f"'{claiming.plugin_name}' (claims {claim!r}, which is not a ref)")
         if len(claims) > 1:
             owners = " and ".join(f"'{owner}' ({claim})" for claim, owner in claims.items())
             raise CanonError(
                 f"more than one plugin knows the format of '{path}': {owners}",
-                hint=f"Say which one is meant: {' or '.join(claims)}.",
+                hint=f"Name one of them: {' or '.join(claims)}.",
             )
         if failed and not claims:
             raise CanonError(
-                f"nobody knows the format of '{path}', and these plugins fail on it: "
+                f"no plugin knows the format of '{path}', and these plugins fail on it: "
                 f"{', '.join(failed)}"
             )
         return next(iter(claims), None)
@@ -150,7 +148,7 @@ class Registry:
         return self._find(self.metrics, "metric", name, where)
 
     def adapter(self, scheme: str, *, where: str | None = None) -> Adapter:
-        """The adapter of that scheme, or an error with the nearest or with what installs it."""
+        """The adapter of that scheme, or an error with the nearest, or with how to install it."""
         from saebench_canon.plugin.known_formats import lacking_scheme
 
         if scheme not in self.adapters and (hint := lacking_scheme(scheme)):
@@ -167,7 +165,7 @@ class Registry:
         raise CanonError(f"unknown {kind} '{name}'", where=where, hint=nearest(name, nouns))
 
     def _collect(
-        self, hook: str, key: Callable[[Any], str], *, as_brought: bool = False
+        self, hook: str, key: Callable[[Any], str], *, as_listed: bool = False
     ) -> dict[str, Any]:
         nouns: dict[str, Any] = {}
         owners: dict[str, str] = {}
@@ -176,19 +174,19 @@ class Registry:
                 name = key(noun)
                 if name in owners:
                     raise CanonError(
-                        f"{owners[name]} and {implementation.plugin_name} both bring '{name}'"
+                        f"{owners[name]} and {implementation.plugin_name} both have '{name}'"
                         f" ({hook})",
                         hint="Block one of them: CANON_PLUGINS=-NAME.",
                     )
                 owners[name] = implementation.plugin_name
                 nouns[name] = noun
-        return nouns if as_brought else dict(sorted(nouns.items()))
+        return nouns if as_listed else dict(sorted(nouns.items()))
 
 
 def load_registry(files: Iterable[Path] = (), *, installed: bool = True) -> Registry:
-    """The built-ins, the installed plugins that CANON_PLUGINS lets in, and plugin files by path.
+    """The built-ins, the installed plugins that CANON_PLUGINS allows, and plugin files by path.
 
-    Without `installed` the installed plugins stay out.
+    With `installed` false, installed plugins are left out.
     """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -201,7 +199,10 @@ def load_registry(files: Iterable[Path] = (), *, installed: bool = True) -> Regi
             _check_nouns(plugin)
             _register(manager, plugin, point.name)
             sources[point.name] = f"{point.dist.name} {point.dist.version}" if point.dist else "?"
-        except (Exception, SystemExit) as error:  # in any way; the program goes on without it
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a plugin's code may fail in any way; go on without it
             broken.append(Broken(point.name, f"{type(error).__name__}: {error}"))
     for file in files:
         _register(manager, _module_of(file), file.stem)
@@ -210,7 +211,7 @@ def load_registry(files: Iterable[Path] = (), *, installed: bool = True) -> Regi
 
 
 def _built_in() -> object:
-    """What this package brings: the hooks of each room's `builtin`, as one plugin."""
+    """The hooks of each room's `builtin`, as one plugin."""
     modules = [import_module(f"saebench_canon.{room}.builtin") for room in ROOMS]
     hooks = (
         (name, function)
@@ -222,16 +223,16 @@ def _built_in() -> object:
 
 
 def _check_nouns(plugin: object) -> None:
-    """Ask a plugin for all it brings, so that one that cannot tell is broken from the start."""
+    """Call a plugin's collecting hooks, so that errors in them appear when it is loaded."""
     for hook in NOUNS:
-        if (bring := getattr(plugin, hook, None)) is not None:
-            nouns = list(bring())
+        if (collect := getattr(plugin, hook, None)) is not None:
+            nouns = list(collect())
             if hook == "canon_data":
                 _check_keys(nouns)
 
 
 def _check_keys(kinds: Iterable[DataKind]) -> None:
-    """Refuse a kind of data with a field that no table can say."""
+    """Raise CanonError for a kind of data with an invalid field."""
     from saebench_canon.plugin.data_keys import keys_of
 
     for kind in kinds:
@@ -239,12 +240,12 @@ def _check_keys(kinds: Iterable[DataKind]) -> None:
 
 
 def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
-    """Register one plugin whole, or not at all: misspelt hooks and wrong signatures are errors."""
+    """Register one plugin, completely or not at all; an unknown hook or signature is an error."""
     misspelt = [
-        each for each in dir(plugin) if each.startswith("canon_") and not hasattr(hookspecs, each)
+        name for name in dir(plugin) if name.startswith("canon_") and not hasattr(hookspecs, name)
     ]
     if misspelt:
-        known = [each for each in dir(hookspecs) if each.startswith("canon_")]
+        known = [name for name in dir(hookspecs) if name.startswith("canon_")]
         raise CanonError(
             f"plugin '{name}' has an unknown hook '{misspelt[0]}'", hint=nearest(misspelt[0], known)
         )
@@ -258,12 +259,12 @@ def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
 
 
 def _allowed(points: Iterable[EntryPoint]) -> list[EntryPoint]:
-    """Entry points that CANON_PLUGINS lets in: unset all, empty none, `a,b` those, `-a` all but."""
+    """Entry points that CANON_PLUGINS allows: unset all, empty none, `a,b` these, `-a` others."""
     ordered = sorted(points, key=lambda point: point.name)
-    wish = os.environ.get("CANON_PLUGINS")
-    if wish is None:
+    allowed = os.environ.get("CANON_PLUGINS")
+    if allowed is None:
         return ordered
-    names = [name.strip() for name in wish.split(",") if name.strip()]
+    names = [name.strip() for name in allowed.split(",") if name.strip()]
     blocked = {name[1:] for name in names if name.startswith("-")}
     only = {name for name in names if not name.startswith("-")}
     unknown = (blocked | only) - {point.name for point in ordered}
@@ -279,12 +280,12 @@ def _allowed(points: Iterable[EntryPoint]) -> list[EntryPoint]:
 
 
 def _module_of(file: Path) -> ModuleType:
-    """A plugin file as a module, under a name of its own: pandas.py is nobody's pandas.
+    """A plugin file as a module with a prefixed name, so that pandas.py does not replace pandas.
 
     The name is the same in every process, so that what the file defines can be pickled.
     """
     if not file.is_file():
-        raise CanonError(f"no plugin file {file}", where="--plugin")
+        raise CanonError(f"the plugin file {file} does not exist", where="--plugin")
     name = PREFIX + re.sub(r"\W", "_", file.stem)
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -295,7 +296,7 @@ def _module_of(file: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
         _check_nouns(module)
-    except (Exception, SystemExit) as error:  # the user's own file: say where it broke
+    except (Exception, SystemExit) as error:  # the user's file may fail in any way
         if before is None:
             del sys.modules[name]
         else:

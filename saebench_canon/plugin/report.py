@@ -1,4 +1,4 @@
-"""What a report is: a way to write a run into a file."""
+"""A report: a way to write a run into a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Report:
     It is called as `write(rows, metrics, path)`, with the rows of the run and the metrics that
     this program knows. With `reads_tables` it also gets `tables=`, a function from a case's id
     and a table's name to the table that its record has, or to None. With `reads_answers` it also
-    gets `answers=`, the answers (`plugin.question.Answer`) to the questions that the run is asked.
+    gets `answers=`, the answers (`plugin.question.Answer`) to the questions of the run.
     """
 
     suffix: str

@@ -1,9 +1,9 @@
-"""What figures, cards and commands look for in a metric: by the role it has, never by its name.
+"""Roles, by which figures, cards and commands find the metric that they use.
 
     @metric(scores=[…], of="pair", version=1, roles=("path",))
 
-A metric with a role keeps tables and scores under the names that the role gives them, and is then
-used as the built-in ones are. A table or score that a case cannot have may be absent there.
+A metric with a role has the tables and scores of the role, and is used like a built-in one. A
+table or score that a case cannot have may be missing.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Role:
-    """What a metric with the role is of, what it keeps, and what that is used for."""
+    """The subject, tables and scores of a metric with the role, and their use."""
 
     of: str
     use: str
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # with the columns used
     scores: tuple[str, ...] = ()  # that the metric must declare
-    optional: tuple[str, ...] = ()  # scores that are used as well where there are such
+    optional: tuple[str, ...] = ()  # scores that are also used, if the metric has them
 
 
 ROLES: Mapping[str, Role] = {
     "reconstruction": Role(
         "sae",
-        "what `evaluate` measures where no metric is named, and `frankenstein` of what it saves",
+        "what `evaluate` measures by default, and `frankenstein` of the SAE that it saves",
         scores=("mse",),
     ),
     "path": Role(
         "pair",
-        "`show --to` draws the way from each SAE to the next larger one",
+        "`show --to` draws the path from each SAE to the next larger one",
         tables={"path": ("order", "seed", "phase", "latents_in", "mse", "l0")},
     ),
     "additions": Role(

@@ -1,4 +1,4 @@
-"""What a run says of its cases: a case by its names, and a row, one score of such a case."""
+"""The cases of a run by name, and rows: one score of such a case."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from saebench_canon.plugin.published import Published
 Status = Literal["measured", "undefined", "failed", "missing"]
 Axis = str | int | float | bool
 
-FACTS = frozenset({"train_tokens"})  # what a member may say of itself that is no axis
+FACTS = frozenset({"train_tokens"})  # keys of a member that are not axes
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListedCase:
-    """A case by its names and axes, which a record does not have: what a run file keeps of it."""
+    """A case by its names and axes, which are in the run file and not in the record."""
 
     label: str
     metric: str
@@ -37,11 +37,11 @@ class ListedCase:
 
     @classmethod
     def from_json(cls, case: Mapping[str, Any]) -> ListedCase:
-        """The case as a run file has it."""
+        """The case of an entry in a run file."""
         return cls(**_fields_of(ListedCase, case))
 
     def to_json(self) -> dict[str, Any]:
-        """The case as a run file keeps it; without `references` where nothing was published."""
+        """The case as an entry in a run file; without `references` if there are none."""
         case = {name: getattr(self, name) for name in _JSON_ORDER}
         case |= {"subject": list(self.subject), "axes": dict(self.axes)}
         case |= {"members": [dict(member) for member in self.members]}
@@ -57,11 +57,11 @@ class ListedCase:
         """The axis values that all members have in common."""
         if not self.members:
             return {}
-        first, *others = self.members
+        first, *rest = self.members
         return {
             axis: value
             for axis, value in first.items()
-            if axis not in FACTS and all(other.get(axis) == value for other in others)
+            if axis not in FACTS and all(member.get(axis) == value for member in rest)
         }
 
     def __str__(self) -> str:
@@ -76,9 +76,9 @@ _JSON_ORDER = (
 
 @dataclass(frozen=True, kw_only=True)
 class Row(ListedCase):
-    """One score of a case, exactly as `show --json` prints it: how measuring it went, its value."""
+    """One score of a case, as `show --json` prints it: its status and its value."""
 
-    score: str | None  # None: the case failed or is missing as a whole
+    score: str | None  # None: the whole case failed or is missing
     status: Status
     value: float | None = None
     stderr: float | None = None
@@ -95,7 +95,7 @@ class Row(ListedCase):
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Row:
-        """A row read from `show --json`; keys that tables have no use for are left out."""
+        """A row read from `show --json`; unknown keys are ignored."""
         values = _fields_of(cls, row)
         values["marks"] = tuple(Mark(**mark) for mark in row.get("marks") or ())
         if not values.get("members") and len(values["subject"]) == 1 and row.get("axes"):

@@ -1,6 +1,6 @@
 """The canonical SAE: unit-norm decoder rows and codes after selection.
 
-`saes.fold` makes one of raw parameters, `saes.any_sae` of an object in memory.
+`saes.fold` builds it from raw parameters, `saes.any_sae` from an object in memory.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from saebench_canon.kernels.codes import Codes
 
 Activation = Literal["relu", "jumprelu", "topk", "batchtopk", "gated"]
 
-CHUNK = 2**24  # pre-activations held at once by encode_sparse, 64 MiB in float32
+CHUNK = 2**24  # pre-activations in memory at once in encode_sparse, 64 MiB in float32
 
 
 class Encoder(Protocol):
-    """How a canonical SAE finds its codes."""
+    """How a canonical SAE computes its codes."""
 
     @property
     def linear(self) -> Tensor | None:
-        """The linear weights [d, m] before the activation, None when there are none."""
+        """The linear weights [d, m] before the activation, None if there are none."""
 
     def dense(self, x: Tensor) -> Tensor:
         """Codes [n, m]."""
@@ -34,26 +34,26 @@ class Encoder(Protocol):
         """The positive codes."""
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> Encoder:
-        """The same encoder elsewhere or in another precision."""
+        """The same encoder on another device or in another precision."""
 
 
 @dataclass(frozen=True, eq=False)
 class LinearEncoder:
-    """Codes `scale · act((x − shift) weights + bias)`; selection sees what stands inside `act`.
+    """Codes `scale · act((x − shift) weights + bias)`; selection uses the argument of `act`.
 
-    The shift is kept apart from the bias: where activations and decoder bias share a dimension of
-    a massive size, `x weights − shift weights` loses the digits that tell tokens apart in float32.
+    The shift is not folded into the bias: if activations and decoder bias share a massive
+    dimension, `x weights − shift weights` loses the digits in which tokens differ in float32.
     """
 
     weights: Tensor  # [d, m]
     bias: Tensor  # [m]
     activation: Activation
-    threshold: Tensor | None = None  # [m], at least 0: a code is kept when strictly above it
-    k: float | None = None  # of a token; for "batchtopk" on the mean over a batch
+    threshold: Tensor | None = None  # [m], at least 0: a code is active when strictly above it
+    k: float | None = None  # per token; for "batchtopk" the mean over a batch
     gain: Tensor | None = None  # [m], gated: magnitude = gain · pre-activation + offset
     offset: Tensor | None = None  # [m]
-    scale: Tensor | None = None  # [m], row norms that the selection must not see
-    shift: Tensor | None = None  # [d], the decoder bias where the SAE subtracts it from its input
+    scale: Tensor | None = None  # [m], row norms, applied after selection
+    shift: Tensor | None = None  # [d], the decoder bias if the SAE subtracts it from its input
 
     @cached_property
     def linear(self) -> Tensor:
@@ -62,11 +62,11 @@ class LinearEncoder:
 
     @property
     def calibrated(self) -> bool:
-        """Whether a token's codes are settled: a batch's selection needs a threshold first."""
+        """Whether single tokens have codes; selection over a batch needs a threshold first."""
         return self.activation != "batchtopk"
 
     def with_threshold(self, level: float) -> LinearEncoder:
-        """The encoder of a batch's selection with one threshold, on the scale that selects."""
+        """The encoder with a threshold instead of selection over a batch; before `scale`."""
         threshold = torch.full_like(self.bias, level)
         return replace(self, activation="jumprelu", threshold=threshold, k=None)
 
@@ -83,7 +83,7 @@ class LinearEncoder:
         return codes if self.scale is None else codes * self.scale
 
     def sparse(self, x: Tensor) -> Codes:
-        """The positive codes of activations [n, d]; top-k never makes dense codes."""
+        """The positive codes of activations [n, d]; TopK does not compute dense codes."""
         pre = self.pre(x)
         if self.activation == "topk":
             assert self.k is not None
@@ -95,23 +95,23 @@ class LinearEncoder:
         else:
             active, values = self._active(pre)
             indices = active.nonzero()[:, 1]
-        kept = values[active]
+        positive = values[active]
         if self.scale is not None:
-            kept = kept * self.scale[indices]
+            positive = positive * self.scale[indices]
         indptr = torch.zeros(len(x) + 1, dtype=torch.int64, device=x.device)
         torch.cumsum(active.sum(dim=1), dim=0, out=indptr[1:])
-        return Codes(indptr, indices.to(torch.int32), kept, pre.shape[1])
+        return Codes(indptr, indices.to(torch.int32), positive, pre.shape[1])
 
     def pre(self, x: Tensor) -> Tensor:
-        """What stands inside `act`, [n, m]."""
+        """The argument of `act`, [n, m]."""
         return torch.addmm(self.bias, x if self.shift is None else x - self.shift, self.weights)
 
     def _active(self, pre: Tensor) -> tuple[Tensor, Tensor]:
-        """Which codes are positive and the values they then have, both [n, m]."""
+        """Which codes are positive, and their values, both [n, m]."""
         if not self.calibrated:
             raise CanonError(
-                "it selects codes over a batch and has no threshold for single tokens",
-                hint="Give it data: the threshold is then calibrated on it.",
+                "the SAE selects codes over a batch and has no threshold for single tokens",
+                hint="Calibrate it on data, or set `data` in the suite.",
             )
         if self.activation != "gated":
             return pre > (0 if self.threshold is None else self.threshold), pre
@@ -121,7 +121,7 @@ class LinearEncoder:
         return (pre > 0) & (values > 0), values
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> LinearEncoder:
-        """The same encoder elsewhere or in another precision."""
+        """The same encoder on another device or in another precision."""
 
         def move(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device=device, dtype=dtype)
@@ -140,9 +140,9 @@ class LinearEncoder:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the threshold of an SAE that stores none was found on data."""
+    """How the threshold of an SAE was calibrated on data."""
 
-    threshold: float  # on the scale that selects
+    threshold: float  # before `scale`
     k: float
     tokens: int
     batches: int
@@ -164,7 +164,7 @@ class CanonicalSAE:
 
     @property
     def d(self) -> int:
-        """The width of the activations."""
+        """The dimension of the activations."""
         return int(self.W_dec.shape[1])
 
     @property
@@ -188,7 +188,7 @@ class CanonicalSAE:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> CanonicalSAE:
-        """The same SAE elsewhere or in another precision."""
+        """The same SAE on another device or in another precision."""
         return replace(
             self,
             W_dec=self.W_dec.to(device=device, dtype=dtype),
@@ -198,9 +198,7 @@ class CanonicalSAE:
 
     def _checked(self, x: Tensor) -> Tensor:
         if x.ndim != 2 or x.shape[1] != self.d:
-            raise CanonError(
-                f"the activations have shape {list(x.shape)} where the SAE takes [n, {self.d}]"
-            )
+            raise CanonError(f"activations must have shape [n, {self.d}], got {list(x.shape)}")
         if not torch.isfinite(x).all():
-            raise CanonError("the activations hold a value that is not finite")
+            raise CanonError("activations must be finite")
         return x.to(device=self.W_dec.device, dtype=self.W_dec.dtype)

@@ -1,4 +1,4 @@
-"""An SAE source: what one SAE of a suite is and how it is had, whatever it is made of."""
+"""An SAE source: how one SAE of a suite is described, identified and loaded."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """How an SAE is wanted, and what its source may ask for while it loads or trains it."""
+    """How an SAE is to be loaded, and what its source may use to load or train it."""
 
     device: str
     dtype: str
     data: DataSpec | None  # what the SAE is measured on, and trained or calibrated on
     input: Callable[[str], Any]  # an input of that data, by name
-    artefact: Callable[[Callable[[Path], None]], Path]  # this SAE's kept folder, made if need be
+    artefact: Callable[
+        [Callable[[Path], None]], Path
+    ]  # this SAE's folder in the store, made if it is missing
 
 
 class SaeSource(Protocol):
@@ -29,33 +31,33 @@ class SaeSource(Protocol):
 
     @property
     def ref(self) -> str:
-        """How records and tables name it."""
+        """Its name in records and tables."""
 
     @property
     def local(self) -> bool:
-        """Whether it can be described without asking a hub."""
+        """Whether it can be described without a hub."""
 
     @property
     def training(self) -> Mapping[str, Any] | None:
-        """The settings of the training that makes it; None for what is there already."""
+        """The settings of the training that makes it; None for a finished SAE."""
 
     def describe(self) -> Description:
-        """What it says of itself, without weights; read once, however often it is asked."""
+        """Its description, without weights; read once."""
 
     def identity(self, data: DataSpec | None, of_input: Callable[[str], str]) -> Mapping[str, Any]:
-        """What makes it this SAE, as plain data; `of_input` gives the identity of data's inputs."""
+        """What it depends on, as plain data; `of_input` gives the identity of the data's inputs."""
 
     def load(self, request: Request) -> CanonicalSAE:
-        """The SAE in canonical form; one that lacks a threshold gets it from the data."""
+        """The SAE in canonical form; a missing threshold is calibrated on the data."""
 
     def trained(self, request: Request) -> Mapping[str, Any] | None:
-        """How its training went: tokens seen, passes over the data, steps, last loss."""
+        """How its training went: tokens, passes over the data, steps, last loss."""
 
     def check_fits(self, dtype: str) -> None:
-        """Raises CanonError if this machine cannot hold it, before any of it is read."""
+        """Raises CanonError if it is larger than this machine's memory, before it is read."""
 
     def to_download(self, weights: int | None) -> int | None:
-        """Bytes that a hub still has to send, of so many bytes of weights; None: nobody knows."""
+        """Bytes to download, of `weights` bytes in total; None if unknown."""
 
     def commit(self) -> str | None:
-        """The commit of the hub's repository that the local cache holds of it, if any."""
+        """The commit of the hub's repository in the local cache, if there is one."""

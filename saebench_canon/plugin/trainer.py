@@ -1,12 +1,12 @@
-"""What a trainer is: a function from activations to an SAE saved in SAELens' format.
+"""A trainer: a function from activations to an SAE, saved in SAELens' format.
 
     @trainer(version=1)
     def topk(acts, folder, *, width: int, seed: int, k: int = 32):
         ...
         return Trained(tokens=..., epochs=...)
 
-`width` and `seed` are given; the other keyword-only parameters are settings with defaults,
-those that several trainers share in a dataclass (`signature`).
+`width` and `seed` are set by the suite; the other keyword-only parameters are settings with
+defaults. Settings that several trainers share can be a dataclass (`signature`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from saebench_canon.plugin.signature import signature_of
 if TYPE_CHECKING:
     from saebench_canon.plugin.acts import Acts
 
-_GIVEN = ("width", "seed")
+_ALWAYS_PASSED = ("width", "seed")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training went: tokens seen in all, passes over the data, steps, last loss."""
+    """How a training went: tokens, passes over the data, steps, last loss."""
 
     tokens: int
     epochs: float
@@ -56,10 +56,10 @@ def trainer(
     """Make a trainer of a function; the function's name is the trainer's unless one is given."""
 
     def decorate(function: Callable[..., Trained]) -> Trainer:
-        declared = signature_of(function, "trainer", name, given=_GIVEN)
-        if len(declared.inputs) != 2 or declared.given != set(_GIVEN):
+        declared = signature_of(function, "trainer", name, always_passed=_ALWAYS_PASSED)
+        if len(declared.inputs) != 2 or declared.always_passed != set(_ALWAYS_PASSED):
             raise CanonError(
-                f"trainer '{declared.name}' does not take (acts, folder, *, width, seed, …)",
+                f"trainer '{declared.name}' must take (acts, folder, *, width, seed, …)",
             )
         return Trainer(
             name=declared.name,

@@ -86,7 +86,7 @@ def _answer(
     if withheld := unfit(block, lines[0]):
         word, sentence, numbers = withheld.answer, withheld.sentence, {}
     return Answer(
-        word, sentence, size=_size(lines[0]), at=position, numbers=numbers, notes=tuple(notes)
+        word, sentence, size=_size(lines[0]), position=position, numbers=numbers, notes=tuple(notes)
     )
 
 

@@ -1,4 +1,4 @@
-"""The questions that this package brings."""
+"""The built-in questions."""
 
 from __future__ import annotations
 

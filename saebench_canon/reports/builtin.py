@@ -1,4 +1,4 @@
-"""The reports that this package brings."""
+"""The built-in reports."""
 
 from __future__ import annotations
 

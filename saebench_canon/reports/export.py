@@ -49,12 +49,16 @@ def markdown(summary: Summary, answers: Sequence[Answer] = (), *, all_scores: bo
             parts += [table.interval(), table.sources()]
         notes = [f"- {note_sentence(note).replace('*', chr(92) + '*')}" for note in block.notes]
         answer_lines = [
-            f"- **{answer.question}** {f'{answer.at}: ' if answer.at else ''}{sentence(answer)}"
+            f"- **{answer.question}** {_prefix(answer)}{sentence(answer)}"
             for answer in answers_on(block, answers)
         ]
         parts += ["\n".join(lines) for lines in (notes, answer_lines) if lines]
     parts += [not_begun(summary), legend(summary, all_scores=all_scores)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _prefix(answer: Answer) -> str:
+    return f"{answer.position}: " if answer.position else ""
 
 
 def html(summary: Summary, answers: Sequence[Answer] = (), *, all_scores: bool = True) -> str:
@@ -71,7 +75,7 @@ def html(summary: Summary, answers: Sequence[Answer] = (), *, all_scores: bool =
             parts.append(f"</table><p>{'<br>'.join(map(escape, footer))}</p>")
         sentences = [note_sentence(note) for note in block.notes]
         sentences += [
-            f"{answer.question} {answer.at} {sentence(answer)}"
+            f"{answer.question} {answer.position} {sentence(answer)}"
             for answer in answers_on(block, answers)
         ]
         parts += ["<ul>", *(f"<li>{escape(paragraph)}</li>" for paragraph in sentences), "</ul>"]

@@ -245,11 +245,11 @@ def _text_answers(answers: Sequence[Answer], width: int) -> str:
     parts = []
     before = ""
     names = max(len("complete?"), *(len(answer.question) for answer in answers))
-    position_width = max(len(answer.at) for answer in answers)
+    position_width = max(len(answer.position) for answer in answers)
     for answer in answers:
         question = "" if answer.question == before else answer.question
         before = answer.question
-        indent = f"{question:<{names}}  {answer.at:<{position_width}}  "
+        indent = f"{question:<{names}}  {answer.position:<{position_width}}  "
         parts.append(_wrap(sentence(answer), indent, width))
     return "\n".join(parts)
 

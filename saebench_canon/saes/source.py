@@ -71,15 +71,16 @@ class Checkpoint:
         return self._description
 
     def identity(self, data: DataSpec | None, of_input: Callable[[str], str]) -> Mapping[str, Any]:
-        """Its content, and on what its threshold is found if it stores none."""
+        """Its content, and the data that a missing threshold is calibrated on."""
         content = {"content": self.content}
         if data is None or not self._lacks_threshold:
             return content
-        on = of_input(data.calibrates_on)
-        return {**content, "calibrated": {"version": CALIBRATION_VERSION, "on": on}}
+        calibration_data = of_input(data.calibrates_on)
+        calibrated = {"version": CALIBRATION_VERSION, "on": calibration_data}
+        return {**content, "calibrated": calibrated}
 
     def load(self, request: Request) -> CanonicalSAE:
-        """The SAE in canonical form, calibrated on its data where it stores no threshold."""
+        """The SAE in canonical form, calibrated on its data if it stores no threshold."""
         sae = self.as_stored(device=request.device, dtype=request.dtype)
         if request.data is None or not self._lacks_threshold:
             return sae
@@ -88,9 +89,9 @@ class Checkpoint:
         return calibrate(sae, request.input(request.data.calibrates_on))
 
     def as_stored(self, *, device: str = "cpu", dtype: str = "float32") -> CanonicalSAE:
-        """The SAE in canonical form, without a threshold where it stores none.
+        """The SAE in canonical form, without a threshold if it stores none.
 
-        Raises CanonError for files that are not those that were identified.
+        Raises CanonError for files that have changed since they were identified.
         """
         adapter, ref = self._reader
         if self._stamp != _stamp(self.uri):
@@ -100,32 +101,34 @@ class Checkpoint:
         return adapter.load(ref, device=device, dtype=dtype)
 
     def trained(self, request: Request) -> None:
-        """None: others trained it."""
+        """None: it was not trained here."""
 
     def check_fits(self, dtype: str) -> None:
-        """Refuse a checkpoint on disk that is larger than memory."""
+        """Raise CanonError for a checkpoint on disk that is larger than memory."""
         if not self.local:
             return
-        told = self.describe()
-        if told.d is not None and told.width is not None:
-            needed = sae_bytes(told.d, told.width, dtype, stored=told.dtype or "float32")
-            check_memory(needed, f"an SAE of {told.width} latents", where=self.uri.target)
+        size = self.describe()
+        if size.d is not None and size.width is not None:
+            needed = sae_bytes(size.d, size.width, dtype, stored=size.dtype or "float32")
+            check_memory(needed, f"an SAE of {size.width} latents", where=self.uri.target)
 
     def to_download(self, weights: int | None) -> int | None:
-        """Nothing of what lies on disk or, but for small files, in the hub's cache."""
+        """0 for a checkpoint on disk or in the hub's cache, else the bytes of its weights."""
         if self.local:
             return 0
-        there = self._cached_bytes()
-        return 0 if there and (weights is None or there >= WHOLE * weights) else weights
+        cached = self._cached_bytes()
+        return 0 if cached and (weights is None or cached >= WHOLE * weights) else weights
 
     def commit(self) -> str | None:
-        """The commit of the snapshot in the hub's cache; None for what lies on disk."""
-        place = self._repository
-        return None if place is None else cached_commit(place[0], self.uri.revision)
+        """The commit of the snapshot in the hub's cache; None for a checkpoint on disk."""
+        if self._repository is None:
+            return None
+        repository, _ = self._repository
+        return cached_commit(repository, self.uri.revision)
 
     @property
     def _lacks_threshold(self) -> bool:
-        """Whether it is calibrated on its data; of a hub's SAE its format alone may say."""
+        """Whether it is calibrated on its data; for a hub's SAE, its format alone decides."""
         if self.local:
             return not self.describe().calibrated
         adapter, _ = self._reader
@@ -133,7 +136,7 @@ class Checkpoint:
 
     @property
     def _repository(self) -> tuple[str, str] | None:
-        """The hub's repository and the folder in it, where the adapter tells them."""
+        """The hub's repository and the folder in it, if the adapter knows them."""
         if self.local:
             return None
         adapter, ref = self._reader
@@ -141,9 +144,9 @@ class Checkpoint:
         return None if locate is None else locate(ref)
 
     def _cached_bytes(self) -> int:
-        with suppress(CanonError):  # what is wrong with the ref is said where it is described
-            place = self._repository
-            folder = None if place is None else cached_files(*place, self.uri.revision)
+        with suppress(CanonError):  # describing the ref reports the error
+            repository = self._repository
+            folder = None if repository is None else cached_files(*repository, self.uri.revision)
             if folder is not None:
                 return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
         return 0

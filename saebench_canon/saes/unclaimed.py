@@ -12,12 +12,12 @@ _OPENAI_KEYS = frozenset({"pre_bias", "latent_bias"})
 
 
 def lacking_plugin(path: Path, *, below: bool = True) -> Known | None:
-    """The format of a path that nobody claims, where its plugin comes apart."""
+    """The format of an unclaimed path, if it is one with a plugin of its own."""
     folders = [path.parent] if path.is_file() else [path]
     if below and path.is_dir():
         folders += [*path.glob("*/"), *path.glob("*/*/")]
     for folder in folders:
-        names = {each.name for each in folder.iterdir()} if folder.is_dir() else set()
+        names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
         for known in KNOWN:
             fitting = [files for files in known.files if files <= names]
             if any(path.is_dir() or path.name in files for files in fitting):
@@ -26,7 +26,7 @@ def lacking_plugin(path: Path, *, below: bool = True) -> Known | None:
 
 
 def _is_openai(path: Path) -> bool:
-    """Whether a file has the keys that no other format's has."""
+    """Whether a file has keys that no other format has."""
     if path.suffix != ".pt" or not path.is_file():
         return False
     try:

@@ -1,4 +1,4 @@
-"""The trainers that this package brings."""
+"""The built-in trainers."""
 
 from __future__ import annotations
 

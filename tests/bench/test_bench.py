@@ -215,7 +215,7 @@ def test_an_input_that_fails_is_tried_once(suite: Path) -> None:
     plan, bench = planned(suite, "store")
     raised = []
     for case in plan.cases[:2]:
-        with pytest.raises(CanonError, match="token 3 of .* is not finite") as caught:
+        with pytest.raises(CanonError, match=r"token 3 of .* is not finite") as caught:
             bench.measure(case)
         raised.append(caught.value)
     assert raised[0] is raised[1]

@@ -404,5 +404,5 @@ def test_a_setting_that_names_an_sae_has_no_default() -> None:
     def wrong(sae: object, *, other: CanonicalSAE = "file:x") -> None:  # type: ignore[assignment]
         """Counts nothing."""
 
-    with pytest.raises(CanonError, match="'other' names an SAE"):
+    with pytest.raises(CanonError, match="the SAE setting 'other' has a default"):
         metric(of="sae", version=1, scores=[])(wrong)

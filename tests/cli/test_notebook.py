@@ -114,7 +114,7 @@ def test_settings_and_seed_reach_the_metric(suite: Path) -> None:
         (["saes/w24-s0"], {"metrics": ["stitching"]}, "finds no pair or group"),
         (["saes/w24-s0"], {"settings": {"stitching": {}}}, "names 'stitching', which is not"),
         (["saes/w24-s0"], {"settings": {"fidelity": {"thr": 1}}}, "no setting 'thr'"),
-        (["saes/w24-s9"], {}, "no file or folder"),
+        (["saes/w24-s9"], {}, "does not exist"),
         ([SimpleNamespace()], {}, "W_dec"),
         ("saes/w24-s0", {}, "must be a mapping or a list"),
         (["saes/w24-s0"], {"acts": [1, 2]}, "must be a tensor"),

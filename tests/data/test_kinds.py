@@ -236,7 +236,7 @@ def test_the_keys_of_a_kind_are_its_fields() -> None:
     ("kind", "sentence"),
     [
         (Bare, r"Bare has no fields.*@dataclass\(frozen=True\)"),
-        (Common, "'tokens' is a key of every data table"),
+        (Common, "'tokens' is already a key of every data table"),
         (Method, "'size' is a method"),
         (Listed, r"the key 'listed' is of the type list\[int\]"),
     ],

@@ -55,17 +55,17 @@ def card() -> Card:
                 Related(34, 0.3, "prominent figures, " + LONG),
                 Related(711, 0.19, None),
             ),
-            explained=0.72, said=chance(META),
+            explained=0.72, sentences=chance(META),
         ),
         Section("nearest", "nearest latents of gpt2-w24576", (Related(17, 0.913, "Einstein"),)),
         Section(
             "sum", "as a sum of latents of gpt2-w24576 (beside each, what it and those above "
             "explain)",
             (Related(17, 0.7, "Einstein", 0.55), Related(2204, 0.1, "German", 0.607)),
-            explained=0.607, said=sums(META, "the larger's latents", "the smaller's"),
+            explained=0.607, sentences=sums(META, "the larger's latents", "the smaller's"),
         ),
     )  # fmt: skip
-    firing = Firing(tokens=173, of=1_041_203, documents=1, mean=2.1234, largest=31.25)
+    firing = Firing(tokens=173, all_tokens=1_041_203, documents=1, mean=2.1234, largest=31.25)
     notes = ("Of 8 SAEs gpt2-w49152 was taken; " + LONG,)
     return Card("gpt2-ladder", "Einstein", evidence, firing, "open.jsonl", sections, notes)
 
@@ -75,7 +75,7 @@ def meta_card() -> Card:
     evidence = Evidence("gpt2-w49152", 34, "meta-latent", parts=(Part(11329, 0.3, "Einstein"),))
     nothing = scores(explained_variance=0.5, null_covariance=0.52)
     only = (Related(11329, 0.3, None, 0.72),)
-    section = Section("latents", "used by 3 of 49,152 latents", only, 2, said=chance(nothing))
+    section = Section("latents", "used by 3 of 49,152 latents", only, 2, sentences=chance(nothing))
     return Card("gpt2-ladder", None, evidence, sections=(section,))
 
 

@@ -68,7 +68,7 @@ def test_how_often_a_latent_fires_is_counted(observed: Observed, dense: torch.Te
         }
         firing = observed.firing(latent)
         assert firing is not None
-        assert (firing.tokens, firing.of) == (int(active.sum()), len(LETTERS))
+        assert (firing.tokens, firing.all_tokens) == (int(active.sum()), len(LETTERS))
         assert firing.documents == len(documents)
         assert firing.mean == pytest.approx(float(dense[active, latent].mean()))
         assert firing.largest == pytest.approx(float(dense[:, latent].max()))

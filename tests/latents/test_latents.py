@@ -182,7 +182,7 @@ def test_the_card_says_what_the_records_say(tiny: Path, shown: Callable[..., str
     assert [row["number"] for row in items] == rows.meta_latent.tolist()
     assert [row["weight"] for row in items] == rows.weight.tolist()
     heldout = meta["scores"]["heldout_explained_variance"]["value"]
-    assert f"{heldout:.2f}".lstrip("0").replace("-0", "-") in card["meta_latents"]["said"][0]
+    assert f"{heldout:.2f}".lstrip("0").replace("-0", "-") in card["meta_latents"]["sentences"][0]
     (pair,) = (record for record in records if record["metric"] == "composition")
     atoms = pd.read_parquet(Path(".canon") / pair["tables"]["latents"])
     rows = atoms[atoms.latent == latent]

@@ -110,8 +110,8 @@ def test_a_metric_has_a_group_s_settings() -> None:
 def test_parameters_that_the_caller_gives_are_no_settings() -> None:
     def train(acts: Any, folder: Any, *, width: int, depth: int = 2) -> None: ...
 
-    declared = signature_of(train, "trainer", given=("width", "seed"))
-    assert (declared.given, declared.settings) == ({"width"}, {"depth": 2})
+    declared = signature_of(train, "trainer", always_passed=("width", "seed"))
+    assert (declared.always_passed, declared.settings) == ({"width"}, {"depth": 2})
 
 
 def test_a_group_of_inputs_is_its_fields() -> None:
@@ -151,7 +151,7 @@ def both(*, pace: Pace = Pace(), clash: Clash = Clash()) -> None: ...
         (loose, r"metric 'loose' takes \*acts; name each parameter"),
         (twice, "metric 'twice' declares 'lr' twice"),
         (both, "metric 'both' declares 'lr' twice"),
-        (late, "metric 'late': the input 'acts' has no default and follows one that has"),
+        (late, "metric 'late': the input 'acts' has no default, but the input before it does"),
         (again, "metric 'again' declares 'left' twice"),
     ],
 )

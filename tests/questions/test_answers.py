@@ -159,7 +159,9 @@ def test_an_unfit_member_withholds_every_verdict_it_touches() -> None:
     for row in run.where(rows, label="fidelity", subject=["relu-w512-s0"]):
         row["marks"].append({"kind": "unfit", "reason": "L0 is above d/4"})  # type: ignore[index]
     (block,) = summarise(rows, run.declared()).blocks
-    marked = {(v.question, v.at) for v in answers_on(block) if "L0 is above d/4" in v.sentence}
+    marked = {
+        (v.question, v.position) for v in answers_on(block) if "L0 is above d/4" in v.sentence
+    }
     assert marked == {("complete?", "256 → 512"), ("atomic?", "512"), ("unique?", "512")}
 
 
@@ -180,14 +182,16 @@ def test_without_fidelity_every_sentence_has_unknown_fitness_beside_it() -> None
         assert "fitness unknown: fidelity was not measured" in answer.notes
     rows_left = [r for r in rows if r["label"] != "fidelity" or r["members"][0]["width"] != 512]
     (block,) = summarise(rows_left, run.declared()).blocks
-    lost = {(v.question, v.at) for v in answers_on(block) if "fitness unknown" in str(v.notes)}
+    lost = {
+        (v.question, v.position) for v in answers_on(block) if "fitness unknown" in str(v.notes)
+    }
     assert lost == {("complete?", "256 → 512"), ("atomic?", "512"), ("unique?", "512")}
 
 
 def atomicity(rows: list[dict[str, Any]]) -> dict[str, Answer]:
     """What is said of atomicity in a run of one architecture, by dictionary size."""
     (block,) = summarise(rows, run.declared()).blocks
-    return {answer.at: answer for answer in answers_on(block) if answer.question == "atomic?"}
+    return {answer.position: answer for answer in answers_on(block) if answer.question == "atomic?"}
 
 
 def test_each_size_is_judged_by_its_meta_sae_and_by_the_next_smaller_sae() -> None:
@@ -233,7 +237,7 @@ def test_margins_of_atomicity_are_settings() -> None:
     (block,) = summarise(run.rows(archs=["relu"]), run.declared()).blocks
     answers = answers_on(block, recall=0.9)
     (of_256,) = (
-        answer for answer in answers if answer.question == "atomic?" and answer.at == "256"
+        answer for answer in answers if answer.question == "atomic?" and answer.position == "256"
     )
     assert of_256.answer == "undecided"
     assert of_256.sentence.endswith("meta-latents are found by .80 [.79, .82] (limit .90).")

@@ -122,7 +122,7 @@ def test_a_run_of_before_there_were_margins_is_shown_by_the_defaults(suite: Path
 def test_two_owners_of_one_question_are_an_error_naming_both(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN.replace('"unit?"', '"unique?"'))
     registry = load_registry([tmp_path / "mine.py"])
-    with pytest.raises(CanonError, match=r"built-in and mine both bring 'unique\?'"):
+    with pytest.raises(CanonError, match=r"built-in and mine both have 'unique\?'"):
         _ = registry.questions
 
 
@@ -136,7 +136,7 @@ def asks(rule: Any) -> Question:
 
 
 def test_an_answer_must_be_one_of_the_declared_words() -> None:
-    with pytest.raises(CanonError, match=r"'mine\?' answers 'ja', which it does not declare"):
+    with pytest.raises(CanonError, match=r"'mine\?' answered 'ja', which it does not declare"):
         asks(lambda block, margins: [Answer("ja", "It is.")]).ask(block())
 
 

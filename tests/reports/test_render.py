@@ -87,7 +87,7 @@ def test_without_answers_the_tables_stand_alone() -> None:
 def test_a_long_question_of_a_plugin_keeps_the_sentences_in_a_column() -> None:
     tables = summary(run.rows(archs=["relu"]))
     (block,) = tables.blocks
-    long_name = Answer("yes", "It is.", at="128", question="interpretable?", axes=block.axes,
+    long_name = Answer("yes", "It is.", position="128", question="interpretable?", axes=block.axes,
                        data=block.data)  # fmt: skip
     lines = text(tables, [*answered(tables), long_name]).splitlines()
     (mine,) = (line for line in lines if line.startswith("interpretable?"))

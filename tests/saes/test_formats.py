@@ -66,7 +66,7 @@ def test_bare_paths_of_several_formats_are_recognised(
     ran = pytester.run("saebench-canon", "run", *paths, *request, "--collect-only", "-q", *options)
     assert ran.ret == 0
     ran.stdout.fnmatch_lines([
-        "not measured: stitching compares two widths of a kind, and there is one.",
+        "not measured: stitching compares two widths of a kind, and there is only one.",
         *(f"*::{scheme}-w10::fidelity" for scheme in ("saelens", "gemma-scope", *list(MIXED)[2:])),
     ])  # fmt: skip
 

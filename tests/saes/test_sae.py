@@ -208,9 +208,9 @@ def test_half_precision_parameters_are_folded_in_float32() -> None:
 
 def test_activations_that_do_not_fit_are_refused() -> None:
     sae = fold(**parameters(1))
-    with pytest.raises(CanonError, match=r"takes \[n, 6\]"):
+    with pytest.raises(CanonError, match=r"must have shape \[n, 6\]"):
         sae.encode(torch.zeros(3, 5))
-    with pytest.raises(CanonError, match="not finite"):
+    with pytest.raises(CanonError, match="must be finite"):
         sae.encode_sparse(torch.full((3, D), float("nan")))
 
 

@@ -287,9 +287,9 @@ def test_a_path_is_loaded_by_the_format_it_holds(folder: Path, tmp_path: Path) -
         assert files.identity(ref) == ADAPTER.identity(local(folder))
         assert files.describe(ref).d == D
         assert files.load(ref).width == M
-    with pytest.raises(CanonError, match=f"Name one of those in it: {folder}"):
+    with pytest.raises(CanonError, match=f"Name a checkpoint in it: {folder}"):
         files.load(Ref.parse(f"file:{tmp_path}"))
-    with pytest.raises(CanonError, match="there is no file or folder"):
+    with pytest.raises(CanonError, match="does not exist"):
         files.describe(Ref.parse(f"file:{tmp_path}/missing"))
 
 

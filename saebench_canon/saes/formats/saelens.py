@@ -51,9 +51,9 @@ class SaeLensAdapter:
         return f"saelens://{hub_sae.release}/{hub_sae.id}{revision}"
 
     def repository(self, ref: Ref) -> tuple[str, str]:
-        """The hub's repository of a ref, a release's among them, and the folder in it."""
-        place = hub.locate(ref)
-        return place.repository, place.folder
+        """The hub's repository of a ref, and the folder in it."""
+        hub_sae = hub.locate(ref)
+        return hub_sae.repository, hub_sae.folder
 
     def describe(self, ref: Ref) -> Description:
         """What the checkpoint says; of a hub SAE in another format, only what its release says."""
