@@ -134,7 +134,7 @@ def test_a_node_id_selects_one_case(small: Path, pytester: pytest.Pytester) -> N
         (["small.toml::relu-w24-s0::fidelty"], "no case 'fidelty'*'fidelity'*"),
         (["small.toml", "--threads", "0"], "--threads must be a positive number, got 0"),
         (["small.toml", "--set", "data.plantd.tokens=3"], "no data table 'plantd' (--set)*"),
-        (["small.toml", "--plugin", "none.py"], "the plugin file none.py does not exist (--plugin)*"),
+        (["small.toml", "--plugin", "none.py"], "the plugin file none.py does not exist*"),
         (["small.toml", "--device", "coda"], "'coda' is not a device (--device)*'cuda'*"),
         (
             ["small.toml", "--store", "small.toml"],
