@@ -349,7 +349,7 @@ def test_a_trainer_is_a_function_with_defaults() -> None:
     for function, says in (
         (without, "'depth' has no default"),
         (loose, r"takes \*more"),
-        (seedless, "does not take"),
+        (seedless, "must take"),
     ):
         with pytest.raises(CanonError, match=says):
             trainer(version=1)(function)
