@@ -252,7 +252,9 @@ def _does_not_load(part: str, error: Exception, where: str, options: dict[str, A
     if part == "tokenizer" and not any((Path(where) / name).is_file() for name in VOCABULARIES):
         hint = f"The folder has none of {', '.join(VOCABULARIES)}."
     return CanonError(
-        f"the {part} does not load ({line})", where=where, hint=hint if Path(where).is_dir() else None
+        f"the {part} does not load ({line})",
+        where=where,
+        hint=hint if Path(where).is_dir() else None,
     )
 
 
