@@ -170,7 +170,7 @@ def ls(options: Namespace) -> None:
         print(f"  {question.name:<16} reads {', '.join(question.metrics)}: {question.help}")
     print("kinds of data")
     for key, kind in registry.data.items():
-        print(f"  {key:<16} {(kind.__doc__ or '').splitlines()[0]}")
+        print(f"  {key:<16} {_first_line(kind.__doc__)}")
     print("architectures to train")
     for trainer in registry.trainers.values():
         print(f"  {trainer.name:<16} {_first_line(trainer.help)}")

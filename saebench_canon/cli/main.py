@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from saebench_canon import __version__
+from saebench_canon.cli.streams import allow_any_encoding
 from saebench_canon.errors import CanonError
 
 USAGE_ERROR = 4
@@ -23,6 +24,7 @@ hold, 2 interrupted, 3 internal error, 4 wrong usage or a bad suite, 5 nothing s
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    allow_any_encoding()
     try:
         return _run_command(words)
     except CanonError as error:

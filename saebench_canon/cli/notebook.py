@@ -92,7 +92,10 @@ def _metric_names(metrics: Iterable[str] | None, registry: Registry) -> list[str
 
 def _by_name(saes: Mapping[str, object] | Sequence[object]) -> dict[str, object]:
     if isinstance(saes, Mapping):
-        return dict(saes)
+        by_name = {str(name): sae for name, sae in saes.items()}
+        if len(by_name) < len(saes):
+            raise CanonError(f"two SAEs have the same name among {list(saes)}")
+        return by_name
     if isinstance(saes, str) or not isinstance(saes, Sequence):
         raise CanonError("'saes' must be a mapping or a list of SAEs")
     return {f"sae{index}": sae for index, sae in enumerate(saes)}
@@ -108,8 +111,9 @@ def _write_acts(acts: Tensor | Acts | None, folder: Path) -> Path | None:
     from saebench_canon.plugin.acts import Acts
 
     x, doc = (acts.x, acts.doc) if isinstance(acts, Acts) else (acts, None)
-    if not isinstance(x, torch.Tensor) or x.ndim != 2:
-        raise CanonError("'acts' must be a tensor [n, d]")
+    if not isinstance(x, torch.Tensor) or x.ndim != 2 or not x.is_floating_point():
+        got = f"{list(x.shape)} of {x.dtype}" if isinstance(x, torch.Tensor) else type(x).__name__
+        raise CanonError(f"'acts' must be a tensor [n, d] of floating point numbers, got {got}")
     tensors = {"acts": x.detach().cpu().float().contiguous()}
     if doc is not None:
         tensors["doc"] = doc.cpu().contiguous()

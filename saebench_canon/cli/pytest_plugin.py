@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import re
 import traceback
 from collections.abc import Iterator, Sequence
@@ -86,7 +87,8 @@ def _session(config: pytest.Config) -> Session:
     if not config.option.collectonly:
         store.prepare()
     session = Session(registry, store, {}, {})
-    suites, saes = _suites_and_saes(config.args, registry)
+    named_saes = bool(config.option.metrics or config.option.data)
+    suites, saes = _suites_and_saes(config.args, saes_expected=named_saes)
     for name in ("metrics", "data", "hook", "text"):
         if getattr(config.option, name) and not saes:
             hint = "A suite already says what is measured on which data."
@@ -109,9 +111,20 @@ def _session(config: pytest.Config) -> Session:
             )
             session.names[path] = name
         _check_node(session.plans[path], rest)
-        arguments.append("::".join([str(path), *rest]))
+        arguments.append("::".join([_argument(path), *rest]))
     config.args[:] = arguments
     return session
+
+
+def _argument(path: Path) -> str:
+    """A suite's path as an argument; pytest takes what follows a bracket for a parameter."""
+    for text in (str(path), os.path.relpath(path)):
+        if "[" not in text:
+            return text
+    raise CanonError(
+        f"pytest cannot read a path with '[', {path}",
+        hint="Run in the suite's folder, or rename the suite.",
+    )
 
 
 def _check_device(device: str) -> None:
@@ -133,9 +146,12 @@ def _check_device(device: str) -> None:
 
 
 def _suites_and_saes(
-    arguments: Sequence[str], registry: Registry
+    arguments: Sequence[str], *, saes_expected: bool
 ) -> tuple[list[tuple[str, list[str]]], list[str]]:
-    """The suites among the arguments (with what follows `::`), and the SAEs."""
+    """The suites among the arguments (with what follows `::`), and the SAEs.
+
+    Raises CanonError for a path that does not exist and cannot be the name of a suite.
+    """
     from saebench_canon.plugin.ref import is_bare_path
     from saebench_canon.suite.load import packaged_suites
 
@@ -145,9 +161,10 @@ def _suites_and_saes(
         head, *rest = argument.split("::")
         packaged = packaged_suites()
         is_sae = not is_bare_path(head) or (
-            Path(head).exists() and Path(head).suffix != ".toml" and head not in packaged
+            Path(head).exists() and not _is_toml(head) and head not in packaged
         )
-        if not is_sae and "/" in head and Path(head).suffix != ".toml" and not Path(head).exists():
+        is_path = "/" in head or (saes_expected and head not in packaged)
+        if not is_sae and is_path and not _is_toml(head) and not Path(head).exists():
             folder = Path(head).parent
             near = [str(path) for path in folder.glob("*")] if folder.is_dir() else []
             raise CanonError(
@@ -163,6 +180,19 @@ def _suites_and_saes(
     return suites, saes
 
 
+def _check_utf8(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise CanonError(
+            f"the path {os.fsencode(path)!r} is not UTF-8", hint="Rename the file or folder."
+        ) from None
+
+
+def _is_toml(text: str) -> bool:
+    return Path(text).suffix.lower() == ".toml"
+
+
 def _one_off(
     saes: Sequence[str], config: pytest.Config, registry: Registry, store: Store
 ) -> tuple[str, list[str]]:
@@ -171,6 +201,8 @@ def _one_off(
 
     option = config.option
     options = Options(option.metrics, option.data, option.hook, option.text)
+    for sae in saes:
+        _check_utf8(sae)
     text, names, left_out = one_off_suite(saes, options, registry)
     if not hasattr(config, "workerinput"):
         for sentence in (*names, *left_out):

@@ -22,8 +22,9 @@ def run(arguments: Sequence[str]) -> int:
     import pytest
 
     from saebench_canon.cli.status_line import StatusLine
+    from saebench_canon.cli.streams import without_reader
 
-    with _hermetic(), StatusLine.on(sys.stderr) as status:
+    with _hermetic(), without_reader(), StatusLine.on(sys.stderr) as status:
         return int(pytest.main(pytest_arguments(arguments), plugins=[status]))
 
 

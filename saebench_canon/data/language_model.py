@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError, NotOffline, nearest, nearest_file
 from saebench_canon.saes import hub
+from saebench_canon.saes.weights.lfs import refuse_pointer
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +29,9 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "vocab.json",
 )
+
+
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +154,8 @@ def _checked_folder(path: Path) -> Path:
         raise CanonError(f"the model folder has no {CONFIG}", where=where)
     if not _weights(path):
         raise CanonError("the model folder has no weights (*.safetensors)", where=where)
+    for file in _weights(path):
+        refuse_pointer(file)
     if not _tokenizer_files(path):
         raise CanonError("the model folder has no tokenizer", where=where, hint="Save one in it.")
     return path
@@ -205,13 +212,12 @@ def _load_tokenizer(source: str, where: str, options: dict[str, Any]) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except Exception as error:  # transformers and its libraries raise many kinds of errors
         raise _does_not_load("tokenizer", error, where, options) from error
 
 
 def _load_weights(source: str, where: str, options: dict[str, Any], dtype: torch.dtype) -> Any:
     import transformers
-    from safetensors import SafetensorError
 
     renamed = tuple(map(int, transformers.__version__.split(".")[:2])) >= (4, 56)
     try:
@@ -224,7 +230,7 @@ def _load_weights(source: str, where: str, options: dict[str, Any], dtype: torch
             **{"dtype" if renamed else "torch_dtype": dtype},
             **options,
         )
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # transformers and its libraries raise many kinds of errors
         raise _does_not_load("model", error, where, options) from error
     missing = sorted(info["missing_keys"])
     if missing:
@@ -236,13 +242,28 @@ def _load_weights(source: str, where: str, options: dict[str, Any], dtype: torch
 
 
 def _does_not_load(part: str, error: Exception, where: str, options: dict[str, Any]) -> CanonError:
-    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    line = _one_line(str(error)) or type(error).__name__
     if options["local_files_only"] and not Path(where).is_dir():
         return NotOffline(
             f"the {part} is not whole in the cache, and the hub cannot be reached ({line})",
             where=where,
         )
-    return CanonError(f"the {part} does not load ({line})", where=where)
+    hint = None
+    if part == "tokenizer" and not any((Path(where) / name).is_file() for name in VOCABULARIES):
+        hint = f"The folder has none of {', '.join(VOCABULARIES)}."
+    return CanonError(
+        f"the {part} does not load ({line})",
+        where=where,
+        hint=hint if Path(where).is_dir() else None,
+    )
+
+
+def _one_line(text: str) -> str:
+    """A message of another library in one line; only its first sentences if it is long."""
+    first, _, rest = text.strip().partition("\n")
+    if first.rstrip().endswith(":"):  # the fault is in the lines below
+        first = f"{first.rstrip()} {' '.join(rest.split())}"
+    return textwrap.shorten(first, 300, placeholder=" …").rstrip(".")
 
 
 @contextlib.contextmanager

@@ -289,6 +289,12 @@ def _cell(row: dict[str, Any], column: str, where: str) -> str:
             where=where,
             hint="Set `column` to a column of text.",
         )
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise CanonError(
+            "the text has half of a surrogate pair, which is no character",
+            where=where,
+            hint="Remove it, or write it as \\ufffd.",
+        )
     return value
 
 

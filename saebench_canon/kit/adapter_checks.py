@@ -246,7 +246,7 @@ def _numbers(candidate: AdapterUnderTest, ref: Ref) -> list[Tensor]:
 
 @check("load returns the canonical form")
 def canonical(candidate: AdapterUnderTest) -> str:
-    """Unit-norm rows [m, d] and a bias [d], every number finite."""
+    """Rows [m, d] of unit norm (0 for a dead latent) and a bias [d], every number finite."""
     sae = candidate.adapter.load(candidate.ref)
     if not isinstance(sae, CanonicalSAE):
         raise WrongError(
@@ -258,12 +258,13 @@ def canonical(candidate: AdapterUnderTest) -> str:
     for name, tensor in (("W_dec", sae.W_dec), ("b_dec", sae.b_dec)):
         if not bool(torch.isfinite(tensor).all()):
             raise WrongError(f"{name} holds a value that is not finite")
-    off = float((sae.W_dec.norm(dim=1) - 1).abs().max())
+    norms = sae.W_dec.norm(dim=1)
+    off = float((norms[norms > 0] - 1).abs().max())
     if off > UNIT:
         raise WrongError(
             f"a decoder row's norm differs from 1 by {off:.2g}; saebench_canon.fold makes it 1"
         )
-    return f"{sae.width} rows of norm 1"
+    return f"{int((norms > 0).sum())} rows of norm 1"
 
 
 @check("codes are at least 0")

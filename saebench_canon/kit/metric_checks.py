@@ -132,7 +132,7 @@ def documented(candidate: MetricUnderTest) -> str:
     for score in candidate.metric.scores:
         if score.null is not None and score.null not in names:
             raise WrongError(f"the null of {score.name}, '{score.null}', is none of its scores")
-    return candidate.metric.help.splitlines()[0]
+    return candidate.metric.help.strip().partition("\n")[0]
 
 
 @check("its settings have defaults of plain types")

@@ -91,9 +91,13 @@ class LinearEncoder:
             columns, order = columns.sort(dim=1)
             values = values.gather(1, order)
             active = values > 0
+            if self.scale is not None:  # a latent with a decoder row of zeros is dead
+                active &= self.scale[columns] > 0
             indices = columns[active]
         else:
             active, values = self._active(pre)
+            if self.scale is not None:
+                active &= self.scale > 0
             indices = active.nonzero()[:, 1]
         positive = values[active]
         if self.scale is not None:
@@ -150,7 +154,10 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class CanonicalSAE:
-    """An SAE whose reconstruction is exactly `codes @ W_dec + b_dec` with unit-norm rows."""
+    """An SAE whose reconstruction is exactly `codes @ W_dec + b_dec` with unit-norm rows.
+
+    A row of zeros belongs to a latent that is never active.
+    """
 
     W_dec: Tensor  # [m, d]
     b_dec: Tensor  # [d]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +39,26 @@ def _write(rows: Sequence[Row], metrics: Sequence[Metric], path: Path, *, tables
             where=str(path),
             hint=_metrics_with_paths(metrics),
         )
-    from matplotlib import rc_context, rcdefaults
+    with _without_backend():
+        from matplotlib import rc_context, rcdefaults
 
-    from saebench_canon.reports.drawing import figure
+        from saebench_canon.reports.drawing import figure
 
     with rc_context():
         rcdefaults()  # not the user's own settings
         with rc_context(STYLE):
             figure(drawn, rows[0].suite).savefig(path, metadata=UNDATED.get(path.suffix))
+
+
+@contextmanager
+def _without_backend() -> Iterator[None]:
+    """Import matplotlib without the backend that a notebook sets and this process may lack."""
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        yield
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
 
 
 def _metrics_with_paths(metrics: Sequence[Metric]) -> str:

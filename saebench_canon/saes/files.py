@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saebench_canon.errors import CanonError, nearest
+from saebench_canon.saes.weights.lfs import refuse_pointer
 from saebench_canon.saes.weights.npz_file import open_npz
 from saebench_canon.saes.weights.safetensors_file import open_safetensors
 from saebench_canon.saes.weights.stored import Tensors
@@ -76,6 +77,7 @@ class Files:
     def _open(self, name: str, open_file: Callable[[Path], Tensors]) -> Tensors:
         path = self._inside(name)
         try:
+            refuse_pointer(path)
             tensors = open_file(path)
         except OSError as error:
             raise CanonError(f"the file cannot be read ({error})", where=str(path)) from error

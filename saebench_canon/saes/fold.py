@@ -43,7 +43,8 @@ def fold(
     pre-activations times n; otherwise it saw them as stored, and so it does here. `input_scale`
     is the factor by which the SAE expects its input multiplied and its output divided.
     Raises CanonError naming the parameter that is missing, has a wrong shape or a value that is not
-    finite, and for a decoder row of zeros.
+    finite, and if all decoder rows are zeros. A latent with a row of zeros adds nothing to any
+    output: the row stays, and the latent is dead.
     """
     if W_dec.ndim != 2:
         raise CanonError(f"W_dec has shape {list(W_dec.shape)}, not [m, d]", where=where)
@@ -58,7 +59,7 @@ def fold(
         weights *= input_scale
         b /= input_scale
     norms = row_norms(rows, where)
-    rows /= norms[:, None]
+    rows /= norms.where(norms > 0, 1)[:, None]
     shift = b if apply_b_dec_to_input else None
     if activation == "gated":
         gain = read("r_mag", r_mag, m).exp()
@@ -124,15 +125,10 @@ def _largest(tensor: Tensor) -> float:
 
 
 def row_norms(rows: Tensor, where: str | None) -> Tensor:
-    """The norms [m] of decoder rows [m, d]; raises CanonError for one that is 0 or not finite."""
+    """The norms [m] of decoder rows [m, d]; raises CanonError if one is not finite."""
     norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
     if not torch.isfinite(norms).all():
         raise CanonError("W_dec holds a value that is not finite", where=where)
-    if (norms == 0).any():
-        zero = int((norms == 0).nonzero()[0])
-        raise CanonError(
-            f"W_dec has {int((norms == 0).sum())} rows of zeros (the first is row {zero}), "
-            "and a direction of norm 0 has no canonical form",
-            where=where,
-        )
+    if not (norms > 0).any():
+        raise CanonError("W_dec has only rows of zeros", where=where)
     return norms

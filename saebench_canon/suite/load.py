@@ -29,7 +29,7 @@ def packaged_suites() -> dict[str, Path]:
 def find_suite(name: str) -> Path:
     """The file of a suite, by path or by name."""
     path, known = Path(name), packaged_suites()
-    if path.is_file() or path.suffix == ".toml" or "/" in name:
+    if path.is_file() or path.suffix.lower() == ".toml" or "/" in name:
         return path
     if name in known:
         return known[name]

@@ -83,7 +83,7 @@ def checked_table(value: Any, where: str) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         suites = [file.name for file in path.parent.glob("*.toml")] if path.parent.is_dir() else []
         raise CanonError(f"no suite file {path}", hint=nearest(path.name, suites)) from None

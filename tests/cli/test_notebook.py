@@ -132,6 +132,19 @@ def test_mistakes_are_sentences(
         evaluate(saes, acts, **options)  # type: ignore[arg-type]
 
 
+def test_numbers_may_be_names(suite: Path) -> None:
+    rows = saebench_canon.evaluate({768: "saes/w24-s0"}, torch.randn(50, 16))
+    assert {tuple(subject) for subject in rows["subject"]} == {("768",)}
+    with pytest.raises(CanonError, match="two SAEs have the same name"):
+        saebench_canon.evaluate({1: "saes/w24-s0", "1": "saes/w48-s0"})
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64, torch.bool])
+def test_activations_are_floating_point_numbers(suite: Path, dtype: torch.dtype) -> None:
+    with pytest.raises(CanonError, match=f"floating point numbers, got .* of {dtype}"):
+        saebench_canon.evaluate(["saes/w24-s0"], torch.ones(50, 16).to(dtype))
+
+
 def test_the_package_exports_what_plugins_are_written_with() -> None:
     for name in saebench_canon.__all__:
         assert callable(getattr(saebench_canon, name))

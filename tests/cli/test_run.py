@@ -436,3 +436,54 @@ def test_a_run_that_is_broken_off_loses_no_finished_case(
     assert rerun.returncode == 0, rerun.stdout
     assert len(records()) == 12
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")])
+def test_a_folder_with_brackets_is_a_folder(
+    small: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    folder = Path("sweep [lr=1e-3]")
+    folder.mkdir()
+    for name in ("small.toml", "acts.safetensors", "saes"):
+        Path(name).rename(folder / name)
+    monkeypatch.chdir(folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "saebench_canon", "run", "small.toml", "-k", "fidelity", *options],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(records()) == 4
+
+
+def test_a_suite_called_with_brackets_is_refused_in_a_sentence(
+    small: Path, pytester: pytest.Pytester
+) -> None:
+    small.rename("small[1].toml")
+    result = run(pytester, "small[1].toml")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: pytest cannot read a path with '[[]', *rename the suite."])
+
+
+def test_a_misspelt_sae_is_not_taken_for_a_suite(small: Path, pytester: pytest.Pytester) -> None:
+    result = run(pytester, "sase", "--metrics", "fidelity", "--data", "acts.safetensors")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*no suite, file or folder 'sase'. Did you mean 'saes'*"])
+
+
+def test_a_suite_may_begin_with_a_byte_order_mark_and_end_in_capitals(
+    small: Path, pytester: pytest.Pytester
+) -> None:
+    Path("SMALL.TOML").write_bytes(b"\xef\xbb\xbf" + small.read_bytes())
+    result = run(pytester, "SMALL.TOML", "-k", "fidelity and w24-s0")
+    assert result.ret == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_path_that_is_not_utf8_is_refused_in_a_sentence(
+    small: Path, pytester: pytest.Pytester
+) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    Path("saes/w24-s0").rename(name)
+    result = run(pytester, name, "--metrics", "fidelity", "--data", "acts.safetensors")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: the path b'caf*' is not UTF-8. Rename*"])

@@ -166,3 +166,23 @@ def test_a_hub_model_in_the_cache_opens_without_the_hub(saved, tmp_path, monkeyp
 @needs_stories
 def test_a_real_model_has_a_stable_identity():
     assert model_identity(str(STORIES)) == "model:c126667d44c6837c6a9085df74915d5d"
+
+
+def test_a_pointer_of_git_lfs_is_told_from_weights(copy):
+    (copy / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
+    with pytest.raises(CanonError, match=r"Git LFS pointer.*git lfs pull"):
+        load_language_model(str(copy))
+
+
+def test_a_configuration_that_transformers_refuses_is_a_sentence(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"vocab_size": None}))
+    with pytest.raises(CanonError, match="does not load"):
+        load_language_model(str(copy))
+
+
+def test_a_tokenizer_without_vocabulary_names_the_files_that_hold_one(copy):
+    for name in ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model"):
+        (copy / name).unlink(missing_ok=True)
+    with pytest.raises(CanonError, match=r"tokenizer does not load \(.*none of tokenizer\.json"):
+        load_language_model(str(copy))

@@ -95,6 +95,11 @@ def test_documents_are_read_only_as_far_as_they_are_asked_for(tmp_path):
         ("a.jsonl", b'{"story": ""}', "line 1). Set `column`; the columns are 'story'"),
         ("a.jsonl", b'["x"]\n', "the line is not a JSON object ("),
         ("a.jsonl", b'{"text": ["x"]}\n', "column 'text' holds list, not text"),
+        (
+            "a.jsonl",
+            b'{"text": "a \\ud83d"}\n',
+            "half of a surrogate pair, which is no character (",
+        ),
         ("a.parquet", b"PAR0", "the file is not Parquet ("),
     ],
 )

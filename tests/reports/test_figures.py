@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -297,3 +300,14 @@ def test_a_run_without_paths_is_a_sentence(
     assert "larger one (path.png). " in message
     assert "`stitching` makes paths" in message
     assert not Path("path.png").exists()
+
+
+def test_a_notebook_s_backend_is_not_needed(measured: Callable[[str], Path]) -> None:
+    root = measured("")
+    command = [sys.executable, "-m", "saebench_canon", "show", "small", "--store", str(root)]
+    done = subprocess.run(
+        [*command, "--to", "path.svg"], capture_output=True, text=True,
+        env={**os.environ, "MPLBACKEND": "module://no_such_module.backend"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Path("path.svg").is_file()

@@ -195,7 +195,7 @@ ONES = torch.ones(M)
     [
         ({}, {"b_enc": ONES / 0}, "b_enc holds a value that is not finite"),
         ({}, {"W_enc": torch.full((D, M), torch.nan)}, "W_enc holds a value that is not finite"),
-        ({}, {"W_dec": torch.zeros(M, D)}, "W_dec has 24 rows of zeros"),
+        ({}, {"W_dec": torch.zeros(M, D)}, "W_dec has only rows of zeros"),
         ({}, {"W_enc": torch.ones(M, D)}, r"W_enc has shape \[24, 8\] where cfg\.json"),
         ({}, {"W_dec": torch.ones(D, M)}, r"W_dec has shape \[8, 24\] where cfg\.json"),
         ({}, {"W_dec": torch.ones(D * M)}, r"W_dec has shape \[192\] where cfg\.json"),

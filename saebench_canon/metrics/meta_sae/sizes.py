@@ -7,12 +7,13 @@ import hashlib
 from torch import Tensor
 
 from saebench_canon.kernels.codes import Codes
+from saebench_canon.metrics.shared.live_rows import live_latents
 from saebench_canon.plugin.sae import CanonicalSAE
 
 
 def live_count(sae: CanonicalSAE, codes: Codes | None) -> int:
-    """The number of live latents; without codes every latent is live."""
-    return sae.width if codes is None else int(codes.live.sum())
+    """The number of live latents."""
+    return int(live_latents(sae, codes).sum())
 
 
 def by_size(rows: Tensor) -> tuple[int, bytes]:

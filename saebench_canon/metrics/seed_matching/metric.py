@@ -123,11 +123,10 @@ def seed_matching(
 
 
 def _live(saes: Sequence[CanonicalSAE], codes: Sequence[Codes] | None) -> list[Tensor]:
-    import torch
+    from saebench_canon.metrics.shared.live_rows import live_latents
 
-    if codes is None:
-        return [torch.ones(sae.width, dtype=torch.bool, device=sae.W_dec.device) for sae in saes]
-    return [sparse.live.to(sae.W_dec.device) for sae, sparse in zip(saes, codes, strict=True)]
+    all_codes = codes or (None,) * len(saes)
+    return [live_latents(sae, sparse) for sae, sparse in zip(saes, all_codes, strict=True)]
 
 
 def _refusal(counts: list[int], exact_up_to: int) -> str | None:

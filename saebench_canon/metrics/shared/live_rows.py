@@ -1,4 +1,4 @@
-"""The live decoder rows of an SAE, in an order and precision that hide permuting and scaling."""
+"""Which latents are live, and their rows, sorted and rounded to hide permuting and scaling."""
 
 from __future__ import annotations
 
@@ -31,9 +31,15 @@ class Rows:
         return len(self.latents)
 
 
+def live_latents(sae: CanonicalSAE, codes: Codes | None) -> Tensor:
+    """Which latents are live, [m] bool; without codes, all whose decoder row is not 0."""
+    live = sae.W_dec.any(dim=1) if codes is None else codes.live
+    return live.to(sae.W_dec.device)
+
+
 def live_rows(sae: CanonicalSAE, codes: Codes | None) -> Rows:
-    """The live rows of an SAE; without codes every latent counts as live."""
-    latents = torch.arange(sae.width) if codes is None else codes.live.cpu().nonzero()[:, 0]
+    """The live rows of an SAE; without codes every latent with a decoder row counts as live."""
+    latents = live_latents(sae, codes).cpu().nonzero()[:, 0]
     rows = unit(sae.W_dec.cpu()[latents]).round(decimals=DECIMALS) + 0.0  # turns -0.0 into 0.0
     rows = rows.float()
     order = torch.from_numpy(np.lexsort(rows.numpy().T[::-1]))

@@ -13,6 +13,7 @@ from saebench_canon.kernels.cosine import max_cosine, tied
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.nulls import covariance_matched
 from saebench_canon.kernels.seeds import generator
+from saebench_canon.metrics.shared.live_rows import live_latents
 from saebench_canon.metrics.stitching.interpolation import Graph, build_graph
 from saebench_canon.metrics.stitching.novelty import found_again
 from saebench_canon.plugin.metric import Undefined, Value
@@ -64,13 +65,10 @@ class Comparison:
 def pair_of(
     small: CanonicalSAE, large: CanonicalSAE, codes0: Codes | None, codes1: Codes | None
 ) -> Pair:
-    """The pair; without codes every latent counts as live."""
+    """The pair; without codes every latent with a decoder row counts as live."""
     device = small.W_dec.device
     live0, live1 = (
-        torch.ones(sae.width, dtype=torch.bool, device=device)
-        if codes is None
-        else codes.live.to(device)
-        for sae, codes in ((small, codes0), (large, codes1))
+        live_latents(sae, codes).to(device) for sae, codes in ((small, codes0), (large, codes1))
     )
     return Pair(small, large, live0, live1, small.W_dec[live0], large.W_dec[live1])
 
@@ -99,9 +97,10 @@ def reproducible(
     """Which live large latents every peer also has, [live] bool; None without peers."""
     if not peers:
         return None
+    all_codes = codes or (None,) * len(peers)
     rows = [
-        peer.W_dec if codes is None else peer.W_dec[codes[number].live.to(peer.W_dec.device)]
-        for number, peer in enumerate(peers)
+        peer.W_dec[live_latents(peer, peer_codes)]
+        for peer, peer_codes in zip(peers, all_codes, strict=True)
     ]
     return found_again(pair.rows1, rows, threshold)
 

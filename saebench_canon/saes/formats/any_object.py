@@ -116,7 +116,9 @@ def _wrap(sae: AnySAE, where: str) -> CanonicalSAE:
     if not isinstance(linear, Tensor) or not _is_linear(linear.detach(), x, codes, slack):
         linear = None
     folded = None if linear is None else linear.detach().to(norms) * norms
-    return CanonicalSAE(rows / norms[:, None], b.clone(), WrappedEncoder(sae, norms, folded))
+    return CanonicalSAE(
+        rows / norms.where(norms > 0, 1)[:, None], b.clone(), WrappedEncoder(sae, norms, folded)
+    )
 
 
 def _check_tensor(value: object, name: str, where: str) -> None:
