@@ -3,7 +3,7 @@
 records/ID.json              one measured case
 errors/ID.json               one failed case, until it is measured
 tables/ID/NAME.parquet       per-latent and per-step tables of a record
-artefacts/FINGERPRINT/       inputs and trained SAEs
+artefacts/FINGERPRINT/       inputs and trained SAEs, with a manifest of their files' digests
 runs/TIME-SUITE-DIGEST.json  one run: its cases by name, versions, hardware, flags
 claims/FINGERPRINT.lock      which process makes what; the system releases it with its owner
 """
@@ -21,6 +21,8 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from saebench_canon.bench.durable import replace_durably, sync_file, sync_tree
+from saebench_canon.bench.manifest import is_intact, write_manifest
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.record import Record
 
@@ -32,6 +34,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._intact: set[str] = set()  # artefacts whose files this process has checked
 
     def prepare(self) -> None:
         """Make the folder and check that it can be written, before anything is measured."""
@@ -93,7 +96,8 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = _draft(path)
             write(draft)
-            draft.replace(path)
+            sync_file(draft)
+            replace_durably(draft, path)
         return str(path.relative_to(self.root))
 
     def keep_run(self, name: str, run: dict[str, Any]) -> None:
@@ -105,27 +109,43 @@ class Store:
         return sorted((self.root / "runs").glob("*.json"))
 
     def artefact(self, fingerprint: str, make: Callable[[Path], None], *, title: str) -> Path:
-        """The folder of an artefact; if it is missing, one process makes it while others wait."""
+        """The folder of an artefact; one process makes it while others wait.
+
+        It is made if it is missing, and again if a file is not what its manifest says.
+        """
         folder = self.root / "artefacts" / fingerprint
-        if folder.is_dir():
+        if self._has_intact(folder):
             return folder
         with self.claim(fingerprint, title=title):
-            if folder.is_dir():
+            if self._has_intact(folder):
                 return folder
+            self.drop_artefact(fingerprint)
             draft = folder.with_name(f".{fingerprint}")
             with self._writing():
                 shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
                 draft.mkdir(parents=True)
             try:
                 make(draft)
-                draft.rename(folder)
+                write_manifest(draft)
+                sync_tree(draft)
+                replace_durably(draft, folder)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
+            self._intact.add(fingerprint)
         return folder
+
+    def _has_intact(self, folder: Path) -> bool:
+        """Whether an artefact is there and its files are those of its manifest."""
+        if not folder.is_dir():
+            return False
+        if folder.name not in self._intact and is_intact(folder):
+            self._intact.add(folder.name)
+        return folder.name in self._intact
 
     def drop_artefact(self, fingerprint: str) -> None:
         """Delete a damaged artefact."""
+        self._intact.discard(fingerprint)
         shutil.rmtree(self.root / "artefacts" / fingerprint, ignore_errors=True)
 
     @contextmanager
@@ -179,7 +199,7 @@ class Store:
                 file.write(text + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            draft.replace(path)
+            replace_durably(draft, path)
 
 
 def _draft(path: Path) -> Path:
