@@ -4,6 +4,7 @@ records/ID.json              one measured case
 errors/ID.json               one failed case, until it is measured
 tables/ID/NAME.parquet       per-latent and per-step tables of a record
 artefacts/FINGERPRINT/       inputs and trained SAEs, with a manifest of their files' digests
+suites/run-DIGEST.toml       the suite of SAEs that were named on the command line
 runs/TIME-SUITE-DIGEST.json  one run: its cases by name, versions, hardware, flags
 claims/FINGERPRINT.lock      which process makes what; the system releases it with its owner
 """
@@ -14,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -100,6 +101,12 @@ class Store:
             replace_durably(draft, path)
         return str(path.relative_to(self.root))
 
+    def keep_suite(self, name: str, text: str) -> Path:
+        """Keep a suite that the program has written; returns its path."""
+        path = self.root / "suites" / name
+        self._write_text(path, text)
+        return path
+
     def keep_run(self, name: str, run: dict[str, Any]) -> None:
         """Keep a run file."""
         self._write(self.root / "runs" / f"{name}.json", run)
@@ -176,8 +183,9 @@ class Store:
         if stored is not None and stored.get("key") == key:
             return str(stored["answer"])
         answer = make()
-        if self.root.is_dir():  # `plan` and `show` make no store
-            self._write(path, {"key": key, "answer": answer})
+        if self.root.is_dir():  # `plan` and `show` make no store, and may read one of another user
+            with suppress(CanonError):
+                self._write(path, {"key": key, "answer": answer})
         return answer
 
     def _read(self, kind: str, case_id: str) -> dict[str, Any] | None:
@@ -191,12 +199,14 @@ class Store:
         return data if isinstance(data, dict) else None
 
     def _write(self, path: Path, data: dict[str, Any]) -> None:
-        text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False)
+        self._write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+    def _write_text(self, path: Path, text: str) -> None:
         with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = _draft(path)
             with draft.open("w", encoding="utf-8") as file:
-                file.write(text + "\n")
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             replace_durably(draft, path)

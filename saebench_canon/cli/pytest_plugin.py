@@ -207,11 +207,8 @@ def _one_off(
     if not hasattr(config, "workerinput"):
         for sentence in (*names, *left_out):
             print(f"{sentence}.")
-    folder = store.root / "suites"
-    folder.mkdir(exist_ok=True, parents=True)
     name = f"run-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.toml"
-    (folder / name).write_text(text, encoding="utf-8")
-    return str(folder / name), []
+    return str(store.keep_suite(name, text)), []
 
 
 def _check_node(plan: Plan, rest: Sequence[str]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 INI = Path(__file__).with_name("run.ini")
 PLUGINS = ("saebench_canon.cli.pytest_plugin", "saebench_canon.cli.pytest_terminal", "xdist.plugin")
@@ -24,8 +27,26 @@ def run(arguments: Sequence[str]) -> int:
     from saebench_canon.cli.status_line import StatusLine
     from saebench_canon.cli.streams import without_reader
 
-    with _hermetic(), without_reader(), StatusLine.on(sys.stderr) as status:
+    with _hermetic(), _stopped_by_sigterm(), without_reader(), StatusLine.on(sys.stderr) as status:
         return int(pytest.main(pytest_arguments(arguments), plugins=[status]))
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Inside the block, SIGTERM (of Slurm, of containers) stops the run as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; let the run end in order
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def pytest_arguments(arguments: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PACKAGED = Path(__file__).parents[1] / "packaged"
 CONFIG = "config.json"
+ADAPTER = "adapter_config.json"  # transformers would load it without a word
 TOKENIZER_FILES = (
     "added_tokens.json",
     "merges.txt",
@@ -152,6 +153,12 @@ def _checked_folder(path: Path) -> Path:
     where = str(path)
     if not (path / CONFIG).is_file():
         raise CanonError(f"the model folder has no {CONFIG}", where=where)
+    if (path / ADAPTER).is_file():
+        raise CanonError(
+            f"the model folder holds an adapter ({ADAPTER}) besides the model",
+            where=where,
+            hint="Merge the adapter into the weights, or move it elsewhere.",
+        )
     if not _weights(path):
         raise CanonError("the model folder has no weights (*.safetensors)", where=where)
     for file in _weights(path):

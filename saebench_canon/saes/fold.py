@@ -39,9 +39,9 @@ def fold(
     from its input.
 
     `W_enc` [d, m], `W_dec` [m, d], `b_dec` [d]; `b_enc` [m] (gated: `b_gate`, `b_mag`, `r_mag`);
-    `threshold` scalar or [m] on the scale that selects. `rescale` says that selection saw
-    pre-activations times n; otherwise it saw them as stored, and so it does here. `input_scale`
-    is the factor by which the SAE expects its input multiplied and its output divided.
+    `threshold` scalar or [m] on the scale that selects; a BatchTopK SAE with one needs no k.
+    `rescale` says that selection saw pre-activations times n, not as stored. `input_scale` is the
+    factor by which the SAE expects its input multiplied and its output divided.
     Raises CanonError naming the parameter that is missing, has a wrong shape or a value that is not
     finite, and if all decoder rows are zeros. A latent with a row of zeros adds nothing to any
     output: the row stays, and the latent is dead.
@@ -73,6 +73,8 @@ def fold(
         )
         return CanonicalSAE(rows, b, coder)
     bias = torch.zeros_like(norms) if b_enc is None else read("b_enc", b_enc, m)
+    if activation == "batchtopk" and threshold is not None:
+        activation = "jumprelu"  # what selection over a batch is at inference (eq. 8)
     if activation in ("topk", "batchtopk"):
         if k is None or not 0 < k <= m:
             raise CanonError(f"k is {k} where the SAE has {m} latents", where=where)

@@ -147,14 +147,11 @@ class Parameters:
         tensors: dict[str, Any] = {name: stored.tensor() for name, stored in self.tensors.items()}
         if self.threshold is not None and self.threshold.shape == (1,):
             tensors["threshold"] = tensors["threshold"].reshape(())
-        activation = self.activation
-        if activation == "batchtopk" and self.threshold is not None:
-            activation = "jumprelu"
         try:
             return fold(
                 **tensors,
-                activation=activation,
-                k=self.k if activation in ("topk", "batchtopk") else None,
+                activation=self.activation,
+                k=self.k,
                 rescale=self.rescale,
                 apply_b_dec_to_input=self.apply_b_dec_to_input,
                 input_scale=self.input_scale,

@@ -148,3 +148,15 @@ def test_content_is_on_disk_before_its_name_and_the_name_before_the_next_step(
     (index,) = [index for index, (event, _) in enumerate(events) if event == "replace"]
     target = events[index][1]
     assert ("sync", target.parent) in events[index + 1 :]
+
+
+def test_a_store_that_cannot_be_written_still_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+
+    def refuse(self: Path, *arguments: object, **more: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert store.remember("question", lambda: "answer") == "answer"

@@ -438,6 +438,29 @@ def test_a_run_that_is_broken_off_loses_no_finished_case(
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
 
 
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
+@pytest.mark.parametrize("whole_group", [False, True], ids=["controller", "group"])
+def test_sigterm_stops_a_run_as_ctrl_c_does(
+    small: Path, workers: list[str], whole_group: bool
+) -> None:
+    Path("slow.py").write_text(SLOW)
+    small.write_text(small.read_text() + '[[metric]]\nname = "slow"\nseeds = [0, 1, 2]\n')
+    command = [sys.executable, "-m", "saebench_canon", "run", "small.toml", "-k", "slow"]
+    started = subprocess.Popen(
+        [*command, "--plugin", "slow.py", *workers], start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while len(records()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (os.killpg if whole_group else os.kill)(started.pid, signal.SIGTERM)
+    output, _ = started.communicate(timeout=60)
+    assert started.returncode == 2, output
+    assert "passed" in output.splitlines()[-1] or "no tests ran" in output
+    with pytest.raises(ProcessLookupError):  # no worker is left
+        os.killpg(started.pid, 0)
+
+
 @pytest.mark.parametrize("options", [(), ("-n", "2")])
 def test_a_folder_with_brackets_is_a_folder(
     small: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]

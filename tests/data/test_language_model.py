@@ -186,3 +186,9 @@ def test_a_tokenizer_without_vocabulary_names_the_files_that_hold_one(copy):
         (copy / name).unlink(missing_ok=True)
     with pytest.raises(CanonError, match=r"tokenizer does not load \(.*none of tokenizer\.json"):
         load_language_model(str(copy))
+
+
+def test_an_adapter_beside_a_model_is_refused(copy):
+    (copy / "adapter_config.json").write_text("{}")
+    with pytest.raises(CanonError, match=r"holds an adapter.*Merge"):
+        load_language_model(str(copy))

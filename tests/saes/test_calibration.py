@@ -338,3 +338,13 @@ def test_thresholds_come_from_activations_that_are_not_scored(uncalibrated: Path
     raw = registry.adapters["made-up"].load(Ref.parse(case.subject[0].source.ref))
     assert calibration["threshold"] == calibrate(raw, train).calibration.threshold  # type: ignore[union-attr]
     assert calibration["threshold"] != calibrate(raw, scored).calibration.threshold  # type: ignore[union-attr]
+
+
+def test_a_threshold_that_is_passed_is_used() -> None:
+    g = torch.Generator().manual_seed(0)
+    raw = {"W_enc": torch.randn(4, 6, generator=g), "W_dec": torch.randn(6, 4, generator=g)}
+    level, x = torch.tensor(0.7), torch.randn(50, 4, generator=g)
+    sae = fold(**raw, b_dec=torch.zeros(4), activation="batchtopk", k=2, threshold=level)
+    same = fold(**raw, b_dec=torch.zeros(4), activation="jumprelu", threshold=level)
+    assert sae.coder.calibrated
+    assert torch.equal(sae.encode(x), same.encode(x))

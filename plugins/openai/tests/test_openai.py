@@ -190,7 +190,7 @@ def test_a_hub_ref_is_refused_with_what_to_do(registry: Registry) -> None:
         ("TopK", {"activation_state_dict": {"k": M + 1}}, "k is 31 where the SAE has 30 latents"),
         ("TopK", {"decoder.weight": None}, "the file has no decoder.weight"),
         ("TopK", {"decoder.weight": torch.zeros(M, D)}, "W_dec|fits the decoder"),
-        ("ReLU", {"decoder.weight": torch.zeros(D, M)}, "W_dec has 30 rows of zeros"),
+        ("ReLU", {"decoder.weight": torch.zeros(D, M)}, "W_dec has only rows of zeros"),
         ("ReLU", {"pre_bias": torch.full((D,), math.nan)}, r"not finite \(read from pre_bias\)"),
         ("ReLU", {"latent_bias": torch.zeros(D)}, "latent_bias has shape"),
         ("ReLU", {"threshold": torch.zeros(M)}, "holds threshold, which is no part"),

@@ -211,7 +211,7 @@ def test_a_key_that_the_configuration_lacks_is_named(
         ({"b_enc": torch.zeros(M)}, {}, "holds b_enc, which is no part"),
         ({"encoder.weight": torch.zeros(D, M)}, {}, "encoder.weight has shape"),
         ({"W_dec": torch.zeros(M)}, {}, "W_dec has shape"),
-        ({"W_dec": torch.zeros(M, D)}, {}, "W_dec has 36 rows of zeros"),
+        ({"W_dec": torch.zeros(M, D)}, {}, "W_dec has only rows of zeros"),
         ({"b_dec": torch.full((D,), math.nan)}, {}, "b_dec holds a value that is not finite"),
         ({}, {"k": M + 1}, "k is 37 where the SAE has 36 latents"),
         ({}, {"k": "4"}, "k is '4' where the SAE has 36 latents"),
