@@ -7,6 +7,7 @@ an activation nor in a loss.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from saebench_canon.inputs.normalise import normalise
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.progress import track
+from saebench_canon.saes.memory import size as in_units
 
 PADDING = 0  # any token will do: a causal model's tokens do not see what is to their right
 
@@ -306,7 +308,24 @@ def never_ran(hook: HookPoint) -> CanonError:
 def _empty(out: Path | None, shape: tuple[int, int]) -> Any:
     if out is None:
         return np.empty(shape, dtype=np.float32)
-    return np.lib.format.open_memmap(out, mode="w+", dtype=np.float32, shape=shape)
+    array = np.lib.format.open_memmap(out, mode="w+", dtype=np.float32, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        _reserve(out)
+    return array
+
+
+def _reserve(path: Path) -> None:
+    """Take a mapped file's place on the disk now: a full disk later would be a SIGBUS."""
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise CanonError(
+                f"{in_units(size)} of activations cannot be written ({error.strerror})",
+                where=str(path),
+                hint="Free some of the disk, lower `tokens`, or use another --store.",
+            ) from None
 
 
 def _check_context(context: int, least: int, lm: LanguageModel, limit: int | None) -> None:

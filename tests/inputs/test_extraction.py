@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -232,3 +235,17 @@ def test_a_real_models_activations_do_not_depend_on_the_batch():
     hook = resolve_hook(lm.model, "blocks.2.hook_resid_post")
     one = extract(lm, tokens, hook, batch_size=1)
     torch.testing.assert_close(extract(lm, tokens, hook).x, one.x, rtol=1e-4, atol=1e-4)
+
+
+def test_a_full_disk_is_a_sentence_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = tokenize(documents(), GPT2, context=8)
+
+    def full(descriptor: int, start: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    hook = resolve_hook(GPT2.model, "blocks.1.hook_resid_post")
+    with pytest.raises(CanonError, match=r"of activations cannot be written \(No space left"):
+        extract(GPT2, tokens, hook, out=tmp_path / "acts.npy")
