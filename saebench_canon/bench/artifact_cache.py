@@ -165,7 +165,7 @@ class ArtifactCache:
     def _artefact(
         self, key: str, make: Callable[[Path], None], load: Callable[[Path], T], title: str
     ) -> T:
-        """The content of an artefact: made if it is missing, and again if it is damaged."""
+        """The content of an artefact: computed if it is missing or damaged."""
         for _ in range(2):
             folder = self.store.artefact(key, make, title=title)
             try:

@@ -1,4 +1,4 @@
-"""The digests of an artefact's files, so that a damaged one is made again and never used."""
+"""The digests of an artefact's files, so that a damaged artefact is never used."""
 
 from __future__ import annotations
 

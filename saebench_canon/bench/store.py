@@ -118,7 +118,7 @@ class Store:
     def artefact(self, fingerprint: str, make: Callable[[Path], None], *, title: str) -> Path:
         """The folder of an artefact; one process makes it while others wait.
 
-        It is made if it is missing, and again if a file is not what its manifest says.
+        It is computed if it is missing, or if a file differs from its manifest.
         """
         folder = self.root / "artefacts" / fingerprint
         if self._has_intact(folder):

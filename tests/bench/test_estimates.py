@@ -67,7 +67,7 @@ def page(plan: Plan, *, cores: int = 2, memory: int = 2**40) -> str:
     return "\n".join(lines(of(plan), cores=cores, memory=memory))
 
 
-def test_a_ladder_on_the_hub_is_told_in_three_lines(planned: Callable[[str], Plan]) -> None:
+def test_a_ladder_on_the_hub_is_described_in_three_lines(planned: Callable[[str], Plan]) -> None:
     assert (
         page(planned(LADDER))
         == """\
@@ -78,7 +78,7 @@ download  about 536 MiB and the text someone/web-text, of unknown size"""
     )
 
 
-def test_what_nobody_here_knows_is_left_out_and_said(planned: Callable[[str], Plan]) -> None:
+def test_unknown_costs_are_left_out_and_named(planned: Callable[[str], Plan]) -> None:
     text = LADDER.replace('"gpt2"', '"someone/lm"').replace("tokens = 100_000\n", "")
     assert (
         page(planned(text), cores=1)
@@ -97,7 +97,7 @@ def test_what_is_known_is_a_lower_bound(planned: Callable[[str], Plan]) -> None:
     assert "left out  the tokens of data web: not known here" in shown
 
 
-def test_more_memory_than_there_is_is_said(planned: Callable[[str], Plan]) -> None:
+def test_a_plan_that_exceeds_the_memory_says_so(planned: Callable[[str], Plan]) -> None:
     wide = LADDER.replace("[768, 1536]", "[98304]")
     shown = page(planned(wide), memory=8 * 2**30)
     assert "most of it for meta_sae of w98304; this machine has 8.0 GiB" in shown
@@ -121,11 +121,11 @@ def test_what_lies_in_the_cache_is_not_downloaded(
 def test_the_quickstart_takes_about_as_long_as_it_did() -> None:
     """5 minutes on the two quiet cores of 52e9 multiply-adds a second of its records."""
     plan = make_plan(packaged_suites()["quickstart"], load_registry(), Store(Path("no-store")))
-    found = estimate(plan, load_registry(), speed=52e9)
-    assert 300 / 3 < found.seconds(2) < 300 * 3
-    assert found.download == found.downloads == 0
-    assert not found.unknown
-    assert not found.unsized
+    forecast = estimate(plan, load_registry(), speed=52e9)
+    assert 300 / 3 < forecast.seconds(2) < 300 * 3
+    assert forecast.download == forecast.downloads == 0
+    assert not forecast.unknown
+    assert not forecast.unsized
 
 
 def test_a_measured_case_takes_no_more_time(suite: Path) -> None:
@@ -188,16 +188,16 @@ def cost(size):
     return Cost(Work(products=size.tokens * sae.width, fixed=2.0), memory=2**50)
 """
     plan, registry = brought(cost)
-    found = estimate(plan, registry, speed=1e9)
+    forecast = estimate(plan, registry, speed=1e9)
     tokens = sizes_of(plan.suite)[0]["planted"].scored
     widths = [case.subject[0].axes["width"] for case in plan.cases]
     assert tokens
-    assert found.parts["breadth"] == pytest.approx(
+    assert forecast.parts["breadth"] == pytest.approx(
         sum(2.0 + tokens * width / 1e9 for width in widths)
     )
-    assert found.largest.startswith("breadth of ")
-    assert not found.unknown
-    assert not found.earlier
+    assert forecast.largest.startswith("breadth of ")
+    assert not forecast.unknown
+    assert not forecast.earlier
 
 
 def test_a_metric_that_says_no_cost_is_left_out_until_it_has_records(
@@ -210,11 +210,11 @@ def test_a_metric_that_says_no_cost_is_left_out_until_it_has_records(
         record = Bench(registry, plan.store).compute(case)
         provenance = {**record.provenance, "seconds": taken}
         plan.store.keep_record(replace(record, provenance=provenance))
-    found = estimate(plan, registry, speed=SPEED)
-    assert not found.unknown
-    assert found.earlier == (Earlier("breadth", 3.0, 2),)
-    assert found.parts["breadth"] == pytest.approx(3.0 * (len(plan.cases) - 2))
-    assert list(lines(found, cores=1))[-1] == (
+    forecast = estimate(plan, registry, speed=SPEED)
+    assert not forecast.unknown
+    assert forecast.earlier == (Earlier("breadth", 3.0, 2),)
+    assert forecast.parts["breadth"] == pytest.approx(3.0 * (len(plan.cases) - 2))
+    assert list(lines(forecast, cores=1))[-1] == (
         "records   breadth: 3 s a case, the mean of 2 earlier records, whatever its size"
     )
     plan, registry = brought(version=2)
@@ -233,14 +233,14 @@ def test_no_data_takes_no_activations(suite: Path) -> None:
     suite.write_text(suite.read_text().replace('data = "planted"\n', ""))
     registry = load_registry()
     plan = make_plan(suite, registry, Store(suite.parent / "store"))
-    found = estimate(plan, registry, speed=SPEED)
-    assert "encoding" not in found.parts
-    assert found.parts["meta_sae"] > 0
+    forecast = estimate(plan, registry, speed=SPEED)
+    assert "encoding" not in forecast.parts
+    assert forecast.parts["meta_sae"] > 0
 
 
 def test_an_sae_has_the_width_of_the_others_on_its_data(planned: Callable[[str], Plan]) -> None:
     _, saes = sizes_of(planned(LADDER).suite)
-    assert {(name, each.d, each.width) for name, each in saes.items()} == {
+    assert {(name, sae.d, sae.width) for name, sae in saes.items()} == {
         ("w768", 768, 768), ("w1536", 768, 1536),
     }  # fmt: skip
     assert saes["w1536"].download == 2 * 4 * 768 * 1536
@@ -249,11 +249,11 @@ def test_an_sae_has_the_width_of_the_others_on_its_data(planned: Callable[[str],
 def test_a_models_size_is_counted_from_its_configuration() -> None:
     plan = make_plan(packaged_suites()["quickstart"], load_registry(), Store(Path("no-store")))
     data = plan.suite.data["docs"]
-    found = data.source.size(data).model
-    assert found is not None
+    model = data.source.size(data).model
+    assert model is not None
     weights = Path(estimates.__file__).parents[1] / "packaged" / "tiny-lm" / "model.safetensors"
-    assert found.parameters == pytest.approx(weights.stat().st_size / 4, rel=0.01)
-    assert found == ModelSize(128, 6, 2048, found.parameters)
+    assert model.parameters == pytest.approx(weights.stat().st_size / 4, rel=0.01)
+    assert model == ModelSize(128, 6, 2048, model.parameters)
 
 
 @pytest.mark.parametrize(
@@ -292,8 +292,8 @@ def test_plan_prints_the_lines(
 
 
 def test_workers_cannot_share_one_case(planned: Callable[[str], Plan]) -> None:
-    found = of(planned(LADDER))
-    assert found.longest > 0
-    many = found.seconds(1000)
-    assert many == pytest.approx(found.unshared + found.longest)
-    assert found.seconds(2) > (found.seconds(1) - found.unshared) / 2
+    forecast = of(planned(LADDER))
+    assert forecast.longest > 0
+    many = forecast.seconds(1000)
+    assert many == pytest.approx(forecast.unshared + forecast.longest)
+    assert forecast.seconds(2) > (forecast.seconds(1) - forecast.unshared) / 2

@@ -41,9 +41,9 @@ def ids(path: Path, *settings: str, store: str = ".canon") -> dict[str, str]:
 
 
 def test_the_fingerprint_is_golden() -> None:
-    told = {"metric": "l0", "version": 1, "settings": {"threshold": 0.5}, "subject": ["a", "b"]}
-    assert fingerprint(told) == "e043cc14d52ea406c167b625b002489b"
-    assert fingerprint(dict(reversed(told.items()))) == fingerprint(told)
+    case = {"metric": "l0", "version": 1, "settings": {"threshold": 0.5}, "subject": ["a", "b"]}
+    assert fingerprint(case) == "e043cc14d52ea406c167b625b002489b"
+    assert fingerprint(dict(reversed(case.items()))) == fingerprint(case)
     assert fingerprint({"k": 1}) != fingerprint({"k": 1.0})
 
 
@@ -56,15 +56,15 @@ def test_ids_are_golden(suite: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "saes").glob("*/sae_weights.safetensors"):
         weights = load_file(path)
         exact = {
-            key: (torch.arange(float(each.numel())) % 11 - 4).reshape(each.shape) / 4
-            for key, each in weights.items()
+            key: (torch.arange(float(weight.numel())) % 11 - 4).reshape(weight.shape) / 4
+            for key, weight in weights.items()
         }
         exact["b_dec"] += int(path.parent.name.rpartition("-s")[2])
         save_file(exact, path)
-    found = ids(suite)
-    assert len(set(found.values())) == len(found)
+    identifiers = ids(suite)
+    assert len(set(identifiers.values())) == len(identifiers)
     golden = GOLDEN / "ids.json"
-    assert found == json.loads(golden.read_text())
+    assert identifiers == json.loads(golden.read_text())
 
 
 def test_neither_names_nor_paths_nor_the_store_are_part_of_it(

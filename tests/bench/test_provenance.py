@@ -227,7 +227,7 @@ def test_the_traps_would_catch_a_program_that_asks_git_for_more(
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "recorded"),
     [
         ("https://example.org/it.git", "https://example.org/it.git"),
         ("https://token@example.org/it.git", "https://example.org/it.git"),
@@ -237,5 +237,5 @@ def test_the_traps_would_catch_a_program_that_asks_git_for_more(
         ("/srv/it.git", "/srv/it.git"),
     ],
 )
-def test_an_origin_is_told_without_its_secrets(url: str, told: str) -> None:
-    assert without_credentials(url) == told
+def test_an_origin_is_recorded_without_its_secrets(url: str, recorded: str) -> None:
+    assert without_credentials(url) == recorded
