@@ -29,8 +29,8 @@ KEYS = {
 
 
 def planned(suite: Path, store: str) -> tuple[Plan, Bench]:
-    kept = Store(suite.parent / store)
-    return make_plan(suite, REGISTRY, kept), Bench(REGISTRY, kept)
+    store_of_plan = Store(suite.parent / store)
+    return make_plan(suite, REGISTRY, store_of_plan), Bench(REGISTRY, store_of_plan)
 
 
 def measure(plan: Plan, bench: Bench) -> dict[str, Record]:
@@ -56,13 +56,13 @@ def test_each_sae_encodes_each_batch_once_for_all_metrics(
 def test_records_have_the_contracts_keys(suite: Path) -> None:
     plan, bench = planned(suite, "store")
     record = bench.measure(plan.cases[0])
-    kept = json.loads((bench.store.root / "records" / f"{record.id}.json").read_text())
-    assert set(kept) == KEYS
-    assert set(kept["scores"]["mse"]) >= {"value", "stderr", "n", "unit"}
-    assert set(kept["subject"][0]) == {"ref", "digest"}
-    latents = pd.read_parquet(bench.store.root / kept["tables"]["latents"])
+    fields = json.loads((bench.store.root / "records" / f"{record.id}.json").read_text())
+    assert set(fields) == KEYS
+    assert set(fields["scores"]["mse"]) >= {"value", "stderr", "n", "unit"}
+    assert set(fields["subject"][0]) == {"ref", "digest"}
+    latents = pd.read_parquet(bench.store.root / fields["tables"]["latents"])
     assert len(latents) == 24
-    assert Record.from_json(kept) == record
+    assert Record.from_json(fields) == record
 
 
 def test_cold_and_cached_scores_are_the_same(suite: Path) -> None:
@@ -107,19 +107,19 @@ def test_the_global_generator_is_left_alone(suite: Path) -> None:
 
 def test_a_case_without_data_says_what_it_lacks(suite: Path) -> None:
     suite.write_text(suite.read_text().replace('data = "planted"\n', ""))
-    found = {record.metric: record for record in measure(*planned(suite, "store")).values()}
-    for score in found["fidelity"].scores.values():
+    records = {record.metric: record for record in measure(*planned(suite, "store")).values()}
+    for score in records["fidelity"].scores.values():
         assert score["value"] is None
         assert score["reason"] == "needs activations, and the SAE has no data"
-    assert found["stitching"].scores["novel_share"]["value"] is not None
-    assert any("counts as live" in mark["reason"] for mark in found["meta_sae"].marks)
+    assert records["stitching"].scores["novel_share"]["value"] is not None
+    assert any("counts as live" in mark["reason"] for mark in records["meta_sae"].marks)
 
 
 def test_two_documents_sets_give_other_data(suite: Path) -> None:
     plan, _ = planned(suite, "store")
     write_acts(suite.parent / "acts.safetensors", documents=7)
-    again, _ = planned(suite, "store")
-    assert not set(plan.ids) & set(again.ids)
+    changed_plan, _ = planned(suite, "store")
+    assert not set(plan.ids) & set(changed_plan.ids)
 
 
 def _make(root: str, log: str) -> None:
@@ -168,18 +168,18 @@ def test_a_damaged_record_counts_as_not_measured(suite: Path) -> None:
     assert plan.state(record.id) == "missing"
 
 
-def test_a_damaged_artefact_is_made_anew(suite: Path) -> None:
+def test_a_damaged_artefact_is_computed_anew(suite: Path) -> None:
     plan, bench = planned(suite, "store")
     first = measure(plan, bench)
     for path in (bench.store.root / "artefacts").glob("*/codes.safetensors"):
         path.write_bytes(path.read_bytes()[:50])
-    again = measure(*planned(suite, "store"))
+    rerun = measure(*planned(suite, "store"))
     assert {key: record.scores for key, record in first.items()} == {
-        key: record.scores for key, record in again.items()
+        key: record.scores for key, record in rerun.items()
     }
 
 
-def test_damaged_memos_and_kept_tensors_are_made_anew(suite: Path) -> None:
+def test_damaged_memos_and_stored_tensors_are_computed_anew(suite: Path) -> None:
     _, bench = planned(suite, "store")
     calls: list[str] = []
 

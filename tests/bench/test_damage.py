@@ -69,9 +69,9 @@ def test_one_bit_in_codes_trained_weights_or_nulls_changes_no_score(suite: Path)
     for number, name in enumerate(before):
         if not name.endswith(".json") or "manifest" in name:
             flip(suite.parent / "store" / "artefacts" / name, 8 * (len(before[name]) // 2) + number)
-    again = measure(suite)
+    rerun = measure(suite)
     for case, record in first.items():
-        assert again[case].scores == record.scores
+        assert rerun[case].scores == record.scores
     healed = {name: data for name, data in files_of(suite).items() if "training.json" not in name}
     assert healed == {name: data for name, data in before.items() if "training.json" not in name}
 

@@ -56,7 +56,7 @@ def meta_state(M: int = 24, seed: int = 0) -> dict[str, Tensor]:
 
 
 def write_meta(folder: Path, *, seed: int = 0, M: int = 24, **config: Any) -> Path:
-    """`SAE.pt` and `Config.json` as they lie beside the published meta-SAE."""
+    """`SAE.pt` and `Config.json` as they are stored with the published meta-SAE."""
     folder.mkdir(parents=True, exist_ok=True)
     root = nn.Module()
     for name, tensor in meta_state(M, seed).items():
@@ -115,7 +115,7 @@ def ids(plan: Plan) -> dict[str, str]:
 
 def by_hand(rows: Tensor, state: Mapping[str, Tensor], W_dec: Tensor | None = None) -> Any:
     """Explained variance and MSE of unit rows in float64, selected over all rows as one batch."""
-    wide = {name: each.double() for name, each in state.items()}
+    wide = {name: weight.double() for name, weight in state.items()}
     unit = rows.double() / rows.double().norm(dim=1, keepdim=True)
     z = ((unit - wide["b_dec"]) @ wide["W_enc"]).relu()
     least = z.flatten().sort(descending=True).values[K * len(unit) - 1]
@@ -392,7 +392,7 @@ def test_a_metric_of_a_plugin_gets_the_sae(
         plan = make_plan(write_suite(named), registry, Store(here / "store"))
         scores = [Bench(registry, plan.store).measure(case).scores for case in plan.cases]
         assert [each["latents"]["value"] for each in scores] == [24.0, 24.0]
-        assert all(isinstance(each, CanonicalSAE) for each in seen)
+        assert all(isinstance(sae, CanonicalSAE) for sae in seen)
         plan = make_plan(write_suite(text), registry, Store(here / "store"))
         scores = [Bench(registry, plan.store).measure(case).scores for case in plan.cases]
         assert [each["latents"]["value"] for each in scores] == [0.0, 0.0]
