@@ -24,7 +24,7 @@ from torch import Tensor
 
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import BLOCK, max_cosine
-from saebench_canon.metrics.stitching.gains import auc, delta_mse, stitch
+from saebench_canon.metrics.stitching.adding import delta_mse, stitch
 from saebench_canon.metrics.stitching.interpolation import (
     Graph,
     build_graph,
@@ -32,6 +32,7 @@ from saebench_canon.metrics.stitching.interpolation import (
     steps_of,
     union,
 )
+from saebench_canon.metrics.stitching.roc import auc
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.saes.fold import fold
 

@@ -9,7 +9,8 @@ from brute_force import CodedSAE, cosine, random_sae, rebuilt
 from scipy.optimize import nnls
 from torch import Tensor
 
-from saebench_canon.metrics.stitching.novelty import found_again, insert_at_best_scales
+from saebench_canon.metrics.stitching.best_scales import insert_at_best_scales
+from saebench_canon.metrics.stitching.novelty import found_again
 
 N, D, DOCS = 80, 6, 8
 

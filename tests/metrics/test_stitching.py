@@ -16,16 +16,15 @@ from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.resampling import documents
 from saebench_canon.metrics.fidelity.metric import fidelity
-from saebench_canon.metrics.stitching.gains import (
+from saebench_canon.metrics.stitching.adding import (
     Stitched,
-    auc,
-    best_threshold,
     delta_mse,
     share_of_small,
     stitch,
     stitched_bias,
-)  # fmt: skip
+)
 from saebench_canon.metrics.stitching.metric import NEEDS_DATA, NEEDS_PEERS, stitching
+from saebench_canon.metrics.stitching.roc import auc, best_threshold
 from saebench_canon.plugin.acts import Acts
 from saebench_canon.plugin.metric import Measurement, Undefined, Value
 from saebench_canon.saes.fold import fold

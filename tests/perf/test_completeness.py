@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from saebench_canon.metrics.stitching.gains import stitch
+from saebench_canon.metrics.stitching.adding import stitch
 from saebench_canon.metrics.stitching.interpolation import build_graph, paths, union
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))

@@ -1,231 +1,108 @@
-"""Putting latents of a larger SAE into a smaller one (Leask et al. 2025, eq. 5, 6, Fig. 4, 13)."""
+"""Gains: how much less error the smaller SAE makes with latents of the larger one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from saebench_canon.kernels.codes import Codes
-from saebench_canon.kernels.reconstruction import CHUNK, chunks
+from saebench_canon.kernels.resampling import ratio
+from saebench_canon.metrics.shared.ratios import complement, of_documents
+from saebench_canon.metrics.stitching import adding, roc
+from saebench_canon.metrics.stitching.best_scales import insert_at_best_scales
+from saebench_canon.metrics.stitching.novelty import Comparison
+from saebench_canon.metrics.stitching.pairs import CodedPair
+from saebench_canon.plugin.metric import Undefined, Value
+
+Number = float | Value | Undefined
+EXACT = Undefined("the smaller SAE makes no error")
 
 
 @dataclass(frozen=True, eq=False)
-class Stitched:
-    """Sums of one pass over the data, for adding large latents to the small SAE.
+class Added:
+    """Scores and columns of adding large latents to the small SAE, alone and together."""
 
-    Per-document sums [docs] float64 of squared errors: of the small SAE, of the large one, and of
-    the stitched output with the chosen latents; `tokens` [docs]. `small_fit` and `large_fit`
-    [docs, 2] hold Σ (x−b)·a and Σ ‖a‖² of what latents add to the bias, a = x̂ − b. Moments over
-    all tokens, for the closed form: `first` [m1] Σ f, `second` [m1] Σ f², `along` [m1] Σ f r·w,
-    `residual` [d] Σ r.
-    """
-
-    tokens: Tensor
-    small: Tensor
-    large: Tensor
-    stitched: Tensor
-    small_fit: Tensor
-    large_fit: Tensor
-    first: Tensor
-    second: Tensor
-    along: Tensor
-    residual: Tensor
+    scores: dict[str, Number]
+    columns: dict[str, Tensor]
+    factor: float  # on all codes of the small SAE, with the least error
 
 
-def share_of_small(small: int, large: int) -> float:
-    """α of eq. 5: the small SAE's share of the latents, 1 when there are none at all."""
-    return small / (small + large) if small + large else 1.0
-
-
-def stitched_bias(small: Tensor, large: Tensor, alpha: float) -> Tensor:
-    """The bias α b_0 + (1−α) b_1 of eq. 5, exact at both ends; [d] float64."""
-    return alpha * small.double() + (1 - alpha) * large.double()
-
-
-def stitch(
-    x: Tensor,
-    index: Tensor,
-    count: int,
-    small: tuple[Codes, Tensor, Tensor],
-    large: tuple[Codes, Tensor, Tensor],
-    added: Tensor,
-    *,
-    remaining: Tensor | None = None,
-    size: int = CHUNK,
-) -> Stitched:
-    """One pass over x [n, d] with both SAEs' codes, decoder rows [m, d] and biases [d].
-
-    The stitched output holds the large latents `added` [m1] bool and the small ones `remaining`
-    [m0] bool (all by default); only live ones count. `index` [n] is each token's document of
-    `count`.
-    """
-    (codes0, rows0, bias0), (codes1, rows1, bias1) = small, large
-    dtype = torch.promote_types(torch.promote_types(rows0.dtype, rows1.dtype), torch.float32)
-    rows0, rows1, bias0, bias1 = (tensor.to(dtype) for tensor in (rows0, rows1, bias0, bias1))
-    added = added & codes1.live
-    remaining = codes0.live if remaining is None else remaining & codes0.live
-    everything = bool((remaining == codes0.live).all())
-    alpha = share_of_small(int(remaining.sum()), int(added.sum()))
-    bias = stitched_bias(bias0, bias1, alpha).to(dtype)
-    index = index.to(rows0.device)
-    sums = torch.zeros(count, 8, dtype=torch.float64, device=rows0.device)
-    along = sums.new_zeros(len(rows1))
-    residual = sums.new_zeros(rows0.shape[1])
-    parts = chunks(x, codes0, codes1, title="stitching", size=size, dtype=dtype)
-    for part, true, (active0, active1) in parts:
-        inside0 = active0.decode(rows0)
-        error = true - inside0 - bias0
-        # the large SAE's output in two parts; the stitched output contains the first
-        inside1 = active1.keep(added).decode(rows1)
-        rest1 = active1.keep(~added).decode(rows1)
-        fits = [*_fit(true - bias0, inside0), *_fit(true - bias1, inside1 + rest1)]
-        if not everything:
-            inside0 = active0.keep(remaining).decode(rows0)
-        values = [
-            torch.ones(len(true), dtype=torch.float64, device=error.device),
-            _square(error),
-            _square(true - inside1 - rest1 - bias1),
-            _square(true - inside0 - inside1 - bias),
-            *fits,
-        ]
-        sums.index_add_(0, index[part], torch.stack(values, dim=1))
-        along += row_dots(active1.transposed_matmul(error), rows1)
-        residual += error.sum(dim=0, dtype=torch.float64)
-    tokens, of_small, of_large, of_stitched = sums[:, :4].unbind(dim=1)
-    if everything and not bool(added.any()):
-        of_stitched = of_small  # another order of the same sums would differ by rounding
-    return Stitched(
-        tokens=tokens,
-        small=of_small,
-        large=of_large,
-        stitched=of_stitched,
-        small_fit=sums[:, 4:6],
-        large_fit=sums[:, 6:8],
-        first=codes1.column_sums(1),
-        second=codes1.column_sums(2),
-        along=along,
-        residual=residual,
+def add_latents(coded: CodedPair, compared: Comparison) -> Added:
+    """One pass: the errors of both SAEs and of the stitched one, and each latent's ΔMSE."""
+    index, count = coded.index
+    passed = adding.stitch(
+        coded.acts.x, index, count, coded.small, coded.large, coded.on_all_latents(compared.novel)
     )
+    live, rows1, bias1 = coded.pair.live1, coded.pair.large.W_dec, coded.pair.large.b_dec
+    alpha = adding.share_of_small(int(coded.pair.live0.sum()), 1)
+    shift = (1 - alpha) * (bias1.double() - coded.pair.small.b_dec.double())
+    eq5 = adding.delta_mse(passed, rows1, shift)[live]
+    fixed = adding.delta_mse(passed, rows1, torch.zeros_like(shift))[live]
+    cells = passed.tokens * coded.pair.small.d
+    agree = Undefined("adding any latent changes the MSE in the same direction")
+    ranked = {
+        name: roc.auc(compared.cosine, delta < 0)
+        for name, delta in (("auc", fixed), ("auc_eq5", eq5))
+    }
+    best = roc.best_threshold(compared.cosine, fixed < 0)
+    exact = bool(passed.small.sum() == 0)
+    scores: dict[str, Number] = {
+        "small_mse": of_documents(ratio(passed.small, cells)),
+        "large_mse": of_documents(ratio(passed.large, cells)),
+        "small_mse_rescaled": of_documents(
+            ratio(adding.rescaled(passed.small, passed.small_fit), cells)
+        ),
+        "large_mse_rescaled": of_documents(
+            ratio(adding.rescaled(passed.large, passed.large_fit), cells)
+        ),
+        "novel_gain": EXACT if exact else complement(ratio(passed.stitched, passed.small)),
+        "helpful_share": float((fixed < 0).double().mean()),
+        "helpful_share_eq5": float((eq5 < 0).double().mean()),
+        "best_threshold": agree if best is None else best,
+        **{name: agree if area is None else area for name, area in ranked.items()},
+    }
+    density = coded.codes1.counts[live].double() / len(coded.codes1)
+    columns = {"density": density, "delta_mse": eq5, "delta_mse_fixed_bias": fixed}
+    return Added(scores, columns, 1.0 if exact else adding.best_factor(passed.small_fit))
 
 
-def row_dots(rows: Tensor, others: Tensor) -> Tensor:
-    """The inner product of each row with its counterpart, [m, d] and [m, d] to [m] float64."""
-    products: Tensor = torch.einsum("md,md->m", rows, others)
-    return products.double()
+def gains_at_best_scales(
+    coded: CodedPair, unexplained: Tensor, reproducible: Tensor | None, factor: float
+) -> dict[str, Number]:
+    """Gains from latents at their best scales, with the small SAE's codes at theirs."""
+    scores: dict[str, Number] = {"residual_gain": best_gain(coded, unexplained, factor)}
+    if reproducible is not None:
+        scores["stable_gain"] = best_gain(coded, unexplained & reproducible, factor)
+    return scores
 
 
-def _square(error: Tensor) -> Tensor:
-    """‖error‖² of every token of [n, d], in float64."""
-    norms: Tensor = torch.linalg.vector_norm(error, dim=1)
-    return norms.double().square()
+def best_gain(coded: CodedPair, chosen: Tensor, factor: float) -> Number:
+    """Relative drop of the small SAE's error from the live large latents chosen [live] bool.
 
-
-def _fit(target: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
-    """The inner product of every token of [n, d] with its counterpart, and ‖added‖², in float64."""
-    return torch.einsum("nd,nd->n", target, added).double(), _square(added)
-
-
-def best_factor(fit: Tensor) -> float:
-    """The factor ≥ 0 on all codes of an SAE with the least error; `fit` as in `Stitched`."""
-    along, size = fit.sum(dim=0).tolist()
-    return max(along / size, 0.0) if size > 0 else 1.0
-
-
-def rescaled(error: Tensor, fit: Tensor) -> Tensor:
-    """Squared errors [docs] of an SAE when its codes are multiplied by their best factor.
-
-    `error` [docs] is that of the codes as they are, `fit` [docs, 2] as in `Stitched`. A run that
-    shrinks all its codes alike thus counts as no worse than one that does not.
+    The small SAE's codes are multiplied by the factor, so that no latent gains by making up for
+    codes that are too small.
     """
-    factor, (along, size) = best_factor(fit), fit.unbind(dim=1)
-    return (error + 2 * (1 - factor) * along - (1 - factor**2) * size).clamp(min=0)
+    index, count = coded.index
+    codes1, rows1, _ = coded.large
+    result = insert_at_best_scales(
+        coded.acts.x,
+        index,
+        count,
+        scaled(coded.small, factor),
+        (codes1, rows1),
+        coded.on_all_latents(chosen),
+    )
+    scored = result.scored
+    if not bool(scored.any()):
+        return Undefined("one document: none is left to score the scales on")
+    if float(result.without[scored].sum()) == 0:
+        return EXACT
+    return complement(ratio(result.inserted[scored], result.without[scored]))
 
 
-def delta_mse(moments: Stitched, rows: Tensor, shift: Tensor) -> Tensor:
-    """Change in the small SAE's MSE from adding each large latent alone, [m1] (Fig. 4).
-
-    `rows` [m1, d] are the large decoder's, `shift` [d] is δ = (1−α)(b_1−b_0) with α = m_0/(m_0+1)
-    under eq. 5, or 0 with the bias fixed at b_0:
-    `( E[f²]‖w‖² − 2 E[f (r−δ)]·w + ‖δ‖² − 2 E[r]·δ ) / d`.
-    """
-    n, rows, shift = moments.tokens.sum(), rows.double(), shift.double()
-    of_bias = shift @ shift - 2 * (moments.residual / n) @ shift
-    along = moments.along - moments.first * (rows @ shift)
-    return (moments.second / n * (rows**2).sum(dim=1) - 2 * along / n + of_bias) / rows.shape[1]
-
-
-def auc(low: Tensor, positive: Tensor) -> float | None:
-    """Area under the ROC curve of low values [m] predicting the positives [m] bool, ties half.
-
-    None when all or none are positive.
-    """
-    hits = int(positive.sum())
-    misses = len(positive) - hits
-    if hits == 0 or misses == 0:
-        return None
-    _, group = torch.unique(low, return_inverse=True)  # groups in rising order
-    groups = int(group.max()) + 1
-    hit = torch.bincount(group[positive], minlength=groups).double()
-    miss = torch.bincount(group[~positive], minlength=groups).double()
-    above = misses - torch.cumsum(miss, dim=0)
-    return float((hit * (above + miss / 2)).sum()) / (hits * misses)
-
-
-def best_threshold(low: Tensor, positive: Tensor) -> float | None:
-    """The threshold below which a value [m] best predicts a positive, by Youden's J.
-
-    It lies halfway between two neighbouring values, and is the lowest of equally good ones. It is
-    the smallest value itself when predicting no positive is best. None when all or none are
-    positive.
-    """
-    hits = int(positive.sum())
-    misses = len(positive) - hits
-    if hits == 0 or misses == 0:
-        return None
-    values, group = torch.unique(low, return_inverse=True)
-    hit = torch.bincount(group[positive], minlength=len(values)).double()
-    miss = torch.bincount(group[~positive], minlength=len(values)).double()
-    gained = torch.cumsum(hit, dim=0) / hits - torch.cumsum(miss, dim=0) / misses
-    best = float(gained[:-1].max()) if len(values) > 1 else 0.0
-    if best <= 0:
-        return float(values[0])
-    best_index = int((gained[:-1] >= best - 1e-12).nonzero()[0])
-    return float(values[best_index] + values[best_index + 1]) / 2
-
-
-def roc(low: Tensor, positive: Tensor) -> pd.DataFrame:
-    """The ROC curve of low values [m] predicting positives [m] bool: a row for every threshold.
-
-    A value is predicted positive when it is below the threshold; rates are nan where there are no
-    positives or no negatives.
-    """
-    values, group = torch.unique(low.double(), return_inverse=True)
-    hit = torch.bincount(group[positive], minlength=len(values)).double()
-    miss = torch.bincount(group[~positive], minlength=len(values)).double()
-    zero = hit.new_zeros(1)
-    above = torch.cat([values, values.new_full((1,), torch.inf)])
-    return pd.DataFrame({
-        "threshold": above.numpy(),
-        "true_positive_rate": (torch.cat([zero, hit.cumsum(0)]) / hit.sum()).numpy(),
-        "false_positive_rate": (torch.cat([zero, miss.cumsum(0)]) / miss.sum()).numpy(),
-    })  # fmt: skip
-
-
-def auc_interval(
-    low: Tensor, positive: Tensor, generator: torch.Generator, draws: int, level: float = 0.95
-) -> tuple[float | None, float | None]:
-    """The bootstrap interval of the AUC over latents; None where it is undefined."""
-    values = []
-    for _ in range(draws):
-        drawn = torch.randint(len(low), (len(low),), generator=generator)
-        value = auc(low[drawn], positive[drawn])
-        if value is not None:
-            values.append(value)
-    if len(values) < draws / 2:
-        return None, None
-    outer = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    lo, hi = torch.quantile(torch.tensor(values, dtype=torch.float64), outer).tolist()
-    return lo, hi
+def scaled(small: tuple[Codes, Tensor, Tensor], factor: float) -> tuple[Codes, Tensor, Tensor]:
+    """The small SAE with all its codes times a factor, applied to its rows."""
+    codes, rows, bias = small
+    return codes, rows * factor, bias

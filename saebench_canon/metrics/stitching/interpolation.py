@@ -23,7 +23,7 @@ from torch import Tensor
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import normalised, tied
 from saebench_canon.kernels.reconstruction import chunks
-from saebench_canon.metrics.stitching.gains import row_dots, share_of_small
+from saebench_canon.metrics.stitching.adding import row_dots, share_of_small
 from saebench_canon.progress import track
 
 Phase = Literal["start", "novel", "swap", "orphans"]

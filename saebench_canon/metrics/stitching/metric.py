@@ -135,40 +135,44 @@ def stitching(
     novelty.check()
     paths.check()
     threshold = novelty.threshold
-    from saebench_canon.metrics.stitching import on_rows as parts
+    from saebench_canon.metrics.stitching import novelty as rows
+    from saebench_canon.metrics.stitching.pairs import CodedPair, pair_of
 
-    pair = parts.pair_of(both.small, both.large, both.small_codes, both.large_codes)
+    pair = pair_of(both.small, both.large, both.small_codes, both.large_codes)
     if len(pair.rows0) == 0 or len(pair.rows1) == 0:
         reason = f"no latent of the {'smaller' if len(pair.rows0) == 0 else 'larger'} SAE is live"
         names = (*NEEDS_DATA, *NEEDS_ROWS, *NEEDS_PEERS)
         return Measurement({name: Undefined(reason) for name in names})
-    compared = parts.compare(pair, threshold, novelty.span_atoms)
-    reproducible = parts.reproducible(pair, peers, peers_codes, threshold)
+    compared = rows.compare(pair, threshold, novelty.span_atoms)
+    reproducible = rows.reproducible(pair, peers, peers_codes, threshold)
     unexplained = compared.novel & (compared.residual > novelty.span_least)
-    null = parts.null_of(pair, novelty.span_atoms, seed)
+    null = rows.null_of(pair, novelty.span_atoms, seed)
     scores: dict[str, Number] = {
         **compared.scores,
-        **parts.stability(reproducible, unexplained),
-        **parts.null_scores(null, threshold),
+        **rows.stability(reproducible, unexplained),
+        **rows.null_scores(null, threshold),
     }
     columns = {**compared.columns(pair), "reproducible": reproducible}
-    tables: dict[str, pd.DataFrame] = {"components": parts.components(compared.graph)}
+    tables: dict[str, pd.DataFrame] = {"components": rows.components(compared.graph)}
     marks: tuple[Mark, ...] = ()
     if both.small_codes is None or both.large_codes is None or acts is None:
         scores |= {name: Undefined("needs activations") for name in NEEDS_DATA}
         scores.setdefault("stable_gain", Undefined("needs activations"))
         marks = (NO_CODES,)
     else:
-        from saebench_canon.metrics.stitching import on_codes as data
+        from saebench_canon.metrics.stitching import gains
+        from saebench_canon.metrics.stitching.controls import controls
+        from saebench_canon.metrics.stitching.path_points import follow
+        from saebench_canon.metrics.stitching.thresholds import threshold_study
 
-        coded = data.CodedPair(pair, both.small_codes, both.large_codes, acts)
-        added = data.add_latents(coded, compared)
+        coded = CodedPair(pair, both.small_codes, both.large_codes, acts)
+        added = gains.add_latents(coded, compared)
         scores |= added.scores
-        scores |= data.gains(coded, unexplained, reproducible, added.factor)
-        scores |= data.controls(coded, compared, null, threshold, novelty.span_least, seed)
+        scores |= gains.gains_at_best_scales(coded, unexplained, reproducible, added.factor)
+        scores |= controls(coded, compared, null, threshold, novelty.span_least, seed)
         columns |= added.columns
-        tables |= data.threshold_study(compared, added, threshold, seed)
-        tables["path"], omitted = data.follow(coded, compared, paths.orders, paths.orderings, seed)
+        tables |= threshold_study(compared, added, threshold, seed)
+        tables["path"], omitted = follow(coded, compared, paths.orders, paths.orderings, seed)
         marks = tuple(Mark("note", reason) for reason in omitted)
     tables["latents"] = pd.DataFrame(
         {name: None if column is None else column.cpu().numpy() for name, column in columns.items()}

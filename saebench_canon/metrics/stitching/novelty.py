@@ -1,39 +1,69 @@
-"""Latents that every peer of a larger SAE has too, and what they add to a smaller SAE (ours)."""
+"""Novel latents, by two decoders alone: neighbours, sums, components, and what peers have too."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
+import pandas as pd
 import torch
-from scipy.optimize import minimize
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import max_cosine, tied
-from saebench_canon.kernels.reconstruction import chunks
-from saebench_canon.metrics.stitching.gains import row_dots
+from saebench_canon.kernels.nnomp import pursue
+from saebench_canon.kernels.nulls import covariance_matched
+from saebench_canon.kernels.seeds import generator
+from saebench_canon.metrics.shared.live_rows import live_latents
+from saebench_canon.metrics.stitching.interpolation import Graph, build_graph
+from saebench_canon.metrics.stitching.pairs import Pair
+from saebench_canon.plugin.metric import Undefined, Value
+from saebench_canon.plugin.sae import CanonicalSAE
 
-PAIRS = 2**26  # pairs of active latents that the fit uses at most; beyond, it takes fewer tokens
-BLOCK = 2**22  # entries of W Wᵀ in memory at once
-STEPS = 1000  # of the fit at most; it stops when the loss no longer falls
+Number = float | Value | Undefined
+NULL_ROWS = 4096  # of a random dictionary, at most
+LOW = 0.05  # the quantile of the null's span residual that is reported
 
 
 @dataclass(frozen=True, eq=False)
-class Inserted:
-    """Squared errors by document [docs] float64 without and with the latents, at their scales.
+class Comparison:
+    """Each live large latent compared with the small SAE, [live] in their order."""
 
-    `scales` [m1] are 0 for latents that were not inserted. `scored` [docs] bool are the documents
-    that the scales were not fitted on; gains are measured on those alone.
-    """
+    cosine: Tensor
+    nearest: Tensor
+    residual: Tensor
+    novel: Tensor
+    graph: Graph
+    scores: dict[str, Number]
 
-    without: Tensor
-    inserted: Tensor
-    scales: Tensor
-    scored: Tensor
+    def columns(self, pair: Pair) -> dict[str, Tensor | None]:
+        """The columns of the table of latents."""
+        nan = torch.full((len(self.cosine),), torch.nan, dtype=torch.float64)
+        return {
+            "latent": pair.live1.nonzero()[:, 0],
+            "max_cos": self.cosine,
+            "nearest": pair.live0.nonzero()[:, 0][self.nearest],
+            "density": nan,
+            "delta_mse": nan,
+            "delta_mse_fixed_bias": nan,
+            "span_residual": self.residual,
+            "novel": self.novel,
+        }
+
+
+def compare(pair: Pair, threshold: float, span_atoms: int) -> Comparison:
+    """Largest cosines with the small SAE, residuals of pursuit, and the graph at the threshold."""
+    cosine, nearest = max_cosine(pair.rows1, pair.rows0)
+    cosine = tied(cosine)
+    novel = cosine < threshold
+    residual = pursue(pair.rows1, pair.rows0, count=span_atoms).residual
+    graph = build_graph(pair.small.W_dec, pair.large.W_dec, pair.live0, pair.live1, threshold)
+    scores: dict[str, Number] = {
+        "novel_share": float(novel.double().mean()),
+        "orphan_share": len(graph.orphans) / len(pair.rows0),
+        "span_residual": float(residual.mean()),
+    }
+    return Comparison(cosine, nearest, residual, novel, graph, scores)
 
 
 def found_again(rows: Tensor, peers: Sequence[Tensor], threshold: float) -> Tensor:
@@ -47,105 +77,72 @@ def found_again(rows: Tensor, peers: Sequence[Tensor], threshold: float) -> Tens
     return in_every_peer
 
 
-def insert_at_best_scales(
-    x: Tensor,
-    index: Tensor,
-    count: int,
-    small: tuple[Codes, Tensor, Tensor],
-    large: tuple[Codes, Tensor],
-    chosen: Tensor,
-) -> Inserted:
-    """The small SAE with the chosen large latents [m1] bool at non-negative least-squares scales.
+def reproducible(
+    pair: Pair,
+    peers: tuple[CanonicalSAE, ...],
+    codes: tuple[Codes, ...] | None,
+    threshold: float,
+) -> Tensor | None:
+    """Which live large latents every peer also has, [live] bool; None without peers."""
+    if not peers:
+        return None
+    all_codes = codes or (None,) * len(peers)
+    rows = [
+        peer.W_dec[live_latents(peer, peer_codes)]
+        for peer, peer_codes in zip(peers, all_codes, strict=True)
+    ]
+    return found_again(pair.rows1, rows, threshold)
 
-    The scales are fitted on every other document and used on all: `x̂ = x̂₀ + Σ s_i f_i w_i`. The
-    result does not depend on how a run scales its codes. `index` [n] is each token's document of
-    `count`; with one document nothing is scored.
+
+def stability(reproducible: Tensor | None, unexplained: Tensor) -> dict[str, Number]:
+    """The scores of peers; `unexplained` [live] bool are novel latents, not sums of small ones."""
+    if reproducible is None:
+        none = Undefined('needs peers: peers = "seed" in the metric\'s table, and other seeds')
+        return {"reproducible_share": none, "stable_novel_share": none, "stable_gain": none}
+    count = int(reproducible.sum())
+    share: Number = Undefined("no latent is found again by every peer")
+    if count:
+        share = float((reproducible & unexplained).sum()) / count
+    return {"reproducible_share": count / len(reproducible), "stable_novel_share": share}
+
+
+@dataclass(frozen=True, eq=False)
+class Null:
+    """Random unit rows with the large decoder's mean and covariance, at most 4096 of them.
+
+    `cosine` and `residual` compare them with the small SAE's live rows.
     """
-    codes1, rows1 = large
-    fitted_on = torch.arange(count) % 2 == 0
-    scales = torch.zeros(codes1.width, dtype=torch.float64)
-    chosen = chosen.cpu() & codes1.live.cpu()
-    codes = codes1.keep(chosen.to(codes1.indices.device))
-    if bool(chosen.any()):
-        tokens = _within(codes, fitted_on[index])
-        scales[chosen] = _fit(x, small, codes, rows1, tokens, chosen)
-    scaled = rows1 * scales.to(rows1)[:, None]
-    sums = torch.zeros(count, 2, dtype=torch.float64)
-    for part, error, active in _residuals(x, small, codes, rows1.dtype):
-        after = error - active.decode(scaled.to(error))
-        errors = [torch.linalg.vector_norm(e, dim=1).double() ** 2 for e in (error, after)]
-        sums.index_add_(0, index[part], torch.stack(errors, dim=1).cpu())
-    return Inserted(sums[:, 0], sums[:, 1], scales, ~fitted_on)
+
+    rows: Tensor
+    cosine: Tensor
+    residual: Tensor
 
 
-def _residuals(x: Tensor, small: tuple[Codes, Tensor, Tensor], codes: Codes, dtype: Any) -> Any:
-    """The small SAE's residual of each token, with the codes of the latents to insert."""
-    codes0, rows0, bias0 = small
-    dtype = torch.promote_types(torch.promote_types(rows0.dtype, dtype), torch.float32)
-    rows0, bias0 = rows0.to(dtype), bias0.to(dtype)
-    for part, true, (active0, active) in chunks(x, codes0, codes, title="inserting", dtype=dtype):
-        yield part, true - active0.decode(rows0) - bias0, active
-
-
-def _within(codes: Codes, allowed: Tensor) -> Tensor:
-    """The first of the allowed tokens, as many as `PAIRS` pairs of latents permit."""
-    pairs = codes.indptr.diff().cpu().double() ** 2 * allowed
-    return allowed & (pairs.cumsum(0) <= PAIRS)
-
-
-def _fit(
-    x: Tensor,
-    small: tuple[Codes, Tensor, Tensor],
-    codes: Codes,
-    rows1: Tensor,
-    tokens: Tensor,
-    chosen: Tensor,
-) -> Tensor:
-    """The least-squares scales ≥ 0 of the chosen latents on the tokens [n] bool."""
-    along = torch.zeros(codes.width, dtype=torch.float64)
-    for part, error, active in _residuals(x, small, codes, rows1.dtype):
-        used_tokens = tokens[part].to(error)
-        along += row_dots(
-            active.transposed_matmul(error * used_tokens[:, None]), rows1.to(error)
-        ).cpu()
-    target = along[chosen].numpy()
-    column = torch.cumsum(chosen, 0) - 1
-    token = codes.token_ids().cpu()
-    counted = tokens[token]
-    matrix: Any = csr_matrix(
-        (
-            codes.values.double().cpu()[counted].numpy(),
-            (token[counted].numpy(), column[codes.indices.long().cpu()[counted]].numpy()),
-        ),
-        shape=(len(codes), int(chosen.sum())),
+def null_of(pair: Pair, span_atoms: int, seed: int) -> Null:
+    """The random dictionary of a pair."""
+    drawn = covariance_matched(
+        pair.rows1, generator(seed, "stitching"), count=min(len(pair.rows1), NULL_ROWS)
     )
-    gram: Any = (matrix.T @ matrix).tocsr()
-    rows = rows1[chosen.to(rows1.device)].float().cpu().numpy()
-    height = max(1, BLOCK // len(rows))
-    for start in range(0, len(rows), height):  # K = (FᵀF) ∘ (W Wᵀ), a block of rows at a time
-        stop = min(start + height, len(rows))
-        part = slice(gram.indptr[start], gram.indptr[stop])
-        row = np.repeat(np.arange(stop - start), np.diff(gram.indptr[start : stop + 1]))
-        gram.data[part] *= (rows[start:stop] @ rows.T)[row, gram.indices[part]]
-    return torch.from_numpy(_non_negative(gram, target))
+    rows = drawn.to(pair.rows1)
+    cosine, _ = max_cosine(rows, pair.rows0)
+    return Null(rows, tied(cosine), pursue(rows, pair.rows0, count=span_atoms).residual)
 
 
-def _non_negative(gram: Any, target: Any) -> Any:
-    """The s ≥ 0 that minimises `sᵀ gram s − 2 s·target`, in units where the diagonal is 1."""
-    size = np.sqrt(gram.diagonal())
-    active = size > 0
-    unit = np.where(active, size, 1.0)
-    goal = target / unit
-    scale = float(np.abs(goal).max(initial=0.0))
-    if scale == 0:
-        return np.zeros(len(target))
+def null_scores(null: Null, threshold: float) -> dict[str, Number]:
+    """The decoders' scores with the random dictionary in the place of the large SAE."""
+    return {
+        "novel_share_null": float((null.cosine < threshold).double().mean()),
+        "span_residual_null": float(null.residual.mean()),
+        "span_residual_null_low": float(torch.quantile(null.residual.double(), LOW)),
+    }
 
-    def loss(s: Any) -> tuple[float, Any]:
-        pulled = (gram @ (s / unit)) / unit
-        return float(s @ pulled - 2 * s @ goal) / scale**2, 2 * (pulled - goal) / scale**2
 
-    start = np.clip(goal, 0, None) * active
-    bounds = [(0.0, None if varies else 0.0) for varies in active]
-    options: Any = {"maxiter": STEPS, "maxfun": 2 * STEPS, "ftol": 1e-12, "gtol": 1e-9}
-    solution = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options)
-    return solution.x / unit
+def components(graph: Graph) -> pd.DataFrame:
+    """Which large latents replace which small ones."""
+    return pd.DataFrame({
+        "component": range(len(graph.components)),
+        "small": [list(below) for below, _ in graph.components],
+        "large": [list(above) for _, above in graph.components],
+        "small_size": [len(below) for below, _ in graph.components],
+        "large_size": [len(above) for _, above in graph.components],
+    })  # fmt: skip

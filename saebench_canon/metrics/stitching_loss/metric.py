@@ -61,7 +61,7 @@ def stitching_loss(
     _check(threshold, points)
     from saebench_canon.kernels.resampling import ratio
     from saebench_canon.metrics.stitching.interpolation import build_graph, random_order, steps_of
-    from saebench_canon.metrics.stitching.on_rows import pair_of
+    from saebench_canon.metrics.stitching.pairs import pair_of
 
     counted = small_loss.count > 0
     if not bool(counted.any()):
@@ -114,7 +114,7 @@ def stitched(small: CanonicalSAE, large: CanonicalSAE, remaining: Tensor, added:
     """
     import torch
 
-    from saebench_canon.metrics.stitching.gains import share_of_small, stitched_bias
+    from saebench_canon.metrics.stitching.adding import share_of_small, stitched_bias
 
     dtype = torch.promote_types(torch.promote_types(small.W_dec.dtype, large.W_dec.dtype),
                                 torch.float32)  # fmt: skip
