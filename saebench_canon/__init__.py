@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from saebench_canon.kernels.codes import Codes
     from saebench_canon.kernels.cosine import max_cosine
     from saebench_canon.kernels.nulls import covariance_matched
-    from saebench_canon.plugin.acts import Acts
+    from saebench_canon.plugin.activations import Acts
     from saebench_canon.plugin.adapter import Adapter, Description
-    from saebench_canon.plugin.by_line import by_line
     from saebench_canon.plugin.cost import Cost, Work
     from saebench_canon.plugin.data import DataKind, DataSize, DataSource, LanguageModelSource
     from saebench_canon.plugin.evidence import Evidence
     from saebench_canon.plugin.hookspecs import hookimpl
     from saebench_canon.plugin.input import Input, made
+    from saebench_canon.plugin.line_rules import by_line
     from saebench_canon.plugin.measuring import Bench, Case
     from saebench_canon.plugin.metric import (
         Mark,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from saebench_canon.saes.checkpoint import Activation, CheckpointAdapter, Parameters, checkpoint
     from saebench_canon.saes.files import Config, Files
     from saebench_canon.saes.fold import fold
-    from saebench_canon.saes.weights.stored import Stored, Tensors
+    from saebench_canon.saes.weights.lazy_tensor import Stored, Tensors
 
 __version__ = "0.1.0"
 
@@ -57,7 +57,7 @@ __all__ = [
 ]  # fmt: skip
 
 _HOME = {
-    "Activation": "saes.checkpoint", "Acts": "plugin.acts", "Adapter": "plugin.adapter",
+    "Activation": "saes.checkpoint", "Acts": "plugin.activations", "Adapter": "plugin.adapter",
     "Answer": "plugin.question", "Bench": "plugin.measuring", "CanonError": "errors",
     "CanonicalSAE": "plugin.sae", "Case": "plugin.measuring",
     "CheckpointAdapter": "saes.checkpoint", "Codes": "kernels.codes", "Config": "saes.files",
@@ -68,9 +68,10 @@ _HOME = {
     "Margin": "plugin.question", "Mark": "plugin.metric", "Measurement": "plugin.metric",
     "Metric": "plugin.metric", "Parameters": "saes.checkpoint", "Question": "plugin.question",
     "Record": "plugin.record", "Ref": "plugin.ref", "Report": "plugin.report",
-    "Score": "plugin.metric", "Stored": "saes.weights.stored", "Tensors": "saes.weights.stored",
+    "Score": "plugin.metric", "Stored": "saes.weights.lazy_tensor",
+    "Tensors": "saes.weights.lazy_tensor",
     "Trained": "plugin.trainer", "Trainer": "plugin.trainer", "Undefined": "plugin.metric",
-    "Value": "plugin.metric", "Work": "plugin.cost", "by_line": "plugin.by_line",
+    "Value": "plugin.metric", "Work": "plugin.cost", "by_line": "plugin.line_rules",
     "checkpoint": "saes.checkpoint", "covariance_matched": "kernels.nulls",
     "evaluate": "cli.notebook", "fold": "saes.fold", "hookimpl": "plugin.hookspecs",
     "made": "plugin.input", "max_cosine": "kernels.cosine", "metric": "plugin.metric",

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from saebench_canon.errors import CanonError
-from saebench_canon.kit.findings import Finding, Findings, report
 from saebench_canon.plugin.ref import Ref, is_bare_path
 from saebench_canon.plugin.registry import Registry, load_registry
+from saebench_canon.plugin_kit.findings import Finding, Findings, report
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -52,7 +52,7 @@ def examine_adapter(
     `ref` may be a bare path; `claim` is the plugin's `canon_claim`; default: the adapter's
     `claim`.
     """
-    from saebench_canon.kit.adapter_checks import CHECKS, AdapterUnderTest
+    from saebench_canon.plugin_kit.adapter_checks import CHECKS, AdapterUnderTest
 
     text = str(ref)
     if is_bare_path(text):
@@ -79,7 +79,7 @@ def examine_metric(
     scores declared with `counts_dead` may; `registry` has the inputs that the metric needs;
     default: those of the installed plugins.
     """
-    from saebench_canon.kit.metric_checks import CHECKS, MetricUnderTest
+    from saebench_canon.plugin_kit.metric_checks import CHECKS, MetricUnderTest
 
     counting = {score.name for score in metric.scores if score.counts_dead} | {*except_scores}
     candidate = MetricUnderTest(

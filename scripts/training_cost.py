@@ -25,7 +25,8 @@ from torch import Tensor
 from saebench_canon.kernels.adam import Adam
 from saebench_canon.kernels.meta_sae import Fit
 from saebench_canon.kernels.meta_training import Training
-from saebench_canon.trainers import gradients, loop
+from saebench_canon.trainers import gradients
+from saebench_canon.trainers import training_loop as loop
 from saebench_canon.trainers.settings import Revival, Schedule
 
 Step = Callable[[Tensor], object]  # one step of training on a batch [n, d]

@@ -19,22 +19,22 @@ import torch
 from torch import Tensor
 from worlds import Turn, directions
 
-from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.measure import Bench
 from saebench_canon.bench.plan import plan_of
 from saebench_canon.bench.results import rows_of
 from saebench_canon.bench.store import Store
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.nulls import isotropic
-from saebench_canon.plugin.line import Cell
 from saebench_canon.plugin.question import Answer
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
+from saebench_canon.plugin.table_line import Cell
 from saebench_canon.questions import atomic
 from saebench_canon.saes.formats.in_memory import InMemory
 from saebench_canon.suite.metrics import parse_metric
 from saebench_canon.suite.specs import SaeSpec, Suite
 from saebench_canon.suite.toml_table import TomlTable
-from saebench_canon.tables.fold import summarise
+from saebench_canon.tables.summarise import summarise
 
 NO, YES, OPEN, BLIND = "no", "none-found", "undecided", "not-measurable"
 UNDECIDABLE = (OPEN, BLIND)

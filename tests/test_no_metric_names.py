@@ -15,7 +15,7 @@ from saebench_canon.metrics.builtin import canon_metrics
 from saebench_canon.plugin.role import ROLES
 
 HOME = ROOT / "saebench_canon"
-MAY_NAME = ("metrics", "questions")  # packaged suites are TOML, templates of kit/ are text
+MAY_NAME = ("metrics", "questions")  # packaged suites are TOML, templates of plugin_kit/ are text
 OFFENDERS: frozenset[str] = frozenset()  # "file: name"; it only ever shrinks
 
 METRICS = tuple(canon_metrics())

@@ -18,7 +18,7 @@ from saebench_canon import testing
 from saebench_canon.plugin import hookspecs
 
 PUBLIC = {"saebench_canon": saebench_canon.__all__, "saebench_canon.testing": testing.__all__}
-TEMPLATES = ROOT / "saebench_canon" / "kit" / "templates"
+TEMPLATES = ROOT / "saebench_canon" / "plugin_kit" / "templates"
 FENCED = re.compile(r"^```python[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GOING = {"Launcher"}  # its hook is declared and nothing calls it
 

@@ -20,8 +20,8 @@ FLOORS = (
     ("cli",),
     ("testing", "metrics"),
     (
-        "kit", "latents", "metrics.fidelity", "metrics.stitching_loss", "metrics.meta_ladder",
-        "metrics.meta_replace",
+        "plugin_kit", "latents", "metrics.fidelity", "metrics.stitching_loss",
+        "metrics.meta_ladder", "metrics.meta_replace",
     ),
     (
         "bench", "inputs", "metrics.meta_sae", "metrics.composition",

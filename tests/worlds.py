@@ -18,27 +18,27 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.measure import Bench
 from saebench_canon.bench.plan import plan_of
 from saebench_canon.bench.results import rows_of
 from saebench_canon.bench.store import Store
 from saebench_canon.cli.notebook import _write_acts
-from saebench_canon.data.file import ActivationFile
+from saebench_canon.data.activations_file import ActivationFile
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import unit
-from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.activations import Acts
 from saebench_canon.plugin.data import DataSpec
-from saebench_canon.plugin.line import Cell, Line
 from saebench_canon.plugin.question import Answer
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
+from saebench_canon.plugin.table_line import Cell, Line
 from saebench_canon.questions.complete import COMPLETE
 from saebench_canon.saes.formats.in_memory import InMemory
 from saebench_canon.suite.metrics import parse_metric
 from saebench_canon.suite.specs import SaeSpec, Suite
 from saebench_canon.suite.toml_table import TomlTable
-from saebench_canon.tables.fold import summarise
 from saebench_canon.tables.stats import difference
+from saebench_canon.tables.summarise import summarise
 
 TOKENS, DOCUMENTS = 3072, 24
 SETTINGS: Mapping[str, Any] = {"orders": 0, "orderings": ()}  # no verdict needs a path
@@ -113,7 +113,7 @@ class Turn:
         """An SAE really trained, on other activations of the same features."""
         from saebench_canon.plugin.ref import Ref
         from saebench_canon.saes.formats.saelens import SaeLensAdapter
-        from saebench_canon.trainers.saelens import TRAINERS
+        from saebench_canon.trainers.architectures import TRAINERS
 
         (plugin,) = (plugin for plugin in TRAINERS if plugin.name == trainer)
         fresh = torch.Generator().manual_seed(1)  # the same for every SAE

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from saebench_canon.bench import costs
-from saebench_canon.bench.earlier import Earlier, earlier
 from saebench_canon.bench.identity import Identities, needed_inputs
+from saebench_canon.bench.measured_seconds import MeasuredSeconds, measured_seconds
 from saebench_canon.bench.plan import Plan
 from saebench_canon.bench.sizes import SaeSize, sizes_of
 from saebench_canon.plugin.cost import CaseSize, Cost, Dictionary, Work
@@ -19,7 +19,7 @@ from saebench_canon.plugin.data import DataSize, DataSpec
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.saes.memory import ITEM, sae_bytes, size
+from saebench_canon.saes.memory_needed import ITEM, sae_bytes, size
 from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.cases import Case
 from saebench_canon.suite.specs import SaeSpec
@@ -43,7 +43,7 @@ class Forecast:
     unsized: tuple[str, ...]  # what will be downloaded, of unknown size
     unknown: tuple[str, ...]  # what time and memory do not include
     longest: float = 0.0  # seconds of the longest case, which workers cannot share
-    earlier: tuple[Earlier, ...] = ()  # of metrics whose cost is known from records only
+    earlier: tuple[MeasuredSeconds, ...] = ()  # of metrics whose cost is known from records only
 
     def seconds(self, cores: int) -> float:
         """Seconds with one worker on each core."""
@@ -97,7 +97,7 @@ class _Sums:
     downloads: int = 0
     unsized: dict[str, None] = field(default_factory=dict)  # in order
     unknown: dict[str, None] = field(default_factory=dict)
-    earlier: dict[str, Earlier | None] = field(default_factory=dict)
+    measured_seconds: dict[str, MeasuredSeconds | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.data, self.saes = sizes_of(self.plan.suite)
@@ -141,9 +141,9 @@ class _Sums:
                 message = f"{type(error).__name__}: {error}".rstrip(": ")
                 self.unknown[f"the metric {metric.name} (its cost fails, {message})"] = None
                 return None
-        if metric.name not in self.earlier:
-            self.earlier[metric.name] = earlier(metric, self.plan.store)
-        records = self.earlier[metric.name]
+        if metric.name not in self.measured_seconds:
+            self.measured_seconds[metric.name] = measured_seconds(metric, self.plan.store)
+        records = self.measured_seconds[metric.name]
         if records is None:
             self.unknown[f"the metric {metric.name}"] = None
             return None
@@ -301,7 +301,9 @@ class _Sums:
             unsized=tuple(self.unsized),
             unknown=tuple(self.unknown),
             longest=max((work.seconds(speed) for work in self.cases), default=0.0),
-            earlier=tuple(records for records in self.earlier.values() if records is not None),
+            earlier=tuple(
+                records for records in self.measured_seconds.values() if records is not None
+            ),
         )
 
 
@@ -326,7 +328,7 @@ def lines(forecast: Forecast, *, cores: int, memory: int | None = None) -> Itera
         yield f"memory    {rough} {size(forecast.memory)} a worker{most}{short}"
     yield f"download  {_say_download(forecast)}"
     for records in forecast.earlier:
-        yield f"records   {_say_earlier(records)}"
+        yield f"records   {_say_measured(records)}"
     if forecast.unknown:
         yield f"left out  {_few(forecast.unknown)}: not known here"
 
@@ -342,7 +344,7 @@ def _time(forecast: Forecast, rough: str, cores: int) -> Iterator[str]:
         yield f"          of it {', '.join(parts)}"
 
 
-def _say_earlier(records: Earlier) -> str:
+def _say_measured(records: MeasuredSeconds) -> str:
     """Where the time of a metric without `cost=` is from."""
     seconds = "less than 1 s" if records.seconds < 1 else duration(records.seconds)
     mean = "as 1 earlier record took"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.adapter import Description
 from saebench_canon.plugin.data import DataSize
-from saebench_canon.saes.memory import ITEM
+from saebench_canon.saes.memory_needed import ITEM
 from saebench_canon.suite.specs import SaeSpec, Suite
 
 L0_SHARE = 1 / 16  # of d, if the number of active latents is unknown

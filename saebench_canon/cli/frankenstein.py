@@ -14,7 +14,7 @@ from saebench_canon.plugin.metric import with_role
 from saebench_canon.plugin.registry import Registry, load_registry
 
 if TYPE_CHECKING:
-    from saebench_canon.bench.bench import Bench
+    from saebench_canon.bench.measure import Bench
     from saebench_canon.bench.plan import Plan
     from saebench_canon.plugin.adapter import Description
     from saebench_canon.plugin.metric import Metric
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def frankenstein(options: Namespace) -> None:
     """Save the small SAE with all helpful latents of the large one, and print what it gains."""
-    from saebench_canon.bench.bench import Bench
+    from saebench_canon.bench.measure import Bench
     from saebench_canon.saes.formats.frankenstein import encoders
 
     folder = Path(options.to)
@@ -62,11 +62,11 @@ def _plan(
 ) -> Plan:
     """The plan of the SAEs and data on the command line, as `run` makes it."""
     from saebench_canon.bench.plan import plan_of
+    from saebench_canon.suite.from_command_line import Options, suite_of_saes
     from saebench_canon.suite.load import parse_suite
-    from saebench_canon.suite.one_off import Options, one_off_suite
 
     query = Options(metrics, options.data, options.hook, options.text)
-    text, _, left_out = one_off_suite(saes, query, registry)
+    text, _, left_out = suite_of_saes(saes, query, registry)
     if left_out:
         raise CanonError(left_out[0])
     suite = parse_suite(tomllib.loads(text), registry, file="frankenstein")

@@ -41,8 +41,8 @@ def show_latent(options: Namespace) -> None:
     store = Store(Path(options.store))
     run = last_run(store, options.suite)
     registry = load_registry([Path(path) for path in options.plugin])
-    from saebench_canon.latents.cards import Cards
-    from saebench_canon.latents.opened import OpenRun
+    from saebench_canon.latents.make_card import Cards
+    from saebench_canon.latents.open_run import OpenRun
 
     with _progress():
         open_run = OpenRun(run, registry, store)

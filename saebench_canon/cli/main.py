@@ -46,9 +46,9 @@ def _run_command(words: list[str]) -> int:
         options = _parser().parse_args(words)
     except SystemExit as stop:
         return USAGE_ERROR if stop.code else 0
-    from saebench_canon.cli import commands
     from saebench_canon.cli import frankenstein as commands_frankenstein
-    from saebench_canon.cli import kit as commands_kit
+    from saebench_canon.cli import listings as commands
+    from saebench_canon.cli import plugin_kit as commands_kit
 
     homes = {**dict.fromkeys(KIT, commands_kit), "frankenstein": commands_frankenstein}
     home = homes.get(options.command, commands)

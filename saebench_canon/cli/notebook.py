@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from saebench_canon.plugin.acts import Acts
+    from saebench_canon.plugin.activations import Acts
     from saebench_canon.plugin.registry import Registry
     from saebench_canon.plugin.source import SaeSource
     from saebench_canon.suite.specs import Suite
@@ -54,7 +54,7 @@ def evaluate(
     if threads < 1:
         raise CanonError(f"'threads' must be at least 1, got {threads}")
     from saebench_canon.bench.artifact_cache import Execution
-    from saebench_canon.bench.bench import Bench
+    from saebench_canon.bench.measure import Bench
     from saebench_canon.bench.plan import plan_of
     from saebench_canon.bench.results import rows_of
     from saebench_canon.bench.store import Store
@@ -108,7 +108,7 @@ def _write_acts(acts: Tensor | Acts | None, folder: Path) -> Path | None:
     import torch
     from safetensors.torch import save_file
 
-    from saebench_canon.plugin.acts import Acts
+    from saebench_canon.plugin.activations import Acts
 
     x, doc = (acts.x, acts.doc) if isinstance(acts, Acts) else (acts, None)
     if not isinstance(x, torch.Tensor) or x.ndim != 2 or not x.is_floating_point():
@@ -132,7 +132,7 @@ def _suite(
     """The suite that the arguments of `evaluate` describe."""
     from collections import Counter
 
-    from saebench_canon.data.file import ActivationFile
+    from saebench_canon.data.activations_file import ActivationFile
     from saebench_canon.plugin.data import DataSpec
     from saebench_canon.plugin.ref import Ref, is_bare_path
     from saebench_canon.saes.formats.in_memory import InMemory

@@ -94,7 +94,7 @@ def _session(config: pytest.Config) -> Session:
             hint = "A suite already says what is measured on which data."
             raise CanonError(f"--{name} is only for SAEs named instead of a suite", hint=hint)
     if saes:
-        suites.append(_one_off(saes, config, registry, store))
+        suites.append(_suite_of_saes(saes, config, registry, store))
     arguments = []
     for name, rest in suites:
         path = find_suite(name).resolve()
@@ -193,17 +193,17 @@ def _is_toml(text: str) -> bool:
     return Path(text).suffix.lower() == ".toml"
 
 
-def _one_off(
+def _suite_of_saes(
     saes: Sequence[str], config: pytest.Config, registry: Registry, store: Store
 ) -> tuple[str, list[str]]:
     """A suite for SAEs named on the command line, kept in the store."""
-    from saebench_canon.suite.one_off import Options, one_off_suite
+    from saebench_canon.suite.from_command_line import Options, suite_of_saes
 
     option = config.option
     options = Options(option.metrics, option.data, option.hook, option.text)
     for sae in saes:
         _check_utf8(sae)
-    text, names, left_out = one_off_suite(saes, options, registry)
+    text, names, left_out = suite_of_saes(saes, options, registry)
     if not hasattr(config, "workerinput"):
         for sentence in (*names, *left_out):
             print(f"{sentence}.")
@@ -326,10 +326,10 @@ class CaseItem(pytest.Item):
         error = excinfo.value
         if isinstance(error, CanonError):
             return str(error)
+        from saebench_canon.bench import measure
+
         frames = traceback.extract_tb(error.__traceback__)
-        ours = [
-            index for index, frame in enumerate(frames) if Path(frame.filename).name == "bench.py"
-        ]
+        ours = [index for index, frame in enumerate(frames) if frame.filename == measure.__file__]
         within = frames[max(ours, default=-1) + 1 :]
         return "".join([*traceback.format_list(within), *traceback.format_exception_only(error)])
 
@@ -341,7 +341,7 @@ class CaseItem(pytest.Item):
 def bench(config: pytest.Config) -> Any:
     """The session's bench, made for the first case to measure, since it imports torch."""
     from saebench_canon.bench.artifact_cache import Execution
-    from saebench_canon.bench.bench import Bench
+    from saebench_canon.bench.measure import Bench
 
     session = config.stash[SESSION]
     if session.bench is None:

@@ -94,8 +94,8 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     if state is None or config.option.collectonly or exitstatus not in shown:
         return
     from saebench_canon.questions.ask import answers_of
-    from saebench_canon.reports import render
-    from saebench_canon.tables.fold import summarise
+    from saebench_canon.reports import terminal as render
+    from saebench_canon.tables.summarise import summarise
 
     for plan in state.plans.values():
         rows = rows_of(plan.listed(), state.store, state.registry.metrics)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @hookimpl
 def canon_data() -> Iterable[DataKind]:
     """A file of activations, and a language model reading a text."""
-    from saebench_canon.data.file import ActivationFile
-    from saebench_canon.data.model import ModelOnText
+    from saebench_canon.data.activations_file import ActivationFile
+    from saebench_canon.data.model_on_text import ModelOnText
 
     return [ActivationFile, ModelOnText]

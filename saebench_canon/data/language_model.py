@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError, NotOffline, nearest, nearest_file
-from saebench_canon.saes import hub
+from saebench_canon.saes import hub_offline as hub
 from saebench_canon.saes.weights.lfs import refuse_pointer
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 from saebench_canon.data import language_model
 from saebench_canon.data.text import TextSource
 from saebench_canon.plugin.data import ModelSize
-from saebench_canon.saes.hub_files import cached_files
+from saebench_canon.saes.hub_download import cached_files
 
 PYTHON_DOCS = 400_000  # tokens of packaged:python-docs
 BYTES_PER_TOKEN = 4  # of English text

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from saebench_canon.errors import CanonError, NotOffline, nearest, nearest_file
-from saebench_canon.saes import hub
+from saebench_canon.saes import hub_offline as hub
 
 if TYPE_CHECKING:
     from saebench_canon.packaged.python_docs import PythonDocs

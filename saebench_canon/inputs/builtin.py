@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 @hookimpl
 def canon_inputs() -> Iterable[Input]:
     """What the built-in metrics ask for."""
-    from saebench_canon.inputs import data, encoding
+    from saebench_canon.inputs import of_data as data
+    from saebench_canon.inputs import of_sae as encoding
 
     return [
         data.lm, data.all_tokens, data.tokens, data.hook, data.extracted, data.all_acts, data.acts,

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from saebench_canon.kernels.adam import Adam
-from saebench_canon.kernels.meta_training import Training
-from saebench_canon.kernels.sparse_steps import (
+from saebench_canon.kernels.batchtopk_steps import (
     Gradients,
     Selected,
     dense_codes,
@@ -25,6 +24,7 @@ from saebench_canon.kernels.sparse_steps import (
     select,
     sparse_gradients,
 )
+from saebench_canon.kernels.meta_training import Training
 from saebench_canon.progress import track
 
 FLOOR = 0.96  # of the last step's threshold, above which candidates for selection lie

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from saebench_canon.kernels.batchtopk_steps import select
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import tied, unit
 from saebench_canon.kernels.meta_sae import FLOOR, PASSES, THRESHOLD_BATCHES, MetaSAE, gradients
 from saebench_canon.kernels.meta_training import Training
-from saebench_canon.kernels.sparse_steps import select
 from saebench_canon.progress import track
 
 BLOCK = 2**23  # codes or cosines in memory at once, 64 MiB in float64

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from saebench_canon.kernels.largest import Ids
+from saebench_canon.kernels.top_k import Ids
 
 SORTS_FAST = 2**16  # numbers below it sort in linear time
 

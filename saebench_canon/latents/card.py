@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from saebench_canon.latents.token_text import columns, first_columns, last_columns, quoted, visible
 from saebench_canon.plugin.evidence import Context, Evidence
-from saebench_canon.reports.render import WIDTH, number
+from saebench_canon.reports.terminal import WIDTH, number
 
 if TYPE_CHECKING:
     from saebench_canon.latents.evidence import Firing

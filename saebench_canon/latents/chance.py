@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from saebench_canon.reports.render import number
+from saebench_canon.reports.terminal import number
 
 SURPLUS = 0.05  # above a null, without standard errors: chance may give this much
 Scores = Mapping[str, Mapping[str, Any]]  # the scores of a record by name

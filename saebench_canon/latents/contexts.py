@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from saebench_canon.inputs.extraction import Tokens
+from saebench_canon.inputs.tokens import Tokens
 from saebench_canon.latents.token_text import LOST, token_text
 from saebench_canon.plugin.evidence import Context
 

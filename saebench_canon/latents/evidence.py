@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from saebench_canon.data.hooks import HookPoint
+from saebench_canon.data.hook_points import HookPoint
 from saebench_canon.data.language_model import LanguageModel
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.latents.contexts import Text, alike

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saebench_canon.data.hooks import HookPoint
+from saebench_canon.data.hook_points import HookPoint
 from saebench_canon.data.language_model import LanguageModel
 from saebench_canon.errors import CanonError
 

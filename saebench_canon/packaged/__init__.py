@@ -1,1 +1,1 @@
-"""What does the package carry with it? A small language model, and text of the running Python."""
+"""What does the package carry with it? Suites, a small language model, text of Python."""

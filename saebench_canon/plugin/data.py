@@ -19,7 +19,7 @@ from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.plugin.fingerprint import Remembers, file_digest
 
 if TYPE_CHECKING:
-    from saebench_canon.plugin.acts import Acts
+    from saebench_canon.plugin.activations import Acts
 
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 Gives = Literal["acts", "tokens", "lm"]

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from saebench_canon.errors import CanonError, nearest
 
 if TYPE_CHECKING:
-    from saebench_canon.plugin.line import Block, Cell, Line
     from saebench_canon.plugin.row import Axis
+    from saebench_canon.plugin.table_line import Block, Cell, Line
 
 NOT_JUDGED = "not-judged"  # an answer of every question: a score that it needs is missing
 NOT_MEASURABLE = "not-measurable"

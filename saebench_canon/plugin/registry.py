@@ -63,7 +63,7 @@ class Registry:
     @cached_property
     def adapters(self) -> dict[str, Adapter]:
         """Adapters by scheme; `file` reads each path by the adapter that claims it."""
-        from saebench_canon.plugin.local import LocalAdapter
+        from saebench_canon.plugin.file_scheme import LocalAdapter
 
         adapters = self._collect("canon_adapters", lambda adapter: str(adapter.scheme))
         local = LocalAdapter(self.claim, adapters.__getitem__, self.recognise)
@@ -71,7 +71,7 @@ class Registry:
 
     def reader(self, ref: Ref) -> tuple[Adapter, Ref]:
         """The adapter that reads a ref, and the ref with that adapter's scheme."""
-        from saebench_canon.plugin.local import LocalAdapter
+        from saebench_canon.plugin.file_scheme import LocalAdapter
 
         adapter = self.adapter(ref.scheme)
         return adapter.owner(ref) if isinstance(adapter, LocalAdapter) else (adapter, ref)

@@ -20,7 +20,7 @@ from saebench_canon.errors import CanonError
 from saebench_canon.plugin.signature import signature_of
 
 if TYPE_CHECKING:
-    from saebench_canon.plugin.acts import Acts
+    from saebench_canon.plugin.activations import Acts
 
 _ALWAYS_PASSED = ("width", "seed")
 

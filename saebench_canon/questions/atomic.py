@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, product
 
-from saebench_canon.plugin.by_line import unfit
-from saebench_canon.plugin.line import Block, Cell, Line, Table
+from saebench_canon.plugin.line_rules import unfit
 from saebench_canon.plugin.question import (
     NOT_JUDGED,
     NOT_MEASURABLE,
@@ -16,7 +15,8 @@ from saebench_canon.plugin.question import (
     Question,
 )
 from saebench_canon.plugin.row import Axis
-from saebench_canon.questions.atomic_tests import (
+from saebench_canon.plugin.table_line import Block, Cell, Line, Table
+from saebench_canon.questions.atomic_rules import (
     NEAR,
     Test,
     above,
@@ -28,8 +28,8 @@ from saebench_canon.questions.atomic_tests import (
     unproven,
 )
 from saebench_canon.questions.fitness import fitness
+from saebench_canon.questions.numbers_in_sentences import number, short
 from saebench_canon.questions.seeds import SEEDS
-from saebench_canon.questions.sentences import number, short
 
 BLIND = "Sums of directions that few latents share would not be seen."
 NO, NONE_FOUND, UNDECIDED = "no", "none-found", "undecided"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from saebench_canon.plugin.by_line import by_line, why_missing
-from saebench_canon.plugin.line import Cell, Estimate, Line
+from saebench_canon.plugin.line_rules import by_line, why_missing
 from saebench_canon.plugin.question import (
     NOT_JUDGED,
     NOT_MEASURABLE,
@@ -12,7 +11,8 @@ from saebench_canon.plugin.question import (
     Margins,
     Question,
 )
-from saebench_canon.questions.complete_words import (
+from saebench_canon.plugin.table_line import Cell, Estimate, Line
+from saebench_canon.questions.complete_sentences import (
     less_error,
     missing_and_gain,
     more_or_less,
@@ -22,8 +22,8 @@ from saebench_canon.questions.complete_words import (
     why_open,
 )
 from saebench_canon.questions.fitness import fitness
+from saebench_canon.questions.numbers_in_sentences import decimals_apart, interval, number, short
 from saebench_canon.questions.seeds import SEEDS, has_seeds, lacking_seeds
-from saebench_canon.questions.sentences import decimals_apart, interval, number, short
 from saebench_canon.tables.stats import difference
 
 NO, NONE_FOUND, UNDECIDED = "no", "none-found", "undecided"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from saebench_canon.plugin.line import Block, Line
-from saebench_canon.questions.sentences import counted, short
+from saebench_canon.plugin.table_line import Block, Line
+from saebench_canon.questions.numbers_in_sentences import counted, short
 
 FITNESS_UNKNOWN = "fitness unknown: fidelity was not measured"
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from saebench_canon.plugin.line import Estimate
 from saebench_canon.plugin.question import Margin, Margins
-from saebench_canon.questions.sentences import short
+from saebench_canon.plugin.table_line import Estimate
+from saebench_canon.questions.numbers_in_sentences import short
 
 SEEDS = Margin(
     "seeds", 3, "training seeds that a score must come from for anything to be judged by it",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from saebench_canon.plugin.by_line import by_line
-from saebench_canon.plugin.line import Block, Line
+from saebench_canon.plugin.line_rules import by_line
 from saebench_canon.plugin.question import (
     NOT_JUDGED,
     NOT_MEASURABLE,
@@ -14,9 +13,10 @@ from saebench_canon.plugin.question import (
     Margins,
     Question,
 )
+from saebench_canon.plugin.table_line import Block, Line
 from saebench_canon.questions.fitness import fitness, training
+from saebench_canon.questions.numbers_in_sentences import decimals_apart, interval, number, short
 from saebench_canon.questions.seeds import SEEDS, lacking_seeds
-from saebench_canon.questions.sentences import decimals_apart, interval, number, short
 
 SAME, GRADED = "same", "graded"
 

@@ -14,6 +14,6 @@ if TYPE_CHECKING:
 @hookimpl
 def canon_reports() -> Iterable[Report]:
     """Tables as files."""
-    from saebench_canon.reports.files import REPORTS
+    from saebench_canon.reports.table_files import REPORTS
 
     return REPORTS

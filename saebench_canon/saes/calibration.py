@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from saebench_canon.errors import CanonError
-from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.activations import Acts
 from saebench_canon.plugin.sae import CHUNK, Calibration, CanonicalSAE, LinearEncoder
 from saebench_canon.progress import track
 

@@ -21,8 +21,8 @@ from saebench_canon.errors import CanonError
 from saebench_canon.plugin.adapter import Description
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.saes.files import Files
-from saebench_canon.saes.hub_files import cached_files, fetch, repository_of
-from saebench_canon.saes.memory import check_memory
+from saebench_canon.saes.hub_download import cached_files, fetch, repository_of
+from saebench_canon.saes.memory_needed import check_memory
 from saebench_canon.saes.parameters import Activation, Parameters
 
 __all__ = ["Activation", "CheckpointAdapter", "Parameters", "checkpoint"]

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from saebench_canon.errors import CanonError, nearest
+from saebench_canon.saes.weights.lazy_tensor import Tensors
 from saebench_canon.saes.weights.lfs import refuse_pointer
 from saebench_canon.saes.weights.npz_file import open_npz
 from saebench_canon.saes.weights.safetensors_file import open_safetensors
-from saebench_canon.saes.weights.stored import Tensors
 from saebench_canon.saes.weights.torch_file import open_torch
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.adapter import Description, Normalisation
-from saebench_canon.saes.memory import sae_bytes
-from saebench_canon.saes.weights.stored import Stored
+from saebench_canon.saes.memory_needed import sae_bytes
+from saebench_canon.saes.weights.lazy_tensor import Stored
 
 if TYPE_CHECKING:
     from saebench_canon.plugin.sae import CanonicalSAE

@@ -12,8 +12,8 @@ from saebench_canon.errors import CanonError
 from saebench_canon.plugin.adapter import Adapter, Description
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.saes.hub_files import cached_commit, cached_files
-from saebench_canon.saes.memory import check_memory, sae_bytes
+from saebench_canon.saes.hub_download import cached_commit, cached_files
+from saebench_canon.saes.memory_needed import check_memory, sae_bytes
 
 if TYPE_CHECKING:
     from saebench_canon.plugin.data import DataSpec

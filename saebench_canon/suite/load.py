@@ -11,18 +11,18 @@ from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.suite.data import parse_data, path_keys
 from saebench_canon.suite.metrics import parse_gate, parse_metric, refuse_shared_labels
+from saebench_canon.suite.names import checked_name
 from saebench_canon.suite.questions import parse_questions
 from saebench_canon.suite.references import parse_reference
 from saebench_canon.suite.saes import parse_saes, refuse_twins
 from saebench_canon.suite.specs import SaeSpec, Suite
 from saebench_canon.suite.toml_merge import anchored, apply_settings, merge, title
 from saebench_canon.suite.toml_table import TomlTable, checked_table, read_toml
-from saebench_canon.suite.words import checked_name
 
 
 def packaged_suites() -> dict[str, Path]:
     """The suites of the package, by name."""
-    folder = Path(str(resources.files("saebench_canon") / "suites"))
+    folder = Path(str(resources.files("saebench_canon") / "packaged" / "suites"))
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 

@@ -12,10 +12,10 @@ from saebench_canon.plugin.metric import SUBJECT, Metric, Of
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.axes import condition
+from saebench_canon.suite.names import checked_name, typed_setting
 from saebench_canon.suite.saes import ref_of
 from saebench_canon.suite.specs import GateSpec, MetricSpec
 from saebench_canon.suite.toml_table import TomlTable
-from saebench_canon.suite.words import checked_name, typed_setting
 
 
 def parse_metric(

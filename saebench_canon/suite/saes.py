@@ -14,10 +14,10 @@ from saebench_canon.plugin.registry import Registry
 from saebench_canon.plugin.source import SaeSource
 from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.axes import Axes, AxisValue, fill, multiply
+from saebench_canon.suite.names import checked_name, typed_setting
 from saebench_canon.suite.specs import SaeSpec
 from saebench_canon.suite.toml_table import TomlTable, checked_table
 from saebench_canon.suite.training import Training
-from saebench_canon.suite.words import checked_name, typed_setting
 
 
 def parse_saes(

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from saebench_canon.plugin.line import Estimate, Kind
 from saebench_canon.plugin.metric import Unit
+from saebench_canon.plugin.table_line import Estimate, Kind
 
 LEVEL = 0.95
 

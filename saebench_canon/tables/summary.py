@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from saebench_canon.plugin.line import Estimate, Line
 from saebench_canon.plugin.metric import Score
 from saebench_canon.plugin.published import say_sources
 from saebench_canon.plugin.row import Axis
+from saebench_canon.plugin.table_line import Estimate, Line
 from saebench_canon.tables.stats import LEVEL
 
 FIRST = 4  # columns shown for a metric without headlines

@@ -14,6 +14,6 @@ if TYPE_CHECKING:
 @hookimpl
 def canon_trainers() -> Iterable[Trainer]:
     """SAELens' training classes."""
-    from saebench_canon.trainers import saelens
+    from saebench_canon.trainers import architectures as saelens
 
     return saelens.TRAINERS

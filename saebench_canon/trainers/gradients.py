@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saebench_canon.kernels import largest, sparse_rows
-from saebench_canon.kernels.largest import Ids
+from saebench_canon.kernels import sparse_rows
+from saebench_canon.kernels import top_k as largest
+from saebench_canon.kernels.top_k import Ids
 from saebench_canon.trainers.settings import Revival
 
 BOUND = 0.9  # factor of a batch's least selected code: the next batch's search starts there

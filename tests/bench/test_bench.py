@@ -13,7 +13,7 @@ import torch
 from planted import write_acts
 
 from saebench_canon.bench.artifact_cache import Execution
-from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.measure import Bench
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError

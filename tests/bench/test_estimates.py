@@ -11,13 +11,13 @@ import pytest
 from planted import write_sae
 
 from saebench_canon.bench import estimates
-from saebench_canon.bench.bench import Bench
-from saebench_canon.bench.earlier import Earlier
 from saebench_canon.bench.estimates import Forecast, duration, estimate, lines, measured_speed
+from saebench_canon.bench.measure import Bench
+from saebench_canon.bench.measured_seconds import MeasuredSeconds
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.sizes import sizes_of
 from saebench_canon.bench.store import Store
-from saebench_canon.cli import commands
+from saebench_canon.cli import listings as commands
 from saebench_canon.plugin.cost import Work
 from saebench_canon.plugin.data import ModelSize
 from saebench_canon.plugin.registry import Registry, load_registry
@@ -212,7 +212,7 @@ def test_a_metric_that_says_no_cost_is_left_out_until_it_has_records(
         plan.store.keep_record(replace(record, provenance=provenance))
     forecast = estimate(plan, registry, speed=SPEED)
     assert not forecast.unknown
-    assert forecast.earlier == (Earlier("breadth", 3.0, 2),)
+    assert forecast.earlier == (MeasuredSeconds("breadth", 3.0, 2),)
     assert forecast.parts["breadth"] == pytest.approx(3.0 * (len(plan.cases) - 2))
     assert list(lines(forecast, cores=1))[-1] == (
         "records   breadth: 3 s a case, the mean of 2 earlier records, whatever its size"

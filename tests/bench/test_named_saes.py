@@ -19,15 +19,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from saebench_canon import Score, evaluate, metric
-from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.estimates import estimate
+from saebench_canon.bench.measure import Bench
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
-from saebench_canon.kit.schema import suite_schema
 from saebench_canon.metrics.meta_sae.published import published
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon.plugin_kit.schema import suite_schema
 from saebench_canon.saes.fold import fold
 from saebench_canon.suite.load import find_suite, load_suite
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from planted import SUITE, write_sae
 
-from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.estimates import estimate
+from saebench_canon.bench.measure import Bench
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError

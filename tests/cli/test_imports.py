@@ -42,7 +42,7 @@ def test_measuring_does_import_torch(suite: Path) -> None:
 @pytest.fixture
 def measured(suite: Path) -> Path:
     """A store in which one case of the suite is measured."""
-    from saebench_canon.bench.bench import Bench
+    from saebench_canon.bench.measure import Bench
     from saebench_canon.bench.plan import make_plan
     from saebench_canon.bench.results import keep_run
     from saebench_canon.bench.store import Store

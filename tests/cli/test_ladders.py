@@ -21,7 +21,7 @@ from program import call
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
 from saebench_canon.plugin.registry import load_registry
-from saebench_canon.saes.formats.saelens_hub import locate, releases
+from saebench_canon.saes.formats.saelens_releases import locate, releases
 from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.load import find_suite, load_suite
 from saebench_canon.suite.specs import Suite

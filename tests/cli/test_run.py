@@ -306,7 +306,7 @@ def test_a_gate_that_does_not_hold_fails_the_run(small: Path, pytester: pytest.P
     result.stdout.fnmatch_lines(["gate fidelity.dead_share < 0: relu-w24-s0 has *"])
 
 
-def test_saes_by_path_are_a_one_off_suite(small: Path, pytester: pytest.Pytester) -> None:
+def test_saes_by_path_are_a_suite_of_saes(small: Path, pytester: pytest.Pytester) -> None:
     result = run(
         pytester, "saes/w24-s0", "saes/w24-s1", "saes/w48-s0", "--metrics",
         "fidelity,stitching,seed_matching", "--data", "acts.safetensors",

@@ -15,10 +15,10 @@ from program import call
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
-from saebench_canon.kit.schema import suite_schema
 from saebench_canon.plugin.data import DataKind, DataSource
 from saebench_canon.plugin.data_keys import keys_of
 from saebench_canon.plugin.registry import load_registry
+from saebench_canon.plugin_kit.schema import suite_schema
 
 SUITE = """
 [suite]

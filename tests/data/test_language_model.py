@@ -16,7 +16,7 @@ from saebench_canon.data.language_model import (
     model_identity,
 )
 from saebench_canon.errors import CanonError, NotOffline
-from saebench_canon.saes import hub
+from saebench_canon.saes import hub_offline as hub
 
 
 @pytest.fixture(scope="module")

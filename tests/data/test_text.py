@@ -19,7 +19,7 @@ from saebench_canon.data.text import (
     text_source,
 )
 from saebench_canon.errors import CanonError, NotOffline
-from saebench_canon.saes import hub
+from saebench_canon.saes import hub_offline as hub
 
 
 def read(source: TextSource) -> list[Document]:
@@ -222,7 +222,7 @@ def test_a_hub_set_that_does_not_open_is_a_sentence(monkeypatch):
 
 def test_reading_text_needs_no_torch():
     code = (
-        "import sys, saebench_canon.data.text, saebench_canon.data.hooks,"
+        "import sys, saebench_canon.data.text, saebench_canon.data.hook_points,"
         " saebench_canon.data.language_model; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

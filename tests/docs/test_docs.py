@@ -17,12 +17,12 @@ from clone import DOCS
 from pages import EXAMPLES, PAGES, blocks
 from planted import D, planted_acts, write_acts, write_sae
 
-from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.measure import Bench
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.results import rows_of
 from saebench_canon.bench.store import Store
 from saebench_canon.cli import pytest_plugin
-from saebench_canon.data.file import ActivationFile
+from saebench_canon.data.activations_file import ActivationFile
 from saebench_canon.plugin import registry as plugins
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.data_keys import keys_of
@@ -32,7 +32,7 @@ from saebench_canon.plugin.role import ROLES
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.questions.ask import answers_of
 from saebench_canon.suite import toml_table
-from saebench_canon.tables.fold import summarise
+from saebench_canon.tables.summarise import summarise
 
 ARROWS = {"higher": "↑", "lower": "↓", None: "–"}
 

@@ -22,11 +22,12 @@ from tiny_models import (
     tiny,
 )
 
-from saebench_canon.data.hooks import resolve_hook
+from saebench_canon.data.hook_points import resolve_hook
 from saebench_canon.data.language_model import load_language_model
 from saebench_canon.data.text import Document, iter_documents, text_source
 from saebench_canon.errors import CanonError
-from saebench_canon.inputs.extraction import batches, extract, open_activations, tokenize
+from saebench_canon.inputs.extraction import extract, open_activations
+from saebench_canon.inputs.tokens import batches, tokenize
 from saebench_canon.progress import listening
 
 TEXTS = ("abcdefghijklmno", "x", "hello world", "yes", "the quick brown fox jumps")

@@ -15,15 +15,16 @@ from safetensors.torch import load_file, save_file
 from tiny_models import tiny
 from torch import Tensor
 
-from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.measure import Bench
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import Store
-from saebench_canon.data.hooks import resolve_hook
+from saebench_canon.data.hook_points import resolve_hook
 from saebench_canon.data.text import Document
 from saebench_canon.errors import CanonError
-from saebench_canon.inputs.extraction import extract, tokenize
+from saebench_canon.inputs.extraction import extract
 from saebench_canon.inputs.normalise import normalise
-from saebench_canon.inputs.splice import spliced_losses
+from saebench_canon.inputs.spliced_loss import spliced_losses
+from saebench_canon.inputs.tokens import tokenize
 from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.plugin.record import Record
 from saebench_canon.plugin.registry import load_registry

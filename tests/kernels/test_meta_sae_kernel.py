@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from saebench_canon.kernels import batchtopk_steps as sparse_steps
 from saebench_canon.kernels import meta_sae as kernel
-from saebench_canon.kernels import sparse_steps
 from saebench_canon.kernels.adam import Adam
+from saebench_canon.kernels.batchtopk_steps import Gradients, dense_codes, dense_gradients
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.meta_sae import (
     MetaSAE,
@@ -24,8 +25,7 @@ from saebench_canon.kernels.meta_sae import (
     train,
 )  # fmt: skip
 from saebench_canon.kernels.nulls import isotropic
-from saebench_canon.kernels.seeds import generator
-from saebench_canon.kernels.sparse_steps import Gradients, dense_codes, dense_gradients
+from saebench_canon.kernels.random_generators import generator
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

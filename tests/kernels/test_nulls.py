@@ -8,7 +8,7 @@ from torch import Tensor
 
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.nulls import covariance_matched, covariance_matched_pairs, isotropic
-from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.metrics.seed_matching.assignment import assign, invert
 from saebench_canon.metrics.seed_matching.matching import match
 

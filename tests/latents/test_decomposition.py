@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from planted import SUITE
 
-from saebench_canon.bench.history import plan_of_run
 from saebench_canon.bench.plan import make_plan
+from saebench_canon.bench.rerun import plan_of_run
 from saebench_canon.bench.results import keep_run, last_run
 from saebench_canon.bench.store import Store
 from saebench_canon.cli.main import main

@@ -12,8 +12,8 @@ from tiny_models import letter_tokenizer, tiny
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from saebench_canon.data.hooks import resolve_hook
-from saebench_canon.inputs.extraction import Tokens
+from saebench_canon.data.hook_points import resolve_hook
+from saebench_canon.inputs.tokens import Tokens
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.latents.contexts import Text
 from saebench_canon.latents.evidence import APART, CONTEXTS, TOKENS, Observed

@@ -18,12 +18,12 @@ import torch
 from planted import SUITE, write_acts, write_sae
 from safetensors.torch import load_file, save_file
 
-from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.measure import Bench
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.results import keep_run, last_run
 from saebench_canon.bench.store import Store
 from saebench_canon.cli.main import main
-from saebench_canon.latents.opened import OpenRun
+from saebench_canon.latents.open_run import OpenRun
 from saebench_canon.latents.token_text import columns
 from saebench_canon.plugin.registry import load_registry
 

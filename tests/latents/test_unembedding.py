@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import FAMILIES, LAYER_NORM, WIDTH, tiny
 
-from saebench_canon.data.hooks import resolve_hook
+from saebench_canon.data.hook_points import resolve_hook
 from saebench_canon.errors import CanonError
 from saebench_canon.latents.unembedding import logits_along
 

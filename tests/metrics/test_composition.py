@@ -29,7 +29,7 @@ from saebench_canon.kernels.composition import (
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.nulls import covariance_matched, isotropic
-from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.kernels.sum_rule import Rule
 from saebench_canon.metrics.composition.metric import composition
 from saebench_canon.plugin.metric import Mark, Measurement, Undefined, Value

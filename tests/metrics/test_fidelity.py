@@ -17,7 +17,7 @@ from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.reconstruction import mean_and_covariance, reconstruction_sums
 from saebench_canon.kernels.resampling import Ratio, documents, ratio, reaches_zero
 from saebench_canon.metrics.fidelity.metric import fidelity
-from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.activations import Acts
 from saebench_canon.plugin.metric import Measurement, Undefined, Value
 
 

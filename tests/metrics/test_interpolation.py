@@ -10,7 +10,7 @@ import torch
 from brute_force import CodedSAE, TinySAE, cosine, live, mse, random_sae, rebuilt, stitched
 from torch import Tensor
 
-from saebench_canon.metrics.stitching.greedy import greedy
+from saebench_canon.metrics.stitching.greedy_order import greedy
 from saebench_canon.metrics.stitching.interpolation import (
     Graph,
     build_graph,

@@ -14,7 +14,7 @@ from torch import Tensor
 from saebench_canon.errors import CanonError
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.nulls import isotropic
-from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.metrics.meta_ladder.metric import meta_ladder
 from saebench_canon.metrics.meta_sae.fits import fit_all_rows
 from saebench_canon.metrics.meta_sae.settings import MetaTraining

@@ -19,8 +19,8 @@ from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.meta_sae import MetaSAE
 from saebench_canon.kernels.meta_training import Training
 from saebench_canon.kernels.nulls import covariance_matched, isotropic
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.kernels.replace import encoded, overlap, quality, refit, strongest, turned
-from saebench_canon.kernels.seeds import generator
 from saebench_canon.metrics.meta_replace.metric import meta_replace
 from saebench_canon.metrics.meta_sae.fits import fit_all_rows
 from saebench_canon.metrics.meta_sae.published import published

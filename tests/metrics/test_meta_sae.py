@@ -28,9 +28,9 @@ from saebench_canon.kernels.meta_sae import MetaSAE
 from saebench_canon.kernels.meta_training import Training
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.nulls import covariance_matched, isotropic
-from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.metrics.meta_sae import fits as meta_fits
-from saebench_canon.metrics.meta_sae import runs as meta_runs
+from saebench_canon.metrics.meta_sae import scores as meta_runs
 from saebench_canon.metrics.meta_sae.metric import meta_sae
 from saebench_canon.metrics.meta_sae.presets import PRESETS, with_few_dead
 from saebench_canon.metrics.meta_sae.settings import MetaTraining
@@ -402,7 +402,7 @@ def test_rows_of_many_blocks_decompose_as_in_one(monkeypatch: pytest.MonkeyPatch
     table = composed(50, 10, 8)
     how = {**PLAIN, "batch": 20}
     whole = measure(table, **how)
-    for module in ("tables", "runs"):
+    for module in ("tables", "scores"):
         monkeypatch.setattr(f"saebench_canon.metrics.meta_sae.{module}.HEIGHT", 7)
     parts = measure(table, **how)
     for name, score in values(whole).items():

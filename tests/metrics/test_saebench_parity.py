@@ -20,7 +20,7 @@ from torch import Tensor
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.meta_sae import explained_variance
 from saebench_canon.kernels.nulls import isotropic
-from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.metrics.meta_sae.metric import meta_sae
 from saebench_canon.metrics.meta_sae.settings import MetaTraining
 from saebench_canon.plugin.metric import Measurement, Value

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from saebench_canon.errors import CanonError
-from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.metrics.seed_matching.matching import correlations, match
 from saebench_canon.metrics.seed_matching.metric import seed_matching
 from saebench_canon.plugin.metric import Measurement, Undefined, Value
 from saebench_canon.plugin.question import Answer
 from saebench_canon.plugin.row import Row
 from saebench_canon.questions.unique import UNIQUE
-from saebench_canon.tables.fold import summarise
 from saebench_canon.tables.stats import jackknife_stderr
+from saebench_canon.tables.summarise import summarise
 
 KINDS = ["relu", "topk", "batchtopk"]
 

@@ -25,7 +25,7 @@ from saebench_canon.metrics.stitching.adding import (
 )
 from saebench_canon.metrics.stitching.metric import NEEDS_DATA, NEEDS_PEERS, stitching
 from saebench_canon.metrics.stitching.roc import auc, best_threshold
-from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.activations import Acts
 from saebench_canon.plugin.metric import Measurement, Undefined, Value
 from saebench_canon.saes.fold import fold
 

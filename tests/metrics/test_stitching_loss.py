@@ -14,12 +14,12 @@ import torch
 from planted import write_sae
 from tiny_models import WIDTH, tiny
 
-from saebench_canon.bench.bench import Bench
 from saebench_canon.bench.estimates import estimate
+from saebench_canon.bench.measure import Bench
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
-from saebench_canon.inputs.splice import Losses
+from saebench_canon.inputs.spliced_loss import Losses
 from saebench_canon.metrics.stitching.interpolation import Graph, random_order, steps_of
 from saebench_canon.metrics.stitching_loss.metric import (
     evenly,

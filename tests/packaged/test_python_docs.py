@@ -115,7 +115,7 @@ def test_a_python_that_lacks_paragraphs_is_told_so_and_has_another_identity(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from saebench_canon.bench.store import Store
-    from saebench_canon.data.model import ModelOnText
+    from saebench_canon.data.model_on_text import ModelOnText
     from saebench_canon.packaged import python_docs
     from saebench_canon.plugin.data import DataSpec
 

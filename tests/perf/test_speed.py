@@ -50,7 +50,7 @@ def test_encoding_with_both(benchmark: Any, setting: dict[str, Any]) -> None:
 def test_stitching_every_latent_with_all_its_scores(
     benchmark: Any, setting: dict[str, Any]
 ) -> None:
-    from saebench_canon.plugin.acts import Acts
+    from saebench_canon.plugin.activations import Acts
 
     acts = Acts(setting["x"], setting["doc"])
     found = benchmark(

@@ -19,7 +19,7 @@ from torch import Tensor
 from saebench_canon.kernels.meta_sae import train
 from saebench_canon.kernels.meta_training import Training
 from saebench_canon.kernels.nulls import isotropic
-from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.random_generators import generator
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import training_cost as cost

@@ -72,7 +72,7 @@ def test_refs_need_no_torch() -> None:
 
     code = (
         "import sys, saebench_canon.plugin.ref, saebench_canon.saes.formats.saelens, "
-        "saebench_canon.plugin.local, saebench_canon.trainers.saelens; "
+        "saebench_canon.plugin.file_scheme, saebench_canon.trainers.architectures; "
         "sys.exit('torch' in sys.modules or 'sae_lens' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

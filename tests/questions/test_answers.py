@@ -8,10 +8,10 @@ import made_up_run as run
 import pytest
 from stated_margins import STATED, answers_on
 
-from saebench_canon.plugin.line import Cell, Estimate, Line
 from saebench_canon.plugin.question import Answer
+from saebench_canon.plugin.table_line import Cell, Estimate, Line
 from saebench_canon.questions.complete import complete
-from saebench_canon.tables.fold import summarise
+from saebench_canon.tables.summarise import summarise
 
 
 def judged(

@@ -8,7 +8,7 @@ import pytest
 from atomic_worlds import NO, SIZES, WORLDS, judged
 from stated_margins import STATED
 
-from saebench_canon.plugin.line import Cell, Estimate, Line
+from saebench_canon.plugin.table_line import Cell, Estimate, Line
 from saebench_canon.questions.atomic import atomic
 
 # ATOMIC_WORLDS=3 tries every world of d 64 and 128 with so many repetitions; else two, once.

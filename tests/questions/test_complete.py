@@ -9,7 +9,7 @@ import pytest
 from stated_margins import STATED
 from worlds import TAUGHT, WORLDS, judged
 
-from saebench_canon.plugin.line import Cell, Estimate, Line
+from saebench_canon.plugin.table_line import Cell, Estimate, Line
 from saebench_canon.questions.complete import complete
 
 # WORLDS=3 tries every world with so many repetitions, and trained SAEs once; else these, once.

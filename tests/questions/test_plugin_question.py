@@ -15,11 +15,11 @@ from program import call
 from stated_margins import STATED, answers_on
 
 from saebench_canon.errors import CanonError
-from saebench_canon.plugin.line import Block, Line
 from saebench_canon.plugin.question import Answer, Margin, Margins, Question
 from saebench_canon.plugin.registry import load_registry
+from saebench_canon.plugin.table_line import Block, Line
 from saebench_canon.questions.ask import answers_of
-from saebench_canon.tables.fold import summarise
+from saebench_canon.tables.summarise import summarise
 
 PLUGIN = '''
 from saebench_canon import Answer, Margin, Question, Score, by_line, hookimpl, metric

@@ -18,7 +18,7 @@ import pytest
 from matplotlib.image import imread
 from program import call
 
-from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.measure import Bench
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.results import keep_run
 from saebench_canon.bench.store import Store
@@ -27,7 +27,7 @@ from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.row import Row
 from saebench_canon.reports.curves import Panel, extremes, joints, middle, panel
-from saebench_canon.reports.figures import FIGURES
+from saebench_canon.reports.figure_files import FIGURES
 from saebench_canon.reports.ladders import find_ladders, titles
 
 Made = tuple[list[Row], dict[str, pd.DataFrame]]

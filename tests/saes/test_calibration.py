@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from planted import D, planted_acts, write_acts
 from torch import Tensor
 
-from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.measure import Bench
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
-from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.activations import Acts
 from saebench_canon.plugin.record import Record
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import load_registry

@@ -14,7 +14,7 @@ from brute_force import CodedSAE
 from planted import D, planted_acts, write_acts, write_sae
 from safetensors.torch import load_file
 
-from saebench_canon.bench.bench import Bench
+from saebench_canon.bench.measure import Bench
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
 from saebench_canon.cli.main import main
@@ -25,7 +25,7 @@ from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.saes.fold import fold
 from saebench_canon.saes.formats.any_object import canonical
 from saebench_canon.saes.formats.frankenstein import frankenstein, save
-from saebench_canon.suite.one_off import Options, one_off_suite
+from saebench_canon.suite.from_command_line import Options, suite_of_saes
 
 SMALL, LARGE = 10, 24
 KINDS = ["relu", "jumprelu", "batchtopk", "gated"]
@@ -241,7 +241,7 @@ def test_the_command_adds_what_helps_and_tells_the_measured_error(
     )
     assert 0 < len(helpful) < 48
     registry, store = load_registry(), Store(workdir / ".canon")
-    text, *_ = one_off_suite(
+    text, *_ = suite_of_saes(
         ["made", "w24", "w48"], Options("fidelity", "acts.safetensors"), registry
     )
     (workdir / "run.toml").write_text(text)

@@ -163,7 +163,7 @@ def test_what_is_not_on_this_machine_is_described_by_its_name(written: str, widt
 
 
 def test_every_sae_that_saelens_lists_is_understood() -> None:
-    from saebench_canon.saes.formats.saelens_hub import releases
+    from saebench_canon.saes.formats.saelens_releases import releases
 
     known = ("gemma_2", "gemma_3")
     count = 0

@@ -14,12 +14,12 @@ from checkpoints import saelens
 from safetensors.torch import load_file, save_file
 
 from saebench_canon.errors import CanonError, NotOffline
-from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.activations import Acts
 from saebench_canon.plugin.adapter import Adapter
-from saebench_canon.plugin.local import LocalAdapter
+from saebench_canon.plugin.file_scheme import LocalAdapter
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.saes.calibration import calibrate
-from saebench_canon.saes.formats import saelens_hub
+from saebench_canon.saes.formats import saelens_releases as saelens_hub
 from saebench_canon.saes.formats.saelens import SaeLensAdapter
 from saebench_canon.saes.formats.saelens_folder import claim_saelens
 from saebench_canon.testing import check_adapter

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from saebench_canon.errors import CanonError, NotOffline
 from saebench_canon.inputs.normalise import normalise
-from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.activations import Acts
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.saes.calibration import calibrate
-from saebench_canon.saes.formats import saelens_hub
+from saebench_canon.saes.formats import saelens_releases as saelens_hub
 from saebench_canon.saes.formats.any_object import canonical
 from saebench_canon.saes.formats.saelens import SaeLensAdapter
 from saebench_canon.saes.formats.saelens_config import ARCHITECTURES, REFUSED

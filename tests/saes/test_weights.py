@@ -203,7 +203,7 @@ def test_numbers_beyond_the_end_of_the_file_are_a_sentence(tmp_path: Path) -> No
 
 
 def test_compressed_and_wide_weights_are_counted_in_the_memory_that_they_take() -> None:
-    from saebench_canon.saes.memory import sae_bytes
+    from saebench_canon.saes.memory_needed import sae_bytes
 
     assert sae_bytes(10, 100, "float32", stored="float64") == 3 * sae_bytes(10, 100, "float32")
 

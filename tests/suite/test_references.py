@@ -19,9 +19,9 @@ from saebench_canon.errors import CanonError
 from saebench_canon.plugin.published import Published, fold
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.plugin.row import Row
-from saebench_canon.reports.export import html, long, markdown
-from saebench_canon.reports.render import as_published, text
-from saebench_canon.tables.fold import summarise
+from saebench_canon.reports.table_formats import html, long, markdown
+from saebench_canon.reports.terminal import as_published, text
+from saebench_canon.tables.summarise import summarise
 
 L0 = """
 [[reference]]

@@ -14,8 +14,8 @@ from saebench_canon.metrics.meta_sae.presets import PRESETS
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.suite.cases import cases_of
 from saebench_canon.suite.load import load_suite, packaged_suites
+from saebench_canon.suite.names import words_of
 from saebench_canon.suite.training import Training
-from saebench_canon.suite.words import words_of
 
 TRAINED = """
 [data.planted]

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from saebench_canon.plugin.line import Estimate
+from saebench_canon.plugin.table_line import Estimate
 from saebench_canon.tables.stats import difference, over_group, over_pairs, over_seeds
 
 T2 = 4.302652729911275  # Student's t, two degrees of freedom, 97.5 %

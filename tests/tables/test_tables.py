@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saebench_canon.plugin.line import Cell, Key
 from saebench_canon.plugin.metric import Mark, Metric, Score
 from saebench_canon.plugin.row import Row
-from saebench_canon.tables.fold import summarise
+from saebench_canon.plugin.table_line import Cell, Key
+from saebench_canon.tables.summarise import summarise
 from saebench_canon.tables.summary import Block, Summary, Table
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from saebench_canon import progress
 from saebench_canon.errors import CanonError
-from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.activations import Acts
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.plugin.trainer import Trained, Trainer, trainer
 from saebench_canon.saes.formats.saelens import SaeLensAdapter
-from saebench_canon.trainers.saelens import TRAINERS
+from saebench_canon.trainers.architectures import TRAINERS
 from saebench_canon.trainers.settings import Revival, Schedule
 
 BY_NAME = {each.name: each for each in TRAINERS}
@@ -117,7 +117,7 @@ def test_the_threshold_of_batchtopk_keeps_its_l0(lens: Any, tmp_path: Path) -> N
 
 
 def test_the_ragged_tail_of_an_epoch_is_dropped(lens: Any) -> None:
-    from saebench_canon.trainers.loop import Batches
+    from saebench_canon.trainers.training_loop import Batches
 
     x = torch.arange(1.0, 11.0)[:, None]
     batches = Batches(x, 3, seed=0, holdout=0.2)
@@ -147,7 +147,7 @@ def test_the_ragged_tail_of_an_epoch_is_dropped(lens: Any) -> None:
 def test_the_threshold_rests_on_several_batches_where_the_data_allows(
     lens: Any, tokens: int, holdout: float, held_out: int
 ) -> None:
-    from saebench_canon.trainers.loop import Batches
+    from saebench_canon.trainers.training_loop import Batches
 
     batches = Batches(torch.ones(tokens, 2), 64, seed=0, holdout=holdout)
     assert batches.tokens == tokens - held_out
@@ -156,7 +156,7 @@ def test_the_threshold_rests_on_several_batches_where_the_data_allows(
 def test_the_threshold_is_read_from_tokens_that_training_never_saw(
     lens: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from saebench_canon.trainers import loop
+    from saebench_canon.trainers import training_loop as loop
 
     trained: list[Tensor] = []
     asked: list[Tensor] = []
@@ -278,7 +278,7 @@ def test_indices_are_those_of_the_selected_codes(width: int) -> None:
 
 
 def test_gradients_are_clipped_as_torch_clips_them() -> None:
-    from saebench_canon.trainers import loop
+    from saebench_canon.trainers import training_loop as loop
 
     g = torch.Generator().manual_seed(0)
     for size in (0.01, 10.0):

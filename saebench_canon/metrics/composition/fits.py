@@ -16,7 +16,7 @@ from saebench_canon.kernels.composition import (
 )
 from saebench_canon.kernels.nnomp import Pursuit, pursue
 from saebench_canon.kernels.nulls import covariance_matched
-from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.kernels.sum_rule import Rule
 from saebench_canon.metrics.shared.live_rows import Rows
 from saebench_canon.metrics.shared.sums import WHOLE, Number, composed, largest, or_undefined

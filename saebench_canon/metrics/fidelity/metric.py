@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from saebench_canon.inputs.splice import Losses
+    from saebench_canon.inputs.spliced_loss import Losses
     from saebench_canon.kernels.codes import Codes
-    from saebench_canon.plugin.acts import Acts
+    from saebench_canon.plugin.activations import Acts
     from saebench_canon.plugin.sae import CanonicalSAE
 
 Number = float | Value | Undefined

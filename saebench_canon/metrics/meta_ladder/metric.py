@@ -71,7 +71,7 @@ def meta_ladder(
     """
     from saebench_canon.metrics.meta_ladder import parts
     from saebench_canon.metrics.meta_sae.fits import fit_all_rows
-    from saebench_canon.metrics.meta_sae.sizes import by_size
+    from saebench_canon.metrics.meta_sae.live_counts import by_size
     from saebench_canon.metrics.shared.live_rows import live_rows
 
     all_codes = codes or (None,) * len(saes)

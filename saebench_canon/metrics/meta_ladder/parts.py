@@ -13,8 +13,8 @@ from torch import Tensor
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.meta_sae import MetaSAE
 from saebench_canon.kernels.nulls import covariance_matched
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.kernels.replace import encoded, quality
-from saebench_canon.kernels.seeds import generator
 from saebench_canon.plugin.metric import Undefined
 
 

@@ -15,6 +15,7 @@ from saebench_canon.kernels.cosine import max_cosine
 from saebench_canon.kernels.meta_sae import MetaSAE
 from saebench_canon.kernels.meta_training import Training
 from saebench_canon.kernels.nulls import covariance_matched, isotropic
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.kernels.replace import (
     Quality,
     among,
@@ -25,8 +26,7 @@ from saebench_canon.kernels.replace import (
     strongest,
     turned,
 )
-from saebench_canon.kernels.seeds import generator
-from saebench_canon.metrics.meta_sae.sizes import by_size, live_count
+from saebench_canon.metrics.meta_sae.live_counts import by_size, live_count
 from saebench_canon.metrics.shared.live_rows import Rows, live_rows
 from saebench_canon.plugin.metric import Undefined, Value
 from saebench_canon.plugin.sae import CanonicalSAE

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saebench_canon.kernels.meta_sae import MetaSAE, train
 from saebench_canon.kernels.meta_training import Training
-from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.metrics.meta_sae.presets import training_key
 
 Keep = Callable[[Mapping[str, Any], Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]]

@@ -14,7 +14,7 @@ from saebench_canon.plugin.metric import Measurement, Score, Undefined, metric
 if TYPE_CHECKING:
     from saebench_canon.kernels.codes import Codes
     from saebench_canon.metrics.meta_sae.fits import Keep
-    from saebench_canon.metrics.meta_sae.runs import Memo
+    from saebench_canon.metrics.meta_sae.scores import Memo
     from saebench_canon.plugin.sae import CanonicalSAE
 
 EVALUATED = "a published meta-SAE is evaluated, none is trained"
@@ -96,7 +96,7 @@ def meta_sae(
     ref of a published meta-SAE, that meta-SAE is evaluated on all rows and none is trained.
     """
     from saebench_canon.metrics.meta_sae.fits import fit_all_rows
-    from saebench_canon.metrics.meta_sae.runs import evaluated, study
+    from saebench_canon.metrics.meta_sae.scores import evaluated, study
     from saebench_canon.metrics.meta_sae.tables import baselines, decomposition
     from saebench_canon.metrics.shared.live_rows import live_rows
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from saebench_canon.errors import CanonError
 from saebench_canon.kernels.meta_sae import PASSES, MetaSAE
-from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.saes.calibration import least_selected
 

@@ -11,7 +11,7 @@ from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.meta_sae import MetaSAE
 from saebench_canon.kernels.meta_training import Training
 from saebench_canon.kernels.nnomp import pursue
-from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.metrics.shared.live_rows import Rows
 from saebench_canon.metrics.shared.sums import or_undefined
 from saebench_canon.plugin.metric import Undefined

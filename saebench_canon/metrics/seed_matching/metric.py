@@ -182,7 +182,7 @@ def _null_scores(
         covariance_matched_pairs,
         isotropic,
     )
-    from saebench_canon.kernels.seeds import generator
+    from saebench_canon.kernels.random_generators import generator
     from saebench_canon.metrics.seed_matching.matching import match
 
     random, plain = [], []

@@ -7,13 +7,13 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from saebench_canon.kernels.codes import Codes
-from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.metrics.stitching import adding
 from saebench_canon.metrics.stitching.best_scales import insert_at_best_scales
 from saebench_canon.metrics.stitching.gains import EXACT, Number, scaled
 from saebench_canon.metrics.stitching.novelty import Comparison, Null
 from saebench_canon.metrics.stitching.pairs import CodedPair
-from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.activations import Acts
 from saebench_canon.plugin.metric import Undefined
 
 BLOCK = 2**24  # pre-activations in memory at once

@@ -11,7 +11,7 @@ from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Va
 
 if TYPE_CHECKING:
     from saebench_canon.kernels.codes import Codes
-    from saebench_canon.plugin.acts import Acts
+    from saebench_canon.plugin.activations import Acts
     from saebench_canon.plugin.sae import CanonicalSAE
 
 Number = float | Value | Undefined

@@ -13,7 +13,7 @@ from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.cosine import max_cosine, tied
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.nulls import covariance_matched
-from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.metrics.shared.live_rows import live_latents
 from saebench_canon.metrics.stitching.interpolation import Graph, build_graph
 from saebench_canon.metrics.stitching.pairs import Pair

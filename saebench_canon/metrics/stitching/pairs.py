@@ -11,7 +11,7 @@ from torch import Tensor
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.resampling import documents
 from saebench_canon.metrics.shared.live_rows import live_latents
-from saebench_canon.plugin.acts import Acts
+from saebench_canon.plugin.activations import Acts
 from saebench_canon.plugin.sae import CanonicalSAE
 
 

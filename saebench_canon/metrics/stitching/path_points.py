@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saebench_canon.metrics.stitching.greedy import greedy
+from saebench_canon.metrics.stitching.greedy_order import greedy
 from saebench_canon.metrics.stitching.interpolation import (
     PathStep,
     Union,

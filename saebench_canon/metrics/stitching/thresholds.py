@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from saebench_canon.kernels.seeds import generator
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.metrics.stitching.gains import Added
 from saebench_canon.metrics.stitching.novelty import Comparison
 from saebench_canon.metrics.stitching.roc import auc, auc_interval, best_threshold, roc

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from saebench_canon.data.language_model import LanguageModel
-    from saebench_canon.inputs.splice import Losses
+    from saebench_canon.inputs.spliced_loss import Losses
     from saebench_canon.metrics.stitching.interpolation import PathStep
     from saebench_canon.plugin.sae import CanonicalSAE
 

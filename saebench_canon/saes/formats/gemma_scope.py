@@ -17,7 +17,7 @@ from saebench_canon.plugin.adapter import Description
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.saes.checkpoint import Parameters, checkpoint
 from saebench_canon.saes.files import Files
-from saebench_canon.saes.weights.stored import Tensors
+from saebench_canon.saes.weights.lazy_tensor import Tensors
 
 FIRST = "params.npz"
 SECOND, CONFIG = "params.safetensors", "config.json"

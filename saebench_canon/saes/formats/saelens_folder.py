@@ -14,7 +14,7 @@ from saebench_canon.plugin.adapter import Description
 from saebench_canon.saes.checkpoint import Parameters, checkpoint
 from saebench_canon.saes.files import Files
 from saebench_canon.saes.formats.saelens_config import ARCHITECTURES, SaeLensConfig, parse_config
-from saebench_canon.saes.weights.stored import Stored, Tensors
+from saebench_canon.saes.weights.lazy_tensor import Stored, Tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.saes.weights.stored import BLOCK, SIZES, Stored, Tensors, plausible
+from saebench_canon.saes.weights.lazy_tensor import BLOCK, SIZES, Stored, Tensors, plausible
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.saes.weights.mapped import mapped
-from saebench_canon.saes.weights.stored import SIZES, Stored, Tensors, plausible
+from saebench_canon.saes.weights.lazy_tensor import SIZES, Stored, Tensors, plausible
+from saebench_canon.saes.weights.memory_map import mapped
 from saebench_canon.saes.weights.torch_pickle import View, described
 from saebench_canon.saes.weights.zip_member import data_start, member_blocks
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.saes.weights.stored import SIZES
+from saebench_canon.saes.weights.lazy_tensor import SIZES
 
 _STORAGES = {
     "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from saebench_canon.errors import CanonError
-from saebench_canon.saes.weights.stored import BLOCK
+from saebench_canon.saes.weights.lazy_tensor import BLOCK
 
 LOCAL_HEADER = 30  # bytes of a member's local header before name and extra field
 

@@ -1,0 +1,104 @@
+"""Which tokens are scored and which are trained on: no document is both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from saebench_canon.bench.measure import Bench
+from saebench_canon.bench.store import Store
+from saebench_canon.data.activations_file import ActivationFile
+from saebench_canon.data.model_on_text import ModelOnText
+from saebench_canon.errors import CanonError, placed
+from saebench_canon.inputs.of_data import held_out
+from saebench_canon.plugin.activations import Acts
+from saebench_canon.plugin.data import DataSpec
+from saebench_canon.plugin.registry import load_registry
+
+REGISTRY = load_registry()
+
+
+def bench(tmp_path: Path) -> Bench:
+    return Bench(REGISTRY, Store(tmp_path / "store"))
+
+
+def of_file(tmp_path: Path, doc: torch.Tensor, *, holdout: float | None) -> DataSpec:
+    """Activations whose first entry is the token's number, so that each row can be told."""
+    x = torch.zeros(len(doc), 4)
+    x[:, 0] = torch.arange(len(doc))
+    save_file({"acts": x, "doc": doc}, tmp_path / "acts.safetensors")
+    return DataSpec("d", "here", ActivationFile(tmp_path / "acts.safetensors"), holdout=holdout)
+
+
+def parts(tmp_path: Path, data: DataSpec) -> tuple[Acts, Acts]:
+    artifacts = bench(tmp_path).artifacts
+    return artifacts.input("acts", data), artifacts.input("train_acts", data)
+
+
+@pytest.mark.parametrize(
+    "doc",
+    [
+        torch.arange(100) // 5,
+        torch.arange(100) % 20,  # documents interleaved
+        torch.arange(100) // 5 * 7 + 3,  # document numbers with gaps
+    ],
+    ids=["in order", "interleaved", "gaps"],
+)
+def test_scored_and_trained_on_are_disjoint_documents_and_everything(
+    tmp_path: Path, doc: torch.Tensor
+) -> None:
+    scored, trained = parts(tmp_path, of_file(tmp_path, doc, holdout=0.25))
+    assert len(scored.doc.unique()) == 5
+    assert not set(scored.doc.tolist()) & set(trained.doc.tolist())
+    tokens = torch.cat([scored.x[:, 0], trained.x[:, 0]]).long()
+    assert sorted(tokens.tolist()) == list(range(100))
+    for part in (scored, trained):
+        assert torch.equal(doc[part.x[:, 0].long()], part.doc)
+
+
+def test_without_holdout_every_token_is_scored(tmp_path: Path) -> None:
+    scored, _ = parts(tmp_path, of_file(tmp_path, torch.arange(30) // 3, holdout=None))
+    assert scored.x[:, 0].tolist() == list(range(30))
+
+
+def test_a_holdout_that_leaves_a_side_empty_is_refused() -> None:
+    data = DataSpec("d", "here", ActivationFile(Path("acts.safetensors")), holdout=0.1)
+    with pytest.raises(CanonError, match="of 3 documents leaves one part empty"):
+        held_out(data, 3)
+    assert sum(held_out(data, 10)) == 1
+
+
+def test_a_models_activations_are_split_as_its_windows_are(tmp_path: Path) -> None:
+    words = "\f".join(
+        f"Return the number {n} of the list, or raise an error. " * 9 for n in range(8)
+    )
+    (tmp_path / "words.txt").write_text(words)
+    source = ModelOnText(
+        "packaged:tiny-lm", "blocks.1.hook_resid_pre", "words.txt", context=32, loss_tokens=60
+    )
+    data = DataSpec("d", "here", source, holdout=0.25, root=tmp_path)
+    artifacts = bench(tmp_path).artifacts
+    tokens, everything = artifacts.input("tokens", data), artifacts.input("all_tokens", data)
+    scored, trained = parts(tmp_path, data)
+    assert set(scored.doc.tolist()) == set(tokens.doc.tolist())
+    assert torch.equal(scored.doc, tokens.token_doc)
+    assert not set(scored.doc.tolist()) & set(trained.doc.tolist())
+    assert len(scored) + len(trained) == int(everything.counts.sum())
+    mapped = {part.x.untyped_storage().data_ptr() for part in (scored, trained)}
+    assert len(mapped) == 1  # held-out documents stand first, so that both are slices, not copies
+    few = artifacts.input("loss_tokens", data)
+    assert 0 < int(few.counts.sum()) <= 60
+    assert set(few.doc.tolist()) <= set(tokens.doc.tolist())
+
+
+def test_a_mistake_is_placed_once() -> None:
+    with (
+        pytest.raises(CanonError) as caught,
+        placed("s.toml, [[sae]] 'a'"),
+        placed("s.toml, [data.d]"),
+    ):
+        raise CanonError("the text is empty", where="words.txt")
+    assert str(caught.value) == "the text is empty (s.toml, [data.d]: words.txt)"
