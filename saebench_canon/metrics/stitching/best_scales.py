@@ -127,12 +127,14 @@ def _non_negative(gram: Any, target: Any) -> Any:
     if scale == 0:
         return np.zeros(len(target))
 
-    def loss(s: Any) -> tuple[float, Any]:
-        pulled = (gram @ (s / unit)) / unit
-        return float(s @ pulled - 2 * s @ goal) / scale**2, 2 * (pulled - goal) / scale**2
+    goal = goal / scale  # the unknowns are y = s · unit / scale: the tolerances then have no unit
+
+    def loss(y: Any) -> tuple[float, Any]:
+        pulled = (gram @ (y / unit)) / unit
+        return float(y @ pulled - 2 * y @ goal), 2 * (pulled - goal)
 
     start = np.clip(goal, 0, None) * active
     bounds = [(0.0, None if varies else 0.0) for varies in active]
     options: Any = {"maxiter": STEPS, "maxfun": 2 * STEPS, "ftol": 1e-12, "gtol": 1e-9}
     solution = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options)
-    return solution.x / unit
+    return solution.x * scale / unit
