@@ -13,7 +13,7 @@ from torch import Tensor
 from saebench_canon.data.hook_points import HookPoint, centring_refused
 from saebench_canon.data.language_model import LanguageModel
 from saebench_canon.errors import CanonError
-from saebench_canon.inputs.forward_pass import value_at
+from saebench_canon.inputs.forward_pass import check_causal, value_at
 from saebench_canon.inputs.normalise import normalise
 from saebench_canon.inputs.tokens import Batch, Tokens, batches
 from saebench_canon.plugin.activations import Acts
@@ -44,10 +44,11 @@ def extract(
     With `out`, a .npy file of this name is written and the result is mapped from it.
 
     Raises:
-        CanonError: centring would change the model, the module does not give [batch, position, d],
-            or an activation is not finite.
+        CanonError: the model is not causal, centring would change it, the module does not give
+            [batch, position, d], or an activation is not finite.
     """
     check_centring(lm, hook, center)
+    check_causal(lm, tokens, hook)
     counts = tokens.counts
     starts = torch.cumsum(counts, 0) - counts  # the first row of each window
     rows = int(counts.sum())

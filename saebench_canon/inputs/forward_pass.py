@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 from saebench_canon.data.hook_points import HookPoint, first
 from saebench_canon.data.language_model import LanguageModel
 from saebench_canon.errors import CanonError
-from saebench_canon.inputs.tokens import Batch
+from saebench_canon.inputs.tokens import Batch, Tokens, batches
+
+LEAST_DIFFERENCE = 1e-3  # of the values' spread, that is no rounding
 
 
 def forward(lm: LanguageModel, batch: Batch) -> Any:
@@ -24,6 +27,38 @@ def forward(lm: LanguageModel, batch: Batch) -> Any:
             input_ids=batch.input_ids.to(lm.device),
             attention_mask=attention_mask.to(lm.device),
             use_cache=False,
+        )
+
+
+def check_causal(lm: LanguageModel, tokens: Tokens, hook: HookPoint | None = None) -> None:
+    """Raise CanonError if what a model computes for a token depends on later tokens.
+
+    The longest window and its first half must give the same values at the hook for that half, but
+    for rounding; without a hook, the same logits. Encoders such as BERT do not.
+    """
+    window = batches(tokens, 1)[0]
+    half = int(window.length) // 2
+    if half == 0:
+        return
+    cut = replace(
+        window,
+        input_ids=window.input_ids[:, :half],
+        length=torch.tensor([half]),
+        mask=window.mask[:, :half],
+    )
+    expected, seen = (
+        (forward(lm, batch).logits if hook is None else value_at(lm, hook, batch))[
+            0, :half
+        ].double()
+        for batch in (cut, window)
+    )
+    spread = torch.linalg.vector_norm(expected - expected.mean(dim=1, keepdim=True))
+    tolerance = max(LEAST_DIFFERENCE, 32 * torch.finfo(next(lm.model.parameters()).dtype).eps)
+    if float(torch.linalg.vector_norm(seen - expected)) > tolerance * float(spread):
+        raise CanonError(
+            f"the model is not causal: its values for the first {half} tokens depend on later ones",
+            where=lm.name,
+            hint="Encoders such as BERT cannot be measured.",
         )
 
 

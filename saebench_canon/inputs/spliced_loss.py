@@ -18,7 +18,13 @@ from torch.nn import functional
 from saebench_canon.data.hook_points import HookPoint, first, with_first
 from saebench_canon.data.language_model import LanguageModel
 from saebench_canon.inputs.extraction import check_centring
-from saebench_canon.inputs.forward_pass import check_shape, forward, module_input, never_ran
+from saebench_canon.inputs.forward_pass import (
+    check_causal,
+    check_shape,
+    forward,
+    module_input,
+    never_ran,
+)
 from saebench_canon.inputs.normalise import normalise
 from saebench_canon.inputs.tokens import Batch, Tokens, batches
 from saebench_canon.plugin.adapter import Normalisation
@@ -64,6 +70,7 @@ def baseline_losses(
     normalize: Normalisation | None = None,
 ) -> BaselineLosses:
     """The clean, the zero-ablated and the mean-ablated losses; `mean` [d] is the data's mean."""
+    check_causal(lm, tokens)
     options: dict[str, Any] = {
         "batch_size": batch_size, "center": center, "normalize": normalize,
     }  # fmt: skip

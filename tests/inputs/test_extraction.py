@@ -10,23 +10,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import (
+    FAMILIES,
     LAYER_NORM,
     STORIES,
     TINYSTORIES,
     VOCABULARY,
     WIDTH,
+    letter_tokenizer,
     needs_stories,
     tiny,
 )
 
 from saebench_canon.data.hook_points import resolve_hook
-from saebench_canon.data.language_model import load_language_model
+from saebench_canon.data.language_model import LanguageModel, load_language_model
 from saebench_canon.data.text import Document, iter_documents, text_source
 from saebench_canon.errors import CanonError
 from saebench_canon.inputs.extraction import extract, open_activations
+from saebench_canon.inputs.forward_pass import check_causal
+from saebench_canon.inputs.spliced_loss import baseline_losses
 from saebench_canon.inputs.tokens import batches, tokenize
 from saebench_canon.progress import listening
 
@@ -250,3 +255,56 @@ def test_a_full_disk_is_a_sentence_before_anything_is_computed(
     hook = resolve_hook(GPT2.model, "blocks.1.hook_resid_post")
     with pytest.raises(CanonError, match=r"of activations cannot be written \(No space left"):
         extract(GPT2, tokens, hook, out=tmp_path / "acts.npy")
+
+
+ENCODERS = {
+    "bert": transformers.BertConfig,
+    "roberta": transformers.RobertaConfig,
+    "electra": transformers.ElectraConfig,
+}
+
+
+def encoder(family: str, init: float, **config) -> LanguageModel:
+    sizes = {
+        "vocab_size": len(VOCABULARY), "hidden_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "intermediate_size": 24, "initializer_range": init,
+    }  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(
+            ENCODERS[family](**sizes, pad_token_id=0, **config)
+        )
+    return LanguageModel(family, family, model.eval(), letter_tokenizer())
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+@pytest.mark.parametrize(  # with the usual start bfloat16 rounds off what little attention there is
+    ("init", "dtype"), [(0.02, torch.float32), (0.3, torch.float32), (0.3, torch.bfloat16)]
+)
+def test_encoders_are_refused(family, init, dtype):
+    lm = encoder(family, init)
+    lm.model.to(dtype)
+    tokens = tokenize(documents(), lm, context=16)
+    point = resolve_hook(lm.model, family + ".encoder.layer.0")
+    with pytest.raises(CanonError, match=r"not causal.*depend on later ones.*Encoders"):
+        extract(lm, tokens, point)
+    with pytest.raises(CanonError, match="not causal"):
+        baseline_losses(lm, tokens, point, mean=torch.zeros(16))
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_the_same_models_as_decoders_are_causal(family):
+    lm = encoder(family, 0.3, is_decoder=True)
+    tokens = tokenize(documents(), lm, context=16)
+    point = resolve_hook(lm.model, family + ".encoder.layer.0")
+    assert len(extract(lm, tokens, point)) == int(tokens.counts.sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_causal_models_pass_in_every_number_format(family, dtype):
+    lm = tiny(family)
+    lm.model.to(dtype)
+    tokens = tokenize(documents(), lm, context=16)
+    check_causal(lm, tokens)
+    check_causal(lm, tokens, resolve_hook(lm.model, "blocks.2.hook_resid_post"))
