@@ -70,8 +70,21 @@ def _blobs(content: bytes, commit: str) -> list[str]:
 
 
 def without_credentials(url: str) -> str:
-    """A remote's address without user, password or token."""
-    return re.sub(r"(?<=://)[^/]*@", "", re.sub(r"[?#].*", "", url))
+    """A remote's address without user, password or token.
+
+    A password may hold `/`, `?`, `#` or `@`. Where it cannot be told from the path, "…" stands for
+    both. The user `git` of an address without a scheme is no secret and stays.
+    """
+    scheme, separator, rest = url.rpartition("://")
+    if "://" in scheme:
+        return "…"
+    address, *query = re.split(r"[?#]", rest, maxsplit=1)
+    host, slash, path = address.partition("/")
+    if "@" in path or any("@" in part for part in query):
+        return f"{scheme}{separator}…"
+    user, _, host = host.rpartition("@")
+    kept_user = "git@" if user == "git" and not separator else ""
+    return f"{scheme}{separator}{kept_user}{host}{slash}{path}"
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
