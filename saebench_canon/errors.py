@@ -47,6 +47,16 @@ def placed(where: str | None) -> Iterator[None]:
         raise complete from error.__cause__
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of a file that the block writes for the user, and cannot, which it is and why."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CanonError(f"{path} cannot be written ({reason})") from error
+
+
 def _rebuild(kind: type[CanonError], what: str, where: str | None, hint: str | None) -> CanonError:
     return kind(what, where=where, hint=hint)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from saebench_canon.bench.results import last_run
 from saebench_canon.bench.store import Store
 from saebench_canon.cli.terminal_line import TerminalLine
-from saebench_canon.errors import CanonError, nearest
+from saebench_canon.errors import CanonError, nearest, writing
 from saebench_canon.latents import card
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.progress import listening
@@ -55,7 +55,8 @@ def show_latent(options: Namespace) -> None:
             )
         latent_card = (cards.latent if flag == "--latent" else cards.meta_latent)(sae, number)
     if path is not None:
-        path.write_text(WRITERS[path.suffix](latent_card), encoding="utf-8")
+        with writing(path):
+            path.write_text(WRITERS[path.suffix](latent_card), encoding="utf-8")
         print(f"wrote {path}")
     else:
         print((_json if options.json else card.text)(latent_card), end="")

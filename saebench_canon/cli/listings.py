@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from saebench_canon.bench.store import Store
-from saebench_canon.errors import CanonError, nearest
+from saebench_canon.errors import CanonError, nearest, writing
 from saebench_canon.plugin.metric import SUBJECT
 from saebench_canon.plugin.registry import Registry, load_registry
 
@@ -136,7 +136,8 @@ def show(options: Namespace) -> None:
         report = registry.reports[path.suffix]
         arguments: dict[str, Any] = {"tables": tables_of(store)} if report.reads_tables else {}
         arguments |= {"answers": answers} if report.reads_answers else {}
-        report.write(rows, metrics, path, **arguments)
+        with writing(path):
+            report.write(rows, metrics, path, **arguments)
         print(f"wrote {path}")
     elif options.answers:
         print(render.text_answers(summary, answers), end="")

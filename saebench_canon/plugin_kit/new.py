@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, writing
 from saebench_canon.plugin.registry import Registry
 
 KINDS = ("adapter", "metric", "suite")
@@ -88,13 +88,12 @@ def _write(folder: Path, files: dict[str, str]) -> list[Path]:
     written = []
     for name, text in files.items():
         path = folder / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
-        except FileExistsError:
-            raise CanonError(f"{path} already exists, and is not overwritten") from None
-        except OSError as error:
-            raise CanonError(f"{path} cannot be written: {error.strerror}") from error
+        with writing(path):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("x", encoding="utf-8") as file:
+                    file.write(text)
+            except FileExistsError:
+                raise CanonError(f"{path} already exists, and is not overwritten") from None
         written.append(path)
     return written

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,11 @@ def _write(rows: Sequence[Row], metrics: Sequence[Metric], path: Path, *, tables
     with rc_context():
         rcdefaults()  # not the user's own settings
         with rc_context(STYLE):
-            figure(drawn, rows[0].suite).savefig(path, metadata=UNDATED.get(path.suffix))
+            drawing = BytesIO()  # matplotlib may hide that a disk is full
+            figure(drawn, rows[0].suite).savefig(
+                drawing, format=path.suffix[1:], metadata=UNDATED.get(path.suffix)
+            )
+    path.write_bytes(drawing.getvalue())
 
 
 @contextmanager

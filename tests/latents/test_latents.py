@@ -293,6 +293,15 @@ def test_a_card_is_written_to_a_file(tiny: Path, shown: Callable[..., str], tmp_
     assert (tmp_path / "card.md").read_text(encoding="utf-8").startswith("# latent ")
 
 
+def test_a_card_that_cannot_be_written_is_a_sentence(
+    tiny: Path, shown: Callable[..., str], tmp_path: Path
+) -> None:
+    path = tmp_path / "card.md"
+    path.mkdir()
+    said = shown("--latent", f"topk-w48:{a_live_latent()}", "--to", str(path), code=4)
+    assert f"{path} cannot be written (" in said
+
+
 def test_a_record_without_decomposition_says_what_to_run(
     spoilt: Path, shown: Callable[..., str]
 ) -> None:

@@ -229,6 +229,27 @@ def measured(suite: Path) -> Callable[[str], Path]:
     return measure
 
 
+@pytest.mark.parametrize(
+    "suffix", [".csv", ".html", ".md", ".parquet", ".pdf", ".png", ".svg", ".txt"]
+)
+@pytest.mark.parametrize("fault", ["a folder", "a full disk"])
+def test_a_file_that_cannot_be_written_is_a_sentence(
+    measured: Callable[[str], Path], suffix: str, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, path = measured(""), Path(f"out{suffix}")
+    if fault == "a folder":
+        path.mkdir()
+    elif Path("/dev/full").exists():
+        path.symlink_to("/dev/full")
+    else:
+        pytest.skip("no /dev/full")
+    assert main(["show", "small", "--to", str(path), "--store", str(root)]) == 4
+    printed = capsys.readouterr()
+    assert f"saebench-canon: {path} cannot be written (" in printed.err
+    assert "Traceback" not in printed.err
+    assert "wrote" not in printed.out
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_show_draws_the_last_run(
     measured: Callable[[str], Path], suffix: str, capsys: pytest.CaptureFixture[str]

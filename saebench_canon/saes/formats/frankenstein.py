@@ -13,7 +13,7 @@ from uuid import uuid4
 import torch
 from torch import Tensor
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, writing
 from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.saes.formats.saelens_folder import CONFIG, WEIGHTS
@@ -106,22 +106,24 @@ def frankenstein(
 
 def save(sae: Frankenstein, folder: Path, **metadata: Any) -> None:
     """Save an SAE for inference into a new folder; equal SAEs give equal bytes."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if folder.exists():
         raise CanonError(f"{folder} already exists", hint="Name a new folder.")
     config = {**sae.config, "metadata": {**sae.config["metadata"], **metadata}}
-    folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(f".{folder.name}-{uuid4().hex}.tmp")
-    draft.mkdir()
-    try:
-        save_file(dict(sae.tensors), draft / WEIGHTS)
-        text = json.dumps(config, indent=1, sort_keys=True, allow_nan=False)
-        (draft / CONFIG).write_text(text + "\n", encoding="utf-8")
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+    with writing(folder):
+        draft.mkdir(parents=True)
+        try:
+            save_file(dict(sae.tensors), draft / WEIGHTS)
+            text = json.dumps(config, indent=1, sort_keys=True, allow_nan=False)
+            (draft / CONFIG).write_text(text + "\n", encoding="utf-8")
+            draft.rename(folder)
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(str(error)) from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def encoders(small: CanonicalSAE, large: CanonicalSAE) -> tuple[LinearEncoder, LinearEncoder]:
