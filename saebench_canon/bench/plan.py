@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from saebench_canon.errors import CanonError, placed
 from saebench_canon.plugin.data import Dtype
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.plugin.row import ListedCase
+from saebench_canon.plugin.training_facts import training_facts
 from saebench_canon.suite.cases import Case, cases_of
 from saebench_canon.suite.load import load_suite
 from saebench_canon.suite.references import check_references, published
@@ -72,11 +74,15 @@ def listed(suite: Suite, case: Case, case_id: str) -> ListedCase:
 
 
 def _member(sae: SaeSpec) -> dict[str, Any]:
-    """The axes of one SAE of a case, and how many tokens it was trained on."""
+    """The axes of one SAE of a case, its training tokens, and what its files record."""
     facts: dict[str, Any] = dict(sae.axes)
     training = sae.source.training or {}
     if "tokens" in training:
         facts["train_tokens"] = training["tokens"]
+    if "seed" in sae.axes:
+        with suppress(CanonError):  # of a hub that is not reached, or reported when it is loaded
+            path = None if training else sae.source.ref.partition(":")[2]
+            facts["recorded"] = training_facts(sae.source.describe(), path)
     return facts
 
 

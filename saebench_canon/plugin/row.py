@@ -12,7 +12,7 @@ from saebench_canon.plugin.published import Published
 Status = Literal["measured", "undefined", "failed", "missing"]
 Axis = str | int | float | bool
 
-FACTS = frozenset({"train_tokens"})  # keys of a member that are not axes
+FACTS = frozenset({"train_tokens", "recorded"})  # keys of a member that are not axes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -21,7 +21,8 @@ class Estimate:
 
     `kind` says where the interval is from: "t" over training seeds, "jackknife" leaving out one
     seed, "bootstrap" within a single SAE (conditional on it), "welch" for a difference; "values"
-    (two seeds) and "point" have none. `n` counts `unit`; `values` are the replicates.
+    (two seeds, or SAEs that are no seeds of one another: the unit is "SAE") and "point" have none.
+    `n` counts `unit`; `values` are the replicates.
     """
 
     value: float
@@ -106,6 +107,14 @@ class Block(Protocol):
     @property
     def train_tokens(self) -> Mapping[Axis, Sequence[float]]:
         """The training tokens of each dictionary size, if known."""
+
+    @property
+    def no_seeds(self) -> Mapping[Axis | None, str]:
+        """The sizes whose SAEs cannot be seeds of one another, with the reason."""
+
+    @property
+    def seeds_unknown(self) -> Collection[Axis | None]:
+        """The sizes with several SAEs of which not each records its seed."""
 
     def of(self, metric: str) -> Iterator[Table]:
         """The tables of a metric, without those that only serve as floors."""

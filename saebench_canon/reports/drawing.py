@@ -110,7 +110,7 @@ def _lines(axes: Axes, panel: Panel, order: str, curves: Curves, name: str) -> N
     lines = curves.mse if name == "mse" else curves.l0
     main = order == "random"
     drawn: Style = {"color": color, "linestyle": dashes, "zorder": 4 if main else 3}
-    if panel.seeds < BAND_FROM:
+    if not _banded(panel):
         for line in lines:
             axes.plot(panel.x, line, linewidth=0.8, alpha=0.7 if main else 1.0, **drawn)
         return
@@ -120,11 +120,18 @@ def _lines(axes: Axes, panel: Panel, order: str, curves: Curves, name: str) -> N
         axes.fill_between(panel.x, low, high, color=color, alpha=0.3, linewidth=0, zorder=2)
 
 
+def _banded(panel: Panel) -> bool:
+    """Whether there are enough seeds for a mean and a band."""
+    return panel.seeds >= BAND_FROM and panel.ladder.of_seeds
+
+
 def _name(axes: Axes, panel: Panel, title: str) -> None:
     """The panel's title: the ladder, the number of seeds and orders, the MSE that counts as 1."""
     random = panel.orders.get("random")
     orders = 0 if random is None else len(random.mse) // panel.seeds
     counted = _count(panel.seeds, "seed")
+    if not panel.ladder.of_seeds:
+        counted = f"{_count(panel.seeds, 'SAE')} a size, no seeds of one another"
     counted += f" × {_count(orders, 'random order')}" if orders else ""
     caption = f"{counted}\n1 is an MSE of {panel.smallest:#.3g}"
     axes.set_title(title, loc="left", fontweight="bold", pad=20)
@@ -151,7 +158,7 @@ def _share(panels: Sequence[Axes]) -> None:
 
 
 def _legend(drawn: Sequence[Panel]) -> Iterator[Any]:
-    banded = any(panel.seeds >= BAND_FROM for panel in drawn)
+    banded = any(map(_banded, drawn))
     for order in dict.fromkeys(order for panel in drawn for order in panel.orders):
         color, dashes, label = _style(order)
         label += ", mean" if banded else ""

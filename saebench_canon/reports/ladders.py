@@ -12,8 +12,8 @@ import pandas as pd
 from saebench_canon.plugin.metric import Metric, with_role
 from saebench_canon.plugin.report import Tables
 from saebench_canon.plugin.row import Axis, Row
+from saebench_canon.tables.seed_groups import SEED, reasons_by_sae, seed_groups
 
-SEED = "seed"
 Seed = tuple[Axis, ...]  # the training seed; () where the suite has none
 Run = tuple[Seed, int | None]  # training seed and the case's own seed
 
@@ -39,6 +39,7 @@ class Ladder:
     shared: tuple[tuple[str, Axis], ...]
     sizes: tuple[Axis, ...]
     climbs: tuple[Climb, ...]
+    of_seeds: bool = True  # False: the SAEs of one size are no seeds of one another
 
 
 def find_ladders(rows: Iterable[Row], metrics: Iterable[Metric], tables: Tables) -> list[Ladder]:
@@ -61,9 +62,10 @@ def find_ladders(rows: Iterable[Row], metrics: Iterable[Metric], tables: Tables)
         sizes = sorted({size for row in group for size in row.along(axis)}, key=float)
         neighbours = set(pairwise(sizes))  # `over = "all-pairs:AXIS"` has others too
         climbs = tuple(_climb(row, axis, tables) for row in group if row.along(axis) in neighbours)
+        of_seeds = not reasons_by_sae(seed_groups(group, axis))
         ids = frozenset(climb.case for climb in climbs)
         if ids not in known:
-            unique.append(Ladder(label, axis, data, shared, tuple(sizes), climbs))
+            unique.append(Ladder(label, axis, data, shared, tuple(sizes), climbs, of_seeds))
         known.add(ids)
     return unique
 

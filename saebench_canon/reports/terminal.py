@@ -21,6 +21,8 @@ SIGNS = {
 }
 SHOWN = 3  # a note with more names than this says "NAME and … more"
 
+VALUES = 3  # SAEs whose values are shown one by one, if there is no interval
+
 
 def text(
     summary: Summary,
@@ -193,9 +195,9 @@ def number_and_rest(table: Table, column: Score, cell: Cell, extra: str) -> tupl
     if cell.estimate is None:
         return ("failed" if cell.status == "failed" else "–"), ""
     star = "*" if cell.lost else ""
-    if cell.estimate.kind == "values" and len(cell.estimate.values) == 2:
-        first, second = (number(value, column.digits) for value in cell.estimate.values)
-        return first, f", {second}{star}"
+    if cell.estimate.kind == "values" and 2 <= len(cell.estimate.values) <= VALUES:
+        first, *others = (number(value, column.digits) for value in cell.estimate.values)
+        return first, "".join(f", {other}" for other in others) + star
     return (
         number(cell.estimate.value, column.digits),
         _spread(cell.estimate, column.digits) + star,

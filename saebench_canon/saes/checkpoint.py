@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +85,10 @@ class CheckpointAdapter:
                     where=str(tensors.path),
                 )
         parameters.check()
-        return parameters
+        if parameters.metadata:
+            return parameters
+        configured = {key: value for config in files.configs for key, value in config.items()}
+        return replace(parameters, metadata=configured)
 
     def claim(self, path: Path) -> str | None:
         """The ref of a bare path that holds the format's files."""

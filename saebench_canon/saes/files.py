@@ -37,6 +37,7 @@ class Files:
 
     path: Path
     opened: list[Tensors] = field(default_factory=list, repr=False)
+    configs: list[Config] = field(default_factory=list, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -60,7 +61,9 @@ class Files:
     def json(self, name: str) -> Config:
         """The JSON object in a file of the folder."""
         path = self._inside(name)
-        return Config(path, read_json(path))
+        config = Config(path, read_json(path))
+        self.configs.append(config)
+        return config
 
     def safetensors(self, name: str) -> Tensors:
         """The tensors of a safetensors file, unread."""

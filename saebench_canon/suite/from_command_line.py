@@ -16,12 +16,13 @@ from saebench_canon.plugin.known_formats import install
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.ref import Ref, is_bare_path
 from saebench_canon.plugin.registry import Registry
+from saebench_canon.plugin.training_facts import Fact
 from saebench_canon.saes.unclaimed import lacking_plugin
+from saebench_canon.suite.found_saes import FoundSae, short, told_apart, word
 
 TEXT = "packaged:python-docs"
 TOKENS = 131_072
 DEEPEST = 5  # levels of folders that are searched for checkpoints
-SEED = re.compile(r"seed[_-]?(\d+)")
 
 
 @dataclass(frozen=True)
@@ -32,23 +33,6 @@ class Options:
     data: str | None = None
     hook: str | None = None
     text: str | None = None
-
-
-@dataclass(frozen=True)
-class FoundSae:
-    """An SAE that was named, or found in a folder that was named."""
-
-    ref: Ref
-    description: Description
-    width: int
-    kind: str = ""  # in what it differs from the other SAEs, besides width and seed
-    seed: int = 0
-
-    @property
-    def axes(self) -> dict[str, str | int]:
-        """Its axes; the kind only if there are several."""
-        kind: dict[str, str | int] = {"kind": self.kind} if self.kind else {}
-        return {**kind, "width": self.width, "seed": self.seed}
 
 
 class SuiteOfSaes(NamedTuple):
@@ -63,8 +47,11 @@ def suite_of_saes(saes: Sequence[str], options: Options, registry: Registry) -> 
     """The suite for these SAEs, with their axes.
 
     `width` is read from the checkpoints. `kind` separates SAEs that differ in hook or model, and
-    SAEs of one width that differ in format, architecture or k. SAEs that are equal in both get
-    different `seed`s: the numbers in their folders' names, or else 0, 1, ….
+    SAEs of one width that differ in format, architecture or k. What else decides a training and
+    differs between SAEs of one width (a penalty, the tokens) becomes an axis of its own. SAEs that
+    are equal in all of these get different `seed`s: those that their files record, or the numbers
+    in their folders' names, or 0, 1, …. SAEs that record the same seed are no seeds of one another:
+    an axis `checkpoint` tells them apart.
     """
     if not options.metrics:
         raise CanonError(
@@ -72,10 +59,10 @@ def suite_of_saes(saes: Sequence[str], options: Options, registry: Registry) -> 
             hint=f"Add --metrics {','.join(registry.metrics)} or some of them.",
         )  # fmt: skip
     refs, passed_over = _refs(saes, registry)
-    opened = _numbered(_kinds([_described(ref, registry) for ref in refs], registry))
+    opened, on_seeds = told_apart([_described(ref, registry) for ref in refs], registry)
     tables = _data(options, opened) if options.data is not None else {}
     metrics, left_out = _metrics(options.metrics, opened, registry)
-    several = len({(sae.kind, sae.width) for sae in opened}) < len(opened)
+    several = len({sae.group for sae in opened}) < len(opened)
     lines = ["[suite]", 'name = "run"', ""]
     for name, (table, _) in tables.items():
         keys = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
@@ -92,13 +79,15 @@ def suite_of_saes(saes: Sequence[str], options: Options, registry: Registry) -> 
         names[title] = sae.ref
     for metric in metrics:
         lines += _metric(metric, several)
-    named = [f"{title} is {_short(ref)}" for title, ref in names.items()] if len(names) > 1 else []
-    return SuiteOfSaes("\n".join(lines), tuple(named), (*passed_over, *left_out))
+    named = [f"{title} is {short(ref)}" for title, ref in names.items()] if len(names) > 1 else []
+    return SuiteOfSaes("\n".join(lines), tuple(named), (*passed_over, *on_seeds, *left_out))
 
 
-def _part(key: str, value: str | int) -> str:
+def _part(key: str, value: Fact) -> str:
     """How an axis is written in an SAE's name."""
-    return str(value) if key == "kind" else f"{key[0]}{value}"
+    if key in ("kind", "checkpoint"):
+        return str(value)
+    return f"{key[0] if key in ('width', 'seed') else key}{word(value)}"
 
 
 def _metric(metric: Metric, several: bool) -> list[str]:
@@ -148,58 +137,6 @@ def _below(folder: Path, registry: Registry, depth: int, passed_over: list[str])
             yield from _below(subfolder, registry, depth - 1, passed_over)
 
 
-def _short(ref: Ref) -> str:
-    """The path from the working folder, if the ref is in it."""
-    if not ref.local:
-        return str(ref)
-    path, folder = ref.path, Path.cwd()
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
-
-
-def _kinds(
-    saes: Sequence[tuple[Ref, Description, int]], registry: Registry
-) -> list[tuple[Ref, Description, int, str]]:
-    """The SAEs with their `kind`: the properties, besides width, in which some of them differ."""
-    points = [(description.hook, description.model) for _, description, _ in saes]
-    designs = [
-        (_format(ref, registry), description.architecture, description.k)
-        for ref, description, _ in saes
-    ]
-    designs_at: defaultdict[tuple[object, ...], set[tuple[object, ...]]] = defaultdict(set)
-    for (_, _, width), point, design in zip(saes, points, designs, strict=True):
-        designs_at[(*point, width)].add(design)
-    # k and architecture may change along a ladder of widths, but not between seeds
-    several = any(len(at_one_width) > 1 for at_one_width in designs_at.values())
-    properties: list[tuple[object, ...]] = [
-        (*(design if several else ()), *point)
-        for design, point in zip(designs, points, strict=True)
-    ]
-    columns: list[int] = []
-    for column in range(len(properties[0]) if properties else 0):
-        if _distinct(properties, [*columns, column]) > _distinct(properties, columns):
-            columns.append(column)
-    return [
-        (
-            ref,
-            description,
-            width,
-            re.sub(r"[^\w.-]+", "_", "-".join(str(values[column]) for column in columns)),
-        )
-        for (ref, description, width), values in zip(saes, properties, strict=True)
-    ]
-
-
-def _distinct(rows: Sequence[tuple[object, ...]], columns: Sequence[int]) -> int:
-    """How many different rows there are in these columns."""
-    return len({tuple(row[column] for column in columns) for row in rows})
-
-
-def _format(ref: Ref, registry: Registry) -> str:
-    """The scheme of the adapter that reads the ref."""
-    claim = registry.claim(ref.path) if ref.scheme == "file" else None
-    return (claim or str(ref)).partition(":")[0]
-
-
 def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", path.name)]
 
@@ -211,33 +148,12 @@ def _described(ref: Ref, registry: Registry) -> tuple[Ref, Description, int]:
     return ref, description, description.width
 
 
-def _numbered(saes: Sequence[tuple[Ref, Description, int, str]]) -> list[FoundSae]:
-    """The SAEs with their seeds: the numbers in folder names if they differ, else 0, 1, …."""
-    named_seeds: defaultdict[tuple[str, int], list[int | None]] = defaultdict(list)
-    for ref, _, width, kind in saes:
-        match = SEED.fullmatch(Path(ref.target).name)
-        named_seeds[kind, width].append(int(match[1]) if match else None)
-    use_names = {
-        key: None not in seeds and len(set(seeds)) == len(seeds)
-        for key, seeds in named_seeds.items()
-    }
-    count: Counter[tuple[str, int]] = Counter()
-    numbered = []
-    for ref, description, width, kind in saes:
-        key = kind, width
-        named_seed = named_seeds[key][count[key]]
-        seed = named_seed if use_names[key] and named_seed is not None else count[key]
-        numbered.append(FoundSae(ref, description, width, kind, seed))
-        count[key] += 1
-    return numbered
-
-
 def _metrics(
     names: str, opened: Sequence[FoundSae], registry: Registry
 ) -> tuple[list[Metric], list[str]]:
     """The metrics that apply, and a sentence on each that does not; raises if none does."""
-    seeds = Counter((sae.kind, sae.width) for sae in opened)
-    widths = Counter(kind for kind, _ in seeds)
+    seeds = Counter(sae.group for sae in opened)
+    widths = Counter((kind, *others) for kind, _, *others in seeds)
     metrics, left_out = [], []
     for name in dict.fromkeys(name.strip() for name in names.split(",")):
         metric = registry.metric(name, where="--metrics")

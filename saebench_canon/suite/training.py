@@ -45,8 +45,9 @@ class Training:
     def describe(self) -> Description:
         """Width, architecture and k, from the suite; d is unknown before its data is read."""
         return Description(
-            d=None, width=self.width, architecture=self.trainer.name, k=self.training.get("k")
-        )
+            d=None, width=self.width, architecture=self.trainer.name, k=self.training.get("k"),
+            metadata={**self.training, "seed": self.seed},
+        )  # fmt: skip
 
     def identity(self, data: DataSpec | None, of_input: Callable[[str], str]) -> Mapping[str, Any]:
         """Everything that the training depends on."""

@@ -45,6 +45,12 @@ def over_seeds(
     return _over(value, spread / math.sqrt(count), count, "t", values, level)
 
 
+def over_no_seeds(replicates: Mapping[Any, Sequence[float]], saes: int) -> Estimate:
+    """The mean over SAEs (or their pairs) that are no seeds of one another, with no interval."""
+    values = tuple(_mean(replicate) for replicate in replicates.values())
+    return Estimate(_mean(values), None, saes, "SAE", "values", values)
+
+
 def over_pairs(
     replicates: Mapping[tuple[object, object], Sequence[float]], *, level: float = LEVEL
 ) -> Estimate:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from math import fsum
@@ -18,10 +18,9 @@ from saebench_canon.plugin.metric import Metric, Score
 from saebench_canon.plugin.published import fold
 from saebench_canon.plugin.row import Axis, Row, Status
 from saebench_canon.plugin.table_line import Cell, Estimate, Key, Line
-from saebench_canon.tables.stats import LEVEL, over_group, over_pairs, over_seeds
+from saebench_canon.tables.seed_groups import SEED, SeedGroup, reasons_by_sae, seed_groups
+from saebench_canon.tables.stats import LEVEL, over_group, over_no_seeds, over_pairs, over_seeds
 from saebench_canon.tables.summary import Block, Note, Summary, Table
-
-SEED = "seed"
 
 FEW = 4  # a note lists at most so many scores by name
 
@@ -99,10 +98,12 @@ def _block(
     for row in rows:
         labels[row.label].append(row)
     unfit = {name for names in marks.get("unfit", {}).values() for name in names}
-    caveat = {name for names in marks.get("caveat", {}).values() for name in names}
+    groups = seed_groups(rows, axis)
+    unseeded = reasons_by_sae(groups)
+    caveat = {name for names in marks.get("caveat", {}).values() for name in names} | {*unseeded}
     tables = []
     for label, group in labels.items():
-        table = _table(label, group, declared.get(group[0].metric), axis, level)
+        table = _table(label, group, declared.get(group[0].metric), axis, level, unseeded)
         marked = [
             replace(
                 line,
@@ -124,13 +125,31 @@ def _block(
         axes=axes,
         data=rows[0].data,
         tables=tuple(sorted(joined, key=lambda table: _position(table, declared))),
-        notes=(*_notes(rows, marks), *unlike),
+        notes=(*_notes_on_seeds(groups), *_notes(rows, marks), *unlike),
         train_tokens={width: tuple(sorted(counts)) for width, counts in tokens.items()},
+        no_seeds={group.size: group.reason for group in groups if group.reason},
+        seeds_unknown=frozenset(group.size for group in groups if group.unknown),
     )
 
 
+def _notes_on_seeds(groups: Iterable[SeedGroup]) -> Iterator[Note]:
+    """Who is no seed of another, and of whom nobody knows."""
+    for group in groups:
+        if group.reason is not None:
+            yield Note("caveat", f"no seeds of one another: {group.reason}", tuple(group.recorded))
+    unknown = tuple(name for group in groups if group.unknown for name in group.recorded)
+    if unknown:
+        reason = "not each file records its seed: whether these are seeds of one another is unknown"
+        yield Note("note", reason, unknown)
+
+
 def _table(
-    label: str, rows: Sequence[Row], metric: Metric | None, axis: str, level: float
+    label: str,
+    rows: Sequence[Row],
+    metric: Metric | None,
+    axis: str,
+    level: float,
+    unseeded: Container[str],
 ) -> Table:
     lines: dict[Key, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for key, row in _keyed(rows, axis):
@@ -144,7 +163,9 @@ def _table(
         about=metric.help.split("\n", 1)[0] if metric else "",
         over=rows[0].over,
         columns=tuple(score for score in scores if score.name in names),
-        lines=tuple(_line(key, lines[key], scores, level) for key in sorted(lines, key=_order)),
+        lines=tuple(
+            _line(key, lines[key], scores, level, unseeded) for key in sorted(lines, key=_order)
+        ),
         case_seeds=len({row.seed for row in rows}),
         row_axis=axis if any(row.along(axis) for row in rows) else "",
     )
@@ -166,8 +187,9 @@ def _line(
     rows: Mapping[str, Sequence[Row]],
     scores: Iterable[Score],
     level: float,
+    unseeded: Container[str],
 ) -> Line:
-    folded = {name: _cell(scores, level) for name, scores in rows.items()}
+    folded = {name: _cell(scores, level, unseeded) for name, scores in rows.items()}
     for score in scores:
         null = folded.get(score.null or "")
         if score.name in folded and null is not None:
@@ -187,25 +209,32 @@ def _line(
     )
 
 
-def _cell(rows: Sequence[Row], level: float) -> Cell:
+def _cell(rows: Sequence[Row], level: float, unseeded: Container[str]) -> Cell:
     measured = [row for row in rows if row.status == "measured" and row.value is not None]
     lost = len(rows) - len(measured)
     published = fold(row.reference for row in rows)
     if measured:
-        return Cell(_fold(measured, level), "measured", lost, published=published)
+        estimate = _fold(measured, level, unseeded)
+        return Cell(estimate, "measured", lost, published=published)
     worst: tuple[Status, ...] = ("failed", "missing", "undefined")
     status: Status = next((s for s in worst if any(r.status == s for r in rows)), "missing")
     return Cell(None, status, lost, published=published)
 
 
-def _fold(rows: Sequence[Row], level: float) -> Estimate:
-    """One estimate from the measured values of one score on one line."""
+def _fold(rows: Sequence[Row], level: float, unseeded: Container[str]) -> Estimate:
+    """One estimate from the measured values of one score on one line.
+
+    `unseeded` are the SAEs that are no seeds of one another, whatever the axis `seed` says.
+    """
     values: dict[Key, list[float]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: _order(row.along(SEED))):
         values[row.along(SEED)].append(float(row.value or 0.0))
     errors = [row.stderr for row in rows if row.stderr is not None]
     stderr = fsum(errors) / len(errors) if len(errors) == len(rows) else None
     first, seeds = rows[0], rows[0].along(SEED)
+    saes = len(dict.fromkeys(chain.from_iterable(values)))
+    if saes > 1 and any(name in unseeded for row in rows for name in row.subject):
+        return over_no_seeds(values, saes)
     if first.of == "group" and len(seeds) > 1:
         mean = fsum(float(row.value or 0.0) for row in rows) / len(rows)
         count = first.n if first.unit == "training seed" else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from saebench_canon.plugin.metric import Score
@@ -94,6 +94,8 @@ class Block:
     tables: tuple[Table, ...]
     notes: tuple[Note, ...]
     train_tokens: Mapping[Axis, tuple[float, ...]] = field(default_factory=dict)
+    no_seeds: Mapping[Axis | None, str] = field(default_factory=dict)
+    seeds_unknown: Collection[Axis | None] = ()
 
     def of(self, metric: str) -> Iterator[Table]:
         """The tables of a metric, less those that only serve as floors."""
@@ -129,6 +131,8 @@ class Summary:
 
 
 def _say_interval(estimate: Estimate) -> str:
+    if estimate.unit == "SAE":
+        return f"{estimate.n} SAEs that are no seeds of one another, no interval"
     match estimate.kind:
         case "t":
             return f"{estimate.seeds} seeds, ± by Student's t over them"

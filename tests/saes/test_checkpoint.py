@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from own_formats import FORMS, D, M, npz_relu, pt_topk, weights, write
+from safetensors.torch import save_file
 
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.ref import Ref
@@ -181,3 +182,17 @@ def test_a_hub_sae_that_reads_otherwise_than_was_planned_is_refused_once(
             npz_norm.load(ref)
     assert npz_norm.describe(ref).normalize == normalize
     assert npz_norm.load(ref).width == M
+
+
+def test_its_configuration_is_described(tmp_path: Path) -> None:
+    @checkpoint("with-config", files=["w.safetensors", "config.json"])
+    def with_config(files: Files) -> Parameters:
+        """A format with a configuration."""
+        files.json("config.json")
+        w = files.safetensors("w.safetensors")
+        return Parameters(W_enc=w["W_enc"], W_dec=w["W_dec"], b_dec=w["b_dec"], b_enc=w["b_enc"])
+
+    save_file(weights(), tmp_path / "w.safetensors")
+    (tmp_path / "config.json").write_text('{"trainer": {"seed": 3, "lr": 0.1}}')
+    described = with_config.describe(Ref.parse(f"with-config:{tmp_path}"))
+    assert described.metadata == {"trainer": {"seed": 3, "lr": 0.1}}

@@ -237,3 +237,67 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(
     monkeypatch.setattr(SafetensorsFile, "blocks", lambda *_: pytest.fail("it was read"))
     with pytest.raises(CanonError, match="100 B are free"):
         make_plan(twins, load_registry(), Store(twins.parent / "store"), to_measure=True)
+
+
+def write_recorded(folder: Path, rows: int, *, width: int = 8, **metadata: object) -> Path:
+    """A random SAE whose configuration records these facts of its training."""
+    write_sae(folder, width, seed=rows)
+    config = json.loads((folder / "cfg.json").read_text())
+    (folder / "cfg.json").write_text(json.dumps(config | {"metadata": metadata}))
+    return folder
+
+
+def test_seeds_are_those_that_the_files_record(tmp_path: Path) -> None:
+    for at, seed in enumerate((7, 3, 5)):
+        write_recorded(tmp_path / f"seed_{at}", at, seed=seed, training_tokens=100)
+    saes = suite_of(tmp_path, metrics="seed_matching")["sae"]
+    assert [sae["axes"]["seed"] for sae in saes] == [[7], [3], [5]]
+
+
+@pytest.mark.parametrize("names", [("a", "b", "c"), ("seed_0", "seed_1", "seed_2")])
+def test_saes_that_record_one_seed_are_checkpoints(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for at, name in enumerate(names):
+        write_recorded(tmp_path / name, at, seed=42)
+    text, _, sentences = suite_of_saes([str(tmp_path)], Options("fidelity"), load_registry())
+    axes = [sae["axes"] for sae in tomllib.loads(text)["sae"]]
+    assert axes == [{"checkpoint": [name], "width": [8]} for name in names]
+    (sentence,) = sentences
+    assert sentence.endswith("several record the same seed (42)")
+    with pytest.raises(CanonError, match="differ in their seed only"):
+        suite_of(tmp_path, metrics="seed_matching")
+
+
+@pytest.mark.parametrize("seeds", [(0, 0, 0), (None, None, None), (0, 1, 2)])
+def test_a_sweep_is_an_axis_of_its_own(tmp_path: Path, seeds: tuple[int | None, ...]) -> None:
+    for at, penalty in enumerate((1.0, 2.0, 4.0)):
+        recorded = {} if seeds[at] is None else {"seed": seeds[at]}
+        for width in (8, 16):
+            folder = tmp_path / f"{width}-{at}"
+            write_recorded(folder, at, width=width, l1_coefficient=penalty, **recorded)
+    suite = suite_of(tmp_path, metrics="stitching,fidelity")
+    axes = [sae["axes"] for sae in suite["sae"]]
+    assert {(tuple(a["l1_coefficient"]), tuple(a["width"])) for a in axes} == {
+        ((penalty,), (width,)) for penalty in (1.0, 2.0, 4.0) for width in (8, 16)
+    }
+    assert [metric["name"] for metric in suite["metric"]] == ["stitching", "fidelity"]  # no floor
+    with pytest.raises(CanonError, match="differ in their seed only"):
+        suite_of(tmp_path, metrics="seed_matching")
+
+
+def test_checkpoints_of_several_runs_are_seeds_of_one_another_at_each_step(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for step in (1000, 2000):
+            folder = tmp_path / f"seed{seed}" / str(step)
+            write_recorded(folder, seed + step, seed=seed, training_tokens=step)
+    saes = suite_of(tmp_path, metrics="seed_matching")["sae"]
+    assert sorted((sae["axes"]["training_tokens"], sae["axes"]["seed"]) for sae in saes) == [
+        ([1000], [0]), ([1000], [1]), ([2000], [0]), ([2000], [1]),
+    ]  # fmt: skip
+
+
+def test_what_grows_with_the_width_is_no_axis(tmp_path: Path) -> None:
+    for width in (8, 16):
+        for seed in (0, 1):
+            folder = tmp_path / f"{width}-{seed}"
+            write_recorded(folder, seed, width=width, seed=seed, l1_coefficient=width / 8)
+    assert [list(sae["axes"]) for sae in suite_of(tmp_path)["sae"]] == [["width", "seed"]] * 4
