@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from saebench_canon.bench.provenance import versions
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.metric import Mark, Measurement, Undefined
+from saebench_canon.plugin.origin import different_hooks, other_origin
 from saebench_canon.plugin.record import Record, marks_of, scores_of
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
@@ -95,7 +96,7 @@ class Bench:
         scores = scores_of(case.metric, measured)
         tables = self._keep_tables(case_id, measured)
         calibrated = self._calibrations(case) if lacking is None else {}
-        misnamed = self._misnamed(case) if lacking is None else ()
+        misplaced = () if lacking else (*self._misnamed(case), *self._misplaced(case))
         return Record(
             id=case_id,
             metric=case.metric.name,
@@ -106,7 +107,7 @@ class Bench:
             seed=case.seed,
             scores=scores,
             tables=tables,
-            marks=(*marks_of(measured), *_notes(calibrated), *misnamed),
+            marks=(*marks_of(measured), *_notes(calibrated), *misplaced),
             provenance={
                 "versions": versions(),
                 "device": self.execution.device,
@@ -187,6 +188,26 @@ class Bench:
             if declared is not None and declared != width:
                 reason = f"has {width} latents where the suite says {declared}"
                 yield asdict(Mark("caveat", reason))
+
+    def _misplaced(self, case: Case) -> Iterator[Mapping[str, str]]:
+        """Caveats for SAEs of another hook, model or use of BOS than the data or one another."""
+        described = [spec.source.describe() for spec in case.subject]
+        reasons: list[str] = []
+        if case.data is not None and self._reads_data(case):
+            origin = case.data.source.origin(case.data)
+            if self.identities.available("tokens", case.data):
+                origin = replace(origin, bos=self.artifacts.input("tokens", case.data).bos)
+            reasons += [reason for sae in described for reason in other_origin(sae, origin)]
+        hooks = [sae.hook for sae in described if sae.hook]
+        if apart := next((hook for hook in hooks if different_hooks(hooks[0], hook)), None):
+            reasons.append(f"SAEs of two hooks are compared, {hooks[0]} and {apart}")
+        for reason in dict.fromkeys(reasons):
+            yield asdict(Mark("caveat", reason))
+
+    def _reads_data(self, case: Case) -> bool:
+        """Whether the metric uses anything of the data besides the SAEs."""
+        inputs = {needed.input for needed in needed_inputs(case, self.registry)}
+        return bool(inputs - {"sae", *OF_CASE})
 
     def _commits(self, case: Case) -> dict[str, str]:
         """The commits of what was read from a hub, whose names may later mean something else."""

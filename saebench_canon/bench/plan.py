@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from saebench_canon.bench.identity import Identities, needed_inputs
 from saebench_canon.bench.store import Store
-from saebench_canon.errors import CanonError, placed
+from saebench_canon.errors import CanonError, NotOffline, placed
 from saebench_canon.plugin.data import Dtype
+from saebench_canon.plugin.origin import different_hooks
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.plugin.row import ListedCase
 from saebench_canon.plugin.training_facts import training_facts
@@ -115,6 +116,7 @@ def plan_of(suite: Suite, registry: Registry, store: Store, *, to_measure: bool 
         with placed(data.where):
             data.source.check(data)
     check_widths(suite)
+    check_hooks(suite)
     check_references(suite, cases)
     if to_measure:
         check_saes_fit(suite)
@@ -176,3 +178,23 @@ def check_widths(suite: Suite) -> None:
                     f"({data.source}) have d = {d}",
                     where=sae.where,
                 )
+
+
+def check_hooks(suite: Suite) -> None:
+    """Raise CanonError for SAEs of two hooks on activations of one that the data does not name."""
+    for data in suite.data.values():
+        if data.source.origin(data).hook is not None:
+            continue  # measuring says which SAEs are of another hook
+        hooks: dict[str, str] = {}
+        for sae in suite.saes:
+            with suppress(NotOffline), placed(sae.where):
+                hook = sae.source.describe().hook if sae.data == data.name else None
+            apart = [other for other in hooks if hook and different_hooks(hook, other)]
+            if apart:
+                raise CanonError(
+                    f"'{hooks[apart[0]]}' is an SAE of {apart[0]} and '{sae.name}' of {hook}, and "
+                    f"'{data.name}' holds the activations of one hook", where=data.where,
+                    hint="Write a data table for each hook.",
+                )  # fmt: skip
+            if hook:
+                hooks[hook] = sae.name

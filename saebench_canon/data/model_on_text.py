@@ -17,6 +17,7 @@ from saebench_canon.data.text import Document, TextSource
 from saebench_canon.errors import CanonError, nearest, nearest_file
 from saebench_canon.plugin.data import DataSize, DataSource, DataSpec, Gives
 from saebench_canon.plugin.fingerprint import Remembers, file_digest
+from saebench_canon.plugin.origin import Origin
 from saebench_canon.saes.hub_download import cached_commit
 
 
@@ -37,6 +38,7 @@ class ModelOnText(DataSource):
     revision: str | None = None
     model_revision: str | None = None
     context: int = 128
+    bos: bool = True
     loss_tokens: int = 32_768
 
     def __post_init__(self) -> None:
@@ -99,7 +101,18 @@ class ModelOnText(DataSource):
             "context": self.context,
             "center": bool(data.center),
             "dtype": data.dtype,
+            **({} if self.bos else {"bos": False}),
         }
+
+    def origin(self, data: DataSpec) -> Origin:
+        """Model and hook of the table; a folder is the model that its configuration names."""
+        folder = language_model.model_folder(self.model, folder=data.root)
+        name: str | None = self.model
+        if folder is not None and not self.model.startswith("packaged:"):
+            resolved = str(folder.resolve())
+            config = _config(folder / language_model.CONFIG)
+            name = resolved if "models--" in resolved else config.get("_name_or_path")
+        return Origin(name or None, self.hook)
 
     def language_model(self, data: DataSpec, device: str) -> LanguageModel:
         """The model in eval mode, and its tokenizer."""

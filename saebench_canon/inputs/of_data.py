@@ -83,8 +83,9 @@ def all_tokens(data: DataSpec, lm: LanguageModel) -> Tokens:
 
     from saebench_canon.inputs.tokens import tokenize
 
-    documents = data.lm_source.documents(data)
-    tokens = tokenize(documents, lm, context=data.lm_source.context, limit=data.tokens)
+    source = data.lm_source
+    documents = source.documents(data)
+    tokens = tokenize(documents, lm, context=source.context, limit=data.tokens, with_bos=source.bos)
     scored = torch.tensor(held_out(data, tokens.documents))[tokens.doc]
     order = torch.argsort(~scored, stable=True)
     return replace(

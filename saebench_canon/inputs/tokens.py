@@ -87,6 +87,7 @@ def tokenize(
     context: int,
     limit: int | None = None,
     shortest: int = 2,
+    with_bos: bool = True,
 ) -> Tokens:
     """Windows of at most `context` tokens, documents in the given order and never mixed.
 
@@ -98,7 +99,7 @@ def tokenize(
         CanonError: the context or the tokenizer does not suit the model, or the text does not fill
             one window.
     """
-    bos = lm.bos
+    bos = lm.bos if with_bos else None
     head = [] if bos is None else [bos]
     room = context - len(head)
     _check_context(context, len(head) + shortest, lm, limit)

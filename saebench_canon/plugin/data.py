@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
 from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.plugin.fingerprint import Remembers, file_digest
+from saebench_canon.plugin.origin import Origin
 
 if TYPE_CHECKING:
     from saebench_canon.plugin.activations import Acts
@@ -92,6 +93,10 @@ class DataSource:
         """A sentence on what this machine lacks of the data; None if nothing."""
         return None
 
+    def origin(self, data: DataSpec) -> Origin:
+        """The model, the hook and the use of BOS behind the activations, as far as known."""
+        return Origin()
+
     def commits(self, data: DataSpec) -> Mapping[str, str]:
         """The cached commit of each hub repository that it reads, by name."""
         return {}
@@ -121,6 +126,10 @@ class LanguageModelSource(Protocol):
     @property
     def context(self) -> int:
         """Tokens of a window."""
+
+    @property
+    def bos(self) -> bool:
+        """Whether windows begin with BOS, if the tokenizer has one."""
 
     @property
     def loss_tokens(self) -> int:

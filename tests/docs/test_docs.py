@@ -360,7 +360,8 @@ def test_every_default_of_a_datchecked_table_is_the_codes(registry: Registry) ->
             defaults[key.name] = None if key.required else key.default
     assert defaults.keys() == told.keys()
     for name, default in defaults.items():
-        assert told[name][1].strip('`"') == str(default) or default is None, name
+        text = str(default).lower() if isinstance(default, bool) else str(default)
+        assert told[name][1].strip('`"') == text or default is None, name
 
 
 def test_every_setting_of_a_trainer_is_told_with_its_default(registry: Registry) -> None:
