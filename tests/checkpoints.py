@@ -46,7 +46,7 @@ def saelens(architecture: str, **config: Any) -> Writer:
         default_config = {
             "architecture": architecture, "d_in": D, "d_sae": M, "dtype": "float32",
             "apply_b_dec_to_input": True, "normalize_activations": "none",
-            "reshape_activations": "none", "metadata": {"hook_name": "blocks.0.hook_resid_post"},
+            "reshape_activations": "none", "metadata": {"hook_name": "blocks.3.hook_resid_post"},
         }  # fmt: skip
         (folder / "cfg.json").write_text(json.dumps(default_config | config))
         return folder

@@ -68,12 +68,15 @@ class ArtifactCache:
                 "batch_size": self.execution.batch_size,
                 "folder": folder,
             }
-            return definition.make(*[
+            value = definition.make(*[
                 execution[need] if need in execution
                 else self.input(need, data, sae) if self.identities.available(need, data)
                 else None
                 for need in definition.needs
             ])  # fmt: skip
+            if data is not None and "data" in definition.needs:  # it may have read files
+                self.identities.check_data(data)
+            return value
 
         def stored() -> Any:
             if definition.save is None or definition.load is None:

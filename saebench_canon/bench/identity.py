@@ -50,6 +50,18 @@ class Identities:
                 self._known[key] = fingerprint(self._data(data))
         return self._known[key]
 
+    def check_data(self, data: DataSpec) -> None:
+        """Raise CanonError if the files behind a data table are no longer those of its fingerprint.
+
+        Called after they are read: scores of other content must not get the planned id.
+        """
+        with placed(data.where):
+            if fingerprint(self._data(data)) != self.data(data):
+                raise CanonError(
+                    f"the data '{data.name}' has changed since the suite was read",
+                    hint="Run again.",
+                )
+
     def _data(self, data: DataSpec) -> dict[str, Any]:
         common: dict[str, Any] = {"holdout": data.holdout, "tokens": data.tokens}
         common["split_seed"] = SPLIT_SEED
@@ -98,6 +110,19 @@ class Identities:
 
     def case(self, case: Case) -> str:
         """The fingerprint of a case, which is its record's id."""
+        return fingerprint(
+            {
+                "metric": case.metric.name,
+                "version": case.metric.version,
+                "seed": case.seed,
+                "subject": [self.sae(sae, case.data) for sae in case.subject],
+                "peers": sorted(self.sae(sae, case.data) for sae in case.peers),
+                **self.facts(case),
+            }
+        )
+
+    def facts(self, case: Case) -> dict[str, Any]:
+        """What a case's id depends on besides its metric, seed and SAEs: settings and inputs."""
         needs = {
             needed.parameter: [
                 self.input(needed.input, case.data, sae)
@@ -106,17 +131,7 @@ class Identities:
             for needed in needed_inputs(case, self.registry)
             if needed.input not in OF_CASE and self.available(needed.input, case.data)
         }
-        return fingerprint(
-            {
-                "metric": case.metric.name,
-                "version": case.metric.version,
-                "settings": self._settings(case),
-                "seed": case.seed,
-                "subject": [self.sae(sae, case.data) for sae in case.subject],
-                "peers": sorted(self.sae(sae, case.data) for sae in case.peers),
-                "needs": needs,
-            }
-        )
+        return {"settings": self._settings(case), "needs": needs}
 
     def _settings(self, case: Case) -> dict[str, Any]:
         """The settings, with the content of an SAE in place of its name; None is left out."""

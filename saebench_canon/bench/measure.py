@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.sae import CanonicalSAE
 
 
+FEW = 3  # kinds of special tokens that a note names
+
+
 @dataclass
 class Bench:
     """Measures cases with one registry, store and execution."""
@@ -53,13 +56,24 @@ class Bench:
             if stored is not None:
                 return stored
             try:
-                record: Record = self.registry.manager.hook.canon_measure(case=case, bench=self)
+                record = self._measured(case, case_id)
             except Exception as error:
                 self.store.keep_error(case_id, error_of(case, error))
                 raise
             self.store.keep_record(record)
         self.registry.manager.hook.canon_recorded(record=record)
         return record
+
+    def _measured(self, case: Case, case_id: str) -> Record:
+        """The record that a plugin or the metric makes, with all that its id is made of."""
+        record: Record = self.registry.manager.hook.canon_measure(case=case, bench=self)
+        if record.id != case_id:
+            raise CanonError(f"a plugin gave the record of another case, {record.id}")
+        return replace(
+            record,
+            identity=self.identities.facts(case),
+            digests=self.store.digests_of(record.tables),
+        )
 
     def compute(self, case: Case) -> Record:
         """Run the case's metric on its inputs, as the built-in `canon_measure` does."""
@@ -96,7 +110,7 @@ class Bench:
         scores = scores_of(case.metric, measured)
         tables = self._keep_tables(case_id, measured)
         calibrated = self._calibrations(case) if lacking is None else {}
-        misplaced = () if lacking else (*self._misnamed(case), *self._misplaced(case))
+        observed = () if lacking else self._observed(case)
         return Record(
             id=case_id,
             metric=case.metric.name,
@@ -107,7 +121,7 @@ class Bench:
             seed=case.seed,
             scores=scores,
             tables=tables,
-            marks=(*marks_of(measured), *_notes(calibrated), *misplaced),
+            marks=(*marks_of(measured), *_notes(calibrated), *observed),
             provenance={
                 "versions": versions(),
                 "device": self.execution.device,
@@ -180,6 +194,28 @@ class Bench:
                     f"SAE '{spec.name}' has d = {sae.d}, and its activations have d = {d}",
                     where=spec.where,
                 )
+
+    def _observed(self, case: Case) -> Iterator[Mapping[str, str]]:
+        """Caveats and notes on what the SAEs and the activations are, whatever the metric."""
+        yield from self._misnamed(case)
+        yield from self._misplaced(case)
+        if case.data is None or not self._reads_data(case):
+            return
+        if self.identities.available("tokens", case.data):
+            special = self.artifacts.input("tokens", case.data).special
+            if special:
+                listed = ", ".join(f"{count:,} × {token}" for token, count in special[:FEW])
+                more = f" and {len(special) - FEW} more kinds" if len(special) > FEW else ""
+                reason = f"special tokens in the text do not count: {listed}{more}"
+                yield asdict(Mark("note", reason))
+        if self.identities.available("twins", case.data):
+            twins = self.artifacts.input("twins", case.data)
+            if copies := len(twins) - len(set(twins)):
+                reason = f"{copies:,} of {len(twins):,} documents repeat another one"
+                yield asdict(Mark("note", f"{reason}; they are on its side of the holdout"))
+        if self.identities.available("sinks", case.data):
+            for large, sentence in self.artifacts.input("sinks", case.data).sentences():
+                yield asdict(Mark("caveat" if large else "note", sentence))
 
     def _misnamed(self, case: Case) -> Iterator[Mapping[str, str]]:
         """Caveats for SAEs whose width is not the suite's axis `width`."""

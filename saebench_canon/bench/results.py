@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from saebench_canon.bench.plan import Plan
 from saebench_canon.bench.provenance import git_state, hardware, versions
+from saebench_canon.bench.shape import Each, OneOf, Optional, misfit
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.fingerprint import fingerprint
@@ -21,6 +22,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from saebench_canon.plugin.report import Tables
+
+
+AXIS = (str, int, float, bool)
+CASE = {
+    "id": Optional(str), "suite": Optional(str), "label": str, "title": Optional(str),
+    "metric": str, "version": Optional(int), "of": OneOf(("sae", "pair", "group")), "over": str,
+    "subject": Each(str), "axes": dict, "members": Each(Each((*AXIS, dict), list=False)),
+    "data": Optional(str), "seed": Optional(int), "settings": dict,
+    "references": Optional(Each({"value": (int, float), "source": str}, list=False)),
+}  # fmt: skip
+RUN = {
+    "suite": str, "called": str, "path": Optional(str), "cases": Each(CASE),
+    "questions": Optional(Each(Each((int, float), list=False), list=False)),
+    "flags": Optional(
+        {"settings": Optional(Each(str)), "limit": Optional(int), "dtype": Optional(str),
+         "batch_size": Optional(int)}
+    ),
+}  # fmt: skip
 
 
 def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
@@ -51,12 +70,9 @@ def last_run(store: Store, suite: str | None) -> dict[str, Any]:
     """The last run of a suite (by its name or its file), or of any suite."""
     known = set()
     for path in reversed(store.runs()):
-        try:
-            run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, OSError):
+        run = _run_in(path, store)
+        if run is None:
             continue
-        if not isinstance(run, dict) or not {"suite", "called", "path", "cases"} <= run.keys():
-            continue  # not a run file
         names = {run["suite"], run["called"], Path(run["called"]).name}
         if suite is None or suite in names or str(Path(suite).resolve()) == run["path"]:
             return run
@@ -66,6 +82,21 @@ def last_run(store: Store, suite: str | None) -> dict[str, Any]:
             f"there is no run in {store.root}", hint="Run `saebench-canon run SUITE` first."
         )
     raise CanonError(f"no run of '{suite}' in {store.root}", hint=nearest(suite, known))
+
+
+def _run_in(path: Path, store: Store) -> dict[str, Any] | None:
+    """The run in a run file; None, and a remark of the store, if the file is damaged."""
+    try:
+        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        fault = misfit(run, RUN)
+        if fault is None:
+            cases_of_run(run)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        fault = str(error)
+    if fault is None:
+        return run
+    store.notice(f"the run file {path} is damaged and left out: {fault}")
+    return None
 
 
 def questions_of(run: Mapping[str, Any], questions: Mapping[str, Question]) -> dict[str, Margins]:

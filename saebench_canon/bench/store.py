@@ -11,11 +11,13 @@ claims/FINGERPRINT.lock      which process makes what; the system releases it wi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,10 +26,14 @@ from filelock import FileLock, Timeout
 
 from saebench_canon.bench.durable import replace_durably, sync_file, sync_tree
 from saebench_canon.bench.manifest import is_intact, write_manifest
+from saebench_canon.bench.sealed_record import OlderFormat, opened, sealed
+from saebench_canon.bench.shape import Optional, misfit
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.record import Record
 
 DEFAULT = Path(".canon")
+FEW = 3  # damaged records that are told one by one
+ERROR = {"case": str, "metric": Optional(str), "error": str, "traceback": Optional(str)}
 
 
 class Store:
@@ -36,6 +42,8 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._intact: set[str] = set()  # artefacts whose files this process has checked
+        self._notices: list[str] = []
+        self._unusable: dict[str, CanonError] = {}  # records that are damaged or of an older format
 
     def prepare(self) -> None:
         """Make the folder and check that it can be written, before anything is measured."""
@@ -55,17 +63,59 @@ class Store:
             ) from None
 
     def record(self, case_id: str) -> Record | None:
-        """The record of a case; None if it is not measured, or if the record is damaged."""
-        data = self._read("records", case_id)
-        try:
-            record = None if data is None else Record.from_json(data)
-        except (TypeError, KeyError):
+        """The record of a case; None if it is not measured, or if its record cannot be used.
+
+        A record is used only if it is complete, unchanged and that of the case, and so are its
+        tables. `remarks` tells those that are not.
+        """
+        path = self.root / "records" / f"{case_id}.json"
+        if case_id in self._unusable or not path.is_file():
             return None
-        if record is None or not all(
-            (self.root / path).is_file() for path in record.tables.values()
-        ):
+        try:
+            data = self._load(path)
+            if data is None:
+                raise CanonError("it is not JSON, or was cut off")
+            record = opened(data, case_id)
+            for name, table in record.tables.items():
+                self._check_table(name, self.root / table, record.digests.get(name))
+        except CanonError as error:
+            self._unusable[case_id] = error
             return None
         return record
+
+    def _check_table(self, name: str, path: Path, expected: Mapping[str, Any] | None) -> None:
+        """Raise CanonError for a table that is gone or changed."""
+        if not path.resolve().is_relative_to(self.root.resolve()) or not path.is_file():
+            raise CanonError(f"its table '{name}' is gone")
+        if expected is None or dict(expected) != _digest(path, path.stat().st_mtime_ns):
+            raise CanonError(f"its table '{name}' has changed")
+
+    def digests_of(self, tables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """Size and SHA-256 of each table of a record."""
+        paths = {name: self.root / path for name, path in tables.items()}
+        return {name: _digest(path, path.stat().st_mtime_ns) for name, path in paths.items()}
+
+    def notice(self, sentence: str) -> None:
+        """Add a sentence to `remarks`."""
+        if sentence not in self._notices:
+            self._notices.append(sentence)
+
+    def remarks(self) -> list[str]:
+        """Sentences on what was met and cannot be used: damaged records and runs, older records."""
+        older = [case for case, error in self._unusable.items() if isinstance(error, OlderFormat)]
+        sentences = [
+            f"the record {case} is damaged and counts as not measured: {error}"
+            for case, error in self._unusable.items()
+            if not isinstance(error, OlderFormat)
+        ]
+        if len(sentences) > FEW:
+            more = len(sentences) - FEW
+            sentences = [*sentences[:FEW], f"{more} more records are damaged"]
+        if older:
+            count = "1 record is" if len(older) == 1 else f"{len(older)} records are"
+            sentences.append(f"{count} of an older format and not used; nothing is deleted")
+        sentences += self._notices
+        return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences]
 
     def measured(self, case_id: str) -> Record | None:
         """The record of a case whose last try did not fail."""
@@ -79,11 +129,13 @@ class Store:
 
     def error(self, case_id: str) -> dict[str, Any] | None:
         """Why a case failed when it was last tried."""
-        return self._read("errors", case_id)
+        error = self._load(self.root / "errors" / f"{case_id}.json")
+        return None if error is None or misfit(error, ERROR) else error
 
     def keep_record(self, record: Record) -> None:
         """Keep the record of a case, and delete its error."""
-        self._write(self.root / "records" / f"{record.id}.json", record.to_json())
+        self._unusable.pop(record.id, None)
+        self._write(self.root / "records" / f"{record.id}.json", sealed(record))
         (self.root / "errors" / f"{record.id}.json").unlink(missing_ok=True)
 
     def keep_error(self, case_id: str, error: dict[str, Any]) -> None:
@@ -180,7 +232,7 @@ class Store:
 
         path = self.root / "answers" / f"{fingerprint(key)}.json"
         stored = self._load(path)
-        if stored is not None and stored.get("key") == key:
+        if stored is not None and stored.get("key") == key and "answer" in stored:
             return str(stored["answer"])
         answer = make()
         if self.root.is_dir():  # `plan` and `show` make no store, and may read one of another user
@@ -188,13 +240,10 @@ class Store:
                 self._write(path, {"key": key, "answer": answer})
         return answer
 
-    def _read(self, kind: str, case_id: str) -> dict[str, Any] | None:
-        return self._load(self.root / kind / f"{case_id}.json")
-
     def _load(self, path: Path) -> dict[str, Any] | None:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
         return data if isinstance(data, dict) else None
 
@@ -210,6 +259,14 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             replace_durably(draft, path)
+
+
+@cache
+def _digest(path: Path, modified: int) -> dict[str, Any]:
+    """Size and SHA-256 of a file, read once by a process unless it changes."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.tell(), "sha256": digest}
 
 
 def _draft(path: Path) -> Path:

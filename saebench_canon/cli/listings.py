@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,6 +46,7 @@ def plan(options: Namespace) -> None:
         dtype=options.dtype,
     )
     listed = [(case, run_plan.state(case.id or "")) for case in run_plan.listed()]
+    _remark(store)
     if options.json:
         print(json.dumps([{**case.to_json(), "state": state} for case, state in listed], indent=1))
         return
@@ -68,6 +70,12 @@ def plan(options: Namespace) -> None:
     print(f"\n{len(listed)} cases, {missing} to measure.")
     if missing:
         _estimate(run_plan, registry)
+
+
+def _remark(store: Store) -> None:
+    """Tell what in the store cannot be used, beside what is printed."""
+    for sentence in store.remarks():
+        print(f"note: {sentence}", file=sys.stderr)
 
 
 def _questions_with_margins(
@@ -118,6 +126,7 @@ def show(options: Namespace) -> None:
         return
     registry = _registry(options)
     rows = rows_of(cases_of_run(run), store, registry.metrics)
+    _remark(store)
     metrics = list(registry.metrics.values())
     if options.json and not options.answers:
         print(json.dumps([row.to_dict() for row in rows], indent=1))
@@ -149,7 +158,7 @@ def _errors(cases: Iterable[ListedCase], store: Store) -> None:
     errors = [error for case in cases if (error := store.error(case.id or "")) is not None]
     for error in errors:
         print(f"{error['case']}: {error['error']}")
-        if error["traceback"]:
+        if error.get("traceback"):
             print(error["traceback"])
     if not errors:
         print("No case failed.")

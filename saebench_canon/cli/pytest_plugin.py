@@ -8,7 +8,7 @@ import os
 import re
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +110,23 @@ def _session(config: pytest.Config) -> Session:
                 to_measure=not config.option.collectonly,
             )
             session.names[path] = name
+        planned_ids = getattr(config, "workerinput", {}).get("case_ids", {}).get(str(path))
+        if planned_ids is not None:  # what has changed since must not pass under another id
+            session.plans[path] = replace(session.plans[path], ids=planned_ids)
         _check_node(session.plans[path], rest)
         arguments.append("::".join([_argument(path), *rest]))
     config.args[:] = arguments
     return session
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give each worker the ids that were planned."""
+    session = node.config.stash.get(SESSION, None)
+    if session is not None:
+        node.workerinput["case_ids"] = {
+            str(path): list(plan.ids) for path, plan in session.plans.items()
+        }
 
 
 def _argument(path: Path) -> str:
@@ -316,7 +329,12 @@ class CaseItem(pytest.Item):
         if record is not None and not self.config.option.fresh:
             self.user_properties.append(("kept", True))
             return
-        bench(self.config).measure(self.case, rerun=self.config.option.fresh)
+        record = bench(self.config).measure(self.case, rerun=self.config.option.fresh)
+        if record.id != self.case_id:
+            raise CanonError(
+                "an SAE or the data has changed since the suite was read", where=self.case.name,
+                hint="Run again.",
+            )  # fmt: skip
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """A sentence for a user's mistake; for other errors also where in the metric they arose.

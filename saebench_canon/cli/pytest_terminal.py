@@ -41,6 +41,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
                 f"{plan.suite.name}: {len(plan.suite.saes)} SAEs, {len(plan.cases)} cases, "
                 f"{measured} of them already measured, in {state.store.root}"
             )
+            for sentence in state.store.remarks():
+                reporter.write_line(f"note: {sentence}")
             for label in plan.without_subject:
                 reporter.write_line(f"note: [[metric]] '{label}' has nothing to measure here")
             for data in plan.suite.data.values():

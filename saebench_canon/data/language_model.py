@@ -8,6 +8,7 @@ import json
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +117,15 @@ def model_identity(name: str, *, revision: str | None = None, folder: Path | Non
     if path is None:
         return f"hub:{name}@{revision or 'main'}"
     _checked_folder(path)
+    files = (path / CONFIG, *_tokenizer_files(path), *_weights(path))
+    return _digest_of(tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+
+
+@cache
+def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """A digest of the files' content; a process reads them once unless they change."""
     digest = hashlib.blake2b(digest_size=16)
-    for file in (path / CONFIG, *_tokenizer_files(path), *_weights(path)):
+    for file, *_ in files:
         digest.update(f"\0{file.name}\0".encode())
         if file.suffix == ".json":
             digest.update(json.dumps(_json(file), sort_keys=True).encode())

@@ -39,12 +39,15 @@ class ModelOnText(DataSource):
     model_revision: str | None = None
     context: int = 128
     bos: bool = True
+    skip: int = 0
     loss_tokens: int = 32_768
 
     def __post_init__(self) -> None:
         for key in ("context", "loss_tokens"):
             if getattr(self, key) < 2:
                 raise CanonError(f"'{key}' must be at least 2, got {getattr(self, key)}")
+        if self.skip < 0:
+            raise CanonError(f"'skip' must be at least 0, got {self.skip}")
 
     def text_source(self, root: Path) -> TextSource:
         """The text; relative paths are the suite file's."""
@@ -102,6 +105,7 @@ class ModelOnText(DataSource):
             "center": bool(data.center),
             "dtype": data.dtype,
             **({} if self.bos else {"bos": False}),
+            **({"skip": self.skip} if self.skip else {}),
         }
 
     def origin(self, data: DataSpec) -> Origin:

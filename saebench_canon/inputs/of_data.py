@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.errors import CanonError
-from saebench_canon.plugin.data import SPLIT_SEED, DataSpec, Gives
+from saebench_canon.inputs.holdout import held_out, twins_of_acts
+from saebench_canon.plugin.data import DataSpec, Gives
 from saebench_canon.plugin.input import made
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from saebench_canon.data.hook_points import HookPoint
     from saebench_canon.data.language_model import LanguageModel
+    from saebench_canon.inputs.sinks import Sinks
     from saebench_canon.inputs.tokens import Tokens
     from saebench_canon.plugin.activations import Acts
 
@@ -29,8 +32,12 @@ def _save_tokens(tokens: Tokens, folder: Path) -> None:
     from safetensors.torch import save_file
 
     tensors = {"input_ids": tokens.input_ids, "length": tokens.length, "doc": tokens.doc}
+    tensors |= {} if tokens.counted is None else {"counted": tokens.counted}
     save_file(tensors, folder / "tokens.safetensors")
-    fields = {"documents": tokens.documents, "bos": tokens.bos, "names": tokens.names}
+    fields = {
+        "documents": tokens.documents, "bos": tokens.bos, "names": tokens.names,
+        "special": tokens.special, "twins": tokens.twins,
+    }  # fmt: skip
     (folder / "tokens.json").write_text(json.dumps(fields), encoding="utf-8")
 
 
@@ -42,7 +49,8 @@ def _load_tokens(folder: Path) -> Tokens:
     from saebench_canon.inputs.tokens import Tokens
 
     fields = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
-    fields["names"] = tuple(fields["names"])
+    fields |= {name: tuple(fields[name]) for name in ("names", "twins")}
+    fields["special"] = tuple(map(tuple, fields["special"]))
     return Tokens(**load_file(folder / "tokens.safetensors"), **fields)
 
 
@@ -67,6 +75,18 @@ def _load_acts(folder: Path) -> Acts:
     return Acts(open_activations(folder / "acts.npy"), doc)
 
 
+def _save_sinks(sinks: Sinks, folder: Path) -> None:
+    from saebench_canon.inputs.sinks import save_sinks
+
+    save_sinks(sinks, folder)
+
+
+def _load_sinks(folder: Path) -> Sinks:
+    from saebench_canon.inputs.sinks import load_sinks
+
+    return load_sinks(folder)
+
+
 @made(per="data", version=1, available=gives("lm"))
 def lm(data: DataSpec, device: str) -> LanguageModel:
     """The language model of the data, in eval mode, and its tokenizer."""
@@ -74,26 +94,25 @@ def lm(data: DataSpec, device: str) -> LanguageModel:
     return language_model
 
 
-@made(per="data", version=1, available=gives("tokens"), save=_save_tokens, load=_load_tokens)
+@made(per="data", version=2, available=gives("tokens"), save=_save_tokens, load=_load_tokens)
 def all_tokens(data: DataSpec, lm: LanguageModel) -> Tokens:
     """Windows of all documents, those of the held-out documents first."""
-    from dataclasses import replace
-
     import torch
 
     from saebench_canon.inputs.tokens import tokenize
 
     source = data.lm_source
     documents = source.documents(data)
-    tokens = tokenize(documents, lm, context=source.context, limit=data.tokens, with_bos=source.bos)
-    scored = torch.tensor(held_out(data, tokens.documents))[tokens.doc]
-    order = torch.argsort(~scored, stable=True)
-    return replace(
-        tokens,
-        input_ids=tokens.input_ids[order],
-        length=tokens.length[order],
-        doc=tokens.doc[order],
+    tokens = tokenize(
+        documents,
+        lm,
+        context=source.context,
+        limit=data.tokens,
+        with_bos=source.bos,
+        skip=source.skip,
     )
+    scored = torch.tensor(held_out(data, tokens.twins))[tokens.doc]
+    return tokens.at(torch.argsort(~scored, stable=True))
 
 
 @made(per="data", version=1, available=gives("tokens"))
@@ -101,7 +120,13 @@ def tokens(data: DataSpec, all_tokens: Tokens) -> Tokens:
     """Windows of the documents that scores use."""
     import torch
 
-    return all_tokens.of(torch.tensor(held_out(data, all_tokens.documents)))
+    return all_tokens.of(torch.tensor(held_out(data, all_tokens.twins)))
+
+
+@made(per="data", version=1, available=gives("tokens"))
+def positions(tokens: Tokens) -> Tensor:
+    """The position in its window of each token that scores use."""
+    return tokens.positions
 
 
 @made(per="data", version=1, available=gives("lm"))
@@ -141,16 +166,32 @@ def all_acts(data: DataSpec, extracted: Acts | None = None) -> Acts:
     return extracted if extracted is not None else _acts_of_source(data)
 
 
+@made(per="data", version=1, available=lambda data: data.gives("acts") and data.holdout is not None)
+def twins(data: DataSpec, all_acts: Acts, all_tokens: Tokens | None = None) -> Sequence[int]:
+    """Of each document the first with the same content: both are on one side of the holdout."""
+    return twins_of_acts(all_acts) if all_tokens is None else all_tokens.twins
+
+
 @made(per="data", version=1, available=gives("acts"))
-def acts(data: DataSpec, all_acts: Acts) -> Acts:
+def acts(data: DataSpec, all_acts: Acts, twins: Sequence[int] | None = None) -> Acts:
     """The activations that scores use: those of the held-out documents, if any are, else all."""
-    return _part(data, all_acts, scored=True)
+    return all_acts if twins is None else _part(data, all_acts, twins, scored=True)
+
+
+@made(per="data", version=1, available=gives("acts"), save=_save_sinks, load=_load_sinks)
+def sinks(acts: Acts, positions: Tensor | None = None) -> Sinks:
+    """The tokens that scores use whose norms are far above those of others."""
+    from saebench_canon.inputs.sinks import find_sinks
+
+    return find_sinks(acts.x, positions)
 
 
 @made(per="data", version=1, available=gives("acts"))
-def train_acts(data: DataSpec, all_acts: Acts) -> Acts:
+def train_acts(data: DataSpec, all_acts: Acts, twins: Sequence[int] | None = None) -> Acts:
     """The activations that SAEs are trained on: of the documents that are not held out."""
-    return _part(data, all_acts, scored=False)
+    if twins is None:
+        raise CanonError("nothing is held out, so nothing is left to train on", where=data.where)
+    return _part(data, all_acts, twins, scored=False)
 
 
 def windows(data: DataSpec, batch_size: int) -> int:
@@ -158,29 +199,13 @@ def windows(data: DataSpec, batch_size: int) -> int:
     return max(1, batch_size // data.lm_source.context)
 
 
-def held_out(data: DataSpec, documents: int) -> list[bool]:
-    """Which documents are held out for scoring; all of them if the table has no `holdout`."""
-    if data.holdout is None:
-        return [True] * documents
-    count = round(data.holdout * documents)
-    if not 0 < count < documents:
-        raise CanonError(
-            f"holdout = {data.holdout} of {documents} documents leaves one part empty",
-            where=data.where, hint="Use more documents or another share.",
-        )  # fmt: skip
-    chosen = set(random.Random(SPLIT_SEED).sample(range(documents), count))
-    return [index in chosen for index in range(documents)]
-
-
-def _part(data: DataSpec, acts: Acts, *, scored: bool) -> Acts:
+def _part(data: DataSpec, acts: Acts, twins: Sequence[int], *, scored: bool) -> Acts:
     import torch
 
     from saebench_canon.plugin.activations import Acts
 
-    if data.holdout is None and scored:
-        return acts
-    documents, doc = torch.unique(acts.doc, return_inverse=True)
-    mask = torch.tensor(held_out(data, len(documents)))[doc]
+    _, doc = torch.unique(acts.doc, return_inverse=True)
+    mask = torch.tensor(held_out(data, twins))[doc]
     count = int(mask.sum())
     if bool(mask[:count].all()):  # held-out documents come first: a slice, not a copy
         rows: Any = slice(0, count) if scored else slice(count, None)

@@ -90,18 +90,10 @@ def _loss_settings(data: DataSpec) -> Mapping[str, Any]:
 @made(per="data", version=1, available=gives("tokens"), identity=_loss_settings)
 def loss_tokens(data: DataSpec, tokens: Tokens) -> Tokens:
     """The first windows that scores use, up to `loss_tokens`: a loss needs a full forward pass."""
-    from dataclasses import replace
-
     import torch
 
     count = int((torch.cumsum(tokens.counts, 0) <= data.lm_source.loss_tokens).sum())
-    windows = slice(0, max(count, 1))
-    return replace(
-        tokens,
-        input_ids=tokens.input_ids[windows],
-        length=tokens.length[windows],
-        doc=tokens.doc[windows],
-    )
+    return tokens.at(slice(0, max(count, 1)))
 
 
 @made(

@@ -99,3 +99,33 @@ def reconstruction_sums(
         ]
         sums.index_add_(0, index[part], torch.stack(values, dim=1))
     return Sums(*sums.unbind(dim=1))
+
+
+def error_by_group(
+    x: Tensor,
+    index: Tensor,
+    count: int,
+    group: Tensor,
+    groups: int,
+    codes: Codes,
+    rows: Tensor,
+    bias: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """‖x − x̂‖² and ‖x − x̄_g‖² by document and group g of tokens, [count, groups] float64 each.
+
+    `index` [n] is each token's document, `group` [n] its group, x̄_g the mean of the group's tokens.
+    """
+    rows, bias = rows.double(), bias.double()
+    group = group.to(rows.device)
+    totals = rows.new_zeros(groups, x.shape[1])
+    for part, true, _ in chunks(x, codes, title="mean activations"):
+        totals.index_add_(0, group[part], true)
+    means = totals / torch.bincount(group, minlength=groups).clamp(min=1)[:, None]
+    cell = index.to(rows.device) * groups + group
+    sums = rows.new_zeros(count * groups, 2)
+    for part, true, (active,) in chunks(x, codes, title="errors by position"):
+        error = (true - active.decode(rows) - bias).square().sum(dim=1)
+        spread = (true - means[group[part]]).square().sum(dim=1)
+        sums.index_add_(0, cell[part], torch.stack([error, spread], dim=1))
+    error, spread = sums.reshape(count, groups, 2).unbind(dim=2)
+    return error, spread

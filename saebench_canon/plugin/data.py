@@ -132,6 +132,10 @@ class LanguageModelSource(Protocol):
         """Whether windows begin with BOS, if the tokenizer has one."""
 
     @property
+    def skip(self) -> int:
+        """Positions at the start of a window, after its BOS, that do not count."""
+
+    @property
     def loss_tokens(self) -> int:
         """The largest number of tokens for losses."""
 

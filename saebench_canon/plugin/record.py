@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from saebench_canon.errors import CanonError, nearest
@@ -13,7 +13,12 @@ from saebench_canon.plugin.metric import UNITS, Mark, Measurement, Metric, Undef
 
 @dataclass(frozen=True)
 class Record:
-    """A measured case: every score with its error and sample size, and its provenance."""
+    """A measured case: every score with its error and sample size, and its provenance.
+
+    Its id is the fingerprint of `metric`, `version`, `seed`, the digests of `subject` and `peers`,
+    and `identity` (the settings with the content of SAEs that they name, and the fingerprints of
+    the inputs). `tables` are paths in the store, `digests` the sizes and SHA-256 of these files.
+    """
 
     id: str
     metric: str
@@ -26,6 +31,8 @@ class Record:
     tables: Mapping[str, str]
     marks: tuple[Mapping[str, str], ...]
     provenance: Mapping[str, Any]
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    digests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain data."""

@@ -37,8 +37,14 @@ class ListedCase:
 
     @classmethod
     def from_json(cls, case: Mapping[str, Any]) -> ListedCase:
-        """The case of an entry in a run file."""
-        return cls(**_fields_of(ListedCase, case))
+        """The case of an entry in a run file; raises ValueError for one that contradicts itself."""
+        listed = cls(**_fields_of(ListedCase, case))
+        if listed.members and len(listed.members) != len(listed.subject):
+            raise ValueError(f"{len(listed.subject)} SAEs have {len(listed.members)} entries")
+        for member in listed.members:
+            if any(isinstance(v, dict) for name, v in member.items() if name not in FACTS):
+                raise ValueError("an axis has an object as its value")
+        return listed
 
     def to_json(self) -> dict[str, Any]:
         """The case as an entry in a run file; without `references` if there are none."""

@@ -28,7 +28,7 @@ class Estimate:
     value: float
     half_width: float | None
     n: int | None
-    unit: Unit
+    unit: Unit | Literal["SAE"]
     kind: Kind
     values: tuple[float, ...]
     stderr: float | None = None

@@ -94,11 +94,16 @@ class Checkpoint:
         Raises CanonError for files that have changed since they were identified.
         """
         adapter, ref = self._reader
+        content = self.content
         if self._stamp != _stamp(self.uri):
-            raise CanonError(
-                f"'{self.ref}' has changed since the suite was read", hint="Run again."
-            )
-        return adapter.load(ref, device=device, dtype=dtype)
+            raise self._changed()
+        sae = adapter.load(ref, device=device, dtype=dtype)
+        if self.local and adapter.identity(ref) != content:  # overwritten while it was read
+            raise self._changed()
+        return sae
+
+    def _changed(self) -> CanonError:
+        return CanonError(f"'{self.ref}' has changed since the suite was read", hint="Run again.")
 
     def trained(self, request: Request) -> None:
         """None: it was not trained here."""

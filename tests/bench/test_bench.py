@@ -15,6 +15,7 @@ from planted import write_acts
 from saebench_canon.bench.artifact_cache import Execution
 from saebench_canon.bench.measure import Bench
 from saebench_canon.bench.plan import Plan, make_plan
+from saebench_canon.bench.sealed_record import opened
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.record import Record
@@ -24,7 +25,7 @@ from saebench_canon.plugin.sae import CanonicalSAE
 REGISTRY = load_registry()
 KEYS = {
     "id", "metric", "version", "settings", "subject", "peers", "seed", "scores", "tables", "marks",
-    "provenance",
+    "provenance", "identity", "digests", "format", "digest",
 }  # fmt: skip
 
 
@@ -62,7 +63,7 @@ def test_records_have_the_contracts_keys(suite: Path) -> None:
     assert set(fields["subject"][0]) == {"ref", "digest"}
     latents = pd.read_parquet(bench.store.root / fields["tables"]["latents"])
     assert len(latents) == 24
-    assert Record.from_json(fields) == record
+    assert opened(fields, record.id) == record
 
 
 def test_cold_and_cached_scores_are_the_same(suite: Path) -> None:

@@ -1,4 +1,4 @@
-"""An SAE measured where it was not trained: a caveat beside table and answer, or an error."""
+"""What every record says of its data: another origin than the SAE's, special tokens, sinks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from planted import write_acts, write_sae
+from safetensors.torch import save_file
 
 from saebench_canon.bench.measure import Bench
 from saebench_canon.bench.plan import Plan, make_plan
@@ -152,3 +154,33 @@ def test_two_layers_on_one_file_are_an_error(tmp_path: Path) -> None:
         planned(tmp_path, FILE, "fidelity", d=16, hook_name="blocks.1.hook_resid_post")
     planned(tmp_path, FILE, "fidelity", d=16, hook_name="blocks.3.hook_resid_pre")  # the same value
     planned(tmp_path, FILE, "fidelity", d=16)  # nobody knows
+
+
+def notes(summary: Summary) -> list[tuple[str, str]]:
+    return [(note.kind, note.reason) for block in summary.blocks for note in block.notes]
+
+
+def test_special_tokens_in_the_text_change_no_score_and_are_told(tmp_path: Path) -> None:
+    plan = planned(tmp_path, MODEL.format(keys=""), "fidelity", d=128)
+    plain = measured(plan)
+    text = (tmp_path / "text.jsonl").read_text()
+    (tmp_path / "text.jsonl").write_text(text.replace('"text": "', '"text": "<|bos|>'))
+    plan = make_plan(tmp_path / "suite.toml", REGISTRY, Store(tmp_path / "store"))
+    special = measured(plan)
+    for table, other in zip(special.blocks[0].tables, plain.blocks[0].tables, strict=True):
+        assert table.lines[0].cells == other.lines[0].cells
+    told = [entry for entry in notes(special) if "special tokens" in entry[1]]
+    assert told[0] == ("note", "special tokens in the text do not count: 20 × <|bos|>")
+    assert not [entry for entry in notes(plain) if "special tokens" in entry[1]]
+
+
+@pytest.mark.parametrize("far", [0, 40])
+def test_sinks_in_a_file_of_activations_are_told(tmp_path: Path, far: int) -> None:
+    plan = planned(tmp_path, FILE, "fidelity", d=16)
+    x = torch.randn(400, 16, generator=torch.Generator().manual_seed(0))
+    x[:far] *= 1000
+    save_file({"acts": x, "doc": torch.arange(400) // 20}, tmp_path / "acts.safetensors")
+    plan = make_plan(tmp_path / "suite.toml", REGISTRY, Store(tmp_path / "store"))
+    told = [kind for kind, reason in notes(measured(plan)) if "the centred energy" in reason]
+    assert bool(told) == bool(far)
+    assert set(told) <= {"caveat"}

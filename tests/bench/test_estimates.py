@@ -207,7 +207,7 @@ def test_a_metric_that_says_no_cost_is_left_out_until_it_has_records(
     assert estimate(plan, registry, speed=SPEED).unknown == ("the metric breadth",)
     seconds = (2.0, 4.0)
     for case, taken in zip(plan.cases, seconds, strict=False):
-        record = Bench(registry, plan.store).compute(case)
+        record = Bench(registry, plan.store).measure(case)
         provenance = {**record.provenance, "seconds": taken}
         plan.store.keep_record(replace(record, provenance=provenance))
     forecast = estimate(plan, registry, speed=SPEED)

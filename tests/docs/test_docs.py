@@ -402,7 +402,7 @@ def test_every_hook_and_every_built_in_input_is_told(registry: Registry) -> None
     told = {name.split("(")[0] for name in rows(section("plugins", "Hooks"))}
     assert hooks == told
     table = rows(section("plugins", "One-file plugins"))
-    file = DataSpec("x", "x", ActivationFile(Path("x")))
+    file = DataSpec("x", "x", ActivationFile(Path("x")), holdout=0.1)
     for each in registry.inputs.values():
         assert table[each.name][0] == ("SAE" if each.per == "sae" else "data"), each.name
         assert (table[each.name][1] == "yes") == (not each.available(file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from saebench_canon.bench.store import Store
 from saebench_canon.data.activations_file import ActivationFile
 from saebench_canon.data.model_on_text import ModelOnText
 from saebench_canon.errors import CanonError, placed
-from saebench_canon.inputs.of_data import held_out
+from saebench_canon.inputs.holdout import held_out
 from saebench_canon.plugin.activations import Acts
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.registry import load_registry
@@ -60,15 +61,63 @@ def test_scored_and_trained_on_are_disjoint_documents_and_everything(
 
 
 def test_without_holdout_every_token_is_scored(tmp_path: Path) -> None:
-    scored, _ = parts(tmp_path, of_file(tmp_path, torch.arange(30) // 3, holdout=None))
+    data = of_file(tmp_path, torch.arange(30) // 3, holdout=None)
+    scored = bench(tmp_path).artifacts.input("acts", data)
     assert scored.x[:, 0].tolist() == list(range(30))
 
 
 def test_a_holdout_that_leaves_a_side_empty_is_refused() -> None:
     data = DataSpec("d", "here", ActivationFile(Path("acts.safetensors")), holdout=0.1)
     with pytest.raises(CanonError, match="of 3 documents leaves one part empty"):
-        held_out(data, 3)
-    assert sum(held_out(data, 10)) == 1
+        held_out(data, range(3))
+    assert sum(held_out(data, range(10))) == 1
+    with pytest.raises(CanonError, match="of 4 different documents leaves one part empty"):
+        held_out(data, [0, 1, 2, 3, 0, 0, 1, 2, 2, 3, 3, 3])
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_copies_are_on_one_side_of_the_holdout(tmp_path: Path, *, interleaved: bool) -> None:
+    """20 documents of which 16 repeat an earlier one."""
+    contents = [0, 1, 2, 3] + [n % 4 for n in range(16)]
+    doc = torch.arange(200) % 20 if interleaved else torch.arange(200) // 10
+    x = torch.zeros(200, 4)
+    for number, content in enumerate(contents):
+        x[doc == number] = torch.randn(10, 4, generator=torch.Generator().manual_seed(content))
+    save_file({"acts": x, "doc": doc}, tmp_path / "acts.safetensors")
+    data = DataSpec("d", "here", ActivationFile(tmp_path / "acts.safetensors"), holdout=0.25)
+    scored, trained = parts(tmp_path, data)
+    sides = [{contents[number] for number in part.doc.tolist()} for part in (scored, trained)]
+    assert len(sides[0]) == 1
+    assert len(sides[1]) == 3
+    assert len(scored) + len(trained) == 200
+    assert bench(tmp_path).artifacts.input("twins", data) == [
+        contents.index(content) for content in contents
+    ]
+
+
+def test_without_copies_the_split_is_that_of_the_documents_numbers(tmp_path: Path) -> None:
+    import random
+
+    chosen = random.Random(0).sample(range(40), 10)
+    data = of_file(tmp_path, torch.arange(120) // 3, holdout=0.25)
+    scored, _ = parts(tmp_path, data)
+    assert sorted(set(scored.doc.tolist())) == sorted(chosen)
+
+
+def test_copies_of_a_text_are_on_one_side_whatever_their_white_space(tmp_path: Path) -> None:
+    lines = [f"Return the number {n % 5} of the list, or raise an error." for n in range(20)]
+    lines = [line.replace(" ", "  " if at % 2 else " ") for at, line in enumerate(lines)]
+    (tmp_path / "words.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in lines))
+    source = ModelOnText(
+        "packaged:tiny-lm", "blocks.1.hook_resid_pre", "words.jsonl", context=16, loss_tokens=60
+    )
+    data = DataSpec("d", "here", source, holdout=0.4, root=tmp_path)
+    artifacts = bench(tmp_path).artifacts
+    scored, trained = parts(tmp_path, data)
+    sides = [{number % 5 for number in part.doc.tolist()} for part in (scored, trained)]
+    assert (len(sides[0]), len(sides[1])) == (2, 3)
+    assert not sides[0] & sides[1]
+    assert {number % 5 for number in artifacts.input("tokens", data).doc.tolist()} == sides[0]
 
 
 def test_a_models_activations_are_split_as_its_windows_are(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from planted import SUITE
+from planted import SUITE, write_sae
+from sealed import EMPTY, keep_made_up, made_up_id
 
+from saebench_canon.bench.identity import Identities
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.rerun import plan_of_run
 from saebench_canon.bench.results import keep_run, last_run
@@ -19,12 +20,8 @@ from saebench_canon.bench.store import Store
 from saebench_canon.cli.main import main
 from saebench_canon.errors import CanonError
 from saebench_canon.latents.decomposition import Records
-from saebench_canon.plugin.record import Record
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.row import ListedCase
-
-EMPTY = Record(id="", metric="", version=2, settings={}, subject=(), peers=(), seed=0, scores={},
-               tables={}, marks=(), provenance={})  # fmt: skip
 
 
 def keep(
@@ -34,19 +31,13 @@ def keep(
     **scores: float | None,
 ) -> None:
     """Keep a record of a case with these tables and scores."""
-    paths = {
-        name: store.keep_table(case["id"], name, lambda path, frame=table: frame.to_parquet(path))  # type: ignore[misc]
-        for name, table in (tables or {}).items()
-    }
-    values = {name: {"value": value, "stderr": None} for name, value in scores.items()}
-    store.keep_record(
-        replace(EMPTY, id=case["id"], metric=case["metric"], tables=paths, scores=values)
-    )
+    record = replace(EMPTY, metric=case["metric"], seed=case["seed"])
+    keep_made_up(store, record, tables, **scores)
 
 
 def case(number: int, metric: str, *subject: str, over: str = "each") -> dict[str, Any]:
-    return {"id": f"{number:032}", "metric": metric, "label": metric, "subject": [*subject],
-            "over": over}  # fmt: skip
+    return {"id": made_up_id(metric, number), "metric": metric, "label": metric, "seed": number,
+            "subject": [*subject], "over": over}  # fmt: skip
 
 
 def records(cases: list[dict[str, Any]], store: Store) -> Records:
@@ -124,21 +115,26 @@ def planned(suite: Path) -> Store:
     """A store with a run of the small suite of which only the meta-SAE of w48-s0 was measured."""
     suite.write_text(SUITE)
     registry, store = load_registry(), Store(Path(".canon"))
-    keep_run(make_plan(suite, registry, store), name="small.toml", flags={})
-    for listed in last_run(store, "small")["cases"]:
-        if listed["metric"] == "meta_sae" and listed["subject"] == ["relu-w48-s0"]:
-            keep(store, listed, decomposed(), explained_variance=0.6, null_covariance=0.61)
-            path = store.root / "records" / f"{listed['id']}.json"
-            digest = "0" * 32
-            record = json.loads(path.read_text())
-            record["subject"] = [{"ref": "file:saes/w48-s0", "digest": digest}]
-            path.write_text(json.dumps(record))
+    plan, identities = make_plan(suite, registry, store), Identities(registry, store)
+    keep_run(plan, name="small.toml", flags={})
+    for planned_case in plan.cases:
+        if planned_case.metric.name == "meta_sae" and planned_case.name == "relu-w48-s0":
+            (sae,) = planned_case.subject
+            digest = identities.sae(sae, planned_case.data)
+            record = replace(
+                EMPTY, metric="meta_sae", version=planned_case.metric.version,
+                settings=dict(planned_case.settings), seed=planned_case.seed,
+                subject=({"ref": "file:saes/w48-s0", "digest": digest},),
+                identity=identities.facts(planned_case),
+            )  # fmt: skip
+            keep_made_up(store, record, decomposed(), explained_variance=0.6, null_covariance=0.61)
     return store
 
 
 def test_a_record_of_another_sae_under_the_same_name_is_refused(
     planned: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write_sae(Path("saes/w48-s0"), 48, seed=99)
     assert main(["show", "small", "--latent", "relu-w48-s0:2"]) == 4
     assert "'relu-w48-s0' or its data has changed since the last run of" in capsys.readouterr().err
 
@@ -146,14 +142,6 @@ def test_a_record_of_another_sae_under_the_same_name_is_refused(
 def test_a_meta_latent_lists_its_heaviest_and_counts_the_others(
     planned: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from saebench_canon.bench.identity import Identities
-
-    registry = load_registry()
-    plan = plan_of_run(last_run(planned, "small"), registry, planned)
-    (sae,) = (spec for spec in plan.suite.saes if spec.name == "relu-w48-s0")
-    digest = Identities(registry, planned).sae(sae, plan.cases[0].data)
-    (path,) = (planned.root / "records").glob("*.json")
-    path.write_text(path.read_text().replace("0" * 32, digest))
     assert main(["show", "small", "--meta-latent", "relu-w48-s0:0"]) == 0
     page = capsys.readouterr().out
     assert "used by 20 of 20 latents" in page

@@ -244,6 +244,48 @@ def test_what_an_sae_costs_does_not_decide_whether_there_is_loss_to_recover() ->
     assert isinstance(recovered, Undefined)
 
 
+BY_POSITION = {
+    "explained_variance_at_0": (0, 0), "explained_variance_at_1_to_3": (1, 3),
+    "explained_variance_at_4_to_15": (4, 15), "explained_variance_from_16": (16, 99),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["relu", "topk", "batchtopk"])
+def test_explained_variance_by_position_is_that_of_these_tokens_alone(kind: str) -> None:
+    acts = data(120)
+    acts.x[::20] *= 40  # position 0 dwarfs the others
+    where = torch.arange(120) % 20
+    example = random_sae(acts.x, 12, kind, torch.Generator().manual_seed(1))
+    measurement = measure(example.sae, example.codes, acts, positions=where)
+    guess = brute_force.rebuilt(example)
+    for name, (first, last) in BY_POSITION.items():
+        chosen = [at for at in range(120) if first <= at % 20 <= last]
+        x, rebuilt, doc = acts.x[chosen], guess[chosen], acts.doc[chosen].tolist()
+        error = ((x - rebuilt) ** 2).sum(1).tolist()
+        spread = ((x - x.mean(0)) ** 2).sum(1).tolist()
+        sums = [
+            [sum(v for v, d in zip(values, doc, strict=True) if d == document)
+             for document in sorted(set(doc))]
+            for values in (error, spread)
+        ]  # fmt: skip
+        quotient, stderr = brute_force.ratio_by_documents(*sums)
+        score = measurement.scores[name]
+        assert isinstance(score, Value)
+        assert score.value == pytest.approx(1 - quotient, rel=1e-5)
+        assert score.stderr == pytest.approx(stderr, rel=1e-5)
+        assert score.n == len(set(doc))
+
+
+def test_positions_without_a_token_or_unknown_are_undefined() -> None:
+    acts = data()
+    example = random_sae(acts.x, 12, "relu", torch.Generator().manual_seed(1))
+    unknown = measure(example.sae, example.codes, acts)
+    some = measure(example.sae, example.codes, acts, positions=1 + torch.arange(len(acts)) % 3)
+    for name in BY_POSITION:
+        assert isinstance(unknown.scores[name], Undefined)
+        assert isinstance(some.scores[name], Undefined) != (name == "explained_variance_at_1_to_3")
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 99), st.sampled_from(["relu", "topk", "batchtopk"]))
 def test_scores_do_not_depend_on_order_scale_or_dead_latents(seed: int, kind: str) -> None:
@@ -254,10 +296,15 @@ def test_scores_do_not_depend_on_order_scale_or_dead_latents(seed: int, kind: st
     changed = CodedSAE(
         TinySAE(original.sae.W_dec[order], original.sae.b_dec), original.dense[:, order]
     )
-    before, after = (measure(example.sae, example.codes, acts) for example in (original, changed))
+    where = torch.arange(len(acts)) % 20
+    before, after = (
+        measure(example.sae, example.codes, acts, positions=where)
+        for example in (original, changed)
+    )
     rows = torch.cat([original.sae.W_dec, torch.randn(3, 5, generator=g, dtype=torch.float64)])
     silent = torch.cat([original.dense, torch.zeros(len(acts), 3, dtype=torch.float64)], dim=1)
-    grown = measure(TinySAE(rows, original.sae.b_dec), Codes.from_dense(silent), acts)
+    grown_sae, silent_codes = TinySAE(rows, original.sae.b_dec), Codes.from_dense(silent)
+    grown = measure(grown_sae, silent_codes, acts, positions=where)
     for name in before.scores:
         if name == "loss_recovered":
             continue

@@ -154,7 +154,7 @@ def rows(*, widths: tuple[int, ...] = (128, 256), archs: tuple[str, ...] = ("rel
 
 
 GOLDEN = """\
-fidelity v1: How well one SAE reconstructs the activations, and at what price.
+fidelity v2: How well one SAE reconstructs the activations, and at what price.
 width        explained_variance ↑  l0        dead_share ↓
 ───────────  ────────────────────  ────────  ────────────
 128          .688 ± .006           6.1 ± .1  .011 ± .003

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from saebench_canon.kernels.positions import NAMES, groups_of
 from saebench_canon.metrics.fidelity.cost import cost
 from saebench_canon.metrics.shared.ratios import complement, of_documents
 from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
@@ -34,9 +35,15 @@ class Limits:
     duplicate_cosine: float = 0.95  # from which two rows are the same
 
 
+AT_POSITIONS = (
+    "explained_variance_at_0", "explained_variance_at_1_to_3", "explained_variance_at_4_to_15",
+    "explained_variance_from_16",
+)  # fmt: skip
+
+
 @metric(
     of="sae",
-    version=1,
+    version=2,
     cost=cost,
     roles=("reconstruction",),
     scores=[
@@ -51,6 +58,14 @@ class Limits:
         Score(
             "pca_explained_variance",
             help="Explained variance of as many principal components as the L0.",
+        ),
+        *(
+            Score(
+                name,
+                better="higher",
+                help=f"Explained variance at position {where} of a window, from its own mean.",
+            )
+            for name, where in zip(AT_POSITIONS, NAMES, strict=True)
         ),
         Score("cosine", better="higher", help="Mean cosine of activation and reconstruction."),
         Score("l0", digits=1, help="Mean number of active latents on a token.", headline=True),
@@ -75,6 +90,7 @@ def fidelity(
     codes: Codes,
     acts: Acts,
     loss: Losses | None = None,
+    positions: Tensor | None = None,
     *,
     limits: Limits = Limits(),
 ) -> Measurement:
@@ -105,6 +121,7 @@ def fidelity(
         "pca_explained_variance": of_documents(ratio(sums.principal, sums.spread))
         if varies
         else constant,
+        **_by_position(acts, positions, codes, sae),
         "cosine": of_documents(ratio(sums.cosine, sums.tokens)),
         "l0": of_documents(ratio(sums.active, sums.tokens)),
         "dead_share": 1 - float(live.double().mean()),
@@ -123,6 +140,36 @@ def fidelity(
         tables={"latents": table} | ({} if loss is None else {"losses": _losses(loss)}),
         marks=(*_unfit(scores, distinct, limits, sae.d), *_caveats(scores)),
     )
+
+
+def _by_position(
+    acts: Acts, positions: Tensor | None, codes: Codes, sae: CanonicalSAE
+) -> dict[str, Number]:
+    """Explained variance of the tokens at each group of positions, about the group's own mean."""
+    if positions is None:
+        return dict.fromkeys(AT_POSITIONS, Undefined("positions in windows are not known"))
+    import torch
+
+    from saebench_canon.kernels.reconstruction import error_by_group
+    from saebench_canon.kernels.resampling import documents, ratio
+
+    index, count = documents(acts.doc)
+    group = groups_of(positions)
+    error, spread = error_by_group(
+        acts.x, index, count, group, len(NAMES), codes, sae.W_dec, sae.b_dec
+    )
+    scores: dict[str, Number] = {}
+    for at, name in enumerate(AT_POSITIONS):
+        present = torch.zeros(count, dtype=torch.bool)
+        present[index[group == at]] = True
+        present = present.to(error.device)
+        if not bool(present.any()):
+            scores[name] = Undefined(f"no token at position {NAMES[at]} counts")
+        elif not bool(spread[present, at].sum() > 0):
+            scores[name] = Undefined(f"the activations at position {NAMES[at]} do not vary")
+        else:
+            scores[name] = complement(ratio(error[present, at], spread[present, at]))
+    return scores
 
 
 def _loss_recovered(loss: Losses | None) -> Number:
