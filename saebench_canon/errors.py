@@ -33,6 +33,10 @@ class NotOffline(CanonError):
     """Something that only a hub has, and the hub cannot be reached."""
 
 
+class StoreError(CanonError):
+    """The store cannot be written or read: no case can be measured any more."""
+
+
 @contextmanager
 def placed(where: str | None) -> Iterator[None]:
     """Say of mistakes inside the block where in the suite they stand, if they do not say so yet."""
@@ -55,6 +59,13 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise CanonError(f"{path} cannot be written ({reason})") from error
+
+
+def of_system(error: OSError) -> CanonError:
+    """What the system refuses, as a sentence with the path."""
+    reason = error.strerror or str(error)
+    path = error.filename if isinstance(error.filename, str) else None
+    return CanonError(f"{path or 'a file'} cannot be read or written ({reason})")
 
 
 def _rebuild(kind: type[CanonError], what: str, where: str | None, hint: str | None) -> CanonError:

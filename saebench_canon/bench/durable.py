@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from contextlib import suppress
 from pathlib import Path
+
+LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)  # the disk has failed or is full
 
 
 def sync_file(path: Path) -> None:
@@ -33,9 +35,13 @@ def replace_durably(draft: Path, path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # some systems cannot open or sync a folder
+    """Write a folder's names to the disk, where the system can do that."""
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:
+        if error.errno in LOST:
+            raise

@@ -15,7 +15,7 @@ from saebench_canon.bench.artifact_cache import ArtifactCache, Execution
 from saebench_canon.bench.identity import OF_CASE, SUBJECTS, Identities, NeededInput, needed_inputs
 from saebench_canon.bench.provenance import versions
 from saebench_canon.bench.store import Store
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, StoreError
 from saebench_canon.plugin.metric import Mark, Measurement, Undefined
 from saebench_canon.plugin.origin import different_hooks, other_origin
 from saebench_canon.plugin.record import Record, marks_of, scores_of
@@ -57,6 +57,8 @@ class Bench:
                 return stored
             try:
                 record = self._measured(case, case_id)
+            except StoreError:
+                raise  # nothing can be kept
             except Exception as error:
                 self.store.keep_error(case_id, error_of(case, error))
                 raise

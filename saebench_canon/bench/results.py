@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.report import Tables
 
 
+STAMP = re.compile(r"\d{8}T\d{15}")
 AXIS = (str, int, float, bool)
 CASE = {
     "id": Optional(str), "suite": Optional(str), "label": str, "title": Optional(str),
@@ -47,7 +49,7 @@ def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
     packaged = plan.suite.path is None or plan.suite.path.resolve().is_relative_to(
         Path(__file__).parents[1]
     )
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f"{time.time_ns() % 10**9:09d}"
+    stamp = _stamp_after(plan.store.runs())
     plan.store.keep_run(
         f"{stamp}-{plan.suite.name}-{fingerprint(plan.ids)[:8]}",
         {
@@ -64,6 +66,16 @@ def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
             "flags": dict(flags),
         },
     )
+
+
+def _stamp_after(runs: Sequence[Path]) -> str:
+    """The time, as a run file's name begins; later than earlier runs if the clock was set back."""
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f"{time.time_ns() % 10**9:09d}"
+    earlier = [name for path in runs if STAMP.fullmatch(name := path.name.partition("-")[0])]
+    if not earlier or stamp > max(earlier):
+        return stamp
+    number = int(max(earlier).replace("T", "")) + 1
+    return f"{number // 10**15:08d}T{number % 10**15:015d}"
 
 
 def last_run(store: Store, suite: str | None) -> dict[str, Any]:

@@ -20,15 +20,15 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from saebench_canon.bench.drafts import draft_of, draft_of_artefact, sweep
 from saebench_canon.bench.durable import replace_durably, sync_file, sync_tree
 from saebench_canon.bench.manifest import is_intact, write_manifest
 from saebench_canon.bench.sealed_record import OlderFormat, opened, sealed
 from saebench_canon.bench.shape import Optional, misfit
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, StoreError
 from saebench_canon.plugin.record import Record
 
 DEFAULT = Path(".canon")
@@ -46,21 +46,37 @@ class Store:
         self._unusable: dict[str, CanonError] = {}  # records that are damaged or of an older format
 
     def prepare(self) -> None:
-        """Make the folder and check that it can be written, before anything is measured."""
+        """Make the folder, check that it can be written and locked, and delete old drafts."""
         with self._writing():
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = _draft(self.root / "probe")
-            probe.touch()
-            probe.unlink()
+            probe = draft_of(self.root / "probe")
+            try:
+                probe.write_bytes(b"probe")
+                sync_file(probe)
+            finally:
+                probe.unlink(missing_ok=True)
+            with self.claim("probe", title="the store"):
+                pass
+            sweep(self.root)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
+        """Raise StoreError for what the system refuses inside the block."""
         try:
             yield
         except OSError as error:
-            raise CanonError(
+            raise StoreError(
                 f"the store {self.root} cannot be written: {error}", where="--store"
-            ) from None
+            ) from error
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"the store {self.root} cannot be read: {error}", where="--store"
+            ) from error
 
     def record(self, case_id: str) -> Record | None:
         """The record of a case; None if it is not measured, or if its record cannot be used.
@@ -69,18 +85,21 @@ class Store:
         tables. `remarks` tells those that are not.
         """
         path = self.root / "records" / f"{case_id}.json"
-        if case_id in self._unusable or not path.is_file():
-            return None
-        try:
-            data = self._load(path)
-            if data is None:
-                raise CanonError("it is not JSON, or was cut off")
-            record = opened(data, case_id)
-            for name, table in record.tables.items():
-                self._check_table(name, self.root / table, record.digests.get(name))
-        except CanonError as error:
-            self._unusable[case_id] = error
-            return None
+        with self._reading():
+            if case_id in self._unusable or not path.is_file():
+                return None
+            try:
+                data = self._load(path)
+                if data is None:
+                    raise CanonError("it is not JSON, or was cut off")
+                record = opened(data, case_id)
+                for name, table in record.tables.items():
+                    self._check_table(name, self.root / table, record.digests.get(name))
+            except StoreError:
+                raise
+            except CanonError as error:
+                self._unusable[case_id] = error
+                return None
         return record
 
     def _check_table(self, name: str, path: Path, expected: Mapping[str, Any] | None) -> None:
@@ -123,7 +142,9 @@ class Store:
 
     def records(self) -> Iterator[Record]:
         """Every record, in the order of their ids."""
-        for path in sorted((self.root / "records").glob("*.json")):
+        with self._reading():
+            paths = sorted((self.root / "records").glob("*.json"))
+        for path in paths:
             if (record := self.record(path.stem)) is not None:
                 yield record
 
@@ -136,7 +157,8 @@ class Store:
         """Keep the record of a case, and delete its error."""
         self._unusable.pop(record.id, None)
         self._write(self.root / "records" / f"{record.id}.json", sealed(record))
-        (self.root / "errors" / f"{record.id}.json").unlink(missing_ok=True)
+        with self._writing():
+            (self.root / "errors" / f"{record.id}.json").unlink(missing_ok=True)
 
     def keep_error(self, case_id: str, error: dict[str, Any]) -> None:
         """Keep the error of a failed case."""
@@ -147,10 +169,10 @@ class Store:
         path = self.root / "tables" / case_id / f"{name}.parquet"
         with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = _draft(path)
-            write(draft)
-            sync_file(draft)
-            replace_durably(draft, path)
+            with _draft(path) as draft:
+                write(draft)
+                sync_file(draft)
+                replace_durably(draft, path)
         return str(path.relative_to(self.root))
 
     def keep_suite(self, name: str, text: str) -> Path:
@@ -165,7 +187,8 @@ class Store:
 
     def runs(self) -> list[Path]:
         """The run files, oldest first."""
-        return sorted((self.root / "runs").glob("*.json"))
+        with self._reading():
+            return sorted((self.root / "runs").glob("*.json"))
 
     def artefact(self, fingerprint: str, make: Callable[[Path], None], *, title: str) -> Path:
         """The folder of an artefact; one process makes it while others wait.
@@ -179,20 +202,31 @@ class Store:
             if self._has_intact(folder):
                 return folder
             self.drop_artefact(fingerprint)
-            draft = folder.with_name(f".{fingerprint}")
+            draft = draft_of_artefact(folder)
             with self._writing():
                 shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
                 draft.mkdir(parents=True)
             try:
                 make(draft)
-                write_manifest(draft)
-                sync_tree(draft)
-                replace_durably(draft, folder)
-            except BaseException:
+                with self._writing():
+                    write_manifest(draft)
+                    sync_tree(draft)
+                    replace_durably(draft, folder)
+            except BaseException as error:
                 shutil.rmtree(draft, ignore_errors=True)
+                if (fault := self._own_fault(error)) is not None:
+                    raise fault from error
                 raise
             self._intact.add(fingerprint)
         return folder
+
+    def _own_fault(self, error: BaseException) -> StoreError | None:
+        """The StoreError for an error of a library that could not write into the store."""
+        if isinstance(error, OSError) and str(error.filename or "").startswith(str(self.root)):
+            return StoreError(f"the store {self.root} cannot be written: {error}", where="--store")
+        if type(error).__name__ == "SafetensorError" and "I/O error" in str(error):
+            return StoreError(f"the store {self.root} cannot be written: {error}", where="--store")
+        return None
 
     def _has_intact(self, folder: Path) -> bool:
         """Whether an artefact is there and its files are those of its manifest."""
@@ -221,6 +255,12 @@ class Store:
         except Timeout:
             with waiting(title):
                 lock.acquire()
+        except (OSError, NotImplementedError) as error:
+            reason = getattr(error, "strerror", None) or "its file system has no locks"
+            raise StoreError(
+                f"the store {self.root} cannot be locked ({reason})", where="--store",
+                hint="Use a --store on a disk whose file system has locks.",
+            ) from error  # fmt: skip
         try:
             yield
         finally:
@@ -243,8 +283,12 @@ class Store:
     def _load(self, path: Path) -> dict[str, Any] | None:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError, RecursionError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
             return None
+        except OSError as error:
+            raise StoreError(
+                f"the store {self.root} cannot be read: {error}", where="--store"
+            ) from error
         return data if isinstance(data, dict) else None
 
     def _write(self, path: Path, data: dict[str, Any]) -> None:
@@ -253,12 +297,12 @@ class Store:
     def _write_text(self, path: Path, text: str) -> None:
         with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = _draft(path)
-            with draft.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            replace_durably(draft, path)
+            with _draft(path) as draft:
+                with draft.open("w", encoding="utf-8") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                replace_durably(draft, path)
 
 
 @cache
@@ -269,6 +313,13 @@ def _digest(path: Path, modified: int) -> dict[str, Any]:
         return {"bytes": file.tell(), "sha256": digest}
 
 
-def _draft(path: Path) -> Path:
-    """A path in the same folder that no other process uses, and that is not a .json file."""
-    return path.with_name(f".{path.stem[:8]}-{uuid4().hex}.tmp")
+@contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """A draft of a file, which is deleted if the block fails."""
+    draft = draft_of(path)
+    try:
+        yield draft
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise

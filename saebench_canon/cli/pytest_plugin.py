@@ -16,7 +16,7 @@ import pytest
 
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import DEFAULT, Store
-from saebench_canon.errors import CanonError, nearest
+from saebench_canon.errors import CanonError, StoreError, nearest, of_system
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.suite.cases import Case
 from saebench_canon.suite.load import find_suite
@@ -71,6 +71,8 @@ def pytest_configure(config: pytest.Config) -> None:
         _check_markers(config, config.stash[SESSION])
     except CanonError as error:
         raise pytest.UsageError(str(error)) from None
+    except OSError as error:
+        raise pytest.UsageError(str(of_system(error))) from None
 
 
 def _session(config: pytest.Config) -> Session:
@@ -321,7 +323,14 @@ class CaseItem(pytest.Item):
             self.add_marker(pytest.mark.metric(name=case.label))
 
     def runtest(self) -> None:
-        """Measure the case unless it is already measured."""
+        """Measure the case unless it is already measured; a broken store ends the run."""
+        try:
+            self._measure()
+        except StoreError as error:
+            self.session.shouldstop = str(error)
+            raise
+
+    def _measure(self) -> None:
         session = self.config.stash[SESSION]
         record = session.store.measured(self.case_id)
         self.user_properties.append(("case", str(self.case)))
@@ -344,6 +353,8 @@ class CaseItem(pytest.Item):
         error = excinfo.value
         if isinstance(error, CanonError):
             return str(error)
+        if isinstance(error, OSError):
+            return str(of_system(error))
         from saebench_canon.bench import measure
 
         frames = traceback.extract_tb(error.__traceback__)

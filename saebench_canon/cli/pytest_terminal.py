@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from saebench_canon.bench.results import keep_run, rows_of
-from saebench_canon.cli.pytest_plugin import SESSION, CaseItem
+from saebench_canon.cli.pytest_plugin import SESSION, CaseItem, Session
 from saebench_canon.cli.status_line import WorkerStatus
+from saebench_canon.errors import CanonError, of_system
 from saebench_canon.progress import listening
 from saebench_canon.suite.gates import broken_gates
 
@@ -28,6 +29,17 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     state = config.stash.get(SESSION, None)
     if state is None or _is_worker(config):
         return
+    try:
+        _begin(config, state)
+    except (CanonError, OSError) as error:
+        raise pytest.UsageError(_sentence(error)) from None
+
+
+def _sentence(error: CanonError | OSError) -> str:
+    return str(of_system(error) if isinstance(error, OSError) else error)
+
+
+def _begin(config: pytest.Config, state: Session) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and config.option.verbose == 0:
         reporter.showfspath = False
@@ -76,7 +88,18 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     state = session.config.stash.get(SESSION, None)
     if state is None or _is_worker(session.config) or session.config.option.collectonly:
         return
-    broken = [
+    try:
+        broken = _broken(state)
+    except (CanonError, OSError) as error:
+        broken = [_sentence(error)]
+    session.config.stash[BROKEN] = broken
+    if broken and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _broken(state: Session) -> list[str]:
+    """A sentence on each gate that does not hold."""
+    return [
         sentence
         for plan in state.plans.values()
         for sentence in broken_gates(
@@ -84,9 +107,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         )
         if plan.suite.gates
     ]
-    session.config.stash[BROKEN] = broken
-    if broken and exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
@@ -95,6 +115,15 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     shown = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
     if state is None or config.option.collectonly or exitstatus not in shown:
         return
+    try:
+        _tables(terminalreporter, state)
+    except (CanonError, OSError) as error:
+        terminalreporter.write_line(_sentence(error), red=True)
+    for sentence in config.stash.get(BROKEN, []):
+        terminalreporter.write_line(sentence, red=True)
+
+
+def _tables(terminalreporter: Any, state: Session) -> None:
     from saebench_canon.questions.ask import answers_of
     from saebench_canon.reports import terminal as render
     from saebench_canon.tables.summarise import summarise
@@ -106,5 +135,3 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
             summary = summarise(rows, state.registry.metrics.values())
             answers = answers_of(summary, state.registry.questions, plan.suite.questions)
             terminalreporter.write(render.text(summary, answers))
-    for sentence in config.stash.get(BROKEN, []):
-        terminalreporter.write_line(sentence, red=True)
