@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 LISTED = 12  # known names in a hint
+# What moves the cursor, changes a terminal's state, hides text or reorders it: control characters
+# but for tabs and line ends, directions of writing, characters without width, tags, surrogates.
+UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    r"\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+LINE_END = re.compile(r"\s*\n\s*")
+
+
+def printable(text: str) -> str:
+    """The text with each character that a terminal would obey instead of showing as \\x1b.
+
+    Tabs and line ends stay. All that leaves the program for a terminal or a page passes here.
+    """
+    return UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def one_line(text: str) -> str:
+    """The text as one printable line, so that no name can write lines of its own."""
+    return printable(LINE_END.sub(" ", text))
 
 
 class CanonError(Exception):
@@ -23,7 +44,7 @@ class CanonError(Exception):
     def __str__(self) -> str:
         fault = self.what.rstrip(".") if self.where or self.hint else self.what
         sentence = fault if self.where is None else f"{fault} ({self.where})"
-        return sentence if not self.hint else f"{sentence}. {self.hint}"
+        return one_line(sentence if not self.hint else f"{sentence}. {self.hint}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.hint)

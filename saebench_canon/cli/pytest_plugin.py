@@ -16,7 +16,7 @@ import pytest
 
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import DEFAULT, Store
-from saebench_canon.errors import CanonError, nearest
+from saebench_canon.errors import CanonError, nearest, printable
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.suite.cases import Case
 from saebench_canon.suite.load import find_suite
@@ -331,7 +331,8 @@ class CaseItem(pytest.Item):
         frames = traceback.extract_tb(error.__traceback__)
         ours = [index for index, frame in enumerate(frames) if frame.filename == measure.__file__]
         within = frames[max(ours, default=-1) + 1 :]
-        return "".join([*traceback.format_list(within), *traceback.format_exception_only(error)])
+        lines = [*traceback.format_list(within), *traceback.format_exception_only(error)]
+        return printable("".join(lines))
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """The case as pytest's headings show it."""

@@ -10,6 +10,7 @@ import pytest
 from saebench_canon.bench.results import keep_run, rows_of
 from saebench_canon.cli.pytest_plugin import SESSION, CaseItem
 from saebench_canon.cli.status_line import WorkerStatus
+from saebench_canon.errors import one_line
 from saebench_canon.progress import listening
 from saebench_canon.suite.gates import broken_gates
 
@@ -37,15 +38,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             keep_run(plan, name=state.names[path], flags=flags)
         if reporter is not None and config.option.verbose >= 0:
             measured = sum(plan.state(case_id) == "measured" for case_id in plan.ids)
-            reporter.write_line(
+            reporter.write_line(one_line(
                 f"{plan.suite.name}: {len(plan.suite.saes)} SAEs, {len(plan.cases)} cases, "
                 f"{measured} of them already measured, in {state.store.root}"
-            )
+            ))  # fmt: skip
             for label in plan.without_subject:
                 reporter.write_line(f"note: [[metric]] '{label}' has nothing to measure here")
             for data in plan.suite.data.values():
                 if caveat := data.source.caveat(data, state.store):
-                    reporter.write_line(f"note: {caveat}")
+                    reporter.write_line(one_line(f"note: {caveat}"))
 
 
 def pytest_report_teststatus(report: Any, config: pytest.Config) -> Any:
@@ -105,4 +106,4 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
             answers = answers_of(summary, state.registry.questions, plan.suite.questions)
             terminalreporter.write(render.text(summary, answers))
     for sentence in config.stash.get(BROKEN, []):
-        terminalreporter.write_line(sentence, red=True)
+        terminalreporter.write_line(one_line(sentence), red=True)
