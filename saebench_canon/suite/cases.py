@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from operator import attrgetter
 from typing import Any
 
@@ -15,6 +16,8 @@ from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.suite.axes import all_pairs, ladders, pairs, without
 from saebench_canon.suite.specs import MetricSpec, SaeSpec, Suite
+
+MOST_CASES = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +60,18 @@ def cases_of(suite: Suite, registry: Registry) -> list[Case]:
     """
     position = {sae.name: index for index, sae in enumerate(suite.saes)}
     data = {name: _as_read(spec, suite) for name, spec in suite.data.items()}
-    cases = [
+    ranked = (
         (_rank(suite, subject, position, row), _case(suite, spec, subject, seed, data, registry))
         for row, spec in enumerate(suite.metrics)
         for subject in _subjects(suite, spec)
         for seed in spec.seeds
-    ]
+    )
+    cases = list(islice(ranked, MOST_CASES + 1))
+    if len(cases) > MOST_CASES:
+        raise CanonError(
+            f"the suite has more than {MOST_CASES:,} cases", where=str(suite.path or suite.name),
+            hint="Restrict its metrics by 'where' or 'over', or write several suites.",
+        )  # fmt: skip
     return [case for _, case in sorted(cases, key=lambda ranked: ranked[0])]
 
 
