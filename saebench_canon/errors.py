@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LISTED = 12  # known names in a hint
+LONGEST = 1000  # letters of a fault, a place or a hint
 # What moves the cursor, changes a terminal's state, hides text or reorders it: control characters
 # but for tabs and line ends, directions of writing, characters without width, tags, surrogates.
 UNPRINTABLE = re.compile(
@@ -31,6 +32,11 @@ def one_line(text: str) -> str:
     return printable(LINE_END.sub(" ", text))
 
 
+def _cut(text: str) -> str:
+    """The text without its middle if that is longer than a reader will read."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+
+
 class CanonError(Exception):
     """A mistake that its reader can mend: what is wrong, where (file, table), and a hint."""
 
@@ -42,9 +48,10 @@ class CanonError(Exception):
         self.placed = False  # whether `where` already begins with a place in a suite
 
     def __str__(self) -> str:
-        fault = self.what.rstrip(".") if self.where or self.hint else self.what
-        sentence = fault if self.where is None else f"{fault} ({self.where})"
-        return one_line(sentence if not self.hint else f"{sentence}. {self.hint}")
+        what, where, hint = _cut(self.what), _cut(self.where or ""), _cut(self.hint or "")
+        fault = what.rstrip(".") if where or hint else what
+        sentence = fault if self.where is None else f"{fault} ({where})"
+        return one_line(sentence if not hint else f"{sentence}. {hint}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.hint)
@@ -76,6 +83,22 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise CanonError(f"{path} cannot be written ({reason})") from error
+
+
+def from_system(error: OSError) -> CanonError:
+    """What the operating system refused, as a sentence with the file's name."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is None:
+        return CanonError(f"the system refuses a file operation: {reason}")
+    return CanonError(f"the file or folder {error.filename} cannot be used: {reason}")
+
+
+def expanded(text: str) -> Path:
+    """The path with `~` replaced; raises CanonError if there is no such home folder."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise CanonError(f"'{text}' begins with the home folder of an unknown user") from None
 
 
 def _rebuild(kind: type[CanonError], what: str, where: str | None, hint: str | None) -> CanonError:

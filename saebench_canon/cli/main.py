@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from saebench_canon import __version__
 from saebench_canon.cli.streams import allow_any_encoding, is_coloured, printable_output
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, from_system
 
 USAGE_ERROR = 4
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -38,6 +38,9 @@ def _exit_code(words: list[str]) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"saebench-canon: {from_system(error)}", file=sys.stderr)
+        return USAGE_ERROR
     except KeyboardInterrupt:
         return 2
 

@@ -16,7 +16,7 @@ import pytest
 
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import DEFAULT, Store
-from saebench_canon.errors import CanonError, nearest, printable
+from saebench_canon.errors import UNPRINTABLE, CanonError, from_system, nearest, printable
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.suite.cases import Case
 from saebench_canon.suite.load import find_suite
@@ -71,6 +71,8 @@ def pytest_configure(config: pytest.Config) -> None:
         _check_markers(config, config.stash[SESSION])
     except CanonError as error:
         raise pytest.UsageError(str(error)) from None
+    except OSError as error:
+        raise pytest.UsageError(str(from_system(error))) from None
 
 
 def _session(config: pytest.Config) -> Session:
@@ -118,6 +120,7 @@ def _session(config: pytest.Config) -> Session:
 
 def _argument(path: Path) -> str:
     """A suite's path as an argument; pytest takes what follows a bracket for a parameter."""
+    _check_printable(str(path))
     for text in (str(path), os.path.relpath(path)):
         if "[" not in text:
             return text
@@ -180,13 +183,16 @@ def _suites_and_saes(
     return suites, saes
 
 
-def _check_utf8(path: str) -> None:
+def _check_printable(path: str) -> None:
     try:
         path.encode()
     except UnicodeEncodeError:
         raise CanonError(
             f"the path {os.fsencode(path)!r} is not UTF-8", hint="Rename the file or folder."
         ) from None
+    if UNPRINTABLE.search(path):
+        raise CanonError(f"the path {path!r} has control characters",
+                         hint="Rename the file or folder.")  # fmt: skip
 
 
 def _is_toml(text: str) -> bool:
@@ -202,7 +208,7 @@ def _suite_of_saes(
     option = config.option
     options = Options(option.metrics, option.data, option.hook, option.text)
     for sae in saes:
-        _check_utf8(sae)
+        _check_printable(sae)
     text, names, left_out = suite_of_saes(saes, options, registry)
     if not hasattr(config, "workerinput"):
         for sentence in (*names, *left_out):
