@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
 from operator import attrgetter
 from typing import Any
 
@@ -19,6 +18,7 @@ from saebench_canon.suite.axes import all_pairs, ladders, pairs, without
 from saebench_canon.suite.specs import MetricSpec, SaeSpec, Suite
 
 MOST_CASES = 100_000
+MOST_READS = 300_000  # SAEs and peers of all cases
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +71,16 @@ def cases_of(suite: Suite, registry: Registry) -> list[Case]:
         for subject in _subjects(suite, spec)
         for seed in spec.seeds
     )
-    cases = list(islice(ranked, MOST_CASES + 1))
-    if len(cases) > MOST_CASES:
-        raise CanonError(
-            f"the suite has more than {MOST_CASES:,} cases", where=str(suite.path or suite.name),
-            hint="Restrict its metrics by 'where' or 'over', or write several suites.",
-        )  # fmt: skip
+    cases, reads = [], 0
+    for case in ranked:
+        cases.append(case)
+        reads += len(case[1].subject) + len(case[1].peers)
+        if len(cases) > MOST_CASES or reads > MOST_READS:
+            raise CanonError(
+                f"the suite has more than {MOST_CASES:,} cases, or they read more than "
+                f"{MOST_READS:,} SAEs in all", where=str(suite.path or suite.name),
+                hint="Restrict its metrics by 'where' or 'over', or write several suites.",
+            )  # fmt: skip
     return [case for _, case in sorted(cases, key=lambda ranked: ranked[0])]
 
 
