@@ -3,11 +3,38 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 LISTED = 12  # known names in a hint
+LONGEST = 1000  # letters of a fault, a place or a hint
+# What moves the cursor, changes a terminal's state, hides text or reorders it: control characters
+# but for tabs and line ends, directions of writing, characters without width, tags, surrogates.
+UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    r"\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+LINE_END = re.compile(r"\s*\n\s*")
+
+
+def printable(text: str) -> str:
+    """The text with each character that a terminal would obey instead of showing as \\x1b.
+
+    Tabs and line ends stay. All that leaves the program for a terminal or a page passes here.
+    """
+    return UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def one_line(text: str) -> str:
+    """The text as one printable line, so that no name can write lines of its own."""
+    return printable(LINE_END.sub(" ", text))
+
+
+def _cut(text: str) -> str:
+    """The text without its middle if that is longer than a reader will read."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 
 class CanonError(Exception):
@@ -21,9 +48,10 @@ class CanonError(Exception):
         self.placed = False  # whether `where` already begins with a place in a suite
 
     def __str__(self) -> str:
-        fault = self.what.rstrip(".") if self.where or self.hint else self.what
-        sentence = fault if self.where is None else f"{fault} ({self.where})"
-        return sentence if not self.hint else f"{sentence}. {self.hint}"
+        what, where, hint = _cut(self.what), _cut(self.where or ""), _cut(self.hint or "")
+        fault = what.rstrip(".") if where or hint else what
+        sentence = fault if self.where is None else f"{fault} ({where})"
+        return one_line(sentence if not hint else f"{sentence}. {hint}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.hint)
@@ -61,11 +89,20 @@ def writing(path: Path) -> Iterator[None]:
         raise CanonError(f"{path} cannot be written ({reason})") from error
 
 
-def of_system(error: OSError) -> CanonError:
-    """What the system refuses, as a sentence with the path."""
-    reason = error.strerror or str(error)
-    path = error.filename if isinstance(error.filename, str) else None
-    return CanonError(f"{path or 'a file'} cannot be read or written ({reason})")
+def from_system(error: OSError) -> CanonError:
+    """What the operating system refused, as a sentence with the file's name."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is None:
+        return CanonError(f"the system refuses a file operation: {reason}")
+    return CanonError(f"the file or folder {error.filename} cannot be used: {reason}")
+
+
+def expanded(text: str) -> Path:
+    """The path with `~` replaced; raises CanonError if there is no such home folder."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise CanonError(f"'{text}' begins with the home folder of an unknown user") from None
 
 
 def _rebuild(kind: type[CanonError], what: str, where: str | None, hint: str | None) -> CanonError:

@@ -12,19 +12,25 @@ from pathlib import Path
 from saebench_canon.bench.results import last_run
 from saebench_canon.bench.store import Store
 from saebench_canon.cli.terminal_line import TerminalLine
-from saebench_canon.errors import CanonError, nearest, writing
+from saebench_canon.errors import UNPRINTABLE, CanonError, nearest, writing
 from saebench_canon.latents import card
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.progress import listening
+from saebench_canon.reports.safe_text import without_tags
 
 
 def _json(card_: card.Card) -> str:
-    return json.dumps(card_.to_dict(), indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(card_.to_dict(), indent=1, ensure_ascii=False)
+    return UNPRINTABLE.sub(lambda match: json.dumps(match[0])[1:-1], text) + "\n"
+
+
+def _text(card_: card.Card) -> str:
+    return without_tags(card.text(card_))
 
 
 WRITERS: dict[str, Callable[[card.Card], str]] = {
     ".md": card.markdown,
-    ".txt": card.text,
+    ".txt": _text,
     ".json": _json,
 }
 

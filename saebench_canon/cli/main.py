@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from saebench_canon import __version__
-from saebench_canon.cli.streams import allow_any_encoding
-from saebench_canon.errors import CanonError, of_system
+from saebench_canon.cli.streams import allow_any_encoding, is_coloured, printable_output
+from saebench_canon.errors import CanonError, from_system
 
 USAGE_ERROR = 4
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -25,6 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     allow_any_encoding()
+    with printable_output(colours=is_coloured(words)):
+        return _exit_code(words)
+
+
+def _exit_code(words: list[str]) -> int:
     try:
         return _run_command(words)
     except CanonError as error:
@@ -34,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"saebench-canon: {of_system(error)}", file=sys.stderr)
+        print(f"saebench-canon: {from_system(error)}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         return 2
@@ -113,6 +118,8 @@ def _parser() -> argparse.ArgumentParser:
         commands.choices[name].add_argument(
             "--plugin", action="append", default=[], metavar="FILE", help="a one-file plugin"
         )
+    for command in (parser, *commands.choices.values()):
+        vars(command)["color"] = False  # Python 3.14 colours help, and `printable_output` shows it
     return parser
 
 

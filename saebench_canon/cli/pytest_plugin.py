@@ -16,7 +16,14 @@ import pytest
 
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import DEFAULT, Store
-from saebench_canon.errors import CanonError, StoreError, nearest, of_system
+from saebench_canon.errors import (
+    UNPRINTABLE,
+    CanonError,
+    StoreError,
+    from_system,
+    nearest,
+    printable,
+)
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.suite.cases import Case
 from saebench_canon.suite.load import find_suite
@@ -72,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except CanonError as error:
         raise pytest.UsageError(str(error)) from None
     except OSError as error:
-        raise pytest.UsageError(str(of_system(error))) from None
+        raise pytest.UsageError(str(from_system(error))) from None
 
 
 def _session(config: pytest.Config) -> Session:
@@ -133,6 +140,7 @@ def pytest_configure_node(node: Any) -> None:
 
 def _argument(path: Path) -> str:
     """A suite's path as an argument; pytest takes what follows a bracket for a parameter."""
+    _check_printable(str(path))
     for text in (str(path), os.path.relpath(path)):
         if "[" not in text:
             return text
@@ -195,13 +203,16 @@ def _suites_and_saes(
     return suites, saes
 
 
-def _check_utf8(path: str) -> None:
+def _check_printable(path: str) -> None:
     try:
         path.encode()
     except UnicodeEncodeError:
         raise CanonError(
             f"the path {os.fsencode(path)!r} is not UTF-8", hint="Rename the file or folder."
         ) from None
+    if UNPRINTABLE.search(path):
+        raise CanonError(f"the path {path!r} has control characters",
+                         hint="Rename the file or folder.")  # fmt: skip
 
 
 def _is_toml(text: str) -> bool:
@@ -217,7 +228,7 @@ def _suite_of_saes(
     option = config.option
     options = Options(option.metrics, option.data, option.hook, option.text)
     for sae in saes:
-        _check_utf8(sae)
+        _check_printable(sae)
     text, names, left_out = suite_of_saes(saes, options, registry)
     if not hasattr(config, "workerinput"):
         for sentence in (*names, *left_out):
@@ -354,13 +365,14 @@ class CaseItem(pytest.Item):
         if isinstance(error, CanonError):
             return str(error)
         if isinstance(error, OSError):
-            return str(of_system(error))
+            return str(from_system(error))
         from saebench_canon.bench import measure
 
         frames = traceback.extract_tb(error.__traceback__)
         ours = [index for index, frame in enumerate(frames) if frame.filename == measure.__file__]
         within = frames[max(ours, default=-1) + 1 :]
-        return "".join([*traceback.format_list(within), *traceback.format_exception_only(error)])
+        lines = [*traceback.format_list(within), *traceback.format_exception_only(error)]
+        return printable("".join(lines))
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """The case as pytest's headings show it."""

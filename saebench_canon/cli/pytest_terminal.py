@@ -10,7 +10,7 @@ import pytest
 from saebench_canon.bench.results import keep_run, rows_of
 from saebench_canon.cli.pytest_plugin import SESSION, CaseItem, Session
 from saebench_canon.cli.status_line import WorkerStatus
-from saebench_canon.errors import CanonError, of_system
+from saebench_canon.errors import CanonError, from_system, one_line
 from saebench_canon.progress import listening
 from saebench_canon.suite.gates import broken_gates
 
@@ -36,7 +36,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def _sentence(error: CanonError | OSError) -> str:
-    return str(of_system(error) if isinstance(error, OSError) else error)
+    return str(from_system(error) if isinstance(error, OSError) else error)
 
 
 def _begin(config: pytest.Config, state: Session) -> None:
@@ -49,17 +49,17 @@ def _begin(config: pytest.Config, state: Session) -> None:
             keep_run(plan, name=state.names[path], flags=flags)
         if reporter is not None and config.option.verbose >= 0:
             measured = sum(plan.state(case_id) == "measured" for case_id in plan.ids)
-            reporter.write_line(
+            reporter.write_line(one_line(
                 f"{plan.suite.name}: {len(plan.suite.saes)} SAEs, {len(plan.cases)} cases, "
                 f"{measured} of them already measured, in {state.store.root}"
-            )
+            ))  # fmt: skip
             for sentence in state.store.remarks():
-                reporter.write_line(f"note: {sentence}")
+                reporter.write_line(one_line(f"note: {sentence}"))
             for label in plan.without_subject:
                 reporter.write_line(f"note: [[metric]] '{label}' has nothing to measure here")
             for data in plan.suite.data.values():
                 if caveat := data.source.caveat(data, state.store):
-                    reporter.write_line(f"note: {caveat}")
+                    reporter.write_line(one_line(f"note: {caveat}"))
 
 
 def pytest_report_teststatus(report: Any, config: pytest.Config) -> Any:
@@ -118,9 +118,9 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     try:
         _tables(terminalreporter, state)
     except (CanonError, OSError) as error:
-        terminalreporter.write_line(_sentence(error), red=True)
+        terminalreporter.write_line(one_line(_sentence(error)), red=True)
     for sentence in config.stash.get(BROKEN, []):
-        terminalreporter.write_line(sentence, red=True)
+        terminalreporter.write_line(one_line(sentence), red=True)
 
 
 def _tables(terminalreporter: Any, state: Session) -> None:

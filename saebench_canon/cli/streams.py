@@ -1,14 +1,18 @@
-"""Output on terminals that cannot show every character, and to readers that stop reading."""
+"""Output without what a terminal would obey, in any encoding, to readers that stop reading."""
 
 from __future__ import annotations
 
 import codecs
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from saebench_canon.errors import printable
+
+COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 ERRORS = "saebench_canon.plain"
 PLAIN = str.maketrans({
     "─": "-", "│": "|", "–": "-", "—": "-", "−": "-", "→": ">", "↑": "^", "↓": "v", "×": "x",
@@ -32,6 +36,52 @@ def allow_any_encoding() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors=ERRORS)
+
+
+class _PrintableOutput:
+    """A text stream that shows control characters as text instead of sending them on."""
+
+    def __init__(self, stream: TextIO, *, colours: bool) -> None:
+        self._stream = stream
+        self._colours = colours
+
+    def write(self, text: str) -> int:
+        parts = COLOUR.split(text) if self._colours else [text]
+        self._stream.write("".join(
+            part if index % 2 else printable(part) for index, part in enumerate(parts)
+        ))  # fmt: skip
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def printable_output(*, colours: bool) -> Iterator[None]:
+    """Inside the block, no name or message makes the terminal do anything but show it.
+
+    `colours` lets colours through, for pytest; what a run prints of its own passes `printable`.
+    """
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (
+        stream and _PrintableOutput(stream, colours=colours) for stream in streams
+    )
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+def is_coloured(words: Sequence[str]) -> bool:
+    """Whether pytest may colour what the command prints."""
+    forced = os.environ.get("PY_COLORS") == "1" or os.environ.get("FORCE_COLOR")
+    return words[:1] == ["run"] and bool(
+        forced or sys.stdout.isatty() or any(word.startswith("--color") for word in words)
+    )
 
 
 class _Output:

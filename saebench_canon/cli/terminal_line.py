@@ -6,6 +6,8 @@ import os
 from contextlib import suppress
 from typing import TextIO
 
+from saebench_canon.errors import one_line
+
 CLEAR = "\r\x1b[K"  # to the start of the line, then delete to its end
 UNKNOWN_WIDTH = 100  # columns, where the terminal does not say
 
@@ -19,6 +21,7 @@ class TerminalLine:
 
     def show(self, text: str) -> None:
         """Show the text in place of the last one."""
+        text = one_line(text)
         self._print(f"\r{self._cut(text)}\x1b[K" if self.is_terminal else f"{text}\n")
 
     def clear(self) -> None:

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saebench_canon.errors import CanonError, NotOffline, nearest, nearest_file
+from saebench_canon.errors import CanonError, NotOffline, expanded, nearest, nearest_file
 from saebench_canon.saes import hub_offline as hub
 from saebench_canon.saes.weights.lfs import refuse_pointer
 
@@ -144,7 +144,7 @@ def model_folder(name: str, *, folder: Path | None = None) -> Path | None:
         if packaged not in known:
             raise CanonError(f"no packaged model {packaged!r}", hint=nearest(packaged, known))
         return PACKAGED / packaged
-    path = (folder or Path()) / Path(name).expanduser()
+    path = (folder or Path()) / expanded(name)
     if path.is_dir():
         return path
     if path.is_file():

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from saebench_canon.errors import CanonError, NotOffline, nearest, nearest_file
+from saebench_canon.errors import CanonError, NotOffline, expanded, nearest, nearest_file
 from saebench_canon.saes import hub_offline as hub
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def text_source(
         if name not in PACKAGED:
             raise CanonError(f"no packaged text {name!r}", hint=nearest(name, PACKAGED))
         return TextSource("packaged", name)
-    path = (folder or Path()) / Path(text).expanduser()
+    path = (folder or Path()) / expanded(text)
     if text.startswith((".", "/", "~")) or path.suffix in SUFFIXES or path.exists():
         return TextSource("file", str(path), column=column)
     if not HUB_NAME.fullmatch(text):

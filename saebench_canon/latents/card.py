@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from saebench_canon.errors import one_line
 from saebench_canon.latents.token_text import columns, first_columns, last_columns, quoted, visible
 from saebench_canon.plugin.evidence import Context, Evidence
+from saebench_canon.reports.safe_text import for_markdown
 from saebench_canon.reports.terminal import WIDTH, number
 
 if TYPE_CHECKING:
     from saebench_canon.latents.evidence import Firing
 
 NO_LABEL = "–"
+BACKTICKS = re.compile("`+")
 JOINED = "\N{NO-BREAK SPACE}"  # where a line must not break
 
 
@@ -78,12 +82,14 @@ def text(card: Card, *, width: int = WIDTH) -> str:
 def markdown(card: Card) -> str:
     """The card as a Markdown page."""
     body = "\n\n".join(_parts(card, WIDTH))
-    return f"# {_title(card)}\n\n```text\n{body}\n```\n"
+    longest = max(map(len, BACKTICKS.findall(body)), default=0)
+    fence = "`" * max(longest + 1, 3)  # which no text of the body ends
+    return f"# {for_markdown(_title(card))}\n\n{fence}text\n{body}\n{fence}\n"
 
 
 def _title(card: Card) -> str:
     evidence = card.evidence
-    return f"{evidence.kind} {evidence.latent} of {evidence.sae} ({card.suite})"
+    return one_line(f"{evidence.kind} {evidence.latent} of {evidence.sae} ({card.suite})")
 
 
 def _parts(card: Card, width: int) -> Iterator[str]:
@@ -103,7 +109,7 @@ def _parts(card: Card, width: int) -> Iterator[str]:
         yield "\n".join(token_lines)
     if evidence.contexts:
         digits = 2 if evidence.contexts[0].code >= 1 else 4
-        head = f"{'code':>6}  top contexts in {card.source}"
+        head = f"{'code':>6}  top contexts in {one_line(str(card.source))}"
         lines = [_context(context, digits, width) for context in evidence.contexts]
         yield "\n".join([first_columns(head, width), *lines])
     for section in card.sections:
@@ -162,7 +168,7 @@ def _wrapped(sentence: str, width: int, head: str = "") -> str:
     """The sentence wrapped after a head; later lines are indented to the first word."""
     indent = " " * columns(head)
     lines, first = [head], True
-    for word in sentence.strip().split(" "):
+    for word in one_line(sentence.strip()).split(" "):
         for piece in _pieces(word, width - len(indent)):
             if not first and columns(lines[-1]) + 1 + columns(piece) > width:
                 lines.append(indent)

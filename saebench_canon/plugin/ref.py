@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, expanded
 
 # at least two letters, so that a drive such as C: is a path
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
@@ -49,7 +49,7 @@ class Ref:
         """The path of a local ref."""
         if not self.local:
             raise CanonError(f"'{self}' is on a hub and has no path")
-        return Path(self.target).expanduser()
+        return expanded(self.target)
 
     def within(self, folder: Path) -> Ref:
         """The same ref with a relative path taken from the folder."""

@@ -9,16 +9,18 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, one_line
 from saebench_canon.plugin.metric import Metric, with_role
 from saebench_canon.plugin.report import Report, Tables
 from saebench_canon.plugin.row import Row
+from saebench_canon.reports.safe_text import on_lines
 
 STYLE: Any = {
     "font.family": "sans-serif", "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8,
     "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "figure.titlesize": 9,
     "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
     "hatch.linewidth": 0.4, "hatch.color": "#808080", "savefig.dpi": 200,
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.fonttype": "none", "svg.hashsalt": "saebench-canon", "pdf.fonttype": 42,
 }  # fmt: skip
 UNDATED = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
@@ -31,7 +33,7 @@ def _write(rows: Sequence[Row], metrics: Sequence[Metric], path: Path, *, tables
 
     drawn = [
         panel_
-        for ladder in find_ladders(rows, metrics, tables)
+        for ladder in find_ladders(on_lines(rows), metrics, tables)
         if (panel_ := panel(ladder)) is not None
     ]
     if not drawn:
@@ -49,7 +51,7 @@ def _write(rows: Sequence[Row], metrics: Sequence[Metric], path: Path, *, tables
         rcdefaults()  # not the user's own settings
         with rc_context(STYLE):
             drawing = BytesIO()  # matplotlib may hide that a disk is full
-            figure(drawn, rows[0].suite).savefig(
+            figure(drawn, one_line(rows[0].suite)).savefig(
                 drawing, format=path.suffix[1:], metadata=UNDATED.get(path.suffix)
             )
     path.write_bytes(drawing.getvalue())

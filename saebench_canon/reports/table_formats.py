@@ -12,6 +12,13 @@ from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.metric import Score
 from saebench_canon.plugin.question import Answer
 from saebench_canon.plugin.table_line import Cell, Estimate, Line
+from saebench_canon.reports.safe_text import (
+    for_markdown,
+    for_markdown_cell,
+    for_spreadsheet,
+    on_lines,
+    without_tags,
+)
 from saebench_canon.reports.terminal import (
     answers_on,
     columns_of,
@@ -28,7 +35,7 @@ from saebench_canon.reports.terminal import (
     title_of,
     with_full_stop,
 )
-from saebench_canon.tables.summary import Block, Summary, Table
+from saebench_canon.tables.summary import Block, Note, Summary, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,23 +45,29 @@ STYLE = "<style>th, td { padding: 0 .8em; text-align: right } body { margin: 2em
 
 def markdown(summary: Summary, answers: Sequence[Answer] = (), *, all_scores: bool = True) -> str:
     """The tables as Markdown, nulls and floors inside the cells."""
+    summary, answers = on_lines(summary), on_lines(answers)
     parts = []
     for block in summary.begun:
-        parts.append(f"## {block.title or summary.suite}")
+        parts.append(f"## {for_markdown(block.title or summary.suite)}")
         for table in tables_shown(block, all_scores=all_scores):
             head, lines = _grid(table, columns_of(table, all_scores=all_scores))
             grid = [head, ["---", *("--:" for _ in head[1:])], *lines]
-            body = "\n".join(f"| {' | '.join(_escaped(line))} |" for line in grid)
-            parts += [f"**{title_of(table)}** {with_full_stop(table.about)}".strip(), body]
-            parts += [table.interval(), table.sources()]
-        notes = [f"- {note_sentence(note).replace('*', chr(92) + '*')}" for note in block.notes]
+            body = "\n".join(f"| {' | '.join(map(for_markdown_cell, line))} |" for line in grid)
+            title = f"**{title_of(table)}** {with_full_stop(table.about)}".strip()
+            parts += [for_markdown(title), body]
+            parts += [for_markdown(table.interval()), for_markdown(table.sources())]
+        notes = [f"- {_note(note)}" for note in block.notes]
         answer_lines = [
-            f"- **{answer.question}** {_prefix(answer)}{sentence(answer)}"
+            for_markdown(f"- **{answer.question}** {_prefix(answer)}{sentence(answer)}")
             for answer in answers_on(block, answers)
         ]
         parts += ["\n".join(lines) for lines in (notes, answer_lines) if lines]
-    parts += [not_begun(summary), legend(summary, all_scores=all_scores)]
+    parts += [for_markdown(not_begun(summary)), legend(summary, all_scores=all_scores)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _note(note: Note) -> str:
+    return for_markdown(note_sentence(note).replace("*", r"\*"))
 
 
 def _prefix(answer: Answer) -> str:
@@ -63,6 +76,7 @@ def _prefix(answer: Answer) -> str:
 
 def html(summary: Summary, answers: Sequence[Answer] = (), *, all_scores: bool = True) -> str:
     """The tables as one plain HTML page."""
+    summary, answers = on_lines(summary), on_lines(answers)
     parts = [f"<!doctype html><meta charset='utf-8'><title>{escape(summary.suite)}</title>{STYLE}"]
     for block in summary.begun:
         parts.append(f"<h2>{escape(block.title or summary.suite)}</h2>")
@@ -91,17 +105,23 @@ def long(summary: Summary) -> pd.DataFrame:
     return pd.DataFrame(list(_records(summary)))
 
 
+def csv(summary: Summary) -> str:
+    """The same as CSV, in which no cell is a formula of a spreadsheet."""
+    frame = long(summary).rename(columns=for_spreadsheet)
+    return frame.map(for_spreadsheet).to_csv(index=False, lineterminator="\n")
+
+
 def write(summary: Summary, path: Path, answers: Sequence[Answer] = ()) -> None:
     """Write the tables to a file; its suffix chooses the format."""
     match path.suffix:
         case ".txt":
-            path.write_text(text(summary, answers), encoding="utf-8")
+            path.write_text(without_tags(text(summary, answers)), encoding="utf-8")
         case ".md":
             path.write_text(markdown(summary, answers), encoding="utf-8")
         case ".html":
             path.write_text(html(summary, answers), encoding="utf-8")
         case ".csv":
-            long(summary).to_csv(path, index=False)
+            path.write_text(csv(summary), encoding="utf-8")
         case ".parquet":
             long(summary).to_parquet(path, index=False)
         case suffix:
@@ -133,10 +153,6 @@ def _inline(table: Table, column: Score, cell: Cell) -> str:
         f"{name} {''.join(number_and_rest(table, column, cell, name)).strip()}" for name in names
     ]
     return f"{value} ({', '.join(shown)})" if shown else value
-
-
-def _escaped(cells: Iterable[str]) -> Iterator[str]:
-    return (cell.replace("|", "\\|") for cell in cells)
 
 
 def _html_line(tag: str, cells: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from saebench_canon.plugin.metric import Score
 from saebench_canon.plugin.question import Answer
 from saebench_canon.plugin.table_line import Cell, Estimate, Line
+from saebench_canon.reports.safe_text import on_lines
 from saebench_canon.tables.summary import Block, Note, Summary, Table
 
 WIDTH = 100
@@ -34,6 +35,7 @@ def text(
     """The tables and answers for a terminal; a table that is too wide continues below."""
     if not summary.blocks:
         return "Nothing was measured.\n"
+    summary, answers = on_lines(summary), on_lines(answers)
     parts = []
     for block in summary.begun:
         parts.append(_rule(summary, block, width))
@@ -56,6 +58,7 @@ def text(
 
 def text_answers(summary: Summary, answers: Sequence[Answer], *, width: int = WIDTH) -> str:
     """The answers without the tables."""
+    summary, answers = on_lines(summary), on_lines(answers)
     parts = []
     for block in summary.begun:
         if block_answers := answers_on(block, answers):

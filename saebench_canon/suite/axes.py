@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 import string
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations, pairwise, product
 from typing import Any, Protocol, TypeVar
 
@@ -52,19 +54,26 @@ def fill(template: str, axes: Axes, *, key: str, where: str) -> str:
     """A name or URI with `{axis}` filled in."""
     try:
         fields = [
-            field for _, field, _, _ in string.Formatter().parse(template) if field is not None
+            (field, layout or "")
+            for _, field, layout, _ in string.Formatter().parse(template)
+            if field is not None
         ]
     except ValueError as error:
         raise CanonError(f"'{key}' is not a template: {error}", where=where) from None
-    for field in fields:
+    for field, layout in fields:
         if field not in axes:
             raise CanonError(
                 f"'{key}' names the axis '{{{field}}}', which this table does not have",
                 where=where, hint=nearest(field, axes),
             )  # fmt: skip
+        if "{" in layout or any(len(size) > 2 for size in re.findall(r"[1-9]\d*", layout)):
+            raise CanonError(
+                f"'{key}' fills in '{{{field}:{layout}}}', which is wider than 99 letters",
+                where=where,
+            )
     try:
         return template.format(**axes)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise CanonError(f"'{key}' cannot be filled in: {error}", where=where) from None
 
 
@@ -98,10 +107,11 @@ def condition(text: AxisValue | list[AxisValue], *, where: str) -> Condition:
 
 
 def _number(text: str, where: str) -> float:
-    try:
-        return float(text.replace("_", ""))
-    except ValueError:
-        raise CanonError(f"'{text}' is not a number", where=where) from None
+    with suppress(ValueError):
+        number = float(text.replace("_", ""))
+        if not math.isnan(number):
+            return number
+    raise CanonError(f"'{text}' is not a number", where=where)
 
 
 def without(axes: Axes, axis: str) -> tuple[tuple[str, AxisValue], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,6 +16,9 @@ from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.suite.axes import all_pairs, ladders, pairs, without
 from saebench_canon.suite.specs import MetricSpec, SaeSpec, Suite
+
+MOST_CASES = 100_000
+MOST_READS = 300_000  # SAEs and peers of all cases
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +61,26 @@ def cases_of(suite: Suite, registry: Registry) -> list[Case]:
     """
     position = {sae.name: index for index, sae in enumerate(suite.saes)}
     data = {name: _as_read(spec, suite) for name, spec in suite.data.items()}
-    cases = [
-        (_rank(suite, subject, position, row), _case(suite, spec, subject, seed, data, registry))
+    siblings = [_siblings(suite, spec) for spec in suite.metrics]
+    ranked = (
+        (
+            _rank(suite, subject, position, row),
+            _case(siblings[row], spec, subject, seed, data, registry),
+        )
         for row, spec in enumerate(suite.metrics)
         for subject in _subjects(suite, spec)
         for seed in spec.seeds
-    ]
+    )
+    cases, reads = [], 0
+    for case in ranked:
+        cases.append(case)
+        reads += len(case[1].subject) + len(case[1].peers)
+        if len(cases) > MOST_CASES or reads > MOST_READS:
+            raise CanonError(
+                f"the suite has more than {MOST_CASES:,} cases, or they read more than "
+                f"{MOST_READS:,} SAEs in all", where=str(suite.path or suite.name),
+                hint="Restrict its metrics by 'where' or 'over', or write several suites.",
+            )  # fmt: skip
     return [case for _, case in sorted(cases, key=lambda ranked: ranked[0])]
 
 
@@ -78,7 +96,7 @@ def _rank(
 
 
 def _case(
-    suite: Suite,
+    siblings: Mapping[object, Sequence[SaeSpec]],
     spec: MetricSpec,
     subject: tuple[SaeSpec, ...],
     seed: int,
@@ -90,7 +108,7 @@ def _case(
         label=spec.label,
         over=spec.over,
         subject=subject,
-        peers=_peers(suite, spec, subject),
+        peers=_peers(siblings, spec, subject),
         data=data[subject[-1].data] if subject[-1].data is not None else None,
         settings=spec.settings,
         seed=seed,
@@ -116,17 +134,23 @@ def _subjects(suite: Suite, spec: MetricSpec) -> Iterator[tuple[SaeSpec, ...]]:
     return along(saes, axis)
 
 
-def _peers(suite: Suite, spec: MetricSpec, subject: tuple[SaeSpec, ...]) -> tuple[SaeSpec, ...]:
+def _siblings(suite: Suite, spec: MetricSpec) -> dict[object, list[SaeSpec]]:
+    """The SAEs that differ only in the peers' axis, by what they share."""
+    siblings: dict[object, list[SaeSpec]] = defaultdict(list)
+    for sae in suite.saes:
+        siblings[sae.data, without(sae.axes, spec.peers or "")].append(sae)
+    return siblings
+
+
+def _peers(
+    siblings: Mapping[object, Sequence[SaeSpec]], spec: MetricSpec, subject: tuple[SaeSpec, ...]
+) -> tuple[SaeSpec, ...]:
     """The SAEs outside the subject that differ from its last one only in the peers' axis."""
     axis, sae = spec.peers, subject[-1]
     if axis is None or axis not in sae.axes:
         return ()
     return tuple(
-        peer
-        for peer in suite.saes
-        if peer not in subject
-        and peer.data == sae.data
-        and without(peer.axes, axis) == without(sae.axes, axis)
+        peer for peer in siblings[sae.data, without(sae.axes, axis)] if peer not in subject
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -77,7 +78,10 @@ def _value(key: Key, kind: DataKind, table: TomlTable, root: Path) -> Any:
     if key.words:
         return table.word(key.name, key.words, default)
     if key.type is not Path:
-        return table.take(key.name, key.type, default)
+        value: Any = table.take(key.name, key.type, default)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise CanonError(f"'{key.name}' must be finite, got {value}", where=table.where)
+        return value
     text = table.take(key.name, str, default)
     if not isinstance(text, str):
         return text

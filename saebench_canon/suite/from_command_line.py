@@ -65,14 +65,14 @@ def suite_of_saes(saes: Sequence[str], options: Options, registry: Registry) -> 
     several = len({sae.group for sae in opened}) < len(opened)
     lines = ["[suite]", 'name = "run"', ""]
     for name, (table, _) in tables.items():
-        keys = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+        keys = [f"{key} = {_toml(value)}" for key, value in table.items()]
         lines += [f"[data.{name}]", *keys, ""]
     names = {}
     for sae in opened:
         axes = {key: value for key, value in sae.axes.items() if key != "seed" or several}
         title = "-".join(_part(key, value) for key, value in axes.items())
-        axes_text = ", ".join(f"{key} = [{json.dumps(value)}]" for key, value in axes.items())
-        uri = json.dumps(_escaped(str(sae.ref)))
+        axes_text = ", ".join(f"{key} = [{_toml(value)}]" for key, value in axes.items())
+        uri = _toml(_escaped(str(sae.ref)))
         lines += ["[[sae]]", f'name = "{title}"', f"uri = {uri}", f"axes = {{ {axes_text} }}"]
         lines += [f'data = "{name}"' for name, (_, members) in tables.items() if sae in members]
         lines += [""]
@@ -81,6 +81,11 @@ def suite_of_saes(saes: Sequence[str], options: Options, registry: Registry) -> 
         lines += _metric(metric, several)
     named = [f"{title} is {short(ref)}" for title, ref in names.items()] if len(names) > 1 else []
     return SuiteOfSaes("\n".join(lines), tuple(named), (*passed_over, *on_seeds, *left_out))
+
+
+def _toml(value: Fact) -> str:
+    """A value as TOML writes it, which has no pairs of surrogates."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _part(key: str, value: Fact) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -14,10 +15,12 @@ from saebench_canon.suite.metrics import parse_gate, parse_metric, refuse_shared
 from saebench_canon.suite.names import checked_name
 from saebench_canon.suite.questions import parse_questions
 from saebench_canon.suite.references import parse_reference
-from saebench_canon.suite.saes import parse_saes, refuse_twins
+from saebench_canon.suite.saes import parse_saes, refuse_too_many, refuse_twins
 from saebench_canon.suite.specs import SaeSpec, Suite
 from saebench_canon.suite.toml_merge import anchored, apply_settings, merge, title
 from saebench_canon.suite.toml_table import TomlTable, checked_table, read_toml
+
+BASES = 32  # suites that may extend one another in a chain
 
 
 def packaged_suites() -> dict[str, Path]:
@@ -29,7 +32,7 @@ def packaged_suites() -> dict[str, Path]:
 def find_suite(name: str) -> Path:
     """The file of a suite, by path or by name."""
     path, known = Path(name), packaged_suites()
-    if path.is_file() or path.suffix.lower() == ".toml" or "/" in name:
+    if os.path.isfile(name) or path.suffix.lower() == ".toml" or "/" in name:
         return path
     if name in known:
         return known[name]
@@ -57,6 +60,8 @@ def _with_base(path: Path, extending: tuple[Path, ...], registry: Registry) -> d
     parent = packaged_suites().get(base, path.parent / base)
     if parent.resolve() in extending:
         raise CanonError(f"'{base}' extends itself", where=str(path))
+    if len(extending) >= BASES:
+        raise CanonError(f"more than {BASES} suites extend one another", where=str(path))
     inherited = _with_base(parent, (*extending, path.resolve()), registry)
     if parent.parent.resolve() != path.parent.resolve():
         inherited = anchored(inherited, parent.parent.resolve(), *path_keys(registry.data))
@@ -83,6 +88,7 @@ def parse_suite(
     for index, table in enumerate(_tables(top, "sae", file)):
         where = f"{file}, [[sae]] '{title(table) or index + 1}'"
         saes.extend(parse_saes(TomlTable(table, where), data, registry, root))
+        refuse_too_many(len(saes), file)
     refuse_twins(saes)
     axes = sorted({axis for sae in saes for axis in sae.axes})
     metrics = [

@@ -6,16 +6,22 @@ import math
 import re
 from typing import Any
 
-from saebench_canon.errors import CanonError, nearest
+from saebench_canon.errors import UNPRINTABLE, CanonError, nearest
 from saebench_canon.suite.toml_table import TYPE_WORDS
 
+LONGEST = 200
 WORD = r"""(?:"[^"\\]*"|'[^'\\]*')"""
 LITERAL = re.compile(rf"\bLiteral\[\s*({WORD}(?:\s*,\s*{WORD})*)\s*,?\s*\]")
 
 
 def checked_name(name: str, where: str) -> str:
-    """The name; raises CanonError if it cannot be part of a node id."""
-    if not re.fullmatch(r"[^\s\[\]/+]+", name) or "::" in name:
+    """The name; raises CanonError if it cannot be part of a node id or of a file's name."""
+    if len(name) > LONGEST:
+        raise CanonError(
+            f"a name has at most {LONGEST} letters, and '{name[:20]}…' has {len(name):,}",
+            where=where,
+        )
+    if not re.fullmatch(r"[^\s\[\]/+]+", name) or "::" in name or UNPRINTABLE.search(name):
         raise CanonError(
             f"'{name}' cannot be a name", where=where,
             hint="A name has no spaces, brackets, slashes, plus signs or '::'.",
@@ -27,7 +33,8 @@ def typed_setting(
     key: str, value: Any, default: Any, where: str, *, kind: str | None = None
 ) -> Any:
     """A setting's value, of the type of its default or, if that is None, of its annotation."""
-    if type(value) is float and not math.isfinite(value):
+    parts = value if isinstance(value, list | tuple) else [value]
+    if any(type(part) is float and not math.isfinite(part) for part in parts):
         raise CanonError(f"the setting '{key}' must be finite, got {value}", where=where)
     words = words_of(kind)
     if words and value not in words:

@@ -19,6 +19,8 @@ from saebench_canon.suite.specs import SaeSpec
 from saebench_canon.suite.toml_table import TomlTable, checked_table
 from saebench_canon.suite.training import Training
 
+MOST_SAES = 10_000
+
 
 def parse_saes(
     table: TomlTable, data: Mapping[str, DataSpec], registry: Registry, root: Path
@@ -34,6 +36,7 @@ def parse_saes(
     }
     exclude = [_exclusion(drop, axes, where) for drop in table.take("exclude", list, [])]
     table.finish()
+    refuse_too_many(math.prod(map(len, axes.values())), where)
     if (uri is None) == (train is None):
         raise CanonError("an [[sae]] table needs either 'uri' or 'train'", where=where)
     if source is not None and source not in data:
@@ -92,11 +95,15 @@ def _axis(axis: str, values: Any, where: str) -> list[AxisValue]:
     if not axis.isidentifier():
         raise CanonError(f"the name of axis '{axis}' must be a plain word", where=where)
     for value in values:
-        if not isinstance(value, int | float | str | bool) or value != value:
+        if not isinstance(value, int | float | str | bool) or (
+            isinstance(value, float) and not math.isfinite(value)
+        ):
             raise CanonError(
                 f"axis '{axis}' must have numbers, strings or true/false, got {value!r}",
                 where=where,
             )
+        if isinstance(value, str) and "\n" in value:
+            raise CanonError(f"a value of axis '{axis}' has several lines, {value!r}", where=where)
     if len(set(values)) < len(values):
         raise CanonError(f"axis '{axis}' has a value twice", where=where)
     return values
@@ -173,6 +180,15 @@ def _train(table: Mapping[str, Any], point: Axes, registry: Registry, where: str
             f"'k' must be at most the width, {width}, got {settings['k']}", where=where
         )
     return Training(trainer, width, seed, settings, registry)
+
+
+def refuse_too_many(count: int, where: str) -> None:
+    """Raise CanonError for more SAEs than any plan can list in reasonable time."""
+    if count > MOST_SAES:
+        raise CanonError(
+            f"there are {count:,} SAEs, and a suite has at most {MOST_SAES:,}", where=where,
+            hint="Each value of an axis multiplies those of the others.",
+        )  # fmt: skip
 
 
 def refuse_twins(saes: Sequence[SaeSpec]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saebench_canon.errors import CanonError, nearest
+from saebench_canon.suite.toml_limits import check_values, parse_toml
 
 NAMED = ("sae", "metric", "gate")
 HEADS = ("suite", "data", "question", *NAMED)  # the tables that --set reaches
@@ -165,6 +166,7 @@ def _put(table: dict[str, Any], keys: list[str], value: Any) -> None:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return parse_toml(f"value = {text}", "--set")["value"]
     except tomllib.TOMLDecodeError:
+        check_values({"value": text}, "--set")
         return text

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from saebench_canon.errors import CanonError, nearest
+from saebench_canon.suite.toml_limits import BYTES, parse_toml
 
 T = TypeVar("T")
 MISSING = object()
@@ -83,11 +84,16 @@ def checked_table(value: Any, where: str) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise CanonError(f"{path} is not a file")  # a device or a pipe may have no end
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(BYTES + 1)
     except FileNotFoundError:
         suites = [file.name for file in path.parent.glob("*.toml")] if path.parent.is_dir() else []
         raise CanonError(f"no suite file {path}", hint=nearest(path.name, suites)) from None
-    except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+    except (UnicodeDecodeError, OSError) as error:
         raise CanonError(f"{path} cannot be read as text: {error}") from None
+    try:
+        return parse_toml(text, str(path))
     except tomllib.TOMLDecodeError as error:
         raise CanonError(f"the file is not valid TOML: {error}", where=str(path)) from None
