@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from saebench_canon.bench.results import keep_run, rows_of
+from saebench_canon.cli.pytest_once import PRINTED
 from saebench_canon.cli.pytest_plugin import SESSION, CaseItem, Session
 from saebench_canon.cli.status_line import WorkerStatus
 from saebench_canon.errors import CanonError, from_system, one_line
@@ -128,8 +130,12 @@ def _tables(terminalreporter: Any, state: Session) -> None:
     from saebench_canon.reports import terminal as render
     from saebench_canon.tables.summarise import summarise
 
+    printed = terminalreporter.config.stash.get(PRINTED, set())
     for plan in state.plans.values():
-        rows = rows_of(plan.listed(), state.store, state.registry.metrics)
+        rows = [
+            replace(row, reason=None) if row.id in printed and row.status == "failed" else row
+            for row in rows_of(plan.listed(), state.store, state.registry.metrics)
+        ]
         if any(row.status != "missing" for row in rows):
             terminalreporter.write_line("")
             summary = summarise(rows, state.registry.metrics.values())
