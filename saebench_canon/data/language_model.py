@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 PACKAGED = Path(__file__).parents[1] / "packaged"
 CONFIG = "config.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 ADAPTER = "adapter_config.json"  # transformers would load it without a word
 TOKENIZER_FILES = (
     "added_tokens.json",
@@ -99,7 +101,7 @@ def load_language_model(
         "trust_remote_code": False,
         "local_files_only": path is not None or hub.out_of_reach(),
     }
-    with _quiet():
+    with _quiet(), _as_published():
         tokenizer = _load_tokenizer(source, where, options)
         model = _load_weights(source, where, options, kind)
     model.requires_grad_(False)
@@ -168,6 +170,11 @@ def _checked_folder(path: Path) -> Path:
             hint="Merge the adapter into the weights, or move it elsewhere.",
         )
     if not _weights(path):
+        if pickled := sorted(file.name for ending in PICKLES for file in path.glob(ending)):
+            raise CanonError(
+                f"the model's weights are a pickle ({pickled[0]}), which could run code",
+                where=where, hint="Save the model as safetensors where you trust its origin.",
+            )  # fmt: skip
         raise CanonError("the model folder has no weights (*.safetensors)", where=where)
     for file in _weights(path):
         refuse_pointer(file)
@@ -182,7 +189,7 @@ def _tokenizer_files(path: Path) -> list[Path]:
 
 def _weights(path: Path) -> list[Path]:
     """The files that `transformers` reads weights from."""
-    return sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+    return sorted(path.glob("*.safetensors"))
 
 
 def _json(file: Path) -> object:
@@ -242,6 +249,7 @@ def _load_weights(source: str, where: str, options: dict[str, Any], dtype: torch
             source,
             attn_implementation="eager" if capped else None,
             output_loading_info=True,
+            use_safetensors=True,  # never a pickle
             **{"dtype" if renamed else "torch_dtype": dtype},
             **options,
         )
@@ -257,6 +265,11 @@ def _load_weights(source: str, where: str, options: dict[str, Any], dtype: torch
 
 
 def _does_not_load(part: str, error: Exception, where: str, options: dict[str, Any]) -> CanonError:
+    if "use_safetensors" in str(error):
+        return CanonError(
+            "the hub model has no weights in safetensors, and others could run code", where=where,
+            hint="Save it as safetensors where you trust its origin, and name the folder.",
+        )  # fmt: skip
     line = _one_line(str(error)) or type(error).__name__
     if options["local_files_only"] and not Path(where).is_dir():
         return NotOffline(
@@ -279,6 +292,20 @@ def _one_line(text: str) -> str:
     if first.rstrip().endswith(":"):  # the fault is in the lines below
         first = f"{first.rstrip()} {' '.join(rest.split())}"
     return textwrap.shorten(first, 300, placeholder=" …").rstrip(".")
+
+
+@contextlib.contextmanager
+def _as_published() -> Iterator[None]:
+    """Keep `transformers` from asking the hub to convert a pickle: it would load another commit."""
+    name = "DISABLE_SAFETENSORS_CONVERSION"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 @contextlib.contextmanager

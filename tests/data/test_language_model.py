@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_models import STORIES, needs_stories, tiny
 
 from saebench_canon.data import language_model
@@ -192,3 +196,44 @@ def test_an_adapter_beside_a_model_is_refused(copy):
     (copy / "adapter_config.json").write_text("{}")
     with pytest.raises(CanonError, match=r"holds an adapter.*Merge"):
         load_language_model(str(copy))
+
+
+class Trap:
+    """An object that makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_pickled_model_is_refused_and_never_read(copy, tmp_path, name, beside):
+    (copy / "model.safetensors").unlink()
+    torch.save({"transformer.wte.weight": Trap(str(tmp_path / "ran"))}, copy / name)
+    if beside:  # weights of something else
+        save_file({"x": torch.zeros(1)}, copy / "other.safetensors")
+    with pytest.raises(CanonError, match=r"could run code|no file named model\.safetensors"):
+        load_language_model(str(copy))
+    if not beside:
+        with pytest.raises(CanonError, match=rf"a pickle \({name}\), which could run code"):
+            model_identity(str(copy))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_pickled_model_of_the_hub_is_refused_too(copy, tmp_path):
+    (copy / "model.safetensors").unlink()
+    torch.save({"transformer.wte.weight": Trap(str(tmp_path / "ran"))}, copy / "pytorch_model.bin")
+    cache, commit = tmp_path / "hub" / "models--of--us", "0" * 40
+    shutil.copytree(copy, cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(commit)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache.parent)}
+    code = "from saebench_canon.data.language_model import *; load_language_model('of/us')"
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert "the hub model has no weights in safetensors" in result.stderr
+    assert not (tmp_path / "ran").exists()
