@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,13 @@ TOKENIZER_FILES = (
 )
 
 
+ADAPTER_WEIGHT = re.compile(r"\b(lora_[ab]|lora_embedding|ia3_l|hada_w|prompt_embeddings)", re.I)
+BLOCK = re.compile(r"(.+)\.\d+")  # a module in a list
+# parts beside the text model, and masks and frequencies that older versions saved
+HARMLESS = re.compile(
+    r"vision|visual|audio|image|encoder|mtp|projector|tower|inv_freq|masked_bias|position_ids"
+    r"|\.(attn|attention|self_attn)\.bias$", re.I,
+)  # fmt: skip
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -46,6 +54,7 @@ class LanguageModel:
     identity: str  # of `model_identity`
     model: Any  # a PreTrainedModel
     tokenizer: Any
+    surplus: tuple[str, ...] = ()  # tensors in its files that it does not use
 
     @property
     def device(self) -> torch.device:
@@ -103,10 +112,10 @@ def load_language_model(
     }
     with _quiet(), _as_published():
         tokenizer = _load_tokenizer(source, where, options)
-        model = _load_weights(source, where, options, kind)
+        model, surplus = _load_weights(source, where, options, kind)
     model.requires_grad_(False)
     identity = model_identity(name, revision=revision, folder=folder)
-    return LanguageModel(name, identity, model.to(device).eval(), tokenizer)
+    return LanguageModel(name, identity, model.to(device).eval(), tokenizer, surplus)
 
 
 def model_identity(name: str, *, revision: str | None = None, folder: Path | None = None) -> str:
@@ -238,7 +247,10 @@ def _load_tokenizer(source: str, where: str, options: dict[str, Any]) -> Any:
         raise _does_not_load("tokenizer", error, where, options) from error
 
 
-def _load_weights(source: str, where: str, options: dict[str, Any], dtype: torch.dtype) -> Any:
+def _load_weights(
+    source: str, where: str, options: dict[str, Any], dtype: torch.dtype
+) -> tuple[Any, tuple[str, ...]]:
+    """The model, and the names of tensors in its files that it does not use."""
     import transformers
 
     renamed = tuple(map(int, transformers.__version__.split(".")[:2])) >= (4, 56)
@@ -261,7 +273,35 @@ def _load_weights(source: str, where: str, options: dict[str, Any], dtype: torch
             f"the weights lack {len(missing)} of the model's tensors, for example {missing[0]!r}",
             where=where,
         )
-    return model
+    surplus = tuple(sorted(info["unexpected_keys"]))
+    _refuse_surplus(surplus, model, where)
+    return model, surplus
+
+
+def _refuse_surplus(surplus: Sequence[str], model: Any, where: str) -> None:
+    """Raise CanonError for weights that the model leaves out though they would change it.
+
+    Those are adapters, and tensors of its own blocks: more blocks than the configuration has, or
+    parts of a block that its architecture does not know. A vision tower or another head may stay.
+    """
+    adapters = [name for name in surplus if ADAPTER_WEIGHT.search(name)]
+    if adapters:
+        raise CanonError(
+            f"the weights hold an adapter, {adapters[0]!r}, which the model would not use",
+            where=where, hint="Merge it into the weights and save them.",
+        )  # fmt: skip
+    named = (BLOCK.fullmatch(name) for name, _ in model.named_modules())
+    lists = {re.escape(match[1].rpartition(".")[2]) for match in named if match}
+    in_a_block = re.compile(rf"(?:^|\.)(?:{'|'.join(lists)})\.\d+\.")
+    of_blocks = [
+        name for name in surplus if lists and in_a_block.search(name) and not HARMLESS.search(name)
+    ]
+    if of_blocks:
+        raise CanonError(
+            f"the weights hold {len(of_blocks)} tensors of blocks that the model does not use, "
+            f"for example {of_blocks[0]!r}",
+            where=where, hint="The configuration is of another model than the weights.",
+        )  # fmt: skip
 
 
 def _does_not_load(part: str, error: Exception, where: str, options: dict[str, Any]) -> CanonError:

@@ -111,6 +111,50 @@ def test_weights_that_lack_a_tensor_are_not_made_up(copy):
         load_language_model(str(copy))
 
 
+def with_surplus(copy, *names):
+    """A copy of the model with more tensors in its file."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copy / "model.safetensors")
+    weights |= {name: torch.ones(2) for name in names}
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    return load_language_model(str(copy))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transformer.h.7.mlp.c_fc.weight",  # more blocks than the configuration has
+        "h.7.mlp.c_fc.weight",
+        "transformer.h.0.attn.q_norm.weight",  # a part that the architecture does not know
+        "transformer.h.0.mlp.c_fc.weight_scale",
+        "transformer.h.0.attn.c_attn.lora_A.weight",
+        "base_model.model.transformer.h.0.attn.c_attn.lora_B.default.weight",
+        "transformer.h.1.mlp.ia3_l",
+    ],
+)
+def test_weights_that_would_change_the_model_are_refused(copy, name):
+    with pytest.raises(CanonError, match=r"does not use|would not use") as caught:
+        with_surplus(copy, name)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vision_tower.layers.0.weight", "v_head.summary.weight", "mtp.layers.0.norm.weight",
+     "transformer.h.0.attn.masked_bias", "transformer.h.0.attn.bias", "score.weight"],
+)  # fmt: skip
+def test_weights_beside_the_model_are_told(copy, name):
+    """Masks that older versions saved are left out by transformers without a word."""
+    assert with_surplus(copy, name).surplus in ((name,), ())
+
+
+def test_a_head_that_is_not_used_is_named(copy):
+    lm = with_surplus(copy, "v_head.summary.weight", "vision_tower.layers.0.weight")
+    assert lm.surplus == ("v_head.summary.weight", "vision_tower.layers.0.weight")
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [
