@@ -11,8 +11,9 @@ import pytest
 from planted import SUITE
 
 from saebench_canon.cli.main import main
-from saebench_canon.errors import UNPRINTABLE
+from saebench_canon.errors import UNPRINTABLE, CanonError
 from saebench_canon.suite.load import BASES
+from saebench_canon.suite.names import typed_setting
 from saebench_canon.suite.toml_limits import BYTES, DEPTH
 
 SMALL = SUITE.split('[[metric]]\nname = "stitching"')[0]
@@ -190,3 +191,11 @@ def test_the_largest_suites_are_planned_in_time(suite: Path) -> None:
     started = time.perf_counter()
     assert main(["plan", "small.toml"]) == 0
     assert time.perf_counter() - started < 2 * SECONDS
+
+
+@pytest.mark.parametrize("number", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_setting_is_finite_in_lists_too(number: str, listed: bool) -> None:
+    value, default = ([1.0, float(number)], (1.0,)) if listed else (float(number), 1.0)
+    with pytest.raises(CanonError, match="'scales' must be finite"):
+        typed_setting("scales", value, default, "here")
