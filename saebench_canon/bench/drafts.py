@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 NAME = re.compile(r"\..*-([0-9a-f]{8})-(\d+)-[0-9a-f]{32}\.tmp")
+HOUR = 3600
 KINDS = ("records", "errors", "runs", "suites", "answers", "tables/*", ".")
 
 
@@ -36,6 +38,9 @@ def sweep(root: Path) -> None:
             owner = NAME.fullmatch(path.name)
             if owner and owner[1] == _here() and not psutil.pid_exists(int(owner[2])):
                 path.unlink(missing_ok=True)
+    for folder in root.glob("pytest-cache-files-*"):  # pytest's own draft of its cache
+        if time.time() - folder.stat().st_mtime > HOUR:
+            shutil.rmtree(folder, ignore_errors=True)
     for folder in root.glob("artefacts/.*"):
         lock = FileLock(root / "claims" / f"{folder.name[1:]}.lock")
         with suppress(Timeout, OSError, NotImplementedError), lock.acquire(timeout=0):

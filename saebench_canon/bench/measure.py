@@ -210,6 +210,11 @@ class Bench:
                 more = f" and {len(special) - FEW} more kinds" if len(special) > FEW else ""
                 reason = f"special tokens in the text do not count: {listed}{more}"
                 yield asdict(Mark("note", reason))
+        if self.identities.available("surplus", case.data):
+            surplus = self.artifacts.input("surplus", case.data)
+            if surplus:
+                few = f"{len(surplus):,} tensors in the model's files are not used"
+                yield asdict(Mark("note", f"{few}, for example {surplus[0]}"))
         if self.identities.available("twins", case.data):
             twins = self.artifacts.input("twins", case.data)
             if copies := len(twins) - len(set(twins)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,7 +87,7 @@ def last_run(store: Store, suite: str | None) -> dict[str, Any]:
         if run is None:
             continue
         names = {run["suite"], run["called"], Path(run["called"]).name}
-        if suite is None or suite in names or str(Path(suite).resolve()) == run["path"]:
+        if suite is None or suite in names or os.path.realpath(suite) == run["path"]:
             return run
         known.add(run["suite"])
     if suite is None:

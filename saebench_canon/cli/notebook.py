@@ -114,6 +114,8 @@ def _write_acts(acts: Tensor | Acts | None, folder: Path) -> Path | None:
     if not isinstance(x, torch.Tensor) or x.ndim != 2 or not x.is_floating_point():
         got = f"{list(x.shape)} of {x.dtype}" if isinstance(x, torch.Tensor) else type(x).__name__
         raise CanonError(f"'acts' must be a tensor [n, d] of floating point numbers, got {got}")
+    if x.layout is not torch.strided or x.is_meta:
+        raise CanonError(f"'acts' must be a dense tensor with values, got {x.layout} on {x.device}")
     tensors = {"acts": x.detach().cpu().float().contiguous()}
     if doc is not None:
         tensors["doc"] = doc.cpu().contiguous()

@@ -106,7 +106,7 @@ def _session(config: pytest.Config) -> Session:
         suites.append(_suite_of_saes(saes, config, registry, store))
     arguments = []
     for name, rest in suites:
-        path = find_suite(name).resolve()
+        path = Path(os.path.realpath(find_suite(name)))
         if path not in session.plans:
             session.plans[path] = make_plan(
                 path,

@@ -58,7 +58,7 @@ def pytest_arguments(arguments: Sequence[str]) -> list[str]:
     options += ["--no-header", "--disable-warnings", "-rE"]  # pytest_once prints the rest, once
     for plugin in PLUGINS:
         options += ["-p", plugin]
-    options += ["-o", f"cache_dir={_store(arguments).resolve() / 'pytest'}"]
+    options += ["-o", f"cache_dir={os.path.realpath(_store(arguments) / 'pytest')}"]
     if _parallel(arguments) and not any(argument.startswith("--dist") for argument in arguments):
         options += ["--dist", "worksteal"]
     return [*options, *arguments]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 PACKAGED = Path(__file__).parents[1] / "packaged"
 CONFIG = "config.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 ADAPTER = "adapter_config.json"  # transformers would load it without a word
 TOKENIZER_FILES = (
     "added_tokens.json",
@@ -33,6 +36,13 @@ TOKENIZER_FILES = (
 )
 
 
+ADAPTER_WEIGHT = re.compile(r"\b(lora_[ab]|lora_embedding|ia3_l|hada_w|prompt_embeddings)", re.I)
+BLOCK = re.compile(r"(.+)\.\d+")  # a module in a list
+# parts beside the text model, and masks and frequencies that older versions saved
+HARMLESS = re.compile(
+    r"vision|visual|audio|image|encoder|mtp|projector|tower|inv_freq|masked_bias|position_ids"
+    r"|\.(attn|attention|self_attn)\.bias$", re.I,
+)  # fmt: skip
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -44,6 +54,7 @@ class LanguageModel:
     identity: str  # of `model_identity`
     model: Any  # a PreTrainedModel
     tokenizer: Any
+    surplus: tuple[str, ...] = ()  # tensors in its files that it does not use
 
     @property
     def device(self) -> torch.device:
@@ -99,12 +110,12 @@ def load_language_model(
         "trust_remote_code": False,
         "local_files_only": path is not None or hub.out_of_reach(),
     }
-    with _quiet():
+    with _quiet(), _as_published():
         tokenizer = _load_tokenizer(source, where, options)
-        model = _load_weights(source, where, options, kind)
+        model, surplus = _load_weights(source, where, options, kind)
     model.requires_grad_(False)
     identity = model_identity(name, revision=revision, folder=folder)
-    return LanguageModel(name, identity, model.to(device).eval(), tokenizer)
+    return LanguageModel(name, identity, model.to(device).eval(), tokenizer, surplus)
 
 
 def model_identity(name: str, *, revision: str | None = None, folder: Path | None = None) -> str:
@@ -168,6 +179,11 @@ def _checked_folder(path: Path) -> Path:
             hint="Merge the adapter into the weights, or move it elsewhere.",
         )
     if not _weights(path):
+        if pickled := sorted(file.name for ending in PICKLES for file in path.glob(ending)):
+            raise CanonError(
+                f"the model's weights are a pickle ({pickled[0]}), which could run code",
+                where=where, hint="Save the model as safetensors where you trust its origin.",
+            )  # fmt: skip
         raise CanonError("the model folder has no weights (*.safetensors)", where=where)
     for file in _weights(path):
         refuse_pointer(file)
@@ -182,7 +198,7 @@ def _tokenizer_files(path: Path) -> list[Path]:
 
 def _weights(path: Path) -> list[Path]:
     """The files that `transformers` reads weights from."""
-    return sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+    return sorted(path.glob("*.safetensors"))
 
 
 def _json(file: Path) -> object:
@@ -231,7 +247,10 @@ def _load_tokenizer(source: str, where: str, options: dict[str, Any]) -> Any:
         raise _does_not_load("tokenizer", error, where, options) from error
 
 
-def _load_weights(source: str, where: str, options: dict[str, Any], dtype: torch.dtype) -> Any:
+def _load_weights(
+    source: str, where: str, options: dict[str, Any], dtype: torch.dtype
+) -> tuple[Any, tuple[str, ...]]:
+    """The model, and the names of tensors in its files that it does not use."""
     import transformers
 
     renamed = tuple(map(int, transformers.__version__.split(".")[:2])) >= (4, 56)
@@ -242,6 +261,7 @@ def _load_weights(source: str, where: str, options: dict[str, Any], dtype: torch
             source,
             attn_implementation="eager" if capped else None,
             output_loading_info=True,
+            use_safetensors=True,  # never a pickle
             **{"dtype" if renamed else "torch_dtype": dtype},
             **options,
         )
@@ -253,10 +273,43 @@ def _load_weights(source: str, where: str, options: dict[str, Any], dtype: torch
             f"the weights lack {len(missing)} of the model's tensors, for example {missing[0]!r}",
             where=where,
         )
-    return model
+    surplus = tuple(sorted(info["unexpected_keys"]))
+    _refuse_surplus(surplus, model, where)
+    return model, surplus
+
+
+def _refuse_surplus(surplus: Sequence[str], model: Any, where: str) -> None:
+    """Raise CanonError for weights that the model leaves out though they would change it.
+
+    Those are adapters, and tensors of its own blocks: more blocks than the configuration has, or
+    parts of a block that its architecture does not know. A vision tower or another head may stay.
+    """
+    adapters = [name for name in surplus if ADAPTER_WEIGHT.search(name)]
+    if adapters:
+        raise CanonError(
+            f"the weights hold an adapter, {adapters[0]!r}, which the model would not use",
+            where=where, hint="Merge it into the weights and save them.",
+        )  # fmt: skip
+    named = (BLOCK.fullmatch(name) for name, _ in model.named_modules())
+    lists = {re.escape(match[1].rpartition(".")[2]) for match in named if match}
+    in_a_block = re.compile(rf"(?:^|\.)(?:{'|'.join(lists)})\.\d+\.")
+    of_blocks = [
+        name for name in surplus if lists and in_a_block.search(name) and not HARMLESS.search(name)
+    ]
+    if of_blocks:
+        raise CanonError(
+            f"the weights hold {len(of_blocks)} tensors of blocks that the model does not use, "
+            f"for example {of_blocks[0]!r}",
+            where=where, hint="The configuration is of another model than the weights.",
+        )  # fmt: skip
 
 
 def _does_not_load(part: str, error: Exception, where: str, options: dict[str, Any]) -> CanonError:
+    if "use_safetensors" in str(error):
+        return CanonError(
+            "the hub model has no weights in safetensors, and others could run code", where=where,
+            hint="Save it as safetensors where you trust its origin, and name the folder.",
+        )  # fmt: skip
     line = _one_line(str(error)) or type(error).__name__
     if options["local_files_only"] and not Path(where).is_dir():
         return NotOffline(
@@ -279,6 +332,20 @@ def _one_line(text: str) -> str:
     if first.rstrip().endswith(":"):  # the fault is in the lines below
         first = f"{first.rstrip()} {' '.join(rest.split())}"
     return textwrap.shorten(first, 300, placeholder=" …").rstrip(".")
+
+
+@contextlib.contextmanager
+def _as_published() -> Iterator[None]:
+    """Keep `transformers` from asking the hub to convert a pickle: it would load another commit."""
+    name = "DISABLE_SAFETENSORS_CONVERSION"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 @contextlib.contextmanager

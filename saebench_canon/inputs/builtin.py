@@ -18,7 +18,7 @@ def canon_inputs() -> Iterable[Input]:
     from saebench_canon.inputs import of_sae as encoding
 
     return [
-        data.lm, data.all_tokens, data.tokens, data.positions, data.hook, data.extracted,
-        data.all_acts, data.twins, data.acts, data.sinks, data.train_acts, encoding.codes,
-        encoding.loss_tokens, encoding.baseline, encoding.loss, encoding.loss_with,
+        data.lm, data.surplus, data.all_tokens, data.tokens, data.positions, data.hook,
+        data.extracted, data.all_acts, data.twins, data.acts, data.sinks, data.train_acts,
+        encoding.codes, encoding.loss_tokens, encoding.baseline, encoding.loss, encoding.loss_with,
     ]  # fmt: skip

@@ -75,6 +75,18 @@ def _load_acts(folder: Path) -> Acts:
     return Acts(open_activations(folder / "acts.npy"), doc)
 
 
+def _save_names(names: tuple[str, ...], folder: Path) -> None:
+    import json
+
+    (folder / "names.json").write_text(json.dumps(names), encoding="utf-8")
+
+
+def _load_names(folder: Path) -> tuple[str, ...]:
+    import json
+
+    return tuple(json.loads((folder / "names.json").read_text(encoding="utf-8")))
+
+
 def _save_sinks(sinks: Sinks, folder: Path) -> None:
     from saebench_canon.inputs.sinks import save_sinks
 
@@ -92,6 +104,12 @@ def lm(data: DataSpec, device: str) -> LanguageModel:
     """The language model of the data, in eval mode, and its tokenizer."""
     language_model: LanguageModel = data.lm_source.language_model(data, device)
     return language_model
+
+
+@made(per="data", version=1, available=gives("lm"), save=_save_names, load=_load_names)
+def surplus(lm: LanguageModel) -> tuple[str, ...]:
+    """The tensors in the model's files that it does not use."""
+    return lm.surplus
 
 
 @made(per="data", version=2, available=gives("tokens"), save=_save_tokens, load=_load_tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -113,7 +114,7 @@ def _refs(saes: Sequence[str], registry: Registry) -> tuple[list[Ref], list[str]
     passed_over: list[str] = []
     for text in saes:
         for ref in _refs_of(text, registry, passed_over):
-            where = Ref(ref.scheme, str(ref.path.resolve()), local=True) if ref.local else ref
+            where = Ref(ref.scheme, os.path.realpath(ref.path), local=True) if ref.local else ref
             if where in refs:
                 raise CanonError(f"'{text}' is named twice")
             refs[where] = text

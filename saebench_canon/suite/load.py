@@ -58,14 +58,19 @@ def _with_base(path: Path, extending: tuple[Path, ...], registry: Registry) -> d
     if not isinstance(base, str):
         raise CanonError("'extends' must be a string", where=str(path))
     parent = packaged_suites().get(base, path.parent / base)
-    if parent.resolve() in extending:
+    if _real(parent) in extending:
         raise CanonError(f"'{base}' extends itself", where=str(path))
     if len(extending) >= BASES:
         raise CanonError(f"more than {BASES} suites extend one another", where=str(path))
-    inherited = _with_base(parent, (*extending, path.resolve()), registry)
-    if parent.parent.resolve() != path.parent.resolve():
-        inherited = anchored(inherited, parent.parent.resolve(), *path_keys(registry.data))
+    inherited = _with_base(parent, (*extending, _real(path)), registry)
+    if _real(parent.parent) != _real(path.parent):
+        inherited = anchored(inherited, _real(parent.parent), *path_keys(registry.data))
     return merge(inherited, tables)
+
+
+def _real(path: Path) -> Path:
+    """The path without links; `Path.resolve` raises a RuntimeError for links in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def parse_suite(

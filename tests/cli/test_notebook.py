@@ -145,6 +145,12 @@ def test_activations_are_floating_point_numbers(suite: Path, dtype: torch.dtype)
         saebench_canon.evaluate(["saes/w24-s0"], torch.ones(50, 16).to(dtype))
 
 
+@pytest.mark.parametrize("acts", [torch.ones(50, 16).to_sparse(), torch.ones(50, 16).to("meta")])
+def test_activations_are_dense_and_have_values(suite: Path, acts: torch.Tensor) -> None:
+    with pytest.raises(CanonError, match="must be a dense tensor with values"):
+        saebench_canon.evaluate(["saes/w24-s0"], acts)
+
+
 def test_the_package_exports_what_plugins_are_written_with() -> None:
     for name in saebench_canon.__all__:
         assert callable(getattr(saebench_canon, name))

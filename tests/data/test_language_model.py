@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_models import STORIES, needs_stories, tiny
 
 from saebench_canon.data import language_model
@@ -107,6 +111,50 @@ def test_weights_that_lack_a_tensor_are_not_made_up(copy):
         load_language_model(str(copy))
 
 
+def with_surplus(copy, *names):
+    """A copy of the model with more tensors in its file."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copy / "model.safetensors")
+    weights |= {name: torch.ones(2) for name in names}
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    return load_language_model(str(copy))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transformer.h.7.mlp.c_fc.weight",  # more blocks than the configuration has
+        "h.7.mlp.c_fc.weight",
+        "transformer.h.0.attn.q_norm.weight",  # a part that the architecture does not know
+        "transformer.h.0.mlp.c_fc.weight_scale",
+        "transformer.h.0.attn.c_attn.lora_A.weight",
+        "base_model.model.transformer.h.0.attn.c_attn.lora_B.default.weight",
+        "transformer.h.1.mlp.ia3_l",
+    ],
+)
+def test_weights_that_would_change_the_model_are_refused(copy, name):
+    with pytest.raises(CanonError, match=r"does not use|would not use") as caught:
+        with_surplus(copy, name)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vision_tower.layers.0.weight", "v_head.summary.weight", "mtp.layers.0.norm.weight",
+     "transformer.h.0.attn.masked_bias", "transformer.h.0.attn.bias", "score.weight"],
+)  # fmt: skip
+def test_weights_beside_the_model_are_told(copy, name):
+    """Masks that older versions saved are left out by transformers without a word."""
+    assert with_surplus(copy, name).surplus in ((name,), ())
+
+
+def test_a_head_that_is_not_used_is_named(copy):
+    lm = with_surplus(copy, "v_head.summary.weight", "vision_tower.layers.0.weight")
+    assert lm.surplus == ("v_head.summary.weight", "vision_tower.layers.0.weight")
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [
@@ -192,3 +240,44 @@ def test_an_adapter_beside_a_model_is_refused(copy):
     (copy / "adapter_config.json").write_text("{}")
     with pytest.raises(CanonError, match=r"holds an adapter.*Merge"):
         load_language_model(str(copy))
+
+
+class Trap:
+    """An object that makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_pickled_model_is_refused_and_never_read(copy, tmp_path, name, beside):
+    (copy / "model.safetensors").unlink()
+    torch.save({"transformer.wte.weight": Trap(str(tmp_path / "ran"))}, copy / name)
+    if beside:  # weights of something else
+        save_file({"x": torch.zeros(1)}, copy / "other.safetensors")
+    with pytest.raises(CanonError, match=r"could run code|no file named model\.safetensors"):
+        load_language_model(str(copy))
+    if not beside:
+        with pytest.raises(CanonError, match=rf"a pickle \({name}\), which could run code"):
+            model_identity(str(copy))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_pickled_model_of_the_hub_is_refused_too(copy, tmp_path):
+    (copy / "model.safetensors").unlink()
+    torch.save({"transformer.wte.weight": Trap(str(tmp_path / "ran"))}, copy / "pytorch_model.bin")
+    cache, commit = tmp_path / "hub" / "models--of--us", "0" * 40
+    shutil.copytree(copy, cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(commit)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache.parent)}
+    code = "from saebench_canon.data.language_model import *; load_language_model('of/us')"
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert "the hub model has no weights in safetensors" in result.stderr
+    assert not (tmp_path / "ran").exists()

@@ -123,7 +123,7 @@ class World:
     def drafts(self) -> list[str]:
         """Files and folders that never got their name."""
         paths = (path.relative_to(self.store) for path in self.store.rglob(".*"))
-        return [str(path) for path in paths if path.parts[0] != "pytest"]  # pytest's own
+        return [str(path) for path in paths if not path.parts[0].startswith("pytest")]
 
     def verdict(self, *, rerun: Callable[[], Ended] | None = None) -> str | None:
         """What is wrong after a fault; None if all that is shown is true and a rerun heals it."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from sealed import EMPTY, keep_made_up, made_up_id
 
 from saebench_canon.bench.store import Store
 from saebench_canon.cli.notebook import evaluate
 from saebench_canon.errors import CanonError
 from saebench_canon.latents.decomposition import Records
 from saebench_canon.plugin.metric import Metric, Score, metric, with_role
-from saebench_canon.plugin.record import Record
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.role import ROLES
 from saebench_canon.plugin.row import ListedCase
@@ -55,24 +56,10 @@ def test_every_role_is_that_of_a_built_in_metric() -> None:
 def test_a_plugins_sums_stand_on_cards(tmp_path: Path) -> None:
     mine, store = paired("mine", "sums", scores=("composed_share",)), Store(tmp_path)
     table = pd.DataFrame({"latent": [4], "atom": [7], "weight": [0.5], "explained": [0.25]})
-    case = {"id": "0" * 32, "metric": "mine", "label": "mine", "subject": ["s", "l"],
+    case = {"id": made_up_id("mine", 0), "metric": "mine", "label": "mine", "subject": ["s", "l"],
             "over": "all-pairs:seed"}  # fmt: skip
-    path = store.keep_table(case["id"], "latents", table.to_parquet)
-    store.keep_record(
-        Record(
-            id=case["id"],
-            metric="mine",
-            version=1,
-            settings={},
-            subject=(),
-            peers=(),
-            seed=0,
-            scores={"composed_share": {"value": 0.125}},
-            tables={"latents": path},
-            marks=(),
-            provenance={},
-        )
-    )
+    record = replace(EMPTY, metric="mine")
+    keep_made_up(store, record, {"latents": table}, composed_share=0.125)
     records = Records([ListedCase.from_json(case)], store, [mine])
     assert records.sum_of("s", "l", 4).atoms == ((7, 0.5, 0.25),)
     assert records.floor("l") == 0.125
@@ -86,22 +73,9 @@ def test_a_plugins_sums_stand_on_cards(tmp_path: Path) -> None:
 
 def test_a_table_of_an_older_version_says_which_to_run(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    case = {"id": "0" * 32, "metric": "mine", "label": "mine", "subject": ["s", "l"], "over": ""}
-    store.keep_record(
-        Record(
-            id="0" * 32,
-            metric="mine",
-            version=1,
-            settings={},
-            subject=(),
-            peers=(),
-            seed=0,
-            scores={},
-            tables={},
-            marks=(),
-            provenance={},
-        )
-    )
+    case = {"id": made_up_id("mine", 0), "metric": "mine", "label": "mine", "subject": ["s", "l"],
+            "over": ""}  # fmt: skip
+    keep_made_up(store, replace(EMPTY, metric="mine"))
     declare = metric(of="pair", version=3, name="mine", scores=[Score("composed_share")],
                      roles=["sums"])  # fmt: skip
     records = Records(

@@ -191,6 +191,25 @@ def test_a_picture_says_what_it_shows(tmp_path: Path) -> None:
     assert [caption for caption in captions if caption not in text] == []
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (r"a$\frac$b", r"a$\frac$b"), ("a\x1b[2J\x00b", r"a\x1b[2J\x00b"),
+        ("a<script>b", "a<script>b"), ("a\u202eb", r"a\u202eb"), ("a\nb", "a b"),
+    ],
+)  # fmt: skip
+def test_a_name_is_drawn_as_it_is_written(tmp_path: Path, name: str, shown: str) -> None:
+    rows, paths = made_up(["relu"])
+    named = [
+        replace(row, suite=name, members=tuple({**member, "arch": name} for member in row.members))
+        for row in rows
+    ]
+    text = words(write((named, paths), tmp_path / "out.svg"))
+    assert f"{shown}: error and L0" in text
+    assert text.count(shown) > 1
+    assert "<script" not in (tmp_path / "out.svg").read_text()
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_equal_runs_give_equal_files_whatever_the_users_settings(
     tmp_path: Path, suffix: str

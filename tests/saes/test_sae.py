@@ -340,6 +340,15 @@ def test_codes_may_come_sparse(layout: torch.layout) -> None:
     assert torch.equal(sae.encode_sparse(x).dense(), dense.encode(x))
 
 
+@pytest.mark.parametrize("method", ["encode", "decode"])
+def test_complex_numbers_of_an_object_are_refused(method: str) -> None:
+    plain = Plain()
+    answer = getattr(plain, method)
+    setattr(plain, method, lambda x: answer(x).to(torch.complex64))
+    with pytest.raises(CanonError, match=f"{method} returns complex numbers"):
+        canonical(plain)
+
+
 def test_an_encode_that_works_in_place_leaves_the_activations_alone() -> None:
     plain, x = Plain(), inputs(2).float()
 

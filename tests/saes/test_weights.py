@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from saebench_canon.errors import CanonError
 from saebench_canon.saes.weights.npz_file import open_npz
@@ -190,6 +191,13 @@ def test_shapes_that_no_file_has_are_refused_before_they_are_multiplied(tmp_path
     data = struct.pack("<Q", len(header)) + header.encode() + b"\0" * 4
     (tmp_path / "sae.safetensors").write_bytes(data)
     with pytest.raises(CanonError, match="entry for W cannot be read"):
+        open_safetensors(tmp_path / "sae.safetensors")
+
+
+@pytest.mark.parametrize("kind", [torch.complex64, torch.float8_e5m2, torch.uint16])
+def test_a_number_format_that_is_not_read_is_named(tmp_path: Path, kind: torch.dtype) -> None:
+    save_file({"W": torch.zeros(2, 2).to(kind)}, tmp_path / "sae.safetensors")
+    with pytest.raises(CanonError, match=r"W is of the number format '\w+', .*Known: F64"):
         open_safetensors(tmp_path / "sae.safetensors")
 
 

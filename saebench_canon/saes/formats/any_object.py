@@ -147,6 +147,8 @@ def _call(sae: AnySAE, method: str, argument: Tensor, where: str) -> Tensor:
         ) from error
     if not isinstance(returned, Tensor):
         raise CanonError(f"{method} returns a {type(returned).__name__}, not a tensor", where=where)
+    if returned.is_complex():
+        raise CanonError(f"{method} returns complex numbers", where=where)
     return returned
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, known_names
 from saebench_canon.saes.weights.lazy_tensor import BLOCK, SIZES, Stored, Tensors, plausible
 
 if TYPE_CHECKING:
@@ -106,7 +106,10 @@ def _entry(name: str, fields: Any, first: int, size: int, where: str) -> Entry:
     try:
         start, stop = fields["data_offsets"]
         shape = tuple(fields["shape"])
-        dtype = DTYPES[fields["dtype"]]
+        if isinstance(kind := fields["dtype"], str) and kind not in DTYPES:
+            raise CanonError(f"{name} is of the number format {kind!r}, which is not read",
+                             where=where, hint=known_names(list(DTYPES)))  # fmt: skip
+        dtype = DTYPES[kind]
         readable = plausible(shape) and plausible((start, stop), many=True)
     except (KeyError, TypeError, ValueError):
         readable = False

@@ -1,0 +1,115 @@
+"""How far scores depend on how they are computed. Prints the table of SECURITY.md.
+
+python tests/faults/invariance.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+SUITE = """
+[suite]
+name = "invariance"
+
+[data.text]
+model = "packaged:tiny-lm"
+hook = "blocks.2.hook_resid_post"
+text = "packaged:python-docs"
+tokens = 20_000
+holdout = 0.3
+loss_tokens = 2_048
+
+[[sae]]
+name = "{arch}-w{width}-s{seed}"
+data = "text"
+train = { tokens = 40_000, batch_size = 500, k = 8, lr = 1e-3 }
+axes = { arch = ["relu", "topk", "batchtopk"], width = [64, 128], seed = [0, 1] }
+
+[[metric]]
+name = "fidelity"
+
+[[metric]]
+name = "stitching"
+
+[[metric]]
+name = "composition"
+
+[[metric]]
+name = "seed_matching"
+
+[[metric]]
+name = "meta_sae"
+settings = { steps = 200, meta_seeds = 2 }
+"""
+Scores = dict[str, float]
+RUNS: dict[str, tuple[str, ...]] = {
+    "run again": (),
+    "2 workers": ("-n", "2"),
+    "2 threads": ("--threads", "2"),
+    "batches of 700 tokens": ("--batch-size", "700"),
+    "cases in reverse, each a run of its own": ("REVERSE",),
+    "float64": ("--dtype", "float64"),
+    "bfloat16": ("--dtype", "bfloat16"),
+}
+
+
+def program(*words: str, folder: Path) -> str:
+    """What the program prints; raises for an exit code above 1."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-m", "saebench_canon", *words]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=environment, check=False
+    )
+    if done.returncode > 1:
+        raise RuntimeError(f"{words} ended with {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def measured(name: str, options: tuple[str, ...], folder: Path) -> Scores:
+    """The scores of a run with these options, in a store of its own."""
+    store = ("--store", f"store {name}")
+    if options == ("REVERSE",):
+        cases = json.loads(program("plan", "suite.toml", "--json", *store, folder=folder))
+        names = [f"suite.toml::{'+'.join(case['subject'])}::{case['title']}" for case in cases]
+        for case in reversed(names):
+            program("run", case, *store, folder=folder)
+    else:
+        program("run", "suite.toml", *options, *store, folder=folder)
+    rows = json.loads(program("show", "--json", *store, folder=folder))
+    return {
+        f"{row['label']} {row['subject']} {row['score']}": row["value"]
+        for row in rows
+        if row["status"] == "measured"
+    }
+
+
+def line(name: str, scores: Scores, base: Scores) -> str:
+    """How many scores are the same, and the largest difference relative to a score's size."""
+    shared = base.keys() & scores.keys()
+    same = sum(scores[key] == base[key] for key in shared)
+    worst = max(abs(scores[key] - base[key]) / max(abs(base[key]), 0.01) for key in shared)
+    missing = f", {len(base) - len(shared)} not measured" if len(shared) < len(base) else ""
+    return f"| {name} | {same} of {len(base)}{missing} | {worst:.1g} |"
+
+
+def main() -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "suite.toml").write_text(SUITE)
+        base = measured("base", (), folder)
+        print("| changed | scores that are equal bit for bit | largest difference |")
+        print("|---|--:|--:|")
+        for title, options in RUNS.items():
+            print(line(title, measured(title, options, folder), base), flush=True)
+
+
+if __name__ == "__main__":
+    main()
