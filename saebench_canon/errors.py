@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 LISTED = 12  # known names in a hint
+SAID = 300  # letters of another library's message
 LONGEST = 1000  # letters of a fault, a place or a hint
 # What moves the cursor, changes a terminal's state, hides text or reorders it: control characters
 # but for tabs and line ends, directions of writing, characters without width, tags, surrogates.
@@ -30,6 +32,15 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """The text as one printable line, so that no name can write lines of its own."""
     return printable(LINE_END.sub(" ", text))
+
+
+def message_of(error: BaseException) -> str:
+    """What an error of another library says, in one line and without its last full stop.
+
+    All its lines count, since the first of several often only announces the others.
+    """
+    words = " ".join(str(error).split()) or type(error).__name__
+    return textwrap.shorten(words, SAID, placeholder=" …").rstrip(".")
 
 
 def _cut(text: str) -> str:

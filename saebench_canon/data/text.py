@@ -11,7 +11,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from saebench_canon.errors import CanonError, NotOffline, expanded, nearest, nearest_file
+from saebench_canon.errors import (
+    CanonError,
+    NotOffline,
+    expanded,
+    message_of,
+    nearest,
+    nearest_file,
+)
 from saebench_canon.saes import hub_offline as hub
 
 if TYPE_CHECKING:
@@ -228,7 +235,7 @@ def _from_hub(source: TextSource) -> Iterator[Document]:
             return
         except OSError as error:
             raise NotOffline(
-                f"reading from the hub failed ({_first_line(error)})", where=str(source)
+                f"reading from the hub failed ({message_of(error)})", where=str(source)
             ) from None
         where = f"{source} row {number}"
         yield Document(where, _cell(row, source.column, where))
@@ -258,18 +265,16 @@ def _hub_rows(source: TextSource) -> Iterator[dict[str, Any]]:
         )
     except datasets.exceptions.DatasetNotFoundError as error:
         raise CanonError(
-            f"the hub has no such data set ({_first_line(error)})", where=where
+            f"the hub has no such data set ({message_of(error)})", where=where
         ) from None
     except OSError as error:
         raise NotOffline(
-            f"the text is not in the cache, and the hub cannot be reached ({_first_line(error)})",
+            f"the text is not in the cache, and the hub cannot be reached ({message_of(error)})",
             where=where,
             hint=_SAVE,
         ) from None
     except (ValueError, RuntimeError) as error:  # unknown split or configuration, script data sets
-        raise CanonError(
-            f"the data set does not open ({_first_line(error)})", where=where
-        ) from None
+        raise CanonError(f"the data set does not open ({message_of(error)})", where=where) from None
     return iter(rows)
 
 
@@ -305,7 +310,3 @@ def _no_column(column: str, names: Iterable[str], where: str) -> CanonError:
         where=where,
         hint=f"Set `column`; the columns are {listed}.",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, message_of
 from saebench_canon.saes.weights.given import real_array
 
 Array: TypeAlias = Tensor | ArrayLike
@@ -33,8 +33,7 @@ def as_tensor(name: str, value: object, *, where: str | None) -> Tensor:
         tensor = value.detach().dequantize() if value.is_quantized else value.detach().to_dense()
         return tensor.float() if tensor.dtype.itemsize == 1 else tensor  # float8 has no maximum
     except (RuntimeError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CanonError(f"{name} cannot be read ({reason})", where=where) from error
+        raise CanonError(f"{name} cannot be read ({message_of(error)})", where=where) from error
 
 
 def copied(name: str, value: object, *shape: int, like: Tensor, where: str | None = None) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from saebench_canon.errors import CanonError, NotOffline
+from saebench_canon.errors import CanonError, NotOffline, message_of
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.saes.hub_offline import out_of_reach
 
@@ -78,8 +78,7 @@ def hub_errors(ref: Ref) -> Iterator[None]:
     except CanonError:
         raise
     except (HfHubHTTPError, HFValidationError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CanonError(f"the hub refuses '{ref}' ({first})") from error
+        raise CanonError(f"the hub refuses '{ref}' ({message_of(error)})") from error
     except OSError as error:
         raise unreachable(ref) from error
 

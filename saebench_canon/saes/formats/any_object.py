@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, message_of
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.saes.fold import row_norms
@@ -139,10 +139,9 @@ def _call(sae: AnySAE, method: str, argument: Tensor, where: str) -> Tensor:
     try:
         returned: object = getattr(sae, method)(argument.clone())
     except Exception as error:  # the object's own code
-        message = (str(error).strip().splitlines() or [""])[0]
         raise CanonError(
             f"{method} of a tensor {list(argument.shape)} of {argument.dtype} fails "
-            f"({type(error).__name__}: {message})",
+            f"({type(error).__name__}: {message_of(error)})",
             where=where,
         ) from error
     if not isinstance(returned, Tensor):
