@@ -16,6 +16,7 @@ import pytest
 
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import DEFAULT, Store
+from saebench_canon.cli.broken_store import BROKEN_STORE, BrokenStore, stop
 from saebench_canon.errors import (
     UNPRINTABLE,
     CanonError,
@@ -75,6 +76,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     try:
         config.stash[SESSION] = _session(config)
+        config.stash[BROKEN_STORE] = BrokenStore()
+        config.pluginmanager.register(config.stash[BROKEN_STORE])
         _check_markers(config, config.stash[SESSION])
     except CanonError as error:
         raise pytest.UsageError(str(error)) from None
@@ -338,7 +341,7 @@ class CaseItem(pytest.Item):
         try:
             self._measure()
         except StoreError as error:
-            self.session.shouldstop = str(error)
+            stop(self, error)
             raise
 
     def _measure(self) -> None:
