@@ -179,6 +179,9 @@ class Store:
     def keep_suite(self, name: str, text: str) -> Path:
         """Keep a suite that the program has written; returns its path."""
         path = self.root / "suites" / name
+        with self.reading(), suppress(*ABSENT, ValueError):
+            if path.read_text(encoding="utf-8") == text:  # of an earlier run, or the controller
+                return path
         self._write_text(path, text)
         return path
 

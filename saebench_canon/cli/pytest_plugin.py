@@ -96,8 +96,9 @@ def _session(config: pytest.Config) -> Session:
     registry = load_registry([Path(path) for path in config.option.plugin])
     _check_device(config.option.device)
     store = Store(Path(config.option.store))
-    if not config.option.collectonly:
-        store.prepare()
+    is_worker = hasattr(config, "workerinput")
+    if not config.option.collectonly and not is_worker:
+        store.prepare()  # a worker does so at its first case, whose failure then says what is wrong
     session = Session(registry, store, {}, {})
     named_saes = bool(config.option.metrics or config.option.data)
     suites, saes = _suites_and_saes(config.args, saes_expected=named_saes)
