@@ -350,6 +350,7 @@ class CaseItem(pytest.Item):
         record = session.store.measured(self.case_id)
         self.user_properties.append(("case", str(self.case)))
         self.user_properties.append(("label", self.case.label))
+        self.user_properties.append(("id", self.case_id))
         if record is not None and not self.config.option.fresh:
             self.user_properties.append(("kept", True))
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from saebench_canon.bench.plan import Plan
 from saebench_canon.bench.results import keep_run, rows_of
 from saebench_canon.cli.broken_store import BROKEN_STORE
+from saebench_canon.cli.pytest_once import PRINTED
 from saebench_canon.cli.pytest_plugin import SESSION, CaseItem, Session
 from saebench_canon.cli.status_line import WorkerStatus
 from saebench_canon.errors import CanonError, StoreError, from_system, one_line
@@ -159,7 +161,12 @@ def _tables(terminalreporter: Any, state: Session, rows_of_plans: Sequence[list[
     from saebench_canon.reports import terminal as render
     from saebench_canon.tables.summarise import summarise
 
-    for plan, rows in zip(state.plans.values(), rows_of_plans, strict=False):
+    printed = terminalreporter.config.stash.get(PRINTED, set())
+    for plan, measured in zip(state.plans.values(), rows_of_plans, strict=False):
+        rows = [
+            replace(row, reason=None) if row.id in printed and row.status == "failed" else row
+            for row in measured
+        ]
         if any(row.status != "missing" for row in rows):
             terminalreporter.write_line("")
             summary = summarise(rows, state.registry.metrics.values())

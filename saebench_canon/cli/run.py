@@ -12,7 +12,10 @@ from pathlib import Path
 from types import FrameType
 
 INI = Path(__file__).with_name("run.ini")
-PLUGINS = ("saebench_canon.cli.pytest_plugin", "saebench_canon.cli.pytest_terminal", "xdist.plugin")
+PLUGINS = (
+    "saebench_canon.cli.pytest_plugin", "saebench_canon.cli.pytest_once",
+    "saebench_canon.cli.pytest_terminal", "xdist.plugin",
+)  # fmt: skip
 AMBIENT = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 SEALED = {
     "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
@@ -52,7 +55,7 @@ def _stopped_by_sigterm() -> Iterator[None]:
 def pytest_arguments(arguments: Sequence[str]) -> list[str]:
     """The arguments, preceded by those that isolate pytest from its surroundings."""
     options = ["-c", str(INI), "--rootdir", str(Path.cwd()), "--noconftest"]
-    options += ["--no-header", "--disable-warnings"]
+    options += ["--no-header", "--disable-warnings", "-rE"]  # pytest_once prints the rest, once
     for plugin in PLUGINS:
         options += ["-p", plugin]
     options += ["-o", f"cache_dir={os.path.realpath(_store(arguments) / 'pytest')}"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +10,15 @@ from saebench_canon.errors import CanonError
 from saebench_canon.plugin.adapter import Adapter, Description
 from saebench_canon.plugin.known_formats import lacking_scheme
 from saebench_canon.plugin.ref import Ref
+from saebench_canon.saes.weights.contents import contents
 
 if TYPE_CHECKING:
     import torch
 
     from saebench_canon.plugin.sae import CanonicalSAE
 
+NAMED = 3  # checkpoints in a hint
+WHAT_TO_DO = "`saebench-canon plugins` lists the formats; `new adapter` writes a new one."
 Claim = Callable[[Path], str | None]
 Lookup = Callable[[str], Adapter]
 
@@ -66,12 +69,15 @@ class LocalAdapter:
         owned = Ref.parse(claimed)
         return self._lookup(owned.scheme), owned
 
-    def _hint(self, path: Path) -> str | None:
-        """What to do about a path that no plugin claims."""
+    def _hint(self, path: Path) -> str:
+        """What to do about a path that no plugin claims, and what it holds."""
         scheme = self._recognise(path)
-        if scheme is None or self._has(scheme):
-            return self._within(path)
-        return lacking_scheme(scheme)
+        if scheme is not None and not self._has(scheme) and (install := lacking_scheme(scheme)):
+            return install
+        checkpoints = sorted(self._within(path)) if path.is_dir() else []
+        if checkpoints:
+            return f"Name a checkpoint in it: {', '.join(map(str, checkpoints[:NAMED]))}."
+        return f"{contents(path)} {WHAT_TO_DO}"
 
     def _has(self, scheme: str) -> bool:
         try:
@@ -80,12 +86,15 @@ class LocalAdapter:
             return False
         return True
 
-    def _within(self, path: Path) -> str | None:
-        """The hint that names checkpoints in the path's folders."""
-        if not path.is_dir():
-            return None
-        folders = (entry for entry in path.iterdir() if entry.is_dir())
-        checkpoints = sorted(folder for folder in folders if self._claim(folder))
-        if checkpoints:
-            return f"Name a checkpoint in it: {', '.join(map(str, checkpoints[:3]))}."
-        return "`saebench-canon plugins` lists the formats; `new adapter` writes a new one."
+    def _within(self, folder: Path) -> Iterator[Path]:
+        """The checkpoints in a folder."""
+        subfolders = (entry for entry in folder.iterdir() if entry.is_dir())
+        yield from (subfolder for subfolder in subfolders if self._claim(subfolder))
+        yield from claimed_files(folder, self._claim)
+
+
+def claimed_files(folder: Path, claim: Claim) -> Iterator[Path]:
+    """The files of a folder that are checkpoints by themselves; hidden ones are left out."""
+    for entry in folder.iterdir():
+        if entry.is_file() and not entry.name.startswith(".") and claim(entry) is not None:
+            yield entry

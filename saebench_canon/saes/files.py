@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from saebench_canon.errors import CanonError, nearest
+from saebench_canon.errors import LISTED, CanonError, nearest
 from saebench_canon.saes.weights.lazy_tensor import Tensors
 from saebench_canon.saes.weights.lfs import refuse_pointer
 from saebench_canon.saes.weights.npz_file import open_npz
@@ -48,15 +48,14 @@ class Files:
         """The file whose name matches a pattern such as `*.pt`, if exactly one does."""
         if self.path.is_file():
             return self.path if fnmatchcase(self.path.name, pattern) else None
-        try:
-            matches = [path for path in self.path.iterdir() if fnmatchcase(path.name, pattern)]
-        except OSError:
-            return None
+        matches = _matching(self.path, pattern)
         return matches[0] if len(matches) == 1 and matches[0].is_file() else None
 
     def has(self, name: str) -> bool:
-        """Whether the folder holds a file of that name."""
-        return (self.folder / name).is_file()
+        """Whether the folder holds a file of that name, or one that matches the pattern."""
+        return (self.folder / name).is_file() or any(
+            path.is_file() for path in _matching(self.folder, name)
+        )
 
     def json(self, name: str) -> Config:
         """The JSON object in a file of the folder."""
@@ -88,17 +87,50 @@ class Files:
         return tensors
 
     def _inside(self, name: str) -> Path:
-        """A file of the folder; a link to a file outside it is refused."""
+        """A file of the folder, by name or pattern; a link to a file outside it is refused."""
         path = self.folder / name
         if not path.is_file():
-            raise CanonError(f"the folder has no {name}", where=str(self.folder))
+            path = self._matched(name)
         folder, real = self.folder.resolve(), path.resolve()
         if not real.is_relative_to(folder) and not _of_hub_cache(self.folder, real):
             raise CanonError(
-                f"{name} is a link to a file outside the folder", where=str(self.folder),
+                f"{path.name} is a link to a file outside the folder", where=str(self.folder),
                 hint="Copy the file into the folder, or name the folder that holds it.",
             )  # fmt: skip
         return path
+
+    def _matched(self, pattern: str) -> Path:
+        """The file that the pattern means: the named one if it matches, or the only one."""
+        if self.path.is_file() and fnmatchcase(self.path.name, pattern):
+            return self.path
+        matches = [path for path in _matching(self.folder, pattern) if path.is_file()]
+        if len(matches) == 1:
+            return matches[0]
+        where = str(self.folder)
+        if matches:
+            raise CanonError(
+                f"{len(matches)} files match {pattern}", where=where,
+                hint=f"Name one of them: {_names(matches)}.",
+            )  # fmt: skip
+        files = [path for path in _matching(self.folder, "*") if path.is_file()]
+        raise CanonError(
+            f"the folder has no {pattern}", where=where,
+            hint=f"It has {_names(files)}." if files else None,
+        )  # fmt: skip
+
+
+def _names(files: Sequence[Path]) -> str:
+    """The names of files, those beyond the first twelve as a number."""
+    more = f" and {len(files) - LISTED} more" if len(files) > LISTED else ""
+    return ", ".join(file.name for file in files[:LISTED]) + more
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    """What in the folder has a name that matches, in order; nothing if it cannot be listed."""
+    try:
+        return sorted(path for path in folder.iterdir() if fnmatchcase(path.name, pattern))
+    except OSError:
+        return []
 
 
 def _of_hub_cache(folder: Path, real: Path) -> bool:

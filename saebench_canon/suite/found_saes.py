@@ -21,7 +21,7 @@ from saebench_canon.plugin.training_facts import (
     training_facts,
 )
 
-SEED = re.compile(r"seed[_-]?(\d+)")
+SEED = re.compile(r"seed[_-]?(\d+)(?:\.(?:pt|pth|npz|safetensors))?")
 RESERVED = ("kind", "width", "seed")
 FEW = 3  # SAEs that a sentence names
 

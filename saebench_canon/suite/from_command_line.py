@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.adapter import Description
+from saebench_canon.plugin.file_scheme import claimed_files
 from saebench_canon.plugin.known_formats import install
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.ref import Ref, is_bare_path
@@ -130,13 +131,17 @@ def _refs_of(text: str, registry: Registry, passed_over: list[str]) -> list[Ref]
 
 
 def _below(folder: Path, registry: Registry, depth: int, passed_over: list[str]) -> Iterator[Path]:
-    """The folder if it is a checkpoint, else the checkpoints in it, in natural order."""
+    """The folder if it is a checkpoint, else the checkpoints in it, in natural order.
+
+    A file in it is a checkpoint if an adapter claims the file itself.
+    """
     if registry.claim(folder) is not None:
         yield folder
         return
     known = lacking_plugin(folder, below=False)
     if known is not None and known.scheme not in registry.adapters:
         passed_over.append(f"{folder} is skipped: {install(known).rstrip('.')}")
+    yield from sorted(claimed_files(folder, registry.claim), key=_natural)
     if depth > 0:
         subfolders = [path for path in folder.iterdir() if path.is_dir()]
         for subfolder in sorted(subfolders, key=_natural):

@@ -203,7 +203,7 @@ def test_a_case_that_fails_when_measured_again_does_not_count_as_measured(
     assert run(pytester, *arguments, "--fresh").ret == 1
     rerun = run(pytester, *arguments)
     assert rerun.ret == 1  # tried again, although an old record is there
-    rerun.stdout.fnmatch_lines(["* failed*fussy*no such width*"])
+    rerun.stdout.fnmatch_lines(["ValueError: no such width", "* failed: fussy (relu-w24-s0; *"])
 
 
 def test_a_metric_without_a_subject_is_told(small: Path, pytester: pytest.Pytester) -> None:
