@@ -13,7 +13,7 @@ from saebench_canon.bench import costs
 from saebench_canon.bench.identity import Identities, needed_inputs
 from saebench_canon.bench.measured_seconds import MeasuredSeconds, measured_seconds
 from saebench_canon.bench.plan import Plan
-from saebench_canon.bench.sizes import SaeSize, sizes_of
+from saebench_canon.bench.sizes import L0_SHARE, SaeSize, sizes_of
 from saebench_canon.plugin.cost import CaseSize, Cost, Dictionary, Work
 from saebench_canon.plugin.data import DataSize, DataSpec
 from saebench_canon.plugin.metric import Metric
@@ -44,6 +44,7 @@ class Forecast:
     unknown: tuple[str, ...]  # what time and memory do not include
     longest: float = 0.0  # seconds of the longest case, which workers cannot share
     earlier: tuple[MeasuredSeconds, ...] = ()  # of metrics whose cost is known from records only
+    l0_assumed: tuple[str, ...] = ()  # SAEs whose L0 is not known
 
     def seconds(self, cores: int) -> float:
         """Seconds with one worker on each core."""
@@ -304,6 +305,7 @@ class _Sums:
             earlier=tuple(
                 records for records in self.measured_seconds.values() if records is not None
             ),
+            l0_assumed=tuple(name for name in self.sae_memory if self.saes[name].l0_assumed),
         )
 
 
@@ -329,6 +331,9 @@ def lines(forecast: Forecast, *, cores: int, memory: int | None = None) -> Itera
     yield f"download  {_say_download(forecast)}"
     for records in forecast.earlier:
         yield f"records   {_say_measured(records)}"
+    if forecast.l0_assumed:
+        assumed = f"taken as d/{1 / L0_SHARE:.0f} for {_few(forecast.l0_assumed)}"
+        yield f"L0        not known, {assumed}; denser codes take more time and memory"
     if forecast.unknown:
         yield f"left out  {_few(forecast.unknown)}: not known here"
 

@@ -12,7 +12,7 @@ from saebench_canon.bench.identity import Identities, needed_inputs
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError, NotOffline, placed
 from saebench_canon.plugin.data import Dtype
-from saebench_canon.plugin.origin import different_hooks
+from saebench_canon.plugin.origin import different_hooks, is_as_wide_as_the_stream
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.plugin.row import ListedCase
 from saebench_canon.plugin.training_facts import training_facts
@@ -159,12 +159,13 @@ def adjusted(suite: Suite, *, limit: int | None, dtype: Dtype | None) -> Suite:
 
 
 def check_widths(suite: Suite) -> None:
-    """Raise CanonError for SAEs whose d is not that of their data.
+    """Raise CanonError for SAEs whose d is not that of their data, before anything is computed.
 
-    Data from a model is not checked here: a hook may have another d than the residual stream.
+    Data from a model is checked at hooks that are as wide as the residual stream.
     """
     for data in suite.data.values():
-        if data.gives("lm"):
+        hook = data.source.origin(data).hook
+        if data.gives("lm") and not is_as_wide_as_the_stream(hook or ""):
             continue
         with placed(data.where):
             d = data.source.size(data).d

@@ -21,6 +21,7 @@ class SaeSize:
     width: int | None
     l0: float = 0.0
     download: int | None = 0  # None: unknown
+    l0_assumed: bool = False
 
     @property
     def entries(self) -> int | None:
@@ -61,7 +62,7 @@ def _described(sae: SaeSpec) -> Description:
 
 def _sae_size(sae: SaeSpec, d: int | None, width: int | None, k: float | None) -> SaeSize:
     l0 = float(k) if k is not None else L0_SHARE * (d or 0)
-    size = SaeSize(d, width, l0)
+    size = SaeSize(d, width, l0, l0_assumed=k is None)
     weights = None if size.entries is None else size.entries * ITEM["float32"]
     return replace(size, download=sae.source.to_download(weights))
 

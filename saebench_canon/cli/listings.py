@@ -92,13 +92,12 @@ def _questions_with_margins(
 
 
 def _estimate(run_plan: Plan, registry: Registry) -> None:
-    import psutil
-
     from saebench_canon.bench.estimates import cores, estimate, lines, measured_speed
+    from saebench_canon.saes.memory_needed import memory
 
     costs = estimate(run_plan, registry, speed=measured_speed())
     print("Rough estimate for measuring them:")
-    for line in lines(costs, cores=cores(), memory=psutil.virtual_memory().total):
+    for line in lines(costs, cores=cores(), memory=memory().total):
         print(f"  {line}")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from saebench_canon.bench.plan import Plan
 from saebench_canon.bench.results import keep_run, rows_of
 from saebench_canon.cli.broken_store import BROKEN_STORE
 from saebench_canon.cli.pytest_plugin import SESSION, CaseItem, Session
@@ -59,11 +60,40 @@ def _begin(config: pytest.Config, state: Session) -> None:
             ))  # fmt: skip
             for sentence in state.store.remarks():
                 reporter.write_line(one_line(f"note: {sentence}"))
+            if (short := _short_of_memory(config, plan, state)) is not None:
+                reporter.write_line(f"note: {short}")
             for label in plan.without_subject:
                 reporter.write_line(f"note: [[metric]] '{label}' has nothing to measure here")
             for data in plan.suite.data.values():
                 if caveat := data.source.caveat(data, state.store):
                     reporter.write_line(one_line(f"note: {caveat}"))
+
+
+def _short_of_memory(config: pytest.Config, plan: Plan, state: Session) -> str | None:
+    """A sentence if the workers will probably need more memory than there is."""
+    from saebench_canon.bench.estimates import estimate
+    from saebench_canon.saes.memory_needed import memory, size
+
+    workers = max(len(getattr(config.option, "tx", None) or []), 1)
+    needed, limit = estimate(plan, state.registry, speed=1e9).memory, memory().total
+    if workers * needed <= limit or all(plan.state(i) == "measured" for i in plan.ids):
+        return None
+    fit = int(limit // needed)
+    advice = f"-n {fit} would fit" if fit > 1 else "one process may already need too much"
+    counted = "1 process needs" if workers == 1 else f"{workers} workers need"
+    return (
+        f"{counted} about {size(workers * needed)} of memory, and {size(limit)} may be used here: "
+        f"{advice}"
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem: str, report: Any, sched: Any) -> None:
+    """Say of a worker that died what it most often died of."""
+    report.longrepr = (
+        f"a worker process died while it measured {crashitem}. Was it out of memory? Use fewer "
+        "workers (-n), fewer tokens, or --dtype bfloat16; `dmesg` or the job's log says why."
+    )
 
 
 def pytest_report_teststatus(report: Any, config: pytest.Config) -> Any:
@@ -79,7 +109,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     if not isinstance(item, CaseItem):
         return (yield)
     status = WorkerStatus(getattr(item.config, "workerinput", {}).get("workerid", "main"))
-    status.case(str(item.case))
+    status.case(str(item.case), item.nodeid.rpartition("::")[2])
     with listening(status):
         result = yield
     status.case("")

@@ -33,12 +33,13 @@ class WorkerStatus:
     def __init__(self, worker: str) -> None:
         folder = os.environ.get(FOLDER)
         self._file = Path(folder) / f"{worker}.json" if folder else None
-        self._case = ""
-        self._written = 0.0
+        self._case = self._kind = ""
+        self._began = self._work_began = self._written = 0.0
+        self._work = ""
 
-    def case(self, name: str) -> None:
-        """A case begins; an empty name: it has ended."""
-        self._case = name
+    def case(self, name: str, kind: str = "") -> None:
+        """A case of a kind begins; an empty name: it has ended."""
+        self._case, self._kind, self._began = name, kind, time.time()
         self._write("", 0, 0)
 
     def __call__(self, work: str, done: int, total: int) -> None:
@@ -50,7 +51,12 @@ class WorkerStatus:
         if self._file is None:
             return
         self._written = time.monotonic()
-        status = {"case": self._case, "work": work, "done": done, "total": total}
+        if work != self._work or done == 0:
+            self._work, self._work_began = work, time.time()
+        status = {
+            "case": self._case, "kind": self._kind, "began": self._began, "work": work,
+            "work_began": self._work_began, "done": done, "total": total,
+        }  # fmt: skip
         with suppress(OSError):
             draft = self._file.with_suffix(".tmp")
             draft.write_text(json.dumps(status), encoding="utf-8")
@@ -152,29 +158,53 @@ class StatusLine:
         return " · ".join([*parts, *self._worker_texts()])
 
     def _seconds_remaining(self) -> float | None:
-        """Mean seconds per kind of case times the number remaining, divided among the workers."""
+        """Mean seconds per kind of case times the number remaining, divided among the workers.
+
+        A case that is running counts with what its mean, or its own progress, leaves of it; where
+        it takes longer than others of its kind, so will those to come.
+        """
+        running = [status for status in self._statuses() if status["kind"] in self._remaining]
         times = list(chain.from_iterable(self._seconds.values()))
         if not times:
             return None
-        overall = sum(times) / len(times)
-        total = 0.0
-        for kind, count in self._remaining.items():
-            measured = self._seconds.get(kind)
-            mean = sum(measured) / len(measured) if measured else overall
-            total += max(count, 0) * mean
+        overall, now = sum(times) / len(times), time.time()
+        means = {
+            kind: sum(seconds) / len(seconds) for kind, seconds in self._seconds.items() if seconds
+        }
+        waiting, total = self._remaining.copy(), 0.0
+        for status in running:
+            kind, elapsed = status["kind"], max(0.0, now - status["began"])
+            mean = means.get(kind, overall)
+            rest = max(mean - elapsed, _rest(status, now))
+            means[kind] = max(mean, elapsed + rest)
+            waiting[kind] -= 1
+            total += rest
+        total += sum(max(count, 0) * means.get(kind, overall) for kind, count in waiting.items())
         return total / self._workers
 
-    def _worker_texts(self) -> Iterator[str]:
+    def _statuses(self) -> Iterator[dict[str, Any]]:
+        """What each worker that measures a case is doing."""
         for file in sorted(self._folder.glob("*.json")):
             try:
                 status = json.loads(file.read_text(encoding="utf-8"))
             except (OSError, json.JSONDecodeError):
                 continue
-            if not status["case"]:
-                continue
+            if status["case"]:
+                yield status
+
+    def _worker_texts(self) -> Iterator[str]:
+        for status in self._statuses():
             share = f" {status['done'] / status['total']:.0%}" if status["total"] else ""
             work = f" ({status['work']}{share})" if status["work"] else ""
             yield f"{status['case']}{work}"
+
+
+def _rest(status: dict[str, Any], now: float) -> float:
+    """Seconds that a computation inside a case will still take, as its own progress says."""
+    if not status["done"] or not status["total"]:
+        return 0.0
+    elapsed = max(0.0, now - status["work_began"])
+    return float(elapsed * (status["total"] - status["done"]) / status["done"])
 
 
 def _clock(seconds: float) -> str:

@@ -54,6 +54,11 @@ def different_hooks(first: str, second: str) -> bool:
     return (kind, layer) != (other_kind, other_layer)
 
 
+def is_as_wide_as_the_stream(hook: str) -> bool:
+    """Whether a hook's value surely has the width of the model's residual stream."""
+    return _place(hook)[0] in ("stream", "attn", "mlp", "hook_resid_mid")
+
+
 def _place(hook: str) -> tuple[str | None, int | None]:
     """What a hook's value is ("stream", "attn", …), and its layer."""
     if lens := LENS.fullmatch(hook):

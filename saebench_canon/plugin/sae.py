@@ -53,7 +53,7 @@ class LinearEncoder:
     gain: Tensor | None = None  # [m], gated: magnitude = gain · pre-activation + offset
     offset: Tensor | None = None  # [m]
     scale: Tensor | None = None  # [m], row norms, applied after selection
-    shift: Tensor | None = None  # [d], the decoder bias if the SAE subtracts it from its input
+    shift: Tensor | None = None  # [d], what the SAE subtracts from its input: decoder bias, mean
 
     @cached_property
     def linear(self) -> Tensor:

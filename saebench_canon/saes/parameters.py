@@ -6,11 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.adapter import Description, Normalisation
+from saebench_canon.saes.activation_words import OF_ACTIVATION, OF_ALL, check_activation
 from saebench_canon.saes.memory_needed import sae_bytes
+from saebench_canon.saes.weights.given import GivenArray, given_tensor
 from saebench_canon.saes.weights.lazy_tensor import Stored
 
 if TYPE_CHECKING:
@@ -26,7 +29,8 @@ class Parameters:
 
     `x̂ = act((x − b_dec·[apply_b_dec_to_input]) W_enc + b_enc) W_dec + b_dec`. `batchtopk` without
     a threshold is calibrated on the suite's data (Leask et al. 2025, eq. 8). The other fields are
-    those of `saebench_canon.fold` and of `Description`.
+    those of `saebench_canon.fold` and of `Description`. What is in no file of tensors (a threshold
+    of a JSON file) may be given as an array, a list or a number.
     """
 
     W_enc: Stored  # [d, m]
@@ -42,6 +46,7 @@ class Parameters:
     b_mag: Stored | None = None  # [m]
     r_mag: Stored | None = None  # [m]
     input_scale: float = 1.0
+    activation_mean: Stored | None = None  # [d], subtracted from x and added to x̂
     normalize: Normalisation = "none"
     architecture: str | None = None  # the name its authors use; default: the activation
     hook: str | None = None
@@ -49,6 +54,17 @@ class Parameters:
     prepend_bos: bool | None = None
     center_writing_weights: bool | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Replace arrays and numbers that stand in the place of tensors of a file."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        known = [value.source.path for value in values.values() if isinstance(value, Stored)]
+        for name in sorted(OF_ALL.union(*OF_ACTIVATION.values())):
+            if values[name] is None and name in ("W_enc", "W_dec", "b_dec"):
+                raise CanonError(f"{name} is missing", where=str(known[0]) if known else None)
+            if values[name] is not None and not isinstance(values[name], Stored):
+                path = known[0] if known else Path("Parameters")
+                object.__setattr__(self, name, given_tensor(name, values[name], path=path))
 
     @property
     def d(self) -> int:
@@ -85,7 +101,9 @@ class Parameters:
         d, m = self.d, self.width
         if d == 0 or m == 0:
             raise self.W_dec.wrong(f"has shape {list(self.W_dec.shape)}, which is empty")
-        shapes = {"W_enc": (d, m), "W_dec": (m, d), "b_dec": (d,)}
+        where = str(self.W_dec.source.path)
+        check_activation(self.activation, self.tensors, where=where)
+        shapes = {"W_enc": (d, m), "W_dec": (m, d), "b_dec": (d,), "activation_mean": (d,)}
         for name, stored in self.tensors.items():
             shape = shapes.get(name, (m,))
             scalar = name == "threshold" and stored.shape in ((), (1,))
@@ -159,7 +177,7 @@ class Parameters:
             )
         except CanonError as error:
             stored = self.tensors.get(error.what.partition(" ")[0])
-            if stored is None:
+            if stored is None or isinstance(stored.source, GivenArray):
                 raise
             path = str(stored.source.path)
             raise CanonError(f"{error.what} (read from {stored.name})", where=path) from error

@@ -12,6 +12,7 @@ from saebench_canon.plugin.adapter import Description
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.plugin.trainer import Trainer
+from saebench_canon.saes.memory_needed import check_memory, sae_bytes
 from saebench_canon.saes.source import Checkpoint
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ class Training:
         return outcome
 
     def check_fits(self, dtype: str) -> None:
-        """No check: the training raises its own error."""
+        """Raise CanonError for a width that is larger than memory whatever d is."""
+        check_memory(
+            sae_bytes(1, self.width, dtype), f"an SAE of {self.width} latents", where=self.ref
+        )
 
     def to_download(self, weights: int | None) -> int:
         """0 bytes."""

@@ -107,7 +107,9 @@ def test_more_latents_than_memory_holds_are_refused_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter = write(tmp_path / "sae", "pt-topk")
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 100})())
+    monkeypatch.setattr(
+        "psutil.virtual_memory", lambda: type("", (), {"available": 100, "total": 100})()
+    )
     with pytest.raises(CanonError, match=r"10 latents needs \d+ B of memory, and 100 B are free"):
         adapter.load(Ref.parse(f"pt-topk:{tmp_path / 'sae'}"))
 

@@ -230,7 +230,9 @@ def test_weights_that_do_not_fit_are_named(
 def test_more_than_the_memory_is_refused_in_a_sentence(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 100})())
+    monkeypatch.setattr(
+        "psutil.virtual_memory", lambda: type("", (), {"available": 100, "total": 100})()
+    )
     with pytest.raises(CanonError, match=r"24 latents needs .* of memory, and 100 B are free"):
         ADAPTER.load(local(folder))
 

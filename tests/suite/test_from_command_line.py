@@ -233,7 +233,9 @@ def test_an_sae_is_not_compared_with_itself(twins: Path) -> None:
 def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(
     twins: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 100})())
+    monkeypatch.setattr(
+        "psutil.virtual_memory", lambda: type("", (), {"available": 100, "total": 100})()
+    )
     monkeypatch.setattr(SafetensorsFile, "blocks", lambda *_: pytest.fail("it was read"))
     with pytest.raises(CanonError, match="100 B are free"):
         make_plan(twins, load_registry(), Store(twins.parent / "store"), to_measure=True)

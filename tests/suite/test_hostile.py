@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from planted import SUITE
 
+from saebench_canon.bench.plan import check_saes_fit, make_plan
+from saebench_canon.bench.store import Store
 from saebench_canon.cli.main import main
 from saebench_canon.errors import UNPRINTABLE, CanonError
+from saebench_canon.plugin.registry import load_registry
 from saebench_canon.suite.load import BASES
 from saebench_canon.suite.names import typed_setting
 from saebench_canon.suite.toml_limits import BYTES, DEPTH
@@ -191,6 +194,14 @@ def test_the_largest_suites_are_planned_in_time(suite: Path) -> None:
     started = time.perf_counter()
     assert main(["plan", "small.toml"]) == 0
     assert time.perf_counter() - started < 2 * SECONDS
+
+
+def test_a_width_larger_than_any_memory_is_refused_before_a_run(suite: Path) -> None:
+    suite.write_text(replaced("[24, 48]", f"[24, {2**63 - 1}]", TRAINED))
+    registry = load_registry()
+    plan = make_plan(suite, registry, Store(Path("store")))
+    with pytest.raises(CanonError, match=r"an SAE of 9223372036854775807 latents needs .* free"):
+        check_saes_fit(plan.suite)
 
 
 @pytest.mark.parametrize("number", ["inf", "-inf", "nan"])

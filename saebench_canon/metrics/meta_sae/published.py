@@ -38,7 +38,8 @@ def published(sae: CanonicalSAE, rows: Tensor, k: int | None = None) -> MetaSAE:
         )
     if bool((coder.bias != 0).any()):
         raise CanonError("the meta-SAE's encoder has a bias; the encoder of a meta-SAE has none")
-    if coder.shift is None and bool((sae.b_dec != 0).any()):
+    shift = torch.zeros_like(sae.b_dec) if coder.shift is None else coder.shift
+    if not torch.equal(shift, sae.b_dec):
         raise CanonError("the meta-SAE does not subtract its decoder bias from the rows")
     W_enc, W_dec = coder.weights.T.contiguous(), sae.W_dec
     if coder.activation == "batchtopk":

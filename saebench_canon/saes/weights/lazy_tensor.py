@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from saebench_canon.errors import CanonError, nearest
 
@@ -91,6 +91,21 @@ class Stored:
         if self.dtype == "bfloat16":
             return float(np.frombuffer(b"\0\0" + raw, "<f4")[0])
         return float(np.frombuffer(raw, np.dtype(self.dtype).newbyteorder("<"))[0])
+
+    def _unread(self, *_: object) -> NoReturn:
+        raise CanonError(
+            f"{self.name} is still in its file, where nothing can be computed with it",
+            where=str(self.source.path),
+            hint="Parameters takes tensors as they are stored, their .T and .exp(), and says the "
+            "rest itself: activation_mean, input_scale, apply_b_dec_to_input. What needs more is "
+            "an adapter of its own (docs/plugins.md).",
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = (
+        _unread
+    )
+    __matmul__ = __rmatmul__ = __pow__ = __neg__ = __getitem__ = __float__ = _unread
+    __array_ufunc__ = None  # or NumPy would compute with an array of one object
 
     def wrong(self, fault: str) -> CanonError:
         """The error that names this tensor, its fault and its file."""
