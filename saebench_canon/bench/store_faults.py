@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,8 +35,8 @@ def guarding(root: Path, use: Use) -> Iterator[None]:
 
 def store_error(root: Path, use: Use, error: Exception) -> StoreError:
     """The sentence on an error of the system."""
-    reason = getattr(error, "strerror", None) or str(error)
-    number = getattr(error, "errno", None)
+    number = _number_of(error)
+    reason = os.strerror(number) if number else getattr(error, "strerror", None) or str(error)
     path, hint = _path_of(error), None
     if number in FULL:
         hint = "Free some of the disk, or name another --store."
@@ -62,6 +63,12 @@ def fault_of(error: BaseException, root: Path, *, making: bool = False) -> Store
     if making and isinstance(error, Exception) and _is_failed_save(error):
         return store_error(root, "written", error)
     return None
+
+
+def _number_of(error: Exception) -> int | None:
+    """The system's number of an error; safetensors says it in its message."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return int(number[1]) if number else getattr(error, "errno", None)
 
 
 def _path_of(error: Exception) -> Path | None:
