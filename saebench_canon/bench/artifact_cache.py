@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from saebench_canon.bench.identity import Identities
 from saebench_canon.bench.store import Store
-from saebench_canon.errors import CanonError, placed
+from saebench_canon.errors import CanonError, StoreError, placed
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.fingerprint import fingerprint
 from saebench_canon.plugin.ref import Ref
@@ -84,9 +84,13 @@ class ArtifactCache:
             save = definition.save
             owner = sae.name if sae is not None else data.name if data else "no data"
             title = f"{name} of {owner}"
-            return self._artefact(
-                key, lambda draft: save(make(draft), draft), definition.load, title
-            )
+
+            def write(draft: Path) -> None:
+                value = make(draft)
+                with self.store.writing():
+                    save(value, draft)
+
+            return self._artefact(key, write, definition.load, title)
 
         return self._in_memory(key, stored, where=None if data is None else data.where)
 
@@ -138,7 +142,9 @@ class ArtifactCache:
         """Numbers that depend on the key alone, computed once for all cases and runs."""
 
         def write(folder: Path) -> None:
-            (folder / "memo.json").write_text(json.dumps(make()), encoding="utf-8")
+            text = json.dumps(make())
+            with self.store.writing():
+                (folder / "memo.json").write_text(text, encoding="utf-8")
 
         def read(folder: Path) -> dict[str, float]:
             numbers: dict[str, float]
@@ -156,7 +162,8 @@ class ArtifactCache:
 
         def write(folder: Path) -> None:
             tensors = {name: tensor.contiguous() for name, tensor in make().items()}
-            save_file(tensors, folder / TENSORS)
+            with self.store.writing():
+                save_file(tensors, folder / TENSORS)
 
         def read(folder: Path) -> Mapping[str, Tensor]:
             tensors: dict[str, Tensor] = load_file(folder / TENSORS)
@@ -172,7 +179,10 @@ class ArtifactCache:
         for _ in range(2):
             folder = self.store.artefact(key, make, title=title)
             try:
-                return load(folder)
+                with self.store.reading():
+                    return load(folder)
+            except (StoreError, MemoryError):
+                raise  # says nothing of the files
             except Exception:  # formats raise many kinds of errors
                 self.store.drop_artefact(key)
         raise CanonError(f"the {title} cannot be read back from {self.store.root}")

@@ -6,6 +6,8 @@ import errno
 import os
 from pathlib import Path
 
+from saebench_canon.bench.folders import paths_below
+
 LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)  # the disk has failed or is full
 
 
@@ -20,7 +22,7 @@ def sync_file(path: Path) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Write every file in a folder, and the folder itself, to the disk."""
-    for path in sorted(folder.rglob("*"), reverse=True):
+    for path in reversed(paths_below(folder)):
         if path.is_file():
             sync_file(path)
         else:

@@ -327,15 +327,19 @@ def lines(forecast: Forecast, *, cores: int, memory: int | None = None) -> Itera
         most = f", most of it for {forecast.largest}" if forecast.largest else ""
         too_little = memory is not None and memory < forecast.memory
         short = f"; this machine has {size(memory or 0)}" if too_little else ""
-        yield f"memory    {rough} {size(forecast.memory)} a worker{most}{short}"
+        yield f"memory    {rough} {size(forecast.memory)} a worker{most}{short}{_assumed(forecast)}"
     yield f"download  {_say_download(forecast)}"
     for records in forecast.earlier:
         yield f"records   {_say_measured(records)}"
-    if forecast.l0_assumed:
-        assumed = f"taken as d/{1 / L0_SHARE:.0f} for {_few(forecast.l0_assumed)}"
-        yield f"L0        not known, {assumed}; denser codes take more time and memory"
     if forecast.unknown:
         yield f"left out  {_few(forecast.unknown)}: not known here"
+
+
+def _assumed(forecast: Forecast) -> str:
+    """That an L0 was assumed: codes of a denser SAE take more memory."""
+    if not forecast.l0_assumed:
+        return ""
+    return f"; the L0 of {_few(forecast.l0_assumed)} is not known and taken as d/{1 / L0_SHARE:.0f}"
 
 
 def _time(forecast: Forecast, rough: str, cores: int) -> Iterator[str]:

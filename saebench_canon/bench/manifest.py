@@ -6,6 +6,9 @@ import hashlib
 import json
 from pathlib import Path
 
+from saebench_canon.bench.folders import paths_below
+from saebench_canon.bench.store_faults import ABSENT
+
 MANIFEST = "manifest.json"
 
 
@@ -16,17 +19,20 @@ def write_manifest(folder: Path) -> None:
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether a folder has exactly the files of its manifest, unchanged."""
+    """Whether a folder has exactly the files of its manifest, unchanged.
+
+    Raises OSError for a file that cannot be read: it may be intact, and must not be made again.
+    """
     try:
         expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         return bool(expected == _digests(folder))
-    except (OSError, ValueError):
+    except (*ABSENT, ValueError):
         return False
 
 
 def _digests(folder: Path) -> dict[str, str]:
     digests = {}
-    for path in sorted(folder.rglob("*")):
+    for path in paths_below(folder):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name != MANIFEST:
             with path.open("rb") as file:

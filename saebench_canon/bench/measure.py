@@ -60,6 +60,8 @@ class Bench:
             except StoreError:
                 raise  # nothing can be kept
             except Exception as error:
+                if (fault := self.store.fault(error)) is not None:
+                    raise fault from error
                 self.store.keep_error(case_id, error_of(case, error))
                 raise
             self.store.keep_record(record)

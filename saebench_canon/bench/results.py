@@ -14,6 +14,7 @@ from saebench_canon.bench.plan import Plan
 from saebench_canon.bench.provenance import git_state, hardware, versions
 from saebench_canon.bench.shape import Each, OneOf, Optional, misfit
 from saebench_canon.bench.store import Store
+from saebench_canon.bench.store_faults import ABSENT
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.fingerprint import fingerprint
 from saebench_canon.plugin.metric import Mark, Metric
@@ -100,11 +101,12 @@ def last_run(store: Store, suite: str | None) -> dict[str, Any]:
 def _run_in(path: Path, store: Store) -> dict[str, Any] | None:
     """The run in a run file; None, and a remark of the store, if the file is damaged."""
     try:
-        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        with store.reading():
+            run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         fault = misfit(run, RUN)
         if fault is None:
             cases_of_run(run)
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (*ABSENT, ValueError, TypeError, RecursionError) as error:
         fault = str(error)
     if fault is None:
         return run
@@ -139,7 +141,10 @@ def tables_of(store: Store) -> Tables:
 
         record = store.measured(case_id)
         path = None if record is None else record.tables.get(name)
-        return None if path is None else pd.read_parquet(store.root / path)
+        if path is None:
+            return None
+        with store.reading():
+            return pd.read_parquet(store.root / path)
 
     return table
 

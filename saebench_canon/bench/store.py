@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,12 @@ from filelock import FileLock, Timeout
 
 from saebench_canon.bench.drafts import draft_of, draft_of_artefact, sweep
 from saebench_canon.bench.durable import replace_durably, sync_file, sync_tree
+from saebench_canon.bench.folders import files_in
+from saebench_canon.bench.locks import check_locks
 from saebench_canon.bench.manifest import is_intact, write_manifest
 from saebench_canon.bench.sealed_record import OlderFormat, opened, sealed
 from saebench_canon.bench.shape import Optional, misfit
+from saebench_canon.bench.store_faults import ABSENT, fault_of, guarding
 from saebench_canon.errors import CanonError, StoreError
 from saebench_canon.plugin.record import Record
 
@@ -41,42 +44,39 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._prepared = False
         self._intact: set[str] = set()  # artefacts whose files this process has checked
         self._notices: list[str] = []
         self._unusable: dict[str, CanonError] = {}  # records that are damaged or of an older format
 
     def prepare(self) -> None:
         """Make the folder, check that it can be written and locked, and delete old drafts."""
-        with self._writing():
+        probe = draft_of(self.root / "probe")
+        with self.writing():
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = draft_of(self.root / "probe")
             try:
                 probe.write_bytes(b"probe")
                 sync_file(probe)
+                with guarding(self.root, "locked"):
+                    check_locks(probe)
+                now = probe.stat().st_mtime_ns
             finally:
                 probe.unlink(missing_ok=True)
-            with self.claim("probe", title="the store"):
-                pass
-            sweep(self.root)
+            (self.root / "claims").mkdir(exist_ok=True)
+        sweep(self.root, now)
+        self._prepared = True
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Raise StoreError for what the system refuses inside the block."""
-        try:
-            yield
-        except OSError as error:
-            raise StoreError(
-                f"the store {self.root} cannot be written: {error}", where="--store"
-            ) from error
+    def writing(self) -> AbstractContextManager[None]:
+        """Raise StoreError for what the system refuses inside the block, which writes files."""
+        return guarding(self.root, "written")
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StoreError(
-                f"the store {self.root} cannot be read: {error}", where="--store"
-            ) from error
+    def reading(self) -> AbstractContextManager[None]:
+        """Raise StoreError for what the system refuses inside the block, which reads files."""
+        return guarding(self.root, "read")
+
+    def fault(self, error: BaseException) -> StoreError | None:
+        """The StoreError of an error at one of the store's files; None for any other error."""
+        return fault_of(error, self.root)
 
     def record(self, case_id: str) -> Record | None:
         """The record of a case; None if it is not measured, or if its record cannot be used.
@@ -85,7 +85,7 @@ class Store:
         tables. `remarks` tells those that are not.
         """
         path = self.root / "records" / f"{case_id}.json"
-        with self._reading():
+        with self.reading():
             if case_id in self._unusable or not path.is_file():
                 return None
             try:
@@ -112,7 +112,8 @@ class Store:
     def digests_of(self, tables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         """Size and SHA-256 of each table of a record."""
         paths = {name: self.root / path for name, path in tables.items()}
-        return {name: _digest(path, path.stat().st_mtime_ns) for name, path in paths.items()}
+        with self.reading():
+            return {name: _digest(path, path.stat().st_mtime_ns) for name, path in paths.items()}
 
     def notice(self, sentence: str) -> None:
         """Add a sentence to `remarks`."""
@@ -142,8 +143,8 @@ class Store:
 
     def records(self) -> Iterator[Record]:
         """Every record, in the order of their ids."""
-        with self._reading():
-            paths = sorted((self.root / "records").glob("*.json"))
+        with self.reading():
+            paths = files_in(self.root / "records", ".json")
         for path in paths:
             if (record := self.record(path.stem)) is not None:
                 yield record
@@ -157,7 +158,7 @@ class Store:
         """Keep the record of a case, and delete its error."""
         self._unusable.pop(record.id, None)
         self._write(self.root / "records" / f"{record.id}.json", sealed(record))
-        with self._writing():
+        with self.writing():
             (self.root / "errors" / f"{record.id}.json").unlink(missing_ok=True)
 
     def keep_error(self, case_id: str, error: dict[str, Any]) -> None:
@@ -167,7 +168,7 @@ class Store:
     def keep_table(self, case_id: str, name: str, write: Callable[[Path], None]) -> str:
         """Keep a record's table; returns its path within the store."""
         path = self.root / "tables" / case_id / f"{name}.parquet"
-        with self._writing():
+        with self.writing():
             path.parent.mkdir(parents=True, exist_ok=True)
             with _draft(path) as draft:
                 write(draft)
@@ -178,6 +179,9 @@ class Store:
     def keep_suite(self, name: str, text: str) -> Path:
         """Keep a suite that the program has written; returns its path."""
         path = self.root / "suites" / name
+        with self.reading(), suppress(*ABSENT, ValueError):
+            if path.read_text(encoding="utf-8") == text:  # of an earlier run, or the controller
+                return path
         self._write_text(path, text)
         return path
 
@@ -187,8 +191,8 @@ class Store:
 
     def runs(self) -> list[Path]:
         """The run files, oldest first."""
-        with self._reading():
-            return sorted((self.root / "runs").glob("*.json"))
+        with self.reading():
+            return files_in(self.root / "runs", ".json")
 
     def artefact(self, fingerprint: str, make: Callable[[Path], None], *, title: str) -> Path:
         """The folder of an artefact; one process makes it while others wait.
@@ -203,37 +207,31 @@ class Store:
                 return folder
             self.drop_artefact(fingerprint)
             draft = draft_of_artefact(folder)
-            with self._writing():
+            with self.writing():
                 shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
                 draft.mkdir(parents=True)
             try:
                 make(draft)
-                with self._writing():
+                with self.writing():
                     write_manifest(draft)
                     sync_tree(draft)
                     replace_durably(draft, folder)
             except BaseException as error:
                 shutil.rmtree(draft, ignore_errors=True)
-                if (fault := self._own_fault(error)) is not None:
+                fault = fault_of(error, self.root, making=True)
+                if fault is not None and fault is not error:
                     raise fault from error
                 raise
             self._intact.add(fingerprint)
         return folder
 
-    def _own_fault(self, error: BaseException) -> StoreError | None:
-        """The StoreError for an error of a library that could not write into the store."""
-        if isinstance(error, OSError) and str(error.filename or "").startswith(str(self.root)):
-            return StoreError(f"the store {self.root} cannot be written: {error}", where="--store")
-        if type(error).__name__ == "SafetensorError" and "I/O error" in str(error):
-            return StoreError(f"the store {self.root} cannot be written: {error}", where="--store")
-        return None
-
     def _has_intact(self, folder: Path) -> bool:
         """Whether an artefact is there and its files are those of its manifest."""
         if not folder.is_dir():
             return False
-        if folder.name not in self._intact and is_intact(folder):
-            self._intact.add(folder.name)
+        with self.reading():
+            if folder.name not in self._intact and is_intact(folder):
+                self._intact.add(folder.name)
         return folder.name in self._intact
 
     def drop_artefact(self, fingerprint: str) -> None:
@@ -246,25 +244,20 @@ class Store:
         """Hold the lock on something to be made; waits while another process holds it."""
         from saebench_canon.progress import waiting
 
-        folder = self.root / "claims"
-        with self._writing():
-            folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{fingerprint}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            with waiting(title):
-                lock.acquire()
-        except (OSError, NotImplementedError) as error:
-            reason = getattr(error, "strerror", None) or "its file system has no locks"
-            raise StoreError(
-                f"the store {self.root} cannot be locked ({reason})", where="--store",
-                hint="Use a --store on a disk whose file system has locks.",
-            ) from error  # fmt: skip
+        if not self._prepared:
+            self.prepare()
+        lock = FileLock(self.root / "claims" / f"{fingerprint}.lock")
+        with guarding(self.root, "locked"):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                with waiting(title):
+                    lock.acquire()
         try:
             yield
         finally:
-            lock.release()
+            with suppress(OSError):  # the system releases it at the latest when the process ends
+                lock.release()
 
     def remember(self, key: str, make: Callable[[], str]) -> str:
         """An answer that is slow to compute, kept under its key."""
@@ -281,21 +274,18 @@ class Store:
         return answer
 
     def _load(self, path: Path) -> dict[str, Any] | None:
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
-            return None
-        except OSError as error:
-            raise StoreError(
-                f"the store {self.root} cannot be read: {error}", where="--store"
-            ) from error
+        with self.reading():
+            try:
+                data = json.loads(path.read_text(encoding="utf-8"))
+            except (*ABSENT, ValueError, RecursionError):
+                return None
         return data if isinstance(data, dict) else None
 
     def _write(self, path: Path, data: dict[str, Any]) -> None:
         self._write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
     def _write_text(self, path: Path, text: str) -> None:
-        with self._writing():
+        with self.writing():
             path.parent.mkdir(parents=True, exist_ok=True)
             with _draft(path) as draft:
                 with draft.open("w", encoding="utf-8") as file:

@@ -16,6 +16,7 @@ import pytest
 
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import DEFAULT, Store
+from saebench_canon.cli.broken_store import BROKEN_STORE, BrokenStore, stop
 from saebench_canon.errors import (
     UNPRINTABLE,
     CanonError,
@@ -75,6 +76,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     try:
         config.stash[SESSION] = _session(config)
+        config.stash[BROKEN_STORE] = BrokenStore()
+        config.pluginmanager.register(config.stash[BROKEN_STORE])
         _check_markers(config, config.stash[SESSION])
     except CanonError as error:
         raise pytest.UsageError(str(error)) from None
@@ -93,8 +96,9 @@ def _session(config: pytest.Config) -> Session:
     registry = load_registry([Path(path) for path in config.option.plugin])
     _check_device(config.option.device)
     store = Store(Path(config.option.store))
-    if not config.option.collectonly:
-        store.prepare()
+    is_worker = hasattr(config, "workerinput")
+    if not config.option.collectonly and not is_worker:
+        store.prepare()  # a worker does so at its first case, whose failure then says what is wrong
     session = Session(registry, store, {}, {})
     named_saes = bool(config.option.metrics or config.option.data)
     suites, saes = _suites_and_saes(config.args, saes_expected=named_saes)
@@ -338,7 +342,7 @@ class CaseItem(pytest.Item):
         try:
             self._measure()
         except StoreError as error:
-            self.session.shouldstop = str(error)
+            stop(self, error)
             raise
 
     def _measure(self) -> None:

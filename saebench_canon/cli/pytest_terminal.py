@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,14 +10,18 @@ import pytest
 
 from saebench_canon.bench.plan import Plan
 from saebench_canon.bench.results import keep_run, rows_of
+from saebench_canon.cli.broken_store import BROKEN_STORE
 from saebench_canon.cli.pytest_once import PRINTED
 from saebench_canon.cli.pytest_plugin import SESSION, CaseItem, Session
 from saebench_canon.cli.status_line import WorkerStatus
-from saebench_canon.errors import CanonError, from_system, one_line
+from saebench_canon.errors import CanonError, StoreError, from_system, one_line
+from saebench_canon.plugin.row import Row
 from saebench_canon.progress import listening
 from saebench_canon.suite.gates import broken_gates
 
 BROKEN = pytest.StashKey[list[str]]()
+ROWS = pytest.StashKey[Sequence[list[Row]]]()
+SHOWN = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
 FLAGS = ("fresh", "device", "dtype", "batch_size", "threads", "limit", "settings", "keyword",
          "markexpr")  # fmt: skip
 
@@ -116,55 +120,52 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Fail the run if a gate does not hold."""
+    """Read what the store has now; fail the run if a gate does not hold."""
     state = session.config.stash.get(SESSION, None)
     if state is None or _is_worker(session.config) or session.config.option.collectonly:
         return
+    if exitstatus not in SHOWN:
+        return
     try:
-        broken = _broken(state)
-    except (CanonError, OSError) as error:
-        broken = [_sentence(error)]
+        rows = [
+            rows_of(plan.listed(), state.store, state.registry.metrics)
+            for plan in state.plans.values()
+        ]
+    except (StoreError, OSError) as error:
+        session.config.stash[BROKEN_STORE].add(_sentence(error))
+        return
+    session.config.stash[ROWS] = rows
+    broken = [
+        sentence
+        for plan, plan_rows in zip(state.plans.values(), rows, strict=True)
+        for sentence in broken_gates(plan.suite.gates, plan_rows)
+        if plan.suite.gates
+    ]
     session.config.stash[BROKEN] = broken
     if broken and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _broken(state: Session) -> list[str]:
-    """A sentence on each gate that does not hold."""
-    return [
-        sentence
-        for plan in state.plans.values()
-        for sentence in broken_gates(
-            plan.suite.gates, rows_of(plan.listed(), state.store, state.registry.metrics)
-        )
-        if plan.suite.gates
-    ]
-
-
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     """Print the tables and answers of the suites that ran."""
     state = config.stash.get(SESSION, None)
-    shown = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
-    if state is None or config.option.collectonly or exitstatus not in shown:
+    if state is None or config.option.collectonly or exitstatus not in SHOWN:
         return
-    try:
-        _tables(terminalreporter, state)
-    except (CanonError, OSError) as error:
-        terminalreporter.write_line(one_line(_sentence(error)), red=True)
+    _tables(terminalreporter, state, config.stash.get(ROWS, []))
     for sentence in config.stash.get(BROKEN, []):
         terminalreporter.write_line(one_line(sentence), red=True)
 
 
-def _tables(terminalreporter: Any, state: Session) -> None:
+def _tables(terminalreporter: Any, state: Session, rows_of_plans: Sequence[list[Row]]) -> None:
     from saebench_canon.questions.ask import answers_of
     from saebench_canon.reports import terminal as render
     from saebench_canon.tables.summarise import summarise
 
     printed = terminalreporter.config.stash.get(PRINTED, set())
-    for plan in state.plans.values():
+    for plan, measured in zip(state.plans.values(), rows_of_plans, strict=False):
         rows = [
             replace(row, reason=None) if row.id in printed and row.status == "failed" else row
-            for row in rows_of(plan.listed(), state.store, state.registry.metrics)
+            for row in measured
         ]
         if any(row.status != "missing" for row in rows):
             terminalreporter.write_line("")

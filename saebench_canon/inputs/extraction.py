@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saebench_canon.data.hook_points import HookPoint, centring_refused
 from saebench_canon.data.language_model import LanguageModel
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, StoreError
 from saebench_canon.inputs.forward_pass import check_causal, value_at
 from saebench_canon.inputs.normalise import normalise
 from saebench_canon.inputs.tokens import Batch, Tokens, batches
@@ -103,7 +103,7 @@ def _reserve(path: Path) -> None:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
-            raise CanonError(
+            raise StoreError(
                 f"{in_units(size)} of activations cannot be written ({error.strerror})",
                 where=str(path),
                 hint="Free some of the disk, lower `tokens`, or use another --store.",

@@ -117,7 +117,8 @@ class Records:
                 f"the record of {record.metric} (version {record.version}) has no table "
                 f"'{name}'{newer}"
             )
-        return pd.read_parquet(self.store.root / record.tables[name])
+        with self.store.reading():
+            return pd.read_parquet(self.store.root / record.tables[name])
 
 
 def _pairs(table: pd.DataFrame, column: str) -> dict[int, float]:

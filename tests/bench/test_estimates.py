@@ -73,7 +73,7 @@ def test_a_ladder_on_the_hub_is_described_in_three_lines(planned: Callable[[str]
         == """\
 time      about 12 min on 2 cores (-n 2), 20 min on one
           of it losses 12 min, meta_sae 4 min, activations 3 min
-memory    about 3.3 GiB a worker
+memory    about 3.3 GiB a worker; the L0 of w768, w1536 is not known and taken as d/16
 download  about 536 MiB and the text someone/web-text, of unknown size"""
     )
 

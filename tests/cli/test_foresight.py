@@ -126,7 +126,10 @@ def test_workers_that_need_more_than_there_is_are_warned(
 
 def test_an_unknown_l0_is_told(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(suite)]) == 0
-    assert "L0        not known, taken as d/16 for relu-w24-s0" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert (
+        "; the L0 of relu-w24-s0, relu-w24-s1 and 2 more is not known and taken as d/16" in printed
+    )
 
 
 def test_a_worker_that_dies_asks_whether_it_was_out_of_memory(suite: Path) -> None:

@@ -36,7 +36,11 @@ def main() -> int:
             return 1
         print(f"undisturbed: {undisturbed.seconds:.1f} s, {len(world.golden)} scores", flush=True)
         families = [f for f in FAMILIES if not chosen or f.__name__ in chosen]
-        tallies = [tally for family in families for tally in family(world, undisturbed, quick)]
+        tallies = []
+        for family in families:
+            for tally in family(world, undisturbed, quick):
+                tallies.append(tally)
+                print(table([tally]).splitlines()[-1], flush=True)
     print(f"\n{table(tallies)}")
     return 1 if any(tally.wrong for tally in tallies) else 0
 

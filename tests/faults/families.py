@@ -13,6 +13,8 @@ from pathlib import Path
 
 from trial import KILL, STOP, Ended, Tally, World, spread
 
+from saebench_canon.bench.store import Store
+
 ERRORS = ("ENOSPC", "EIO", "EROFS", "EACCES", "ENOLCK", "EMFILE", "EDQUOT", "ESTALE")
 
 
@@ -147,13 +149,19 @@ def power(world: World, undisturbed: Ended, quick: bool) -> Iterator[Tally]:
         for at in spread(3 if quick else 40, count, seed=3):
             _mounted(image, mount, new=True)
             world.store = mount / "store"
-            world.run(
-                at=at, action=STOP, changes_only=True,
-                when_stopped=lambda: shutil.copyfile(image, snapshot),
-            )  # fmt: skip
+            finished: list[str] = []
+
+            def cut(found: list[str] = finished) -> None:
+                found += [path.stem for path in (mount / "store" / "records").glob("*.json")]
+                shutil.copyfile(image, snapshot)
+
+            world.run(at=at, action=STOP, changes_only=True, when_stopped=cut)
             _unmount(mount)
             _mounted(snapshot, mount, new=False)
+            lost = [case for case in finished if Store(world.store).record(case) is None]
             fault = world.verdict()
+            if len(lost) > 1:  # one may just have got its name
+                fault = f"{len(lost)} of {len(finished)} finished records are lost"
             if fault is not None:
                 tally.fault(f"operation {at}", fault)
             else:
