@@ -1,6 +1,6 @@
 """Faults on purpose: kills, refused operations, power loss, damage. Prints the table of the docs.
 
-python tests/faults [--quick]
+python tests/faults [FAMILY …] [--quick]
 """
 
 from __future__ import annotations
@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 from families import FAMILIES  # noqa: E402
-from trial import SHIM, World, compiled, table  # noqa: E402
+from trial import SHIM, Ended, Tally, World, compiled, table  # noqa: E402
 
 
 def main() -> int:
@@ -28,21 +31,30 @@ def main() -> int:
             words = [sys.executable, *sys.orig_argv[1:]]
             return os.spawnve(os.P_WAIT, sys.executable, words, environment)
         warm()
-        world = World(Path(folder))
-        undisturbed = world.run()
-        _, world.golden = world.scores()
-        if undisturbed.code != 0 or not world.golden:
-            print(undisturbed.output)
-            return 1
-        print(f"undisturbed: {undisturbed.seconds:.1f} s, {len(world.golden)} scores", flush=True)
         families = [f for f in FAMILIES if not chosen or f.__name__ in chosen]
-        tallies = []
-        for family in families:
-            for tally in family(world, undisturbed, quick):
-                tallies.append(tally)
-                print(table([tally]).splitlines()[-1], flush=True)
+        work = [(family, Path(folder) / family.__name__, quick) for family in families]
+        with ProcessPoolExecutor(min(2, os.cpu_count() or 1), get_context("fork")) as pool:
+            tallies = [tally for some in pool.map(tried, work) for tally in some]
     print(f"\n{table(tallies)}")
     return 1 if any(tally.wrong for tally in tallies) else 0
+
+
+def tried(work: tuple[Callable[[World, Ended, bool], Iterator[Tally]], Path, bool]) -> list[Tally]:
+    """The tallies of a family of faults, in a folder of its own."""
+    family, folder, quick = work
+    folder.mkdir()
+    world = World(folder)
+    undisturbed = world.run()
+    _, world.golden = world.scores()
+    if undisturbed.code != 0 or not world.golden:
+        raise RuntimeError(
+            f"the undisturbed run ended with {undisturbed.code}: {undisturbed.output}"
+        )
+    tallies = []
+    for tally in family(world, undisturbed, quick):
+        tallies.append(tally)
+        print(table([tally]).splitlines()[-1], flush=True)
+    return tallies
 
 
 def warm() -> None:

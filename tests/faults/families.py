@@ -1,4 +1,4 @@
-"""The families of faults; each yields tallies of what came of them."""
+"""The families of faults; each yields tallies of its outcomes."""
 
 from __future__ import annotations
 
@@ -18,20 +18,24 @@ from saebench_canon.bench.store import Store
 ERRORS = ("ENOSPC", "EIO", "EROFS", "EACCES", "ENOLCK", "EMFILE", "EDQUOT", "ESTALE")
 
 
-def kills(world: World, undisturbed: Ended, quick: bool) -> Iterator[Tally]:
-    """SIGKILL at chosen moments and before chosen file operations."""
-    moments, operations = Tally("killed at a moment"), Tally("killed before a file operation")
+def kills_at_moments(world: World, undisturbed: Ended, quick: bool) -> Iterator[Tally]:
+    """SIGKILL at moments drawn over the length of a run."""
+    tally = Tally("killed at a moment")
     rng = random.Random(0)
     for number in range(5 if quick else 60):
         moment = rng.uniform(0, undisturbed.seconds)
         world.fresh()
-        killed(world, moments, f"{number} at {moment:.3f} s", world.run(kill_after=moment))
-    yield moments
+        killed(world, tally, f"{number} at {moment:.3f} s", world.run(kill_after=moment))
+    yield tally
+
+
+def kills_at_operations(world: World, undisturbed: Ended, quick: bool) -> Iterator[Tally]:
+    """SIGKILL before a file operation that changes the store."""
+    tally = Tally("killed before a file operation")
     for at in spread(8 if quick else 100, changes(world), seed=1):
         world.fresh()
-        ended = world.run(at=at, action=KILL, changes_only=True)
-        killed(world, operations, f"operation {at}", ended)
-    yield operations
+        killed(world, tally, f"operation {at}", world.run(at=at, action=KILL, changes_only=True))
+    yield tally
 
 
 def changes(world: World) -> int:
@@ -50,8 +54,8 @@ def killed(world: World, tally: Tally, title: str, ended: Ended) -> None:
         tally.add("ended before the kill")
 
 
-def refusals(world: World, undisturbed: Ended, quick: bool) -> Iterator[Tally]:
-    """One file operation of a run, or of `show` and `plan` on a full store, is refused."""
+def refusals_of_run(world: World, undisturbed: Ended, quick: bool) -> Iterator[Tally]:
+    """One file operation of a run is refused."""
     world.fresh()
     operations = world.run().operations
     for number, name in enumerate(ERRORS):
@@ -61,6 +65,10 @@ def refusals(world: World, undisturbed: Ended, quick: bool) -> Iterator[Tally]:
             ended = world.run(at=at, action=getattr(errno, name))
             refused(world, tally, f"operation {at}", ended)
         yield tally
+
+
+def refusals_of_readers(world: World, undisturbed: Ended, quick: bool) -> Iterator[Tally]:
+    """One file operation of `show` or `plan` on a full store is refused."""
     for command in (("show",), ("plan", "suite.toml")):
         tally = Tally(f"one operation of `{command[0]}` is refused")
         world.fresh()
@@ -76,6 +84,10 @@ def refusals(world: World, undisturbed: Ended, quick: bool) -> Iterator[Tally]:
 def refused(world: World, tally: Tally, title: str, ended: Ended) -> None:
     if ended.torn or ended.code not in (0, 1, 2, 4):
         tally.fault(title, f"ended with {ended.code}: {ended.output[-1200:]}")
+    elif drafts := world.drafts():
+        tally.fault(title, f"left the draft {drafts[0]}")
+    elif ended.code == 0 and world.scores()[1] != world.golden:
+        tally.fault(title, "ended with 0 and lacks scores")
     elif (fault := world.verdict()) is not None:
         tally.fault(title, fault)
     else:
@@ -83,8 +95,9 @@ def refused(world: World, tally: Tally, title: str, ended: Ended) -> None:
 
 
 def damage(world: World, undisturbed: Ended, quick: bool) -> Iterator[Tally]:
-    """Every file of a full store is flipped, cut, emptied, removed or replaced."""
+    """Every kind of file of a full store is flipped, cut, emptied, removed or replaced."""
     world.fresh()
+    world.other_runs()
     world.run()
     whole = world.home / "whole"
     shutil.copytree(world.store, whole)
@@ -99,10 +112,9 @@ def damage(world: World, undisturbed: Ended, quick: bool) -> Iterator[Tally]:
                 world.fresh()
                 shutil.copytree(whole, world.store)
                 spoil(world.store / file, how, [world.store / member for member in members])
-                again = world.run
                 if kind == "artefacts":  # so that the rerun needs it
                     shutil.rmtree(world.store / "records")
-                fault = world.verdict(rerun=again)
+                fault = world.verdict()
                 if fault is not None:
                     tally.fault(f"{how} {file}", fault)
                 else:
@@ -195,4 +207,11 @@ def _unmount(mount: Path) -> None:
     subprocess.run(["umount", str(mount)], check=True)
 
 
-FAMILIES = (kills, refusals, power, damage)
+FAMILIES = (  # the longest first
+    damage,
+    refusals_of_run,
+    kills_at_operations,
+    kills_at_moments,
+    power,
+    refusals_of_readers,
+)

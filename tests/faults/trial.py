@@ -103,9 +103,23 @@ class World:
         """A run of the suite."""
         return self.call("run", "suite.toml", "-q", **fault)
 
+    def other_runs(self) -> None:
+        """Runs whose failures and suites stand in the store too: a broken SAE, SAEs by name."""
+        import torch
+        from safetensors.torch import load_file, save_file
+
+        weights = shutil.copytree(self.home / "saes" / "w24", self.home / "saes" / "broken")
+        weights = weights / "sae_weights.safetensors"
+        save_file({name: torch.nan * x for name, x in load_file(weights).items()}, weights)
+        suite = SUITE.replace("saes/w{width}", "saes/broken").replace("[24, 48]", "[24]")
+        (self.home / "broken.toml").write_text(suite.replace('"faults"', '"broken"'))
+        self.call("run", "broken.toml", "-q")
+        options = ("--metrics", "fidelity", "--data", "acts.safetensors", "-q")
+        self.call("run", "saes/w24", *options)
+
     def scores(self) -> tuple[Ended, Scores]:
-        """What `show --json` prints, by case and score; {} if it refuses."""
-        ended = self.call("show", "--json")
+        """What `show faults --json` prints, by case and score; {} if it refuses."""
+        ended = self.call("show", "faults", "--json")
         text = ended.output[ended.output.find("[\n") :] if "[\n" in ended.output else "[]"
         rows = json.loads(text[: text.rfind("]") + 1]) if ended.code == 0 else []
         return ended, {
@@ -125,14 +139,14 @@ class World:
         paths = (path.relative_to(self.store) for path in self.store.rglob(".*"))
         return [str(path) for path in paths if not path.parts[0].startswith("pytest")]
 
-    def verdict(self, *, rerun: Callable[[], Ended] | None = None) -> str | None:
+    def verdict(self) -> str | None:
         """What is wrong after a fault; None if all that is shown is true and a rerun heals it."""
         ended, shown = self.scores()
         if ended.torn or ended.code not in (0, 4):
             return f"show ended with {ended.code}: {ended.output[-500:]}"
         if wrong := [name for name, value in shown.items() if value != self.golden.get(name)]:
             return f"show printed other scores, {wrong[0]}"
-        ended = rerun() if rerun else self.run()
+        ended = self.run()
         if ended.code != 0 or ended.torn:
             return f"the rerun ended with {ended.code}: {ended.output[-800:]}"
         _, shown = self.scores()
