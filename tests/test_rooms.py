@@ -21,14 +21,14 @@ FLOORS = (
     ("testing", "metrics"),
     (
         "plugin_kit", "latents", "metrics.fidelity", "metrics.stitching_loss",
-        "metrics.meta_ladder", "metrics.meta_replace",
+        "metrics.meta_ladder", "metrics.meta_replace", "metrics.truth",
     ),
     (
         "bench", "inputs", "metrics.meta_sae", "metrics.composition",
         "metrics.seed_matching", "metrics.stitching",
     ),
     ("saes.formats", "data", "suite", "questions", "reports", "metrics.shared"),
-    ("saes", "tables", "trainers"),
+    ("saes", "tables", "trainers", "data.worlds"),
     ("plugin",),
     ("kernels", "saes.weights"),
     ("errors", "progress", "packaged"),

@@ -132,8 +132,9 @@ class ArtifactCache:
             key = self.identities.sae(spec, data)
             return self.store.artefact(key, make, title=f"training of {spec.name}")
 
+        reads = self.identities.read_by(spec, data)
         return Request(
-            self.execution.device, spec.dtype, data, lambda name: self.input(name, data), artefact
+            self.execution.device, spec.dtype, data, lambda name: self.input(name, reads), artefact
         )
 
     def memo(

@@ -67,6 +67,8 @@ class Identities:
         common["split_seed"] = SPLIT_SEED
         if data.normalize not in (None, "none"):
             common["normalize"] = data.normalize
+        if data.fresh is not None:
+            common["fresh"] = data.fresh
         return {**data.source.identity(data, self.memory), **common}
 
     def sae(self, sae: SaeSpec, data: DataSpec | None) -> str:
@@ -74,9 +76,15 @@ class Identities:
         key = ("sae", sae)
         if key not in self._known:
             with placed(sae.where):
-                source = sae.source.identity(data, lambda name: self.input(name, data, None))
+                reads = self.read_by(sae, data)
+                source = sae.source.identity(data, lambda name: self.input(name, reads, None))
                 self._known[key] = fingerprint({"dtype": sae.dtype, **source})
         return self._known[key]
+
+    def read_by(self, sae: SaeSpec, data: DataSpec | None) -> DataSpec | None:
+        """The data that an SAE is trained or calibrated on."""
+        training = sae.source.training
+        return data if data is None or training is None else data.to_train(training)
 
     def input(self, name: str, data: DataSpec | None, sae: SaeSpec | None) -> str:
         """The fingerprint of an input: name, version, settings and all that it needs."""

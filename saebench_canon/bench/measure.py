@@ -181,6 +181,8 @@ class Bench:
             ):
                 if case.data is None:
                     return "needs activations, and the SAE has no data"
+                if needed.input == "features":
+                    return "needs a world, whose features are known: `synthetic` in its data table"
                 return f"needs '{needed.input}', which data without a language model does not give"
         return None
 

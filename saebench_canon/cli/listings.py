@@ -178,8 +178,13 @@ def ls(options: Namespace) -> None:
     for question in registry.questions.values():
         print(f"  {question.name:<16} reads {', '.join(question.metrics)}: {question.help}")
     print("kinds of data")
-    for key, kind in registry.data.items():
-        print(f"  {key:<16} {_first_line(kind.__doc__)}")
+    for kind in registry.data.values():
+        if kind.named is None:
+            print(f"  {kind.kind():<16} {_first_line(kind.__doc__)}")
+    print("worlds: the values of `synthetic` in a data table")
+    for kind in registry.data.values():
+        if kind.named is not None:
+            print(f"  {kind.named:<18} {_first_line(kind.__doc__)}")
     print("architectures to train")
     for trainer in registry.trainers.values():
         print(f"  {trainer.name:<16} {_first_line(trainer.help)}")
@@ -209,7 +214,7 @@ def plugins(options: Namespace) -> None:
         for implementation in getattr(registry.manager.hook, f"canon_{hook}").get_hookimpls():
             for implemented in implementation.function():
                 name = getattr(implemented, "name", None) or getattr(implemented, "scheme", None)
-                name = name or (implemented.kind() if hook == "data" else implemented.suffix)
+                name = name or (implemented.title() if hook == "data" else implemented.suffix)
                 provided[implementation.plugin_name].append(f"{noun} {name}")
     for name, source in registry.sources.items():
         print(f"{name} ({source})")

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 @hookimpl
 def canon_data() -> Iterable[DataKind]:
-    """A file of activations, and a language model reading a text."""
+    """A file of activations, a language model reading a text, and worlds of known features."""
     from saebench_canon.data.activations_file import ActivationFile
     from saebench_canon.data.model_on_text import ModelOnText
+    from saebench_canon.data.worlds.builtin import worlds
 
-    return [ActivationFile, ModelOnText]
+    return [ActivationFile, ModelOnText, *worlds()]

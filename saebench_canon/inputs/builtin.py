@@ -16,9 +16,11 @@ def canon_inputs() -> Iterable[Input]:
     """What the built-in metrics ask for."""
     from saebench_canon.inputs import of_data as data
     from saebench_canon.inputs import of_sae as encoding
+    from saebench_canon.inputs import of_world as world
 
     return [
         data.lm, data.surplus, data.all_tokens, data.tokens, data.positions, data.hook,
         data.extracted, data.all_acts, data.twins, data.acts, data.sinks, data.train_acts,
+        world.drawn, world.features,
         encoding.codes, encoding.loss_tokens, encoding.baseline, encoding.loss, encoding.loss_with,
     ]  # fmt: skip

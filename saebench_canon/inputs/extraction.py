@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from saebench_canon.data.hook_points import HookPoint, centring_refused
 from saebench_canon.data.language_model import LanguageModel
-from saebench_canon.errors import CanonError, StoreError
+from saebench_canon.errors import CanonError
 from saebench_canon.inputs.forward_pass import check_causal, value_at
+from saebench_canon.inputs.mapped import empty, open_activations
 from saebench_canon.inputs.normalise import normalise
 from saebench_canon.inputs.tokens import Batch, Tokens, batches
 from saebench_canon.plugin.activations import Acts
 from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.progress import track
-from saebench_canon.saes.memory_needed import size as in_units
 
 
 def extract(
@@ -63,7 +61,7 @@ def extract(
         if not bool(torch.isfinite(vectors).all()):
             raise _not_finite(vectors, batch, tokens, hook, lm)
         if x is None:
-            x = _empty(out, (rows, vectors.shape[1]))
+            x = empty(out, (rows, vectors.shape[1]))
         sizes = counts[batch.windows].tolist()
         for start, part in zip(
             starts[batch.windows].tolist(), torch.split(vectors, sizes), strict=True
@@ -75,39 +73,11 @@ def extract(
     return Acts(open_activations(out), tokens.token_doc)
 
 
-def open_activations(path: Path) -> Tensor:
-    """Activations [n, d] mapped from a .npy file; writing to them does not change the file."""
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
-
-
 def check_centring(lm: LanguageModel, hook: HookPoint, center: bool) -> None:
     """Raise CanonError, with the reason, if centring would change what the model computes."""
     reason = centring_refused(lm.model, hook) if center else None
     if reason is not None:
         raise CanonError(f"activations at {hook.name} cannot be centred: {reason}", where=lm.name)
-
-
-def _empty(out: Path | None, shape: tuple[int, int]) -> Any:
-    if out is None:
-        return np.empty(shape, dtype=np.float32)
-    array = np.lib.format.open_memmap(out, mode="w+", dtype=np.float32, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        _reserve(out)
-    return array
-
-
-def _reserve(path: Path) -> None:
-    """Take a mapped file's place on the disk now: a full disk later would be a SIGBUS."""
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            raise StoreError(
-                f"{in_units(size)} of activations cannot be written ({error.strerror})",
-                where=str(path),
-                hint="Free some of the disk, lower `tokens`, or use another --store.",
-            ) from None
 
 
 def _not_finite(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from saebench_canon.data.hook_points import HookPoint
     from saebench_canon.data.language_model import LanguageModel
+    from saebench_canon.inputs.of_world import Drawn
     from saebench_canon.inputs.sinks import Sinks
     from saebench_canon.inputs.tokens import Tokens
     from saebench_canon.plugin.activations import Acts
@@ -55,24 +56,15 @@ def _load_tokens(folder: Path) -> Tokens:
 
 
 def _save_acts(acts: Acts, folder: Path) -> None:
-    """Save activations, unless they are already mapped from the folder."""
-    import numpy as np
-    import torch
+    from saebench_canon.inputs.mapped import save_acts
 
-    file = folder / "acts.npy"
-    if not file.exists():
-        np.save(file, acts.x.numpy())
-    torch.save(acts.doc, folder / "doc.pt")
+    save_acts(acts, folder)
 
 
 def _load_acts(folder: Path) -> Acts:
-    import torch
+    from saebench_canon.inputs.mapped import load_acts
 
-    from saebench_canon.inputs.extraction import open_activations
-    from saebench_canon.plugin.activations import Acts
-
-    doc = torch.load(folder / "doc.pt", weights_only=True)
-    return Acts(open_activations(folder / "acts.npy"), doc)
+    return load_acts(folder)
 
 
 def _save_names(names: tuple[str, ...], folder: Path) -> None:
@@ -179,8 +171,10 @@ def extracted(
 
 
 @made(per="data", version=1, available=gives("acts"))
-def all_acts(data: DataSpec, extracted: Acts | None = None) -> Acts:
+def all_acts(data: DataSpec, extracted: Acts | None = None, drawn: Drawn | None = None) -> Acts:
     """Activations of all documents, those of the held-out ones first."""
+    if drawn is not None:
+        return drawn.acts
     return extracted if extracted is not None else _acts_of_source(data)
 
 
@@ -206,7 +200,9 @@ def sinks(acts: Acts, positions: Tensor | None = None) -> Sinks:
 
 @made(per="data", version=1, available=gives("acts"))
 def train_acts(data: DataSpec, all_acts: Acts, twins: Sequence[int] | None = None) -> Acts:
-    """The activations that SAEs are trained on: of the documents that are not held out."""
+    """The activations that SAEs are trained on: fresh ones, or of documents not held out."""
+    if data.fresh is not None:
+        return all_acts
     if twins is None:
         raise CanonError("nothing is held out, so nothing is left to train on", where=data.where)
     return _part(data, all_acts, twins, scored=False)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def canon_metrics() -> Iterable[Metric]:
-    """Fidelity, completeness, atomicity, uniqueness."""
+    """Fidelity, completeness, atomicity, uniqueness, and truth where it is known."""
     from saebench_canon.metrics.composition.metric import composition
     from saebench_canon.metrics.fidelity.metric import fidelity
     from saebench_canon.metrics.meta_ladder.metric import meta_ladder
@@ -22,8 +22,9 @@ def canon_metrics() -> Iterable[Metric]:
     from saebench_canon.metrics.seed_matching.metric import seed_matching
     from saebench_canon.metrics.stitching.metric import stitching
     from saebench_canon.metrics.stitching_loss.metric import stitching_loss
+    from saebench_canon.metrics.truth.metric import truth
 
     return [
         fidelity, stitching, stitching_loss, meta_sae, composition, meta_replace, meta_ladder,
-        seed_matching,
+        seed_matching, truth,
     ]  # fmt: skip

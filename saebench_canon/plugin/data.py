@@ -10,8 +10,9 @@ A kind is a frozen dataclass whose fields are the keys of its tables.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.activations import Acts
 
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
-Gives = Literal["acts", "tokens", "lm"]
+Gives = Literal["acts", "tokens", "lm", "features"]
 SPLIT_SEED = 0
+SPARE = 1.25  # a training may keep up to a fifth of its tokens for a threshold
+FRESH = 1_000_000  # tokens for a training that does not say how many
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,17 @@ class DataSource:
     gives: ClassVar[frozenset[Gives]] = frozenset({"acts"})
     centres: ClassVar[bool] = False  # whether tables of this kind may set `center`
     names_paths: ClassVar[tuple[str, ...]] = ()  # keys of strings that may be paths
+    named: ClassVar[str | None] = None  # the value of its first key that picks it; None: any
 
     @classmethod
     def kind(cls) -> str:
         """The key of a data table that names the kind."""
         return fields(cls)[0].name
+
+    @classmethod
+    def title(cls) -> str:
+        """What picks it in a table: its key, and the key's value if kinds share the key."""
+        return cls.kind() if cls.named is None else f'{cls.kind()} = "{cls.named}"'
 
     def check(self, data: DataSpec) -> None:
         """Raises CanonError for mistakes that can be found without torch."""
@@ -159,6 +168,7 @@ class DataSpec:
     center: bool | None = None
     normalize: Normalisation | None = None
     limited: bool = False
+    fresh: int | None = None  # tokens that are drawn for a training; None: what scores may use
     root: Path = field(default=Path(), compare=False)
 
     @property
@@ -169,6 +179,18 @@ class DataSpec:
     def gives(self, *kinds: Gives) -> bool:
         """Whether the source gives all of these."""
         return self.source.gives.issuperset(kinds)
+
+    @property
+    def draws_fresh(self) -> bool:
+        """Whether trainings draw tokens of their own, so that nothing needs to be held out."""
+        return self.gives("features") and not self.gives("lm")
+
+    def to_train(self, settings: Mapping[str, Any]) -> DataSpec:
+        """What a training with these settings reads: itself, or fresh tokens for one pass."""
+        if not self.draws_fresh:
+            return self
+        tokens = settings.get("tokens", self.tokens or FRESH)
+        return replace(self, fresh=math.ceil(SPARE * tokens))
 
     @property
     def lm_source(self) -> LanguageModelSource:

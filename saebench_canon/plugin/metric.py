@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 Of = Literal["sae", "pair", "group"]
 Better = Literal["higher", "lower"]
-Unit = Literal["document", "latent", "training seed", "meta-seed", "draw"]  # what `n` counts
+Unit = Literal[
+    "document", "latent", "feature", "training seed", "meta-seed", "draw"
+]  # what `n` counts
 UNITS: tuple[Unit, ...] = get_args(Unit)
 SUBJECT: Mapping[Of, str] = {"sae": "an SAE", "pair": "a pair", "group": "a group"}  # in words
 SAE = re.compile(r"\bCanonicalSAE\b")  # in the annotation of a setting that names an SAE

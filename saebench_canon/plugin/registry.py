@@ -78,8 +78,8 @@ class Registry:
 
     @cached_property
     def data(self) -> dict[str, DataKind]:
-        """Kinds of data by the key that names them in a data table."""
-        return self._collect("canon_data", lambda kind: str(kind.kind()))
+        """Kinds of data by what picks them in a data table."""
+        return self._collect("canon_data", lambda kind: str(kind.title()))
 
     @cached_property
     def inputs(self) -> dict[str, Input]:

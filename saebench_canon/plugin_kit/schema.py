@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from saebench_canon import __version__
-from saebench_canon.plugin.data_keys import keys_of
+from saebench_canon.plugin.data import DataKind
+from saebench_canon.plugin.data_keys import Key, keys_of
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.question import Margin
 from saebench_canon.plugin.registry import Registry
@@ -41,6 +42,8 @@ def suite_schema(registry: Registry) -> Schema:
     keys_read["data"] = others | data_keys
     tables = {kind: _table(keys) for kind, keys in keys_read.items()}
     tables["suite"]["properties"]["extends"] = EXTENDS
+    tables["data"]["allOf"] = [_keys_of_kind(kind) for kind in registry.data.values()]
+    tables["data"]["properties"] |= _names_of_kinds(registry)
     sae, metric = tables["sae"]["properties"], tables["metric"]["properties"]
     sae["train"] = _train(registry)
     sae["axes"] = {
@@ -206,11 +209,35 @@ def _data(registry: Registry) -> Schema:
     shared: Schema = {}
     for kind in registry.data.values():
         for key in keys_of(kind):
-            schema: Schema = {"enum": list(key.words)} if key.words else {"type": TYPES[key.type]}
-            if not key.required and key.default is not None:
-                schema["default"] = str(key.default) if key.type is Path else key.default
-            _agree(shared, key.name, schema)
+            _agree(shared, key.name, _key(key))
     return shared
+
+
+def _keys_of_kind(kind: DataKind) -> Schema:
+    """The keys that go with what picks a kind of data."""
+    properties = {key.name: _key(key) for key in keys_of(kind)}
+    picked: Schema = {"required": [kind.kind()]}
+    if kind.named is not None:
+        picked["properties"] = {kind.kind(): {"const": kind.named}}
+    described = (kind.__doc__ or "").partition("\n")[0]
+    properties[kind.kind()] = {"description": described}
+    return {"if": picked, "then": {"properties": properties}}
+
+
+def _names_of_kinds(registry: Registry) -> Schema:
+    """The keys whose value picks one of several kinds of data, with these values."""
+    names: dict[str, list[str]] = {}
+    for kind in registry.data.values():
+        if kind.named is not None:
+            names.setdefault(kind.kind(), []).append(kind.named)
+    return {key: {"enum": values} for key, values in names.items()}
+
+
+def _key(key: Key) -> Schema:
+    schema: Schema = {"enum": list(key.words)} if key.words else {"type": TYPES[key.type]}
+    if not key.required and key.default is not None:
+        schema["default"] = str(key.default) if key.type is Path else key.default
+    return schema
 
 
 def _agree(shared: Schema, key: str, schema: Schema) -> None:

@@ -44,9 +44,10 @@ def parse_data(name: str, table: TomlTable, root: Path, kinds: Mapping[str, Data
 
 def _kind(table: TomlTable, kinds: Mapping[str, DataKind]) -> DataKind:
     """The kind of data, by the one key of the table that names a kind."""
-    picked = [key for key in kinds if key in table.values]
+    keys = list(dict.fromkeys(kind.kind() for kind in kinds.values()))
+    picked = [key for key in keys if key in table.values]
     if len(picked) == 1:
-        return kinds[picked[0]]
+        return _named(picked[0], table, kinds)
     if picked:
         raise CanonError(
             f"a data table has either '{picked[0]}' or '{picked[1]}', not both",
@@ -58,10 +59,18 @@ def _kind(table: TomlTable, kinds: Mapping[str, DataKind]) -> DataKind:
         for key in sorted(_keys(kind) & table.values.keys()):
             raise CanonError(f"'{key}' needs '{kind.kind()}', which is missing",
                              where=table.where)  # fmt: skip
-    choice = " or ".join(f"'{key}'" for key in kinds)
+    choice = " or ".join(f"'{key}'" for key in keys)
     raise CanonError(
         f"a data table needs {choice}, where its activations come from", where=table.where
     )
+
+
+def _named(key: str, table: TomlTable, kinds: Mapping[str, DataKind]) -> DataKind:
+    """The kind of data of a key; where kinds share it, the one that the key's value names."""
+    sharing = {kind.named: kind for kind in kinds.values() if kind.kind() == key}
+    if set(sharing) == {None}:
+        return sharing[None]
+    return sharing[table.word(key, tuple(name for name in sharing if name is not None))]
 
 
 def _source(kind: DataKind, table: TomlTable, root: Path) -> DataSource:
@@ -98,7 +107,7 @@ def _refuse_keys_of_others(table: TomlTable, kind: DataKind, kinds: Mapping[str,
         for key in _keys(other) - _keys(kind):
             if key in table.values:
                 raise CanonError(
-                    f"'{key}' is a key of '{other.kind()}', not of '{kind.kind()}'",
+                    f"'{key}' is a key of '{other.title()}', not of '{kind.title()}'",
                     where=table.where,
                 )
 

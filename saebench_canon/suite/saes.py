@@ -82,7 +82,7 @@ def _check_sources(saes: Sequence[SaeSpec]) -> None:
 def _check_trainable(data: DataSpec | None, where: str) -> None:
     if data is None:
         raise CanonError("an SAE that is trained needs 'data'", where=where)
-    if data.holdout is None:
+    if data.holdout is None and not data.draws_fresh:
         raise CanonError(
             f"an SAE is trained on data '{data.name}', which has no 'holdout'", where=where,
             hint=f"Set holdout = 0.1 in [data.{data.name}], so that scores use unseen documents.",

@@ -135,7 +135,7 @@ def test_a_trained_sae_and_an_sae_of_another_width(here: Path) -> None:
         ("d = 16", "center = true", "'center' is a key of 'model', not of 'noise'"),
         ("noise = true", 'noise = true\nfile = "x"', "either 'file' or 'noise', not both"),
         ("noise = true", "", "'d' needs 'noise', which is missing"),
-        ("noise = true\nd = 16", "", "needs 'file' or 'model' or 'noise'"),
+        ("noise = true\nd = 16", "", "needs 'file' or 'model' or 'noise' or 'synthetic'"),
         ("noise = true", 'model = "m"', "'hook' is missing, which 'model' needs"),
         ("noise = true", "nosie = true", "unknown key 'nosie'.*'noise'"),
     ],
@@ -194,9 +194,10 @@ def test_a_suite_that_extends_another_finds_the_paths_of_its_kinds(here: Path) -
 
 
 def test_the_schema_knows_its_keys(here: Path) -> None:
-    told = suite_schema(load_registry([here / "mine.py"]))["$defs"]["data"]["properties"]
-    assert told["noise"] == {"type": "boolean"}
-    assert told["d"] == {"type": "integer", "default": 8}
+    data = suite_schema(load_registry([here / "mine.py"]))["$defs"]["data"]
+    assert {"noise", "d", "file", "synthetic"} <= data["properties"].keys()
+    (kind,) = (part for part in data["allOf"] if part["if"]["required"] == ["noise"])
+    assert kind["then"]["properties"]["d"] == {"type": "integer", "default": 8}
 
 
 @dataclass(frozen=True)

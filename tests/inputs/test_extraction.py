@@ -29,8 +29,9 @@ from saebench_canon.data.hook_points import resolve_hook
 from saebench_canon.data.language_model import LanguageModel, load_language_model
 from saebench_canon.data.text import Document, iter_documents, text_source
 from saebench_canon.errors import CanonError
-from saebench_canon.inputs.extraction import extract, open_activations
+from saebench_canon.inputs.extraction import extract
 from saebench_canon.inputs.forward_pass import check_causal
+from saebench_canon.inputs.mapped import open_activations
 from saebench_canon.inputs.spliced_loss import baseline_losses
 from saebench_canon.inputs.tokens import batches, tokenize
 from saebench_canon.progress import listening

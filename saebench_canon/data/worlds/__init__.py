@@ -1,0 +1,1 @@
+"""Which worlds are there whose features are known?"""

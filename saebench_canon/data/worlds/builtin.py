@@ -1,0 +1,21 @@
+"""The built-in worlds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from saebench_canon.plugin.world import World
+
+
+def worlds() -> Iterable[type[World]]:
+    """Worlds of which each can be the value of `synthetic`."""
+    from saebench_canon.data.worlds import attributes, firing, geometry
+
+    return [
+        firing.Independent, firing.Correlated, firing.Pairs, firing.MutuallyExclusive,
+        firing.Hierarchy, firing.Dense, firing.Superposition,
+        attributes.ThreeFeatures, attributes.ColouredShapes, attributes.Product,
+        geometry.CommonDirection, geometry.Sinks,
+    ]  # fmt: skip

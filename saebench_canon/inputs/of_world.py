@@ -1,0 +1,107 @@
+"""The inputs of a world: its activations, drawn once, and the features that they are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from saebench_canon.plugin.input import made
+
+if TYPE_CHECKING:
+    from saebench_canon.plugin.activations import Acts
+    from saebench_canon.plugin.data import DataSpec
+    from saebench_canon.plugin.world import TrueFeatures, World
+
+SCORED, TRAINING = "scored", "training"  # what tokens are drawn for
+FEATURES, NAMES = "features.safetensors", "names.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Tokens of a world; without features where they are drawn for a training."""
+
+    acts: Acts
+    features: TrueFeatures | None
+
+
+def _save(drawn: Drawn, folder: Path) -> None:
+    import json
+
+    from safetensors.torch import save_file
+
+    from saebench_canon.inputs.mapped import save_acts
+
+    save_acts(drawn.acts, folder)
+    features = drawn.features
+    if features is None:
+        return
+    codes = features.codes
+    tensors = {
+        "rows": features.rows, "parents": features.parents,
+        "indptr": codes.indptr, "indices": codes.indices, "values": codes.values,
+    }  # fmt: skip
+    save_file(tensors, folder / FEATURES)
+    (folder / NAMES).write_text(json.dumps(list(features.names)), encoding="utf-8")
+
+
+def _load(folder: Path) -> Drawn:
+    import json
+
+    from safetensors.torch import load_file
+
+    from saebench_canon.inputs.mapped import load_acts
+    from saebench_canon.kernels.codes import Codes
+    from saebench_canon.plugin.world import TrueFeatures
+
+    acts = load_acts(folder)
+    if not (folder / FEATURES).exists():
+        return Drawn(acts, None)
+    tensors = load_file(folder / FEATURES)
+    names = json.loads((folder / NAMES).read_text(encoding="utf-8"))
+    rows, parents = tensors.pop("rows"), tensors.pop("parents")
+    return Drawn(acts, TrueFeatures(rows, Codes(**tensors, width=len(rows)), parents, names))
+
+
+@made(per="data", version=1, available=lambda data: data.draws_fresh, save=_save, load=_load)
+def drawn(data: DataSpec, folder: Path) -> Drawn:
+    """A world's tokens, drawn a block at a time into a file."""
+    import torch
+
+    from saebench_canon.inputs.mapped import ACTS, empty, open_activations
+    from saebench_canon.inputs.normalise import normalise
+    from saebench_canon.kernels.codes import Codes
+    from saebench_canon.plugin.activations import Acts
+    from saebench_canon.plugin.world import BLOCK, TrueFeatures
+    from saebench_canon.progress import track
+
+    world = cast("World", data.source)
+    size = world.size(data)
+    tokens = size.tokens if data.fresh is None else data.fresh
+    assert tokens is not None
+    assert size.d is not None
+    file = folder / ACTS
+    x = empty(file, (tokens, size.d))
+    docs, codes = [], []
+    start = 0
+    blocks = world.blocks(tokens, SCORED if data.fresh is None else TRAINING)
+    for block in track(blocks, f"tokens of {world}", -(-tokens // BLOCK)):
+        rows = normalise(block.x, data.normalize).x
+        x[start : start + len(rows)] = rows.numpy()
+        start += len(rows)
+        docs.append(block.place.doc)
+        if data.fresh is None:
+            codes.append(block.codes)
+    x.flush()
+    acts = Acts(open_activations(file), torch.cat(docs))
+    if data.fresh is not None:
+        return Drawn(acts, None)
+    known = TrueFeatures(world.rows(), Codes.concatenate(codes), world.parents(), world.names())
+    return Drawn(acts, known)
+
+
+@made(per="data", version=1, available=lambda data: data.draws_fresh)
+def features(drawn: Drawn) -> TrueFeatures:
+    """A world's features, and on which of the tokens that scores use they fire."""
+    assert drawn.features is not None
+    return drawn.features

@@ -1,0 +1,1 @@
+"""Does an SAE find the features of a world, whose truth is known?"""

@@ -1,0 +1,287 @@
+"""Whether an SAE finds the features of a world, and what became of those that it does not find."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from saebench_canon.errors import CanonError
+from saebench_canon.metrics.truth.cost import cost
+from saebench_canon.plugin.metric import Mark, Measurement, Score, Undefined, Value, metric
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from saebench_canon.kernels.codes import Codes
+    from saebench_canon.metrics.truth.firing import Firing
+    from saebench_canon.metrics.truth.rows import Rows, Rule
+    from saebench_canon.plugin.metric import Unit
+    from saebench_canon.plugin.sae import CanonicalSAE
+    from saebench_canon.plugin.world import TrueFeatures
+
+OF_LATENTS = ("precision", "composed_share", "duplicate_share")
+CENTRED = ("recovery", "recall", "precision")
+NO_PARENTS = "no feature of this world needs another one"
+
+
+HEADLINES = ("recovery", "recall", "precision", "firing_f1", "composed_share")
+HIGHER = {
+    "recovery": "Mean over features of the largest cosine with a live latent.",
+    "recall": "Share of features that a latent is (cosine ≥ .9).",
+    "precision": "Share of live latents that are a feature (cosine ≥ .9).",
+    "firing_f1": "Mean over features of the best latent's F1.",
+    "recovery_one_to_one": "recovery with a latent of its own for each feature.",
+    "recovery_centred": "recovery without the direction that rows share.",
+    "recall_centred": "recall without the direction that rows share.",
+    "precision_centred": "precision without the direction that rows share.",
+}
+LOWER = {
+    "composed_share": "Share of live latents that are sums of features.",
+    "missing_share": "Share of features whose cosine with every latent is below .7.",
+    "duplicate_share": "Share of live latents beyond the first of a feature.",
+    "split_share": "Share of features whose tokens several latents share.",
+    "absorbed_share": "Share of parents whose latent is silent where a child fires.",
+}
+
+
+def _scores() -> Iterator[Score]:
+    """Each score, and its null."""
+    for better, helps in (("higher", HIGHER), ("lower", LOWER)):
+        for name, text in helps.items():
+            yield Score(
+                name,
+                better="higher" if better == "higher" else "lower",
+                null=f"{name}_null",
+                help=text,
+                headline=name in HEADLINES,
+            )
+            yield Score(f"{name}_null", help=f"{name} of random rows of the same covariance.")
+
+
+@metric(of="sae", version=1, cost=cost, scores=list(_scores()))
+def truth(
+    sae: CanonicalSAE,
+    codes: Codes,
+    features: TrueFeatures,
+    seed: int = 0,
+    *,
+    found: float = 0.9,
+    near: float = 0.7,
+    atoms: int = 4,
+    least: float = 0.6,
+    gain: float = 0.2,
+    gate: float = 1.6,
+    draws: int = 3,
+) -> Measurement:
+    """Whether an SAE finds the features of a world (ours).
+
+    A live latent is a feature from a cosine of `found` on, and about one from `near` on. It is a
+    sum of features iff up to `atoms` of them, with weights ≥ 0, explain the share `least` of its
+    row and `gain` more than the first does, and their squared weights sum to `gate` at most. Nulls
+    are means over `draws` of random rows of the same covariance; for `firing_f1` the same codes on
+    shuffled tokens. Standard errors are over features or latents, of this SAE.
+    """
+    import torch
+
+    from saebench_canon.kernels.nulls import covariance_matched
+    from saebench_canon.kernels.random_generators import generator
+    from saebench_canon.metrics.shared.live_rows import live_rows
+    from saebench_canon.metrics.truth import firing as fires
+    from saebench_canon.metrics.truth.rows import Rule, compare
+
+    if not 0 < near <= found <= 1:
+        raise CanonError(f"truth: near and found must be cosines in order, got {near} and {found}")
+    if atoms < 2 or draws < 1:
+        raise CanonError(f"truth: needs 2 atoms and 1 draw at least, got {atoms} and {draws}")
+    rule = Rule(found, near, atoms, least, gain, gate)
+    live = live_rows(sae, codes)
+    if len(live) == 0:
+        reason = "no latent is live"
+        return Measurement({score.name: Undefined(reason) for score in truth.scores})
+    latent_codes = _columns(codes, live.latents)
+    true = features.rows.double()
+    rows = compare(true, live.rows, rule)
+    fired = fires.firing(features.codes, latent_codes)
+    scores = _means(_parts(rows, fired, features, latent_codes, rule, true, live.rows))
+    nulls = []
+    for draw in range(draws):
+        random = covariance_matched(live.rows, generator(seed, "truth", "rows", draw))
+        order = torch.randperm(len(codes), generator=generator(seed, "truth", "tokens", draw))
+        chance = compare(true, random, rule)
+        shuffled = latent_codes.at(order)
+        by_chance = fires.firing(features.codes, shuffled)
+        parts = _parts(chance, by_chance, features, shuffled, rule, true, random)
+        nulls.append(_means(parts))
+    for name in list(scores):
+        scores[f"{name}_null"] = _mean_of(nulls, name)
+    tables = {
+        "features": _features_table(rows, fired, features, latent_codes, live.latents, rule),
+        "latents": _latents_table(rows, live.latents),
+    }
+    return Measurement(scores, tables, _marks(true, live.rows))
+
+
+def _columns(codes: Codes, latents: Tensor) -> Codes:
+    """The codes of these latents only, numbered in their order."""
+    import torch
+
+    from saebench_canon.kernels.codes import Codes
+
+    number = torch.full((codes.width,), -1, dtype=torch.int64)
+    number[latents] = torch.arange(len(latents))
+    codes = codes.to("cpu")
+    return Codes(codes.indptr, number[codes.indices.long()], codes.values, len(latents))
+
+
+def _parts(
+    rows: Rows,
+    fired: Firing,
+    features: TrueFeatures,
+    codes: Codes,
+    rule: Rule,
+    true: Tensor,
+    latents: Tensor,
+) -> dict[str, Tensor | None]:
+    """What each score is the mean of; None for one that this world cannot have."""
+    from saebench_canon.metrics.truth import firing as fires
+    from saebench_canon.metrics.truth.rows import compare, without_common
+
+    parts: dict[str, Tensor | None] = dict(rows.scores())
+    parts["firing_f1"] = fired.f1.amax(dim=1)
+    parts["split_share"] = fires.split(rows.cosines, features.codes, codes, fired, rule.near)
+    parents = sorted(set(features.parents[features.parents >= 0].tolist()))
+    parts["absorbed_share"] = None
+    if parents:
+        silent = fires.absorbed(rows.cosines, features.codes, codes, features.parents, rule.near)
+        parts["absorbed_share"] = silent[parents]
+    without = without_common(true, latents)
+    apart = rows if without is None else compare(*without, rule)
+    centred = apart.scores()
+    return parts | {f"{name}_centred": centred[name] for name in CENTRED}
+
+
+def _means(parts: Mapping[str, Tensor | None]) -> dict[str, float | Value | Undefined]:
+    """The mean of each part, with its standard error over features or latents."""
+    return {
+        name: Undefined(NO_PARENTS)
+        if part is None
+        else _value(part.double(), "latent" if _bare(name) in OF_LATENTS else "feature")
+        for name, part in parts.items()
+    }
+
+
+def _bare(name: str) -> str:
+    return name.removesuffix("_centred")
+
+
+def _value(part: Tensor, unit: Unit) -> Value:
+    count = len(part)
+    stderr = float(part.std()) / math.sqrt(count) if count > 1 else None
+    return Value(float(part.mean()), stderr, count, unit)
+
+
+def _mean_of(
+    draws: Sequence[Mapping[str, float | Value | Undefined]], name: str
+) -> Value | Undefined:
+    values = [draw[name] for draw in draws]
+    numbers = [value.value for value in values if isinstance(value, Value)]
+    if len(numbers) < len(values):
+        return Undefined(NO_PARENTS)
+    return Value(math.fsum(numbers) / len(numbers), None, len(numbers), "draw")
+
+
+def _features_table(
+    rows: Rows,
+    fired: Firing,
+    features: TrueFeatures,
+    codes: Codes,
+    latents: Tensor,
+    rule: Rule,
+) -> pd.DataFrame:
+    """One row for each feature: its density, the latent of the largest cosine, and its fate."""
+    import pandas as pd
+    import torch
+
+    from saebench_canon.metrics.truth import firing as fires
+
+    best, nearest = rows.cosines.max(dim=1)
+    part_of_sum = torch.zeros(len(best), dtype=torch.bool)
+    parts = rows.parts[rows.sums].flatten()
+    part_of_sum[parts[parts >= 0]] = True
+    fates = _first_of(
+        len(best),
+        {
+            "found": best >= rule.found,
+            "composed": part_of_sum,
+            "split": fires.split(rows.cosines, features.codes, codes, fired, rule.near),
+            "absorbed": fires.absorbed(
+                rows.cosines, features.codes, codes, features.parents, rule.near
+            ),
+            "near": best >= rule.near,
+        },
+        "missing",
+    )
+    return pd.DataFrame(
+        {
+            "feature": range(len(best)),
+            "name": list(features.names),
+            "density": features.density.tolist(),
+            "cosine": best.tolist(),
+            "latent": latents[nearest].tolist(),
+            "f1": fired.f1.amax(dim=1).tolist(),
+            "fate": fates,
+        }
+    )
+
+
+def _latents_table(rows: Rows, latents: Tensor) -> pd.DataFrame:
+    """One row for each live latent: the feature of the largest cosine, and its fate."""
+    import pandas as pd
+
+    cosine, feature = rows.cosines.max(dim=0)
+    duplicate = rows.duplicates
+    fates = _first_of(
+        len(latents),
+        {
+            "found": (cosine >= rows.rule.found) & ~duplicate,
+            "duplicate": duplicate,
+            "composed": rows.sums,
+            "near": cosine >= rows.rule.near,
+        },
+        "other",
+    )
+    table = pd.DataFrame(
+        {
+            "latent": latents.tolist(),
+            "feature": feature.tolist(),
+            "cosine": cosine.tolist(),
+            "fate": fates,
+        }
+    )
+    return table.sort_values("latent", ignore_index=True)
+
+
+def _first_of(count: int, masks: Mapping[str, Tensor], otherwise: str) -> list[str]:
+    """The name of the first mask that holds, for each of `count`."""
+    fates = [otherwise] * count
+    for name, mask in reversed(list(masks.items())):
+        for number in mask.nonzero()[:, 0].tolist():
+            fates[number] = name
+    return fates
+
+
+def _marks(features: Tensor, latents: Tensor) -> tuple[Mark, ...]:
+    """A note where rows share a direction."""
+    from saebench_canon.kernels.common_direction import shares_direction
+
+    owners = [
+        name
+        for name, rows in (("features", features), ("latents", latents))
+        if shares_direction(rows)
+    ]
+    if not owners:
+        return ()
+    reason = f"the rows of the {' and the '.join(owners)} share a direction"
+    return (Mark("note", f"{reason}; centred scores are without it"),)
