@@ -56,5 +56,6 @@ def rewrite(store: Path, case_id: str, **changes: Any) -> str:
         json.dumps({**data, "digest": digest_of(data)})
     )
     for run in (store / "runs").glob("*.json"):
-        run.write_text(run.read_text().replace(case_id, data["id"]))
+        changed = json.loads(run.read_text().replace(case_id, data["id"]))
+        run.write_text(json.dumps({**changed, "digest": digest_of(changed)}))
     return str(data["id"])

@@ -130,7 +130,10 @@ class Identities:
         )
 
     def facts(self, case: Case) -> dict[str, Any]:
-        """What a case's id depends on besides its metric, seed and SAEs: settings and inputs."""
+        """What a case's id depends on besides its metric, seed and SAEs: settings and inputs.
+
+        And the hook, model and use of BOS that local checkpoints record: caveats are of them.
+        """
         needs = {
             needed.parameter: [
                 self.input(needed.input, case.data, sae)
@@ -139,7 +142,9 @@ class Identities:
             for needed in needed_inputs(case, self.registry)
             if needed.input not in OF_CASE and self.available(needed.input, case.data)
         }
-        return {"settings": self._settings(case), "needs": needs}
+        origins = [_origin(sae) for sae in case.subject]
+        known = {"origins": origins} if any(any(origin) for origin in origins) else {}
+        return {"settings": self._settings(case), "needs": needs, **known}
 
     def _settings(self, case: Case) -> dict[str, Any]:
         """The settings, with the content of an SAE in place of its name; None is left out."""
@@ -156,6 +161,15 @@ class Identities:
         if key not in self._known:
             self._known[key] = Checkpoint(Ref.parse(text), self.registry).content
         return str(self._known[key])
+
+
+def _origin(sae: SaeSpec) -> list[str]:
+    """The hook, the model and the use of BOS that a local checkpoint records; "" for unknown."""
+    if not sae.source.local or sae.source.training is not None:
+        return ["", "", ""]  # of the hub's, its name and revision stand for them
+    described = sae.source.describe()
+    bos = "" if described.prepend_bos is None else str(described.prepend_bos)
+    return [described.hook or "", described.model or "", bos]
 
 
 def needed_inputs(case: Case, registry: Registry) -> Iterator[NeededInput]:

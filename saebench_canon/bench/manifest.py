@@ -12,20 +12,21 @@ from saebench_canon.bench.store_faults import ABSENT
 MANIFEST = "manifest.json"
 
 
-def write_manifest(folder: Path) -> None:
-    """Write the SHA-256 of every file of a new artefact."""
-    text = json.dumps(_digests(folder), indent=1, sort_keys=True)
+def write_manifest(folder: Path, fingerprint: str) -> None:
+    """Write which artefact it is, and the SHA-256 of every file of it."""
+    manifest = {"artefact": fingerprint, "files": _digests(folder)}
+    text = json.dumps(manifest, indent=1, sort_keys=True)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether a folder has exactly the files of its manifest, unchanged.
+    """Whether a folder is the artefact of its name, with exactly the files of its manifest.
 
     Raises OSError for a file that cannot be read: it may be intact, and must not be made again.
     """
     try:
         expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return bool(expected == _digests(folder))
+        return bool(expected == {"artefact": folder.name, "files": _digests(folder)})
     except (*ABSENT, ValueError):
         return False
 

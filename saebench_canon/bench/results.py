@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from saebench_canon.bench.plan import Plan
 from saebench_canon.bench.provenance import git_state, hardware, versions
+from saebench_canon.bench.sealed_record import digest_of
 from saebench_canon.bench.shape import Each, OneOf, Optional, misfit
 from saebench_canon.bench.store import Store
 from saebench_canon.bench.store_faults import ABSENT
@@ -82,20 +83,21 @@ def _stamp_after(runs: Sequence[Path]) -> str:
 
 def last_run(store: Store, suite: str | None) -> dict[str, Any]:
     """The last run of a suite (by its name or its file), or of any suite."""
-    known = set()
+    known, damaged = set(), False
     for path in reversed(store.runs()):
         run = _run_in(path, store)
         if run is None:
+            damaged = True
             continue
         names = {run["suite"], run["called"], Path(run["called"]).name}
         if suite is None or suite in names or os.path.realpath(suite) == run["path"]:
             return run
         known.add(run["suite"])
+    hint = store.remarks()[-1] if damaged else None  # on the last one that was read
     if suite is None:
-        raise CanonError(
-            f"there is no run in {store.root}", hint="Run `saebench-canon run SUITE` first."
-        )
-    raise CanonError(f"no run of '{suite}' in {store.root}", hint=nearest(suite, known))
+        again = "Run `saebench-canon run SUITE` first."
+        raise CanonError(f"there is no run in {store.root}", hint=hint or again)
+    raise CanonError(f"no run of '{suite}' in {store.root}", hint=hint or nearest(suite, known))
 
 
 def _run_in(path: Path, store: Store) -> dict[str, Any] | None:
@@ -104,6 +106,8 @@ def _run_in(path: Path, store: Store) -> dict[str, Any] | None:
         with store.reading():
             run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         fault = misfit(run, RUN)
+        if fault is None and run.get("digest") != digest_of(run):
+            fault = "its digest is not that of its content"
         if fault is None:
             cases_of_run(run)
     except (*ABSENT, ValueError, TypeError, RecursionError) as error:

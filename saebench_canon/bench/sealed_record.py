@@ -21,7 +21,9 @@ SHAPE = {
     "metric": str,
     "version": int,
     "settings": dict,
-    "identity": Exactly({"settings": dict, "needs": dict}),
+    "identity": Exactly(
+        {"settings": dict, "needs": dict, "origins": Optional(Each(Each(str)))}
+    ),
     "subject": Each(SAE_FACTS),
     "peers": Each(SAE_FACTS),
     "seed": int,
@@ -93,8 +95,10 @@ def id_of(record: Record) -> str | None:
         names_sae = isinstance(settings.get(name), dict) and set(settings[name]) == {"sae"}
         if not names_sae and json.dumps(settings.get(name)) != json.dumps(value):
             return None
+    origins = record.identity.get("origins")
     return fingerprint(
         {
+            **({} if origins is None else {"origins": origins}),
             "metric": record.metric,
             "version": record.version,
             "settings": settings,

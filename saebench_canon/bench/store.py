@@ -28,7 +28,7 @@ from saebench_canon.bench.durable import replace_durably, sync_file, sync_tree
 from saebench_canon.bench.folders import files_in
 from saebench_canon.bench.locks import check_locks
 from saebench_canon.bench.manifest import is_intact, write_manifest
-from saebench_canon.bench.sealed_record import OlderFormat, opened, sealed
+from saebench_canon.bench.sealed_record import OlderFormat, digest_of, opened, sealed
 from saebench_canon.bench.shape import Optional, misfit
 from saebench_canon.bench.store_faults import ABSENT, fault_of, guarding
 from saebench_canon.errors import CanonError, StoreError
@@ -186,8 +186,8 @@ class Store:
         return path
 
     def keep_run(self, name: str, run: dict[str, Any]) -> None:
-        """Keep a run file."""
-        self._write(self.root / "runs" / f"{name}.json", run)
+        """Keep a run file, sealed with a digest."""
+        self._write(self.root / "runs" / f"{name}.json", {**run, "digest": digest_of(run)})
 
     def runs(self) -> list[Path]:
         """The run files, oldest first."""
@@ -213,7 +213,7 @@ class Store:
             try:
                 make(draft)
                 with self.writing():
-                    write_manifest(draft)
+                    write_manifest(draft, fingerprint)
                     sync_tree(draft)
                     replace_durably(draft, folder)
             except BaseException as error:
@@ -226,7 +226,7 @@ class Store:
         return folder
 
     def _has_intact(self, folder: Path) -> bool:
-        """Whether an artefact is there and its files are those of its manifest."""
+        """Whether an artefact is there, the one of this name, with the files of its manifest."""
         if not folder.is_dir():
             return False
         with self.reading():

@@ -190,7 +190,7 @@ def acts(data: DataSpec, all_acts: Acts, twins: Sequence[int] | None = None) -> 
     return all_acts if twins is None else _part(data, all_acts, twins, scored=True)
 
 
-@made(per="data", version=1, available=gives("acts"), save=_save_sinks, load=_load_sinks)
+@made(per="data", version=2, available=gives("acts"), save=_save_sinks, load=_load_sinks)
 def sinks(acts: Acts, positions: Tensor | None = None) -> Sinks:
     """The tokens that scores use whose norms are far above those of others."""
     from saebench_canon.inputs.sinks import find_sinks

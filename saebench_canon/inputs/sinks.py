@@ -18,6 +18,7 @@ from saebench_canon.kernels.positions import NAMES, groups_of
 
 FAR = 10.0  # times the median norm
 CHUNK = 65_536  # tokens
+SAMPLE = 4096  # tokens whose median is the centre, at least
 LARGE = 0.1  # share of the centred energy from which scores are about these tokens
 
 
@@ -54,16 +55,19 @@ class Sinks:
 def find_sinks(x: Tensor, positions: Tensor | None) -> Sinks:
     """The far tokens of activations [n, d], whose positions in their windows are known or not."""
     norms, energy = _norms_and_energy(x)
+    apart = _distances(x)  # an offset that all tokens share must not hide those far from it
     group = torch.zeros(len(x), dtype=torch.int64) if positions is None else groups_of(positions)
-    medians = {int(g): float(norms[group == g].median()) for g in set(group.tolist())}
-    least = min(medians.values())
+    usual = {int(g): _usual(norms[group == g]) for g in set(group.tolist())}
+    usual_apart = {g: _usual(apart[group == g]) for g in usual}
+    least, least_apart = min(usual.values()), min(usual_apart.values())
     single = torch.zeros(len(x), dtype=torch.bool)
     masks: list[tuple[str, Tensor]] = []
-    for number, median in medians.items():
-        if median > FAR * least:
+    for number in usual:
+        if usual[number] > FAR * least or usual_apart[number] > FAR * least_apart:
             masks.append((NAMES[number], group == number))
         else:
-            single |= (group == number) & (norms > FAR * median)
+            far = (norms > FAR * usual[number]) | (apart > FAR * usual_apart[number])
+            single |= (group == number) & far
     masks += [("", single)] if bool(single.any()) else []
     total = float(energy.sum())
     return Sinks(
@@ -71,12 +75,31 @@ def find_sinks(x: Tensor, positions: Tensor | None) -> Sinks:
             Far(
                 position,
                 int(mask.sum()),
-                float(norms[mask].median()) / least if least > 0 else math.inf,
+                max(_times(norms[mask], least), _times(apart[mask], least_apart)),
                 float(energy[mask].sum()) / total if total > 0 else 0.0,
             )
             for position, mask in masks
         )
     )
+
+
+def _times(sizes: Tensor, least: float) -> float:
+    """The median in units of the usual size."""
+    return float(sizes.median()) / least if least > 0 else math.inf
+
+
+def _usual(sizes: Tensor) -> float:
+    """The median of those above 0; 0 if none is."""
+    above = sizes[sizes > 0]
+    return float(above.median()) if len(above) else 0.0
+
+
+def _distances(x: Tensor) -> Tensor:
+    """The distance of each token from the median of some in every coordinate, [n] float64."""
+    some = x[:: max(1, len(x) // SAMPLE)].double()
+    centre = some.median(dim=0).values
+    parts = range(0, len(x), CHUNK)
+    return torch.cat([(x[at : at + CHUNK].double() - centre).norm(dim=1) for at in parts])
 
 
 def _norms_and_energy(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -149,7 +149,7 @@ def tokenize(
                 docs.append(len(names))
                 count += sum(flags)
         names.append(document.name)
-        contents.append(digest_of_text(document.text))
+        contents.append(digest_of_text(special.taken_out(document.text)))
         if count == limit:
             break
     else:
@@ -184,6 +184,9 @@ class _SpecialTokens:
         ids = {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
         unknown = tokenizer.unk_token_id  # stands for a text that the vocabulary lacks
         self.ids = frozenset(ids - ({unknown} - {self._bos, self._eos}))
+        self._texts = sorted(
+            {str(tokenizer.convert_ids_to_tokens(token)) for token in self.ids}, key=len
+        )[::-1]
 
     def without_separators(self, ids: list[int]) -> list[list[int]]:
         """The parts of a document between BOS or EOS tokens; an EOS in a chat ends only a turn."""
@@ -197,6 +200,12 @@ class _SpecialTokens:
         return [
             list(part) for separates, part in groupby(ids, separators.__contains__) if not separates
         ]
+
+    def taken_out(self, text: str) -> str:
+        """The text without what stands for special tokens."""
+        for token in self._texts:
+            text = text.replace(token, " ")
+        return text
 
     def counted(self) -> tuple[tuple[str, int], ...]:
         """The special tokens met, as text, and how often."""

@@ -17,6 +17,12 @@ SUBLAYERS = {
     "hook_attn_out": "attn", "attn": "attn", "self_attn": "attn", "attention": "attn",
     "hook_mlp_out": "mlp", "mlp": "mlp",
 }  # fmt: skip
+OUTPUTS = ("o_proj", "out_proj", "c_proj", "dense", "down_proj", "dense_4h_to_h", "wo", "w2")
+LAST = 10**6  # the layer of what comes after all blocks
+ENDS = {
+    "hook_embed": ("stream", 0), "ln_final.hook_normalized": ("ln_final", LAST),
+    "ln_final.hook_scale": ("ln_final", LAST), "hook_pos_embed": ("hook_pos_embed", 0),
+}  # fmt: skip
 ALIASES = {"gpt2-small": "gpt2", "gpt2-xlarge": "gpt2-xl"}  # names of TransformerLens
 
 
@@ -61,17 +67,28 @@ def is_as_wide_as_the_stream(hook: str) -> bool:
 
 def _place(hook: str) -> tuple[str | None, int | None]:
     """What a hook's value is ("stream", "attn", …), and its layer."""
+    if hook in ENDS:
+        return ENDS[hook]
     if lens := LENS.fullmatch(hook):
         layer, name = int(lens[1]), lens[2]
         if name in STREAM:
             return "stream", layer + STREAM[name]
-        if name.startswith(("hook_", "attn.")):
+        if "hook_" in name:
             return SUBLAYERS.get(name, name), layer
     if block := BLOCK.fullmatch(hook):
         return "stream", int(block[1]) + 1
     if inside := INSIDE.fullmatch(hook):
-        return SUBLAYERS.get(inside[2]), int(inside[1])
+        return _sublayer(inside[2]), int(inside[1])
     return None, None
+
+
+def _sublayer(path: str) -> str | None:
+    """What a module inside a block gives: the output of attention or MLP, a part of it, unknown."""
+    head, _, rest = path.partition(".")
+    sublayer = SUBLAYERS.get(head)
+    if sublayer is None or rest == "" or rest in OUTPUTS:
+        return sublayer
+    return f"{sublayer}.{rest}"
 
 
 def different_models(first: str, second: str) -> bool:

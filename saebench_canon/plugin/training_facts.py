@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from saebench_canon.plugin.adapter import Description
+from saebench_canon.plugin.fingerprint import fingerprint
 
 Fact = str | int | float | bool
 Facts = Mapping[str, Fact]
@@ -23,6 +24,7 @@ DECISIVE = frozenset(
     {"lr", "learning", "rate", "l0", "l1", "lp", "lambda", "penalty", "sparsity", "sparse",
      "coef", "coeff", "coefficient", "coeffs", "alpha", "auxk", "aux", "bandwidth", "bandwith",
      "tokens", "tok", "steps", "step", "epochs", "epoch", "batch", "warmup", "warm", "decay",
+     "iterations", "iteration", "iters", "iter", "batches", "fraction", "penalties",
      "beta", "beta1", "beta2", "betas", "momentum", "optimizer", "optimiser", "scheduler",
      "schedule", "init", "noise", "target", "k", "ghost", "dropout",
      "groups", "matryoshka", "expansion", "tied", "anneal", "ema", "samples", "context", "ctx"}
@@ -31,10 +33,17 @@ IGNORED = frozenset({"path", "dir", "folder", "device", "dtype", "version", "wan
                      "log", "frequency", "freq", "every", "eval", "prefetch", "id"})  # fmt: skip
 IN_A_NAME = re.compile(
     r"(?<![a-z0-9])(average_l0|avg_l0|l0|l1|lambda|lr|steps?|tokens|epochs?|ckpt|checkpoint|penalty"
-    r"|sparsity|alpha)[_=-]?(\d+(?:\.\d+)?(?:e-?\d+)?)(?![a-z0-9.])"
+    r"|sparsity|alpha|k|iters?|iterations|batches)[_=-]?"
+    r"(\d+(?:\.\d+)?(?:e-?\d+)?)([kmb]?)(?![a-z0-9.])"
 )
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+DATA = frozenset({"data", "dataset", "datasets", "corpus"})
+NOT_TRAINED = frozenset({"data", "dataset", "eval", "evaluation", "test", "shuffle", "loader"})
+LONGEST = 200  # letters of a list that is kept; of a longer one, its digest
 COUNT = re.compile(r"(?:.*[_-])?(\d{4,})")  # a folder or file after its step or its tokens
 BY_NAME = "the name's "
+COUNTED = f"{BY_NAME}checkpoint"  # the number of a folder or file, which may be a date
+UNSET = "null"
 SHOWN = 4  # values of a fact in a sentence
 
 
@@ -49,16 +58,24 @@ def training_facts(description: Description, path: str | None = None) -> dict[st
         "architecture": description.architecture, "k": description.k,
     }  # fmt: skip
     facts = {name: value for name, value in located.items() if value is not None}
+    seeds: dict[int, Fact] = {}  # by the depth of their keys
     for key, value in _scalars(description.metadata):
-        name = key.rpartition(".")[2].lower()
-        words = set(re.split(r"[^a-z0-9]+", name))
+        above, _, name = key.lower().rpartition(".")
+        words = _words(name)
         if name in SEED_NAMES:
-            facts.setdefault(SEED, value)
-        elif "dataset" in words or (words & DECISIVE and not words & IGNORED):
+            if value != UNSET and not _words(above) & NOT_TRAINED:
+                seeds.setdefault(key.count("."), value)
+        elif words & DATA or (words & DECISIVE and not words & IGNORED):
             facts.setdefault(key, value)
+    if seeds:
+        facts[SEED] = seeds[min(seeds)]
     for name, value in _named(path or ""):
         facts.setdefault(name, value)
     return facts
+
+
+def _words(key: str) -> set[str]:
+    return set(re.split(r"[^a-z0-9]+", key))
 
 
 def _scalars(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Fact]]:
@@ -66,21 +83,27 @@ def _scalars(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _scalars(value, f"{prefix}{key}.")
+        elif value is None:
+            yield f"{prefix}{key}", UNSET
         elif isinstance(value, str | int | float | bool) and value == value:
             yield f"{prefix}{key}", value
-        elif isinstance(value, list) and len(value) <= SHOWN:
-            yield f"{prefix}{key}", str(value)
+        elif isinstance(value, list) and any(isinstance(part, Mapping) for part in value):
+            tables = {str(at): part for at, part in enumerate(value)}
+            yield from _scalars(tables, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            text = str(value)
+            yield f"{prefix}{key}", text if len(text) <= LONGEST else fingerprint(text)
 
 
 def _named(path: str) -> Iterator[tuple[str, Fact]]:
     """What the last names of a path say."""
     for part in PurePath(path).parts[-3:]:
         stem = re.sub(r"\.(?:pt|pth|npz|safetensors)$", "", part.lower())
-        for name, value in IN_A_NAME.findall(stem):
-            yield f"{BY_NAME}{name}", _number(value)
+        for name, value, unit in IN_A_NAME.findall(stem):
+            yield f"{BY_NAME}{name}", _number(value) * UNITS[unit]
     last = re.sub(r"\.(?:pt|pth|npz|safetensors)$", "", PurePath(path).name.lower())
     if count := COUNT.fullmatch(last):
-        yield f"{BY_NAME}checkpoint", int(count[1])
+        yield COUNTED, int(count[1])
 
 
 def _number(text: str) -> int | float:
@@ -90,11 +113,11 @@ def _number(text: str) -> int | float:
 def differing(recorded: Sequence[Facts]) -> list[str]:
     """The facts besides the seed that several SAEs record, and not all alike.
 
-    Numbers in names count only if the files do not record different seeds: they may be dates.
+    Bare numbers in names count only if the files do not record different seeds: they may be dates.
     """
     names = [name for name in dict.fromkeys(chain.from_iterable(recorded)) if name != SEED]
     if seeds_recorded(recorded) and len({facts[SEED] for facts in recorded}) == len(recorded):
-        names = [name for name in names if not name.startswith(BY_NAME)]
+        names = [name for name in names if name != COUNTED]
     return [
         name
         for name in names

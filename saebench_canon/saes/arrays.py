@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -65,6 +66,16 @@ def largest(tensor: Tensor) -> float:
     flat = tensor if tensor.ndim else tensor[None]
     parts = torch.split(flat, max(1, CHECKED // max(1, flat[0].numel())))
     return max((float(part.abs().max()) for part in parts), key=lambda size: (size != size, size))
+
+
+def flag(name: str, value: object, *, where: str | None) -> bool:
+    """True or false, of Python, NumPy or torch, or 0 or 1; raises CanonError for anything else."""
+    alone = isinstance(value, Tensor | np.ndarray | np.generic) and math.prod(value.shape) == 1
+    one = value.item() if alone else value  # type: ignore[attr-defined]
+    if isinstance(one, int) and one in (0, 1):
+        return bool(one)
+    shown = repr(one) if isinstance(one, str | int | float) else f"a {type(one).__name__}"
+    raise CanonError(f"{name} must be true or false, got {shown}", where=where)
 
 
 def number(name: str, value: object, *, where: str | None) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.sae import Activation, CanonicalSAE, LinearEncoder
 from saebench_canon.saes.activation_words import check_activation
-from saebench_canon.saes.arrays import LARGEST, Array, as_tensor, copied, largest, number
+from saebench_canon.saes.arrays import LARGEST, Array, as_tensor, copied, flag, largest, number
 
 
 def fold(
@@ -52,6 +52,8 @@ def fold(
     given = {"b_enc": b_enc, "threshold": threshold, "b_gate": b_gate, "b_mag": b_mag,
              "r_mag": r_mag}  # fmt: skip
     used = [name for name, value in given.items() if value is not None]
+    apply_b_dec_to_input = flag("apply_b_dec_to_input", apply_b_dec_to_input, where=where)
+    rescale = flag("rescale", rescale, where=where)
     check_activation(activation, used, where=where)
     decoder = as_tensor("W_dec", W_dec, where=where)
     if decoder.ndim != 2:

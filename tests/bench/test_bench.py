@@ -247,3 +247,19 @@ def test_what_a_killed_owner_left_is_cleared(tmp_path: Path) -> None:
     (left / "half").touch()
     store.artefact("thing", lambda folder: (folder / "x").touch(), title="a thing")
     assert [path.name for path in (tmp_path / "artefacts").iterdir()] == ["thing"]
+
+
+def test_an_artefact_under_the_name_of_another_is_computed_anew(suite: Path) -> None:
+    plan, bench = planned(suite, "store")
+    first = measure(plan, bench)
+    codes = sorted((bench.store.root / "artefacts").glob("*/codes.safetensors"))
+    one, other = codes[0].parent, codes[1].parent
+    one.rename(one.with_name("aside"))
+    other.rename(one)
+    one.with_name("aside").rename(other)
+    for path in (bench.store.root / "records").glob("*.json"):
+        path.unlink()
+    rerun = measure(*planned(suite, "store"))
+    assert {key: record.scores for key, record in first.items()} == {
+        key: record.scores for key, record in rerun.items()
+    }

@@ -184,3 +184,27 @@ def test_sinks_in_a_file_of_activations_are_told(tmp_path: Path, far: int) -> No
     told = [kind for kind, reason in notes(measured(plan)) if "the centred energy" in reason]
     assert bool(told) == bool(far)
     assert set(told) <= {"caveat"}
+
+
+def test_a_changed_origin_makes_another_case_and_another_caveat(tmp_path: Path) -> None:
+    """Caveats are of what the files record: a record must not lend them to other files."""
+    model = MODEL.format(keys="")
+    before = planned(tmp_path, model, "fidelity", d=128)
+    assert sum(before.state(case_id) == "missing" for case_id in before.ids) == 2
+    for case in before.cases:
+        Bench(REGISTRY, before.store).measure(case)
+    for changed in (
+        {**TRAINED, "hook_name": "blocks.0.hook_resid_post"},
+        {**TRAINED, "model_name": "gpt2"},
+        {**TRAINED, "prepend_bos": False},
+    ):
+        after = planned(tmp_path, model, "fidelity", d=128, **changed)
+        assert [after.state(case_id) for case_id in after.ids] == ["missing", "measured"]
+
+
+def test_files_that_record_no_origin_keep_the_ids_of_their_cases(tmp_path: Path) -> None:
+    first = planned(tmp_path, MODEL.format(keys=""), "fidelity", d=128)
+    assert first.ids[0] != first.ids[1]
+    case = first.cases[0]
+    assert "origins" not in Bench(REGISTRY, first.store).identities.facts(case)
+    assert "origins" in Bench(REGISTRY, first.store).identities.facts(first.cases[1])

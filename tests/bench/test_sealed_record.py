@@ -222,10 +222,38 @@ def test_run_files_of_any_shape_end_in_no_traceback(
         if place and place[0] in ("versions", "hardware", "git", "started"):
             continue
         for value in WRONG:
-            path.write_text(json.dumps(changed(run, place, value)))
+            path.write_text(reseal(changed(run, place, value)))
             assert main(["show"]) in (0, 4), (place, value)
             assert main(["show", "--errors"]) in (0, 4), (place, value)
     capsys.readouterr()
+
+
+def reseal(run: Any) -> str:
+    if not isinstance(run, dict):
+        return json.dumps(run)
+    try:
+        return json.dumps({**run, "digest": digest_of(run)})
+    except ValueError:  # a number that is not finite has no digest
+        return json.dumps(run)
+
+
+def test_an_edited_run_file_is_not_shown(
+    measured: tuple[Plan, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = Path(".canon/runs").glob("*.json")
+    run = json.loads(path.read_text())
+    text = path.read_text()
+    cases = run["cases"]
+    swapped = [{**cases[0], "id": cases[1]["id"]}, {**cases[1], "id": cases[0]["id"]}, *cases[2:]]
+    wider = [{**cases[0], "axes": {"width": 4096}}, *cases[1:]]
+    for edited in ({"cases": swapped}, {"cases": wider}, {"suite": "other"}, {"digest": "0"}):
+        path.write_text(json.dumps({**run, **edited}))
+        assert main(["show"]) == 4
+        assert "its digest is not that of its content" in capsys.readouterr().err
+    path.write_text(json.dumps({key: run[key] for key in run if key != "digest"}))
+    assert main(["show"]) == 4
+    path.write_text(text)
+    assert main(["show"]) == 0
 
 
 def test_the_run_before_a_damaged_one_is_shown(

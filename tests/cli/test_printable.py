@@ -15,6 +15,7 @@ import torch
 from planted import SUITE, write_sae
 from safetensors.torch import load_file, save_file
 
+from saebench_canon.bench.sealed_record import digest_of
 from saebench_canon.bench.store import Store
 from saebench_canon.cli.latent import WRITERS
 from saebench_canon.cli.main import main
@@ -209,7 +210,8 @@ def test_what_was_measured_gives_no_orders(
     assert SHOWN in text
     (run,) = Store(Path(".canon")).runs()  # of someone else, whose names are no suite's
     hostile = run.read_text().replace('"relu-w24-s0"', json.dumps(ORDER))
-    run.write_text(hostile.replace('"planted"', json.dumps(ORDER)))
+    edited = json.loads(hostile.replace('"planted"', json.dumps(ORDER)))
+    run.write_text(json.dumps({**edited, "digest": digest_of(edited)}))
     for words in (["show"], ["show", "--all"], ["show", "--errors"], ["ls"]):
         code, text = printed(*words, "--plugin", "fussy.py")
         assert code == 0

@@ -86,3 +86,20 @@ def test_they_survive_the_store(tmp_path: Path) -> None:
     sinks = find_sinks(x, POSITIONS)
     save_sinks(sinks, tmp_path)
     assert load_sinks(tmp_path) == sinks
+
+
+def test_many_zeros_make_no_other_token_far() -> None:
+    x = activations()
+    x[: int(0.6 * len(x))] = 0
+    assert find_sinks(x, None) == Sinks()
+    assert find_sinks(x[torch.randperm(len(x), generator=torch.Generator())], POSITIONS) == Sinks()
+
+
+def test_an_offset_that_all_tokens_share_hides_no_sink() -> None:
+    x = activations()
+    far = torch.arange(len(x)) % 40 == 0
+    x[far] += 60 * torch.nn.functional.normalize(torch.ones(x.shape[1]), dim=0)
+    there = find_sinks(x, None).far
+    offset = find_sinks(x + 1000 * torch.eye(x.shape[1])[0], None).far
+    assert [one.tokens for one in there] == [one.tokens for one in offset] == [int(far.sum())]
+    assert offset[0].share > 0.5

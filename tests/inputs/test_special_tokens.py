@@ -164,3 +164,10 @@ def test_tokens_survive_the_store(tmp_path: object) -> None:
         assert loaded.mask.equal(tokens.mask)
         assert loaded.input_ids.equal(tokens.input_ids)
         assert (loaded.special, loaded.names) == (tokens.special, tokens.names)
+
+
+@pytest.mark.parametrize("text", ["<s>abcdef ghi", "abcdef ghi</s>", "<user>abcdef<end> ghi"])
+def test_a_document_and_itself_with_special_tokens_are_twins(text: str) -> None:
+    plain = "abcdef ghi"
+    assert windows(plain, "jkl mno pqr", text).twins == (0, 1, 0)
+    assert windows(plain, "abcdef gh").twins == (0, 1)

@@ -22,6 +22,7 @@ from sealed import rewrite
 from saebench_canon.bench.measure import Bench
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.results import keep_run, last_run
+from saebench_canon.bench.sealed_record import digest_of
 from saebench_canon.bench.store import Store
 from saebench_canon.cli.main import main
 from saebench_canon.latents.open_run import OpenRun
@@ -104,7 +105,8 @@ def spoilt(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = shutil.copytree(made, tmp_path / "spoilt")
     for path in (folder / ".canon" / "runs").glob("*.json"):
         record = json.loads(path.read_text())
-        path.write_text(json.dumps({**record, "path": str(folder / "tiny.toml")}))
+        moved = {**record, "path": str(folder / "tiny.toml")}
+        path.write_text(json.dumps({**moved, "digest": digest_of(moved)}))
     monkeypatch.chdir(folder)
     return folder
 

@@ -15,6 +15,9 @@ SAME = [
     ("model.layers.5.mlp", "blocks.5.hook_mlp_out"),
     ("layers.5.self_attn", "blocks.5.hook_attn_out"),
     ("model.layers.4.mlp.down_proj", "blocks.4.hook_mlp_out"),  # may be one value
+    ("model.layers.4.self_attn.o_proj", "blocks.4.hook_attn_out"),
+    ("hook_embed", "blocks.0.hook_resid_pre"),  # where positions are not added
+    ("encoder.layer.3.output", "blocks.3.hook_resid_post"),
     ("encoder.block", "blocks.4.hook_mlp_out"),  # nobody knows
 ]
 DIFFERENT = [
@@ -28,6 +31,13 @@ DIFFERENT = [
     ("model.layers.5.mlp", "model.layers.5"),
     ("model.layers.4.mlp.down_proj", "model.layers.8.mlp.down_proj"),
     ("model.layers.4.mlp.down_proj", "blocks.9.hook_resid_pre"),
+    ("model.layers.3.self_attn.o_proj", "blocks.3.hook_resid_post"),
+    ("model.layers.3.self_attn.q_proj", "blocks.3.hook_attn_out"),
+    ("model.layers.3.mlp.up_proj", "blocks.3.hook_mlp_out"),
+    ("blocks.3.ln1.hook_normalized", "blocks.3.hook_resid_post"),
+    ("blocks.3.mlp.hook_post", "blocks.3.hook_mlp_out"),
+    ("hook_embed", "blocks.3.hook_resid_post"),
+    ("ln_final.hook_normalized", "blocks.3.hook_resid_post"),
 ]
 
 

@@ -65,12 +65,16 @@ def test_what_decides_nothing_is_not_compared(key: str) -> None:
         (("50001920", "100003840"), "checkpoint"),
         (("ae_5000.pt", "ae_10000.pt"), "checkpoint"),
         (("step-100", "step-200"), "step"),
+        (("k8", "k16"), "k"),
+        (("tokens_50M", "tokens_100M"), "tokens"),
+        (("iters_1000/sae", "iters_4000/sae"), "iters"),
     ],
 )
 def test_names_tell_saes_apart_unless_files_record_seeds(names: tuple[str, ...], fact: str) -> None:
     assert differing([facts(name) for name in names]) == [f"the name's {fact}"]
     assert differing([facts(name, seed=42) for name in names]) == [f"the name's {fact}"]
-    assert no_seeds([facts(name, seed=at) for at, name in enumerate(names)]) is None
+    seeds = [facts(name, seed=at) for at, name in enumerate(names)]
+    assert (no_seeds(seeds) is None) == (fact == "checkpoint")  # a bare number may be a date
 
 
 @pytest.mark.parametrize("names", [("s0", "s1"), ("seed_10", "seed_2"), ("a", "b")])
@@ -95,3 +99,44 @@ def test_another_hook_model_or_k_is_no_seed() -> None:
         Description(8, 16, "relu", k=4, hook="a", model="m"),
     ):
         assert no_seeds([training_facts(first), training_facts(other)]) is not None
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("n_iterations", (1000, 4000)), ("n_batches", (100, 200)), ("iters", (1, 2)),
+        ("training_fraction", (0.1, 0.9)), ("data_path", ("a", "b")), ("corpus", ("a", "b")),
+        ("lr", (1e-3, None)), ("lr_schedule", ([1] * 9, [2] * 9)),
+        ("steps", (list(range(500)), list(range(501)))),
+    ],
+)  # fmt: skip
+def test_what_decides_a_training_is_compared_whatever_its_form(
+    key: str, values: tuple[object, object]
+) -> None:
+    for seeds in ((0, 1), (None, None)):
+        recorded = [
+            training_facts(Description(8, 16, "relu", metadata={key: value, "seed": seed}))
+            for value, seed in zip(values, seeds, strict=True)
+        ]
+        assert differing(recorded) == [key]
+
+
+def test_tables_in_a_list_are_read_too() -> None:
+    recorded = [
+        training_facts(
+            Description(8, 16, "relu", metadata={"trainers": [{"penalty": p, "seed": 0}]})
+        )
+        for p in (1, 2)
+    ]
+    assert [fact["seed"] for fact in recorded] == [0, 0]
+    assert differing(recorded) == ["trainers.0.penalty"]
+
+
+@pytest.mark.parametrize("where", ["data", "dataset", "eval", "dataloader_shuffle"])
+def test_the_seed_of_the_data_is_not_that_of_the_training(where: str) -> None:
+    both = {where: {"seed": 7}, "seed": 3}
+    assert training_facts(Description(8, 16, "relu", metadata=both))["seed"] == 3
+    alone = {where: {"seed": 7}}
+    assert "seed" not in training_facts(Description(8, 16, "relu", metadata=alone))
+    nested = {"trainer": {"opt": {"seed": 9}}, "run": {"seed": 4}}
+    assert training_facts(Description(8, 16, "relu", metadata=nested))["seed"] == 4

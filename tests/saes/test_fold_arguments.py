@@ -269,3 +269,24 @@ def test_computing_with_what_is_in_a_file_says_what_to_do(tmp_path: Path, comput
 
     with pytest.raises(CanonError, match=r"b_dec is still in its file.*activation_mean"):
         sums.describe(Ref.parse(f"sums:{written(tmp_path).target}"))
+
+
+@pytest.mark.parametrize("name", ["apply_b_dec_to_input", "rescale"])
+@pytest.mark.parametrize(
+    "value",
+    ["false", "True", "", 2, 0.5, None, [True], torch.tensor([True, False]), np.ones(2, bool), {}],
+    ids=repr,
+)
+def test_a_flag_is_true_or_false_and_nothing_else(name: str, value: Any) -> None:
+    given = arguments("topk") | {"activation": "topk", "k": 2, name: value}
+    with pytest.raises(CanonError, match=f"{name} must be true or false, got ") as caught:
+        fold(**given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [True, 1, np.True_, np.ones(1, bool), torch.tensor(True)])
+def test_a_flag_may_be_of_numpy_and_torch(value: Any) -> None:
+    given = arguments("topk") | {"activation": "topk", "k": 2}
+    x = torch.randn(5, D, generator=torch.Generator().manual_seed(0))
+    expected = fold(**given, apply_b_dec_to_input=True).encode(x)
+    assert fold(**given, apply_b_dec_to_input=value).encode(x).equal(expected)
