@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.sae import CanonicalSAE
     from saebench_canon.plugin.signature import InputGroup
     from saebench_canon.plugin.trainer import Trained, Trainer, trainer
+    from saebench_canon.plugin.world import Place, TrueFeatures, World
     from saebench_canon.saes.checkpoint import Activation, CheckpointAdapter, Parameters, checkpoint
     from saebench_canon.saes.files import Config, Files
     from saebench_canon.saes.fold import fold
@@ -50,8 +51,8 @@ __all__ = [
     "Activation", "Acts", "Adapter", "Answer", "Bench", "CanonError", "CanonicalSAE", "Case",
     "CheckpointAdapter", "Codes", "Config", "Cost", "DataKind", "DataSize", "DataSource",
     "Description", "Evidence", "Files", "Input", "InputGroup", "LanguageModelSource", "Margin",
-    "Mark", "Measurement", "Metric", "Parameters", "Question", "Record", "Ref", "Report", "Score",
-    "Stored", "Tensors", "Trained", "Trainer", "Undefined", "Value", "Work", "by_line",
+    "Mark", "Measurement", "Metric", "Parameters", "Place", "Question", "Record", "Ref", "Report", "Score",
+    "Stored", "Tensors", "Trained", "Trainer", "TrueFeatures", "Undefined", "Value", "Work", "World", "by_line",
     "checkpoint", "covariance_matched", "evaluate", "fold", "hookimpl", "made", "max_cosine",
     "metric", "nearest", "trainer",
 ]  # fmt: skip
@@ -66,11 +67,12 @@ _HOME = {
     "Files": "saes.files", "Input": "plugin.input",
     "InputGroup": "plugin.signature", "LanguageModelSource": "plugin.data",
     "Margin": "plugin.question", "Mark": "plugin.metric", "Measurement": "plugin.metric",
-    "Metric": "plugin.metric", "Parameters": "saes.checkpoint", "Question": "plugin.question",
+    "Metric": "plugin.metric", "Parameters": "saes.checkpoint", "Place": "plugin.world", "Question": "plugin.question",
     "Record": "plugin.record", "Ref": "plugin.ref", "Report": "plugin.report",
     "Score": "plugin.metric", "Stored": "saes.weights.lazy_tensor",
     "Tensors": "saes.weights.lazy_tensor",
-    "Trained": "plugin.trainer", "Trainer": "plugin.trainer", "Undefined": "plugin.metric",
+    "Trained": "plugin.trainer", "Trainer": "plugin.trainer", "TrueFeatures": "plugin.world",
+    "Undefined": "plugin.metric", "World": "plugin.world",
     "Value": "plugin.metric", "Work": "plugin.cost", "by_line": "plugin.line_rules",
     "checkpoint": "saes.checkpoint", "covariance_matched": "kernels.nulls",
     "evaluate": "cli.notebook", "fold": "saes.fold", "hookimpl": "plugin.hookspecs",

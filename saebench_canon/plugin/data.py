@@ -190,7 +190,7 @@ class DataSpec:
         if not self.draws_fresh:
             return self
         tokens = settings.get("tokens", self.tokens or FRESH)
-        return replace(self, fresh=math.ceil(SPARE * tokens))
+        return replace(self, fresh=math.ceil(SPARE * tokens), tokens=None)
 
     @property
     def lm_source(self) -> LanguageModelSource:

@@ -17,7 +17,7 @@ A world is a kind of data: its fields are the keys of its tables.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from saebench_canon.errors import CanonError
@@ -91,6 +91,7 @@ class World(DataSource):
     """
 
     gives: ClassVar[frozenset[Gives]] = frozenset({"acts", "features"})
+    without: ClassVar[tuple[str, ...]] = ()  # keys of every world that mean nothing in this one
 
     synthetic: str
     d: int = 64
@@ -104,6 +105,9 @@ class World(DataSource):
     topics: float = 0.0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name in self.without and getattr(self, field.name) != field.default:
+                raise CanonError(f"'{field.name}' means nothing in the world '{self.named}'")
         for key, least in (("d", 2), ("document", 1)):
             if getattr(self, key) < least:
                 raise CanonError(f"'{key}' must be at least {least}, got {getattr(self, key)}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import world_tables
 from clone import DOCS
 from pages import EXAMPLES, PAGES, blocks
 from planted import D, planted_acts, write_acts, write_sae
@@ -30,6 +31,7 @@ from saebench_canon.plugin.ref import Ref
 from saebench_canon.plugin.registry import Registry, load_registry
 from saebench_canon.plugin.role import ROLES
 from saebench_canon.plugin.sae import CanonicalSAE
+from saebench_canon.plugin.world import TOKENS, World
 from saebench_canon.questions.ask import answers_of
 from saebench_canon.suite import toml_table
 from saebench_canon.tables.summarise import summarise
@@ -356,12 +358,30 @@ def test_every_default_of_a_datchecked_table_is_the_codes(registry: Registry) ->
     told = rows(section("suites", "[data.NAME]"))
     defaults = {field.name: field.default for field in fields(DataSpec) if field.name in told}
     for kind in registry.data.values():
-        for key in keys_of(kind):
+        for key in keys_of(kind)[: 1 if kind.named else None]:
             defaults[key.name] = None if key.required else key.default
     assert defaults.keys() == told.keys()
     for name, default in defaults.items():
         text = str(default).lower() if isinstance(default, bool) else str(default)
         assert told[name][1].strip('`"') == text or default is None, name
+
+
+def test_every_default_of_a_world_is_the_codes() -> None:
+    told = rows(section("worlds", "Settings of every world"))
+    common = {field.name: field.default for field in fields(World)} | {"tokens": TOKENS}
+    assert told.keys() == common.keys()
+    for name, default in common.items():
+        assert told[name][1] == (str(default) if name != "synthetic" else "obligatory"), name
+
+
+def test_every_world_stands_on_its_page_with_its_settings(registry: Registry) -> None:
+    page = PAGES["worlds"]
+    written = page.split(world_tables.BEGIN)[1].split(world_tables.END)[0].strip()
+    assert world_tables.without_numbers(written) == world_tables.without_numbers(
+        world_tables.tables().strip()
+    )
+    named = {kind.named for kind in registry.data.values() if kind.named}
+    assert set(re.findall(r"^### (\S+)$", written, re.MULTILINE)) == named
 
 
 def test_every_setting_of_a_trainer_is_told_with_its_default(registry: Registry) -> None:

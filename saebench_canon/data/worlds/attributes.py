@@ -21,6 +21,7 @@ class ThreeFeatures(World):
     """
 
     named: ClassVar[str] = "three-features"
+    without: ClassVar[tuple[str, ...]] = ("features", "l0", "zipf", "topics")
 
     d: int = 16
     features: int = 3
@@ -31,8 +32,6 @@ class ThreeFeatures(World):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.features != 3:
-            raise CanonError(f"this world has 3 features, got {self.features}")
         if min(self.both, self.alone, self.rare) < 0 or self.both + 2 * self.alone > 1:
             raise CanonError("'both', twice 'alone' and 'rare' must be chances, 1 in all at most")
 
@@ -62,6 +61,7 @@ class Product(World):
     """
 
     named: ClassVar[str] = "product"
+    without: ClassVar[tuple[str, ...]] = ("features", "l0", "topics")
 
     features: int = 0
     l0: float = 1.0
@@ -70,8 +70,6 @@ class Product(World):
     things: float = 0.8
 
     def __post_init__(self) -> None:
-        if self.features:
-            raise CanonError("'features' follows from the number of attributes and values")
         if self.attributes < 1 or self.values < 2 or self.values**self.attributes > 1_000_000:
             raise CanonError(
                 f"there must be at least 1 attribute of 2 values, and a million combinations at "

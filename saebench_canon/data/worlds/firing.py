@@ -24,14 +24,10 @@ class Superposition(World):
     """Independent features, `ratio` times as many as dimensions."""
 
     named: ClassVar[str] = "superposition"
+    without: ClassVar[tuple[str, ...]] = ("features",)
 
     features: int = 0
     ratio: float = 8.0
-
-    def __post_init__(self) -> None:
-        if self.features:
-            raise CanonError("'features' follows from 'ratio', the number of features over d")
-        super().__post_init__()
 
     @property
     def count(self) -> int:
@@ -48,6 +44,7 @@ class Correlated(World):
     """
 
     named: ClassVar[str] = "correlated"
+    without: ClassVar[tuple[str, ...]] = ("topics",)
 
     correlation: float = 0.5
     factors: int = 8
@@ -77,6 +74,7 @@ class Pairs(World):
     """Pairs of which one feature seldom fires without the other: with the chance `together`."""
 
     named: ClassVar[str] = "pairs"
+    without: ClassVar[tuple[str, ...]] = ("topics",)
 
     together: float = 0.9
 
@@ -163,6 +161,7 @@ class Hierarchy(World):
     """
 
     named: ClassVar[str] = "hierarchy"
+    without: ClassVar[tuple[str, ...]] = ("topics",)
 
     children: int = 3
     share: float = 0.8

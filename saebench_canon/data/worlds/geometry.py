@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -37,7 +38,7 @@ class CommonDirection(World):
         common = unit(torch.randn(1, self.d, generator=chance, dtype=torch.float64))
         rows = super().directions(chance)
         across = unit(rows - (rows @ common.T) * common)
-        return self.shared**0.5 * common + (1 - self.shared) ** 0.5 * across
+        return math.sqrt(self.shared) * common + math.sqrt(1 - self.shared) * across
 
 
 @dataclass(frozen=True)
@@ -55,5 +56,5 @@ class Sinks(World):
         from saebench_canon.kernels.cosine import unit
 
         direction = unit(torch.randn(1, self.d, generator=self._chance("sink")))
-        first: Tensor = (place.position == 0)[:, None].float()
+        first = (place.position == 0)[:, None].float()
         return first @ (self.sink * direction.float())

@@ -1,0 +1,92 @@
+"""The tables of docs/worlds.md: what each world has of its own, and ten of its features.
+
+`python tests/world_tables.py` writes them into the page.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import fields
+
+import torch
+from clone import DOCS
+
+from saebench_canon.data.worlds.builtin import worlds
+from saebench_canon.plugin.data_keys import keys_of
+from saebench_canon.plugin.world import World
+
+PAGE = DOCS / "worlds.md"
+BEGIN, END = "<!-- tables -->\n", "<!-- end of tables -->\n"
+TOKENS, SHOWN = 32_768, 10
+
+
+def section(kind: type[World]) -> str:
+    """A world's heading, words, settings and features."""
+    text = " ".join(inspect.cleandoc(kind.__doc__ or "").split())
+    return "\n\n".join([f"### {kind.named}", text, settings(kind), table(kind)])
+
+
+def settings(kind: type[World]) -> str:
+    """The settings that differ from those of every world."""
+    common = {field.name: field.default for field in fields(World)}
+    own = [
+        f"`{key.name}` ({_shown(key.default)})"
+        for key in keys_of(kind)
+        if key.name not in kind.without
+        and (key.name not in common or key.default != common[key.name])
+    ]
+    sentence = f"Settings: {', '.join(own)}." if own else "Settings: those of every world."
+    lacks = ", ".join(f"`{name}`" for name in kind.without)
+    return f"{sentence} Without {lacks}." if lacks else sentence
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"  # type: ignore[str-format]
+
+
+def table(kind: type[World]) -> str:
+    """Some features: how often they fire, with which other one, and how near another one is."""
+    world = kind(kind.named)
+    codes = torch.cat([block.codes.dense() for block in world.blocks(TOKENS, "scored")])
+    fires = (codes > 0).double()
+    density = fires.mean(dim=0)
+    together = (fires.T @ fires) / fires.sum(dim=0)[:, None]
+    together.fill_diagonal_(-1)
+    lift = together / density  # how many times as often as by chance
+    cosines = (world.rows() @ world.rows().T).fill_diagonal_(-1)
+    names = world.names()
+    lines = [
+        "| feature | fires on | times as often with | nearest direction |",
+        "|---|--:|---|---|",
+    ]
+    step = max(1, len(names) // SHOWN)
+    for feature in range(0, len(names), step)[:SHOWN]:
+        partner, near = int(lift[feature].argmax()), int(cosines[feature].argmax())
+        lines.append(
+            f"| {names[feature]} | {100 * float(density[feature]):.2g} % "
+            f"| {float(lift[feature, partner]):.2g}: {names[partner]} "
+            f"| {float(cosines[feature, near]):.2f}: {names[near]} |"
+        )
+    return "\n".join(lines)
+
+
+def tables() -> str:
+    """All worlds."""
+    return "\n\n".join(section(kind) for kind in worlds()) + "\n\n"
+
+
+def main() -> None:
+    """Write the tables into the page."""
+    page = PAGE.read_text(encoding="utf-8")
+    head, rest = page.split(BEGIN)
+    PAGE.write_text(f"{head}{BEGIN}\n{tables()}{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+def without_numbers(text: str) -> str:
+    """The text without measured values, which may differ in a digit between processors."""
+    return re.sub(r"\| [^|]* % \| [^|]* \| [^|]* \|", "|", text)
+
+
+if __name__ == "__main__":
+    main()
