@@ -195,7 +195,7 @@ def _from_jsonl(path: Path, column: str) -> Iterator[Document]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise CanonError(f"the line is not JSON ({error})", where=where) from None
             if not isinstance(row, dict):
                 raise CanonError("the line is not a JSON object", where=where)
