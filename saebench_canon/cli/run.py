@@ -30,6 +30,7 @@ def run(arguments: Sequence[str]) -> int:
     from saebench_canon.cli.status_line import StatusLine
     from saebench_canon.cli.streams import without_reader
 
+    _check_cache(_store(arguments) / "pytest")
     with _hermetic(), _stopped_by_sigterm(), without_reader(), StatusLine.on(sys.stderr) as status:
         return int(pytest.main(pytest_arguments(arguments), plugins=[status]))
 
@@ -50,6 +51,14 @@ def _stopped_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _check_cache(folder: Path) -> None:
+    """Raise CanonError for a pipe or a device in pytest's cache, which pytest would wait for."""
+    from saebench_canon.saes.weights.regular_file import refuse_special
+
+    for path in folder.rglob("*"):
+        refuse_special(path, where="--store")
 
 
 def pytest_arguments(arguments: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ from saebench_canon.errors import CanonError, NotOffline, expanded, nearest, nea
 from saebench_canon.saes import hub_offline as hub
 from saebench_canon.saes.weights.json_file import read_json
 from saebench_canon.saes.weights.lfs import refuse_pointer
+from saebench_canon.saes.weights.regular_file import refuse_special
 
 if TYPE_CHECKING:
     import torch
@@ -162,6 +163,7 @@ def model_folder(name: str, *, folder: Path | None = None) -> Path | None:
             raise CanonError(f"no packaged model {packaged!r}", hint=nearest(packaged, known))
         return PACKAGED / packaged
     path = (folder or Path()) / expanded(name)
+    refuse_special(path)
     if path.is_dir():
         return path
     if path.is_file():
@@ -176,6 +178,8 @@ def model_folder(name: str, *, folder: Path | None = None) -> Path | None:
 def _checked_folder(path: Path) -> Path:
     """The folder, which has a configuration, weights and a tokenizer."""
     where = str(path)
+    for file in path.iterdir():  # transformers opens more of them than are named here
+        refuse_special(file)
     if not (path / CONFIG).is_file():
         raise CanonError(f"the model folder has no {CONFIG}", where=where)
     if (path / ADAPTER).is_file():

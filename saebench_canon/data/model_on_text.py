@@ -19,6 +19,7 @@ from saebench_canon.plugin.data import DataSize, DataSource, DataSpec, Gives
 from saebench_canon.plugin.fingerprint import Remembers, file_digest
 from saebench_canon.plugin.origin import Origin
 from saebench_canon.saes.hub_download import cached_commit
+from saebench_canon.saes.weights.regular_file import refuse_special
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,7 @@ def text_identity(source: TextSource, memory: Remembers) -> str:
 
 
 def _check_file(path: Path) -> None:
+    refuse_special(path)
     if not path.is_file():
         raise CanonError(f"the text file {path} does not exist", hint=nearest_file(path))
     if path.stat().st_size == 0:

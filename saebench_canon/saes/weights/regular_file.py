@@ -27,3 +27,17 @@ def refuse_special(path: Path, *, where: str | None = None) -> None:
     """Raise CanonError for a path that is there, but neither a regular file nor a folder."""
     if (kind := special(path)) is not None:
         raise CanonError(f"{path} is {kind}, not a regular file", where=where)
+
+
+class NotRegular(ValueError):
+    """Something else stands where a file should."""
+
+
+def read_regular(path: Path) -> str:
+    """The text of a file; raises NotRegular for anything else, and what opening it raises."""
+    if (kind := special(path)) is not None:
+        raise NotRegular(f"it is {kind}, not a regular file")
+    try:
+        return path.read_text(encoding="utf-8")
+    except IsADirectoryError:
+        raise NotRegular("it is a folder, not a regular file") from None
