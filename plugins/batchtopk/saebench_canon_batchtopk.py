@@ -59,7 +59,7 @@ def batchtopk(files: Files) -> Parameters:
     kind = config.get("sae_type", "topk") if meta else config["sae_type"]
     if meta and kind == "topk":  # a default left unchanged: its class is BatchTopKSAE
         kind = "batchtopk"
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise CanonError(
             f"sae_type {kind!r} is not known", where=where, hint=nearest(str(kind), KINDS)
         )

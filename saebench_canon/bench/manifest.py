@@ -8,6 +8,7 @@ from pathlib import Path
 
 from saebench_canon.bench.folders import paths_below
 from saebench_canon.bench.store_faults import ABSENT
+from saebench_canon.saes.weights.regular_file import read_regular
 
 MANIFEST = "manifest.json"
 
@@ -25,9 +26,9 @@ def is_intact(folder: Path) -> bool:
     Raises OSError for a file that cannot be read: it may be intact, and must not be made again.
     """
     try:
-        expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        expected = json.loads(read_regular(folder / MANIFEST))
         return bool(expected == {"artefact": folder.name, "files": _digests(folder)})
-    except (*ABSENT, ValueError):
+    except (*ABSENT, ValueError, RecursionError):
         return False
 
 

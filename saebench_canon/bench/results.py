@@ -21,6 +21,7 @@ from saebench_canon.plugin.fingerprint import fingerprint
 from saebench_canon.plugin.metric import Mark, Metric
 from saebench_canon.plugin.question import Margins, Question
 from saebench_canon.plugin.row import ListedCase, Row, Status
+from saebench_canon.saes.weights.regular_file import read_regular
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +105,7 @@ def _run_in(path: Path, store: Store) -> dict[str, Any] | None:
     """The run in a run file; None, and a remark of the store, if the file is damaged."""
     try:
         with store.reading():
-            run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            run: dict[str, Any] = json.loads(read_regular(path))
         fault = misfit(run, RUN)
         if fault is None and run.get("digest") != digest_of(run):
             fault = "its digest is not that of its content"

@@ -33,6 +33,7 @@ from saebench_canon.bench.shape import Optional, misfit
 from saebench_canon.bench.store_faults import ABSENT, fault_of, guarding
 from saebench_canon.errors import CanonError, StoreError
 from saebench_canon.plugin.record import Record
+from saebench_canon.saes.weights.regular_file import NotRegular, read_regular
 
 DEFAULT = Path(".canon")
 FEW = 3  # damaged records that are told one by one
@@ -86,13 +87,10 @@ class Store:
         """
         path = self.root / "records" / f"{case_id}.json"
         with self.reading():
-            if case_id in self._unusable or not path.is_file():
+            if case_id in self._unusable or not path.exists():
                 return None
             try:
-                data = self._load(path)
-                if data is None:
-                    raise CanonError("it is not JSON, or was cut off")
-                record = opened(data, case_id)
+                record = opened(self._record_in(path), case_id)
                 for name, table in record.tables.items():
                     self._check_table(name, self.root / table, record.digests.get(name))
             except StoreError:
@@ -101,6 +99,14 @@ class Store:
                 self._unusable[case_id] = error
                 return None
         return record
+
+    def _record_in(self, path: Path) -> dict[str, Any]:
+        try:
+            return self._read(path)
+        except NotRegular as error:
+            raise CanonError(str(error)) from error
+        except (*ABSENT, ValueError, RecursionError) as error:
+            raise CanonError("it is not JSON, or was cut off") from error
 
     def _check_table(self, name: str, path: Path, expected: Mapping[str, Any] | None) -> None:
         """Raise CanonError for a table that is gone or changed."""
@@ -151,8 +157,18 @@ class Store:
 
     def error(self, case_id: str) -> dict[str, Any] | None:
         """Why a case failed when it was last tried."""
-        error = self._load(self.root / "errors" / f"{case_id}.json")
-        return None if error is None or misfit(error, ERROR) else error
+        path = self.root / "errors" / f"{case_id}.json"
+        try:
+            error = self._read(path)
+            fault = misfit(error, ERROR)
+        except ABSENT:
+            return None
+        except (ValueError, RecursionError) as damage:
+            fault = str(damage)
+        if fault is None:
+            return error
+        self.notice(f"the error file {path} is damaged and left out: {fault}")
+        return None
 
     def keep_record(self, record: Record) -> None:
         """Keep the record of a case, and delete its error."""
@@ -180,7 +196,7 @@ class Store:
         """Keep a suite that the program has written; returns its path."""
         path = self.root / "suites" / name
         with self.reading(), suppress(*ABSENT, ValueError):
-            if path.read_text(encoding="utf-8") == text:  # of an earlier run, or the controller
+            if read_regular(path) == text:  # of an earlier run, or the controller
                 return path
         self._write_text(path, text)
         return path
@@ -274,12 +290,18 @@ class Store:
         return answer
 
     def _load(self, path: Path) -> dict[str, Any] | None:
+        try:
+            return self._read(path)
+        except (*ABSENT, ValueError, RecursionError):
+            return None
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """The JSON object in a file; ValueError for anything else that stands there."""
         with self.reading():
-            try:
-                data = json.loads(path.read_text(encoding="utf-8"))
-            except (*ABSENT, ValueError, RecursionError):
-                return None
-        return data if isinstance(data, dict) else None
+            data = json.loads(read_regular(path))
+        if not isinstance(data, dict):
+            raise ValueError("it is not a JSON object")
+        return data
 
     def _write(self, path: Path, data: dict[str, Any]) -> None:
         self._write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")

@@ -14,7 +14,7 @@ from types import FrameType
 INI = Path(__file__).with_name("run.ini")
 PLUGINS = (
     "saebench_canon.cli.pytest_plugin", "saebench_canon.cli.pytest_once",
-    "saebench_canon.cli.pytest_terminal", "xdist.plugin",
+    "saebench_canon.cli.pytest_terminal", "saebench_canon.cli.worker_life", "xdist.plugin",
 )  # fmt: skip
 AMBIENT = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 SEALED = {
@@ -30,26 +30,45 @@ def run(arguments: Sequence[str]) -> int:
     from saebench_canon.cli.status_line import StatusLine
     from saebench_canon.cli.streams import without_reader
 
-    with _hermetic(), _stopped_by_sigterm(), without_reader(), StatusLine.on(sys.stderr) as status:
+    _check_cache(_store(arguments) / "pytest")
+    with _hermetic(), _stopped_by_signals(), without_reader(), StatusLine.on(sys.stderr) as status:
         return int(pytest.main(pytest_arguments(arguments), plugins=[status]))
 
 
 @contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Inside the block, SIGTERM (of Slurm, of containers) stops the run as Ctrl-C does."""
+def _stopped_by_signals() -> Iterator[None]:
+    """Inside the block, SIGTERM (of Slurm, of containers) and SIGHUP (of a closed terminal) stop
+    the run as Ctrl-C does; a signal that is ignored, as `nohup` has it, stays so.
+    """
+    numbers = [
+        number
+        for name in ("SIGTERM", "SIGHUP")
+        if (number := getattr(signal, name, None)) is not None
+        and signal.getsignal(number) is not signal.SIG_IGN
+    ]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; let the run end in order
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)  # once is enough; let the run end in order
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_cache(folder: Path) -> None:
+    """Raise CanonError for a pipe or a device in pytest's cache, which pytest would wait for."""
+    from saebench_canon.saes.weights.regular_file import refuse_special
+
+    for path in folder.rglob("*"):
+        refuse_special(path, where="--store")
 
 
 def pytest_arguments(arguments: Sequence[str]) -> list[str]:

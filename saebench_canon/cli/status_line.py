@@ -91,7 +91,8 @@ class StatusLine:
                 yield status
             finally:
                 status.close()
-                copy.close()
+                with suppress(OSError):  # what a closed terminal did not take
+                    copy.close()
                 os.environ.pop(FOLDER, None)
 
     @pytest.hookimpl(trylast=True)

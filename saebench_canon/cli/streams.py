@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ from typing import Any, TextIO
 from saebench_canon.errors import printable
 
 COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
+LEFT = (errno.EPIPE, errno.EIO)
 ERRORS = "saebench_canon.plain"
 PLAIN = str.maketrans({
     "─": "-", "│": "|", "–": "-", "—": "-", "−": "-", "→": ">", "↑": "^", "↓": "v", "×": "x",
@@ -85,7 +87,10 @@ def is_coloured(words: Sequence[str]) -> bool:
 
 
 class _Output:
-    """A text stream that discards what is written after its reader, such as `head`, has left."""
+    """A text stream that discards what is written after its reader has left.
+
+    That is a program such as `head`, or a terminal that was closed.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -93,17 +98,20 @@ class _Output:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except BrokenPipeError:
-            self._discard()
+        except OSError as error:
+            self._discard(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except BrokenPipeError:
-            self._discard()
+        except OSError as error:
+            self._discard(error)
 
-    def _discard(self) -> None:
+    def _discard(self, error: OSError) -> None:
+        """Discard all from now on; raises any error but that of a reader who left."""
+        if error.errno not in LEFT:
+            raise error
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self._stream.fileno())
         os.close(null)

@@ -14,15 +14,17 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saebench_canon.data.model_config import CONFIG
 from saebench_canon.errors import CanonError, NotOffline, expanded, nearest, nearest_file
 from saebench_canon.saes import hub_offline as hub
+from saebench_canon.saes.weights.json_file import read_json
 from saebench_canon.saes.weights.lfs import refuse_pointer
+from saebench_canon.saes.weights.regular_file import refuse_special
 
 if TYPE_CHECKING:
     import torch
 
 PACKAGED = Path(__file__).parents[1] / "packaged"
-CONFIG = "config.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 ADAPTER = "adapter_config.json"  # transformers would load it without a word
 TOKENIZER_FILES = (
@@ -72,7 +74,12 @@ class LanguageModel:
     def longest(self) -> int | None:
         """The longest context that the model's configuration allows; None when it has no limit."""
         config = getattr(self.model.config, "text_config", None) or self.model.config
-        longest: int | None = getattr(config, "max_position_embeddings", None)
+        longest = getattr(config, "max_position_embeddings", None)
+        if longest is not None and not isinstance(longest, int):
+            raise CanonError(
+                f"the model's max_position_embeddings is {longest!r}, not a whole number",
+                where=self.name,
+            )
         return longest
 
 
@@ -139,7 +146,7 @@ def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> str:
     for file, *_ in files:
         digest.update(f"\0{file.name}\0".encode())
         if file.suffix == ".json":
-            digest.update(json.dumps(_json(file), sort_keys=True).encode())
+            digest.update(json.dumps(read_json(file), sort_keys=True).encode())
             continue
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
@@ -156,6 +163,7 @@ def model_folder(name: str, *, folder: Path | None = None) -> Path | None:
             raise CanonError(f"no packaged model {packaged!r}", hint=nearest(packaged, known))
         return PACKAGED / packaged
     path = (folder or Path()) / expanded(name)
+    refuse_special(path)
     if path.is_dir():
         return path
     if path.is_file():
@@ -170,6 +178,8 @@ def model_folder(name: str, *, folder: Path | None = None) -> Path | None:
 def _checked_folder(path: Path) -> Path:
     """The folder, which has a configuration, weights and a tokenizer."""
     where = str(path)
+    for file in path.iterdir():  # transformers opens more of them than are named here
+        refuse_special(file)
     if not (path / CONFIG).is_file():
         raise CanonError(f"the model folder has no {CONFIG}", where=where)
     if (path / ADAPTER).is_file():
@@ -199,13 +209,6 @@ def _tokenizer_files(path: Path) -> list[Path]:
 def _weights(path: Path) -> list[Path]:
     """The files that `transformers` reads weights from."""
     return sorted(path.glob("*.safetensors"))
-
-
-def _json(file: Path) -> object:
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise CanonError(f"the file is not JSON ({error})", where=str(file)) from None
 
 
 def _check_hub(name: str, revision: str | None) -> None:

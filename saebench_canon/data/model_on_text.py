@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, ClassVar
 from saebench_canon.data import language_model, text
 from saebench_canon.data.hook_points import KNOWN
 from saebench_canon.data.language_model import LanguageModel
+from saebench_canon.data.model_config import model_config
 from saebench_canon.data.model_size import model_size, reach, tokens_of
 from saebench_canon.data.text import Document, TextSource
 from saebench_canon.errors import CanonError, nearest, nearest_file
@@ -19,6 +19,7 @@ from saebench_canon.plugin.data import DataSize, DataSource, DataSpec, Gives
 from saebench_canon.plugin.fingerprint import Remembers, file_digest
 from saebench_canon.plugin.origin import Origin
 from saebench_canon.saes.hub_download import cached_commit
+from saebench_canon.saes.weights.regular_file import refuse_special
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ class ModelOnText(DataSource):
         if source.kind == "file":
             _check_file(Path(source.name))
         folder = language_model.model_folder(self.model, folder=data.root)
-        config = _config(folder / language_model.CONFIG) if folder is not None else {}
-        _check_hook(self.hook, config.get("num_hidden_layers") or config.get("n_layer"))
-        longest = config.get("max_position_embeddings") or config.get("n_positions")
+        config = None if folder is None else model_config(folder)
+        _check_hook(self.hook, None if config is None else config.layers)
+        longest = None if config is None else config.positions
         if longest is not None and self.context > longest:
             raise CanonError(
                 f"'context' must be at most the model's {longest} positions, got {self.context}"
@@ -114,8 +115,9 @@ class ModelOnText(DataSource):
         name: str | None = self.model
         if folder is not None and not self.model.startswith("packaged:"):
             resolved = str(folder.resolve())
-            config = _config(folder / language_model.CONFIG)
-            name = resolved if "models--" in resolved else config.get("_name_or_path")
+            config = model_config(folder)
+            saved_from = None if config is None else config.name
+            name = resolved if "models--" in resolved else saved_from
         return Origin(name or None, self.hook)
 
     def language_model(self, data: DataSpec, device: str) -> LanguageModel:
@@ -170,20 +172,11 @@ def text_identity(source: TextSource, memory: Remembers) -> str:
 
 
 def _check_file(path: Path) -> None:
+    refuse_special(path)
     if not path.is_file():
         raise CanonError(f"the text file {path} does not exist", hint=nearest_file(path))
     if path.stat().st_size == 0:
         raise CanonError(f"the text {path} is empty")
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """A model's configuration; for a model of text and images, the part on text."""
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # loading it will say what is wrong
-    inner = config.get("text_config")
-    return inner if isinstance(inner, dict) else config
 
 
 def _check_hook(hook: str, layers: int | None) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from saebench_canon.data import language_model
+from saebench_canon.data.model_config import model_config
 from saebench_canon.data.text import TextSource
 from saebench_canon.plugin.data import ModelSize
 from saebench_canon.saes.hub_download import cached_files
@@ -54,24 +53,34 @@ def model_size(name: str, revision: str | None, root: Path) -> ModelSize | None:
 
 
 def _of_config(folder: Path) -> ModelSize | None:
+    config = model_config(folder)
+    if config is None or (layers := config.layers) is None:
+        return None
     try:
-        config = json.loads((folder / language_model.CONFIG).read_text(encoding="utf-8"))
-        return _count({**config, **(config.get("text_config") or {})})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None  # loading it will say what is wrong
+        return _count(config.values, layers)
+    except (TypeError, KeyError):
+        return None  # a model whose layers differ lists their sizes
 
 
-def _count(config: Mapping[str, Any]) -> ModelSize:
-    """The size by a Hugging Face configuration, without biases and norms."""
-    d = config.get("hidden_size") or config["n_embd"]
-    layers = config.get("num_hidden_layers") or config["n_layer"]
-    heads = config.get("num_attention_heads") or config["n_head"]
-    inner = config.get("intermediate_size") or config.get("n_inner") or 4 * d
-    size = config.get("head_dim") or d // heads
-    shared = config.get("num_key_value_heads") or heads
+def _count(config: dict[str, Any], layers: int) -> ModelSize:
+    """The size by a Hugging Face configuration, without biases and norms.
+
+    Raises KeyError or TypeError if a size is missing or no number.
+    """
+    d = _number(config.get("hidden_size") or config["n_embd"])
+    heads = _number(config.get("num_attention_heads") or config["n_head"])
+    inner = _number(config.get("intermediate_size") or config.get("n_inner") or 4 * d)
+    size = _number(config.get("head_dim") or d // heads)
+    shared = _number(config.get("num_key_value_heads") or heads)
     attention = 2 * d * size * (heads + shared)
     gates = 2 if config.get("model_type") in ("gpt2", "gpt_neox", "gptj", "opt") else 3
-    vocabulary = config["vocab_size"]
+    vocabulary = _number(config["vocab_size"])
     tables = 1 if config.get("tie_word_embeddings", True) else 2
     parameters = layers * (attention + gates * d * inner) + tables * vocabulary * d
     return ModelSize(d, layers, vocabulary, parameters)
+
+
+def _number(value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise TypeError(f"{value!r} is not a positive whole number")
+    return value

@@ -20,6 +20,7 @@ from saebench_canon.errors import (
     nearest_file,
 )
 from saebench_canon.saes import hub_offline as hub
+from saebench_canon.saes.weights.regular_file import refuse_special
 
 if TYPE_CHECKING:
     from saebench_canon.packaged.python_docs import PythonDocs
@@ -159,6 +160,7 @@ def _python_docs() -> PythonDocs:
 def _local_file(source: TextSource) -> Path:
     """The path of a local source; raises CanonError unless it exists and has a known suffix."""
     path = Path(source.name)
+    refuse_special(path)
     if path.is_dir():
         raise CanonError("the text is a folder, not a file", where=source.name)
     if not path.exists():
@@ -195,7 +197,7 @@ def _from_jsonl(path: Path, column: str) -> Iterator[Document]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise CanonError(f"the line is not JSON ({error})", where=where) from None
             if not isinstance(row, dict):
                 raise CanonError("the line is not a JSON object", where=where)

@@ -11,6 +11,7 @@ from saebench_canon.plugin.adapter import Adapter, Description
 from saebench_canon.plugin.known_formats import lacking_scheme
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.saes.weights.contents import contents
+from saebench_canon.saes.weights.regular_file import refuse_special
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +58,7 @@ class LocalAdapter:
     def owner(self, ref: Ref) -> tuple[Adapter, Ref]:
         """The adapter of the path's format, and the ref with its scheme."""
         path = ref.path
+        refuse_special(path)
         if not path.exists():
             raise CanonError(f"'{ref.target}' does not exist")
         claimed = self._claim(path)

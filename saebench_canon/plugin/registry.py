@@ -19,6 +19,7 @@ import pluggy
 
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin import hookspecs
+from saebench_canon.saes.weights.regular_file import refuse_special
 
 if TYPE_CHECKING:
     from saebench_canon.plugin.adapter import Adapter
@@ -284,6 +285,7 @@ def _module_of(file: Path) -> ModuleType:
 
     The name is the same in every process, so that what the file defines can be pickled.
     """
+    refuse_special(file, where="--plugin")
     if not file.is_file():
         raise CanonError(f"the plugin file {file} does not exist", where="--plugin")
     name = PREFIX + re.sub(r"\W", "_", file.stem)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saebench_canon.errors import LISTED, CanonError, nearest
+from saebench_canon.saes.weights.json_file import read_json
 from saebench_canon.saes.weights.lazy_tensor import Tensors
 from saebench_canon.saes.weights.lfs import refuse_pointer
 from saebench_canon.saes.weights.npz_file import open_npz
@@ -141,18 +141,3 @@ def _of_hub_cache(folder: Path, real: Path) -> bool:
     depth = len(parts) - 1 - parts[::-1].index("snapshots")
     repository = Path(*parts[:depth])
     return repository.name.startswith("models--") and real.parent == repository / "blobs"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise CanonError(f"the file is not text in UTF-8 ({error})", where=str(path)) from error
-    except (ValueError, RecursionError) as error:
-        raise CanonError(f"the file is not JSON ({error})", where=str(path)) from error
-    except OSError as error:
-        raise CanonError(f"the file cannot be read ({error})", where=str(path)) from error
-    if not isinstance(content, dict):
-        raise CanonError("the file is not a JSON object", where=str(path))
-    return content

@@ -11,6 +11,7 @@ from saebench_canon.errors import CanonError, nearest_file, placed
 from saebench_canon.plugin.adapter import Normalisation
 from saebench_canon.plugin.data import DataKind, DataSource, DataSpec, Dtype
 from saebench_canon.plugin.data_keys import Key, keys_of
+from saebench_canon.saes.weights.regular_file import refuse_special
 from saebench_canon.suite.toml_table import MISSING, TomlTable
 
 
@@ -95,6 +96,7 @@ def _value(key: Key, kind: DataKind, table: TomlTable, root: Path) -> Any:
     if not isinstance(text, str):
         return text
     path = root / text
+    refuse_special(path, where=table.where)
     if not path.exists():
         raise CanonError(
             f"the file {path} does not exist", where=table.where, hint=nearest_file(path)

@@ -20,6 +20,7 @@ from saebench_canon.plugin.ref import Ref, is_bare_path
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.plugin.training_facts import Fact
 from saebench_canon.saes.unclaimed import lacking_plugin
+from saebench_canon.saes.weights.regular_file import refuse_special
 from saebench_canon.suite.found_saes import FoundSae, short, told_apart, word
 
 TEXT = "packaged:python-docs"
@@ -193,6 +194,7 @@ def _data(
     """A data table for each way in which SAEs read the data, with these SAEs."""
     assert options.data is not None
     path = Path(options.data)
+    refuse_special(path, where="--data")
     if path.is_file():
         table: dict[str, str | int] = {"file": str(path.absolute())}
     elif path.is_dir() or not _looks_like_a_path(options.data):
@@ -232,6 +234,7 @@ def _text(text: str | None) -> str:
     if text is None:
         return TEXT
     path = Path(text)
+    refuse_special(path, where="--text")
     if path.is_file():
         return str(path.absolute())
     if path.suffix in (".txt", ".jsonl", ".parquet") or text.startswith((".", "/", "~")):

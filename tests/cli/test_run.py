@@ -440,8 +440,9 @@ def test_a_run_that_is_broken_off_loses_no_finished_case(
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
 @pytest.mark.parametrize("whole_group", [False, True], ids=["controller", "group"])
-def test_sigterm_stops_a_run_as_ctrl_c_does(
-    small: Path, workers: list[str], whole_group: bool
+@pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGHUP], ids=["term", "hangup"])
+def test_sigterm_and_sighup_stop_a_run_as_ctrl_c_does(
+    small: Path, workers: list[str], whole_group: bool, blow: signal.Signals
 ) -> None:
     Path("slow.py").write_text(SLOW)
     small.write_text(small.read_text() + '[[metric]]\nname = "slow"\nseeds = [0, 1, 2]\n')
@@ -453,7 +454,7 @@ def test_sigterm_stops_a_run_as_ctrl_c_does(
     deadline = time.monotonic() + 60
     while len(records()) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
-    (os.killpg if whole_group else os.kill)(started.pid, signal.SIGTERM)
+    (os.killpg if whole_group else os.kill)(started.pid, blow)
     output, _ = started.communicate(timeout=60)
     assert started.returncode == 2, output
     assert "passed" in output.splitlines()[-1] or "no tests ran" in output

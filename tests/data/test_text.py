@@ -78,9 +78,10 @@ def test_a_parquet_file_gives_one_document_a_row(tmp_path):
         read(text_source("a.parquet", folder=tmp_path, column="id"))
 
 
-def test_documents_are_read_only_as_far_as_they_are_asked_for(tmp_path):
+@pytest.mark.parametrize("line", ["this is not JSON", "[" * 100_000], ids=["words", "deep"])
+def test_documents_are_read_only_as_far_as_they_are_asked_for(tmp_path, line):
     path = tmp_path / "a.jsonl"
-    path.write_text('{"text": "one"}\nthis is not JSON\n')
+    path.write_text(f'{{"text": "one"}}\n{line}\n')
     documents = iter_documents(text_source(str(path)))
     assert next(documents).text == "one"
     with pytest.raises(CanonError, match=r"the line is not JSON .*a\.jsonl line 2\)"):

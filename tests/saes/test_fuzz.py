@@ -83,6 +83,30 @@ def test_a_mutated_checkpoint_opens_or_is_refused_in_a_sentence(
     assert all(sentence.strip() for sentence in refused)
 
 
+@pytest.mark.parametrize(
+    "form", [form for form in FORMATS if form not in ("gemma-scope", "openai")]
+)
+def test_a_value_of_another_type_is_refused_in_words_of_ours(
+    tmp_path: Path, registry: Registry, form: str
+) -> None:
+    """No sentence on a configuration is an error of Python such as `unhashable type: 'list'`."""
+    folder = FORMATS[form](tmp_path)
+    file = next(folder.glob("*.json"))
+    text, adapter, ref = file.read_text(), registry.adapters["file"], Ref.parse(f"file:{folder}")
+    for number in range(len(_entries(json.loads(text)))):
+        for value in (["standard"], {"a": 1}, 7, True, [], "x", None):
+            config = json.loads(text)
+            holder, key = _entries(config)[number]
+            holder[key] = value
+            file.write_text(json.dumps(config))
+            told = ""
+            try:
+                adapter.describe(ref)
+            except CanonError as error:
+                told = str(error)
+            assert "Error:" not in told, f"{key} = {value!r}: {told}"
+
+
 def mutate(chance: random.Random, path: Path) -> str:
     """One change to one file of the checkpoint; returns what was done."""
     files = sorted(file for file in (path, *path.glob("*")) if file.is_file())

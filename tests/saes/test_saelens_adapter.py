@@ -255,7 +255,7 @@ def test_a_factor_of_activations_is_a_number_above_0(folder: Path, value: str) -
     ("spoil", "says"),
     [
         (lambda f: (f / "cfg.json").write_bytes(b'{"a": "\xff"}'), r"UTF-8 .*cfg\.json\)"),
-        (lambda f: (f / "cfg.json").write_text("[" * 10**5), "not JSON"),
+        (lambda f: (f / "cfg.json").write_text("[" * 10**5), "nested too deep"),
         (lambda f: (f / "activation_scaler.json").write_text("{"), "not JSON"),
         (lambda f: (f / "cfg.json").write_text("{"), "not JSON"),
         (lambda f: (f / "cfg.json").write_text("[]"), "not a JSON object"),

@@ -16,13 +16,14 @@ from saebench_canon.errors import CanonError
 from saebench_canon.plugin.adapter import Description
 from saebench_canon.plugin.ref import Ref
 from saebench_canon.saes.checkpoint import CheckpointAdapter, Format, Parameters
-from saebench_canon.saes.files import Files, read_json
+from saebench_canon.saes.files import Files
 from saebench_canon.saes.formats import saelens_folder as form
 from saebench_canon.saes.formats import saelens_releases as hub
 from saebench_canon.saes.formats.saelens_config import SaeLensConfig, parse_config
 from saebench_canon.saes.hub_download import cached_commit, fetch, hub_errors, unreachable
 from saebench_canon.saes.hub_offline import out_of_reach
 from saebench_canon.saes.memory_needed import check_memory, sae_bytes
+from saebench_canon.saes.weights.json_file import read_json
 
 if TYPE_CHECKING:
     import torch

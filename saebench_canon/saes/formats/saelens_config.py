@@ -135,6 +135,8 @@ def _architecture(raw: Mapping[str, Any], *, old: bool, where: str) -> tuple[str
                 f"the activation function is '{activation}', and only relu and topk are known",
                 where=where,
             )
+    if not isinstance(architecture, str):
+        raise CanonError(f"the architecture is {architecture!r}, not a name", where=where)
     if architecture in REFUSED:
         raise CanonError(
             f"the architecture is '{architecture}': {REFUSED[architecture]}", where=where
