@@ -51,10 +51,10 @@ __all__ = [
     "Activation", "Acts", "Adapter", "Answer", "Bench", "CanonError", "CanonicalSAE", "Case",
     "CheckpointAdapter", "Codes", "Config", "Cost", "DataKind", "DataSize", "DataSource",
     "Description", "Evidence", "Files", "Input", "InputGroup", "LanguageModelSource", "Margin",
-    "Mark", "Measurement", "Metric", "Parameters", "Place", "Question", "Record", "Ref", "Report", "Score",
-    "Stored", "Tensors", "Trained", "Trainer", "TrueFeatures", "Undefined", "Value", "Work", "World", "by_line",
-    "checkpoint", "covariance_matched", "evaluate", "fold", "hookimpl", "made", "max_cosine",
-    "metric", "nearest", "trainer",
+    "Mark", "Measurement", "Metric", "Parameters", "Place", "Question", "Record", "Ref", "Report",
+    "Score", "Stored", "Tensors", "Trained", "Trainer", "TrueFeatures", "Undefined", "Value",
+    "Work", "World", "by_line", "checkpoint", "covariance_matched", "evaluate", "fold",
+    "hookimpl", "made", "max_cosine", "metric", "nearest", "trainer",
 ]  # fmt: skip
 
 _HOME = {
@@ -67,7 +67,8 @@ _HOME = {
     "Files": "saes.files", "Input": "plugin.input",
     "InputGroup": "plugin.signature", "LanguageModelSource": "plugin.data",
     "Margin": "plugin.question", "Mark": "plugin.metric", "Measurement": "plugin.metric",
-    "Metric": "plugin.metric", "Parameters": "saes.checkpoint", "Place": "plugin.world", "Question": "plugin.question",
+    "Metric": "plugin.metric", "Parameters": "saes.checkpoint", "Place": "plugin.world",
+    "Question": "plugin.question",
     "Record": "plugin.record", "Ref": "plugin.ref", "Report": "plugin.report",
     "Score": "plugin.metric", "Stored": "saes.weights.lazy_tensor",
     "Tensors": "saes.weights.lazy_tensor",

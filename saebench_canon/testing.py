@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from saebench_canon.inputs.normalise import normalise
     from saebench_canon.plugin.adapter import Adapter
     from saebench_canon.plugin.metric import Metric
+    from saebench_canon.plugin.world import World
     from saebench_canon.saes.calibration import calibrate
 
 __all__ = [
     "Finding", "Findings", "Registry", "calibrate", "check_adapter", "check_metric",
-    "examine_adapter", "examine_metric", "load_registry", "normalise",
-    "registry_of",
+    "check_world", "examine_adapter", "examine_metric", "examine_world", "load_registry",
+    "normalise", "registry_of",
 ]  # fmt: skip
 
 P = ParamSpec("P")
@@ -88,6 +89,13 @@ def examine_metric(
     return report(metric.name, CHECKS, candidate)
 
 
+def examine_world(kind: type[World], *, settings: Mapping[str, Any] | None = None) -> Findings:
+    """The findings on a world, checked on a few thousand tokens; `settings` replace defaults."""
+    from saebench_canon.plugin_kit.world_checks import CHECKS, WorldUnderTest
+
+    return report(kind.named or kind.__name__, CHECKS, WorldUnderTest(kind, settings or {}))
+
+
 def _without_fault(examine: Callable[P, Findings]) -> Callable[P, Findings]:
     """The same findings; raises AssertionError with a sentence for each check that failed."""
 
@@ -101,6 +109,7 @@ def _without_fault(examine: Callable[P, Findings]) -> Callable[P, Findings]:
 
 check_adapter = _without_fault(examine_adapter)
 check_metric = _without_fault(examine_metric)
+check_world = _without_fault(examine_world)
 
 
 def registry_of(plugin: ModuleType) -> Registry:

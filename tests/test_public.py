@@ -65,7 +65,9 @@ def sources() -> Iterator[tuple[str, str]]:
         for number, block in enumerate(FENCED.findall(path.read_text(encoding="utf-8")), start=1):
             yield f"{path.relative_to(ROOT)}, block {number}", block
     for path in sorted(TEMPLATES.glob("*.py.txt")):
-        text = Template(path.read_text(encoding="utf-8")).substitute(name="it", module="it")
+        text = Template(path.read_text(encoding="utf-8")).substitute(
+            name="it", module="it", title_case="It"
+        )
         yield str(path.relative_to(ROOT)), text
 
 

@@ -54,11 +54,15 @@ def _run_command(words: list[str]) -> int:
         options = _parser().parse_args(words)
     except SystemExit as stop:
         return USAGE_ERROR if stop.code else 0
+    from saebench_canon.cli import export as commands_export
     from saebench_canon.cli import frankenstein as commands_frankenstein
     from saebench_canon.cli import listings as commands
     from saebench_canon.cli import plugin_kit as commands_kit
 
-    homes = {**dict.fromkeys(KIT, commands_kit), "frankenstein": commands_frankenstein}
+    homes = {
+        **dict.fromkeys(KIT, commands_kit), "frankenstein": commands_frankenstein,
+        "export": commands_export,
+    }  # fmt: skip
     home = homes.get(options.command, commands)
     return getattr(home, options.command)(options) or 0
 
@@ -99,22 +103,34 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("plugins", help="the loaded plugins and those that are broken")
     commands.add_parser("doctor", help="versions, hardware, store and hub of this machine")
 
-    check = commands.add_parser("check", help="whether an adapter or a metric conforms")
-    check.add_argument("what", metavar="REF|METRIC", help="an SAE of the adapter, or a metric")
+    check = commands.add_parser("check", help="whether an adapter, a metric or a world conforms")
+    check.add_argument("what", metavar="REF|METRIC|WORLD",
+                       help="an SAE of the adapter, a metric, or a world")  # fmt: skip
     check.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     check.add_argument("--except", action="append", default=[], dest="except_scores",
                        metavar="SCORE", help="a score that dead latents may change")  # fmt: skip
 
-    new = commands.add_parser("new", help="write a template of an adapter, a metric or a suite")
-    new.add_argument("kind", choices=["adapter", "metric", "suite"])
+    new = commands.add_parser("new", help="write a template of a plugin or a suite")
+    new.add_argument("kind", choices=["adapter", "metric", "world", "suite"])
     new.add_argument("name")
     new.add_argument("--to", default=".", metavar="DIR", help="the folder to write into")
 
+    export = commands.add_parser(
+        "export", help="write the activations of a data table, or an SAE that is trained"
+    )
+    export.add_argument("suite", help="a TOML file or the name of a packaged suite")
+    export.add_argument("name", metavar="NAME", help="a data table or an SAE of the suite")
+    export.add_argument("-o", "--output", required=True, metavar="FOLDER",
+                        help="a new folder to write")  # fmt: skip
+    export.add_argument(
+        "--set", action="append", default=[], dest="settings", metavar="T.KEY=VALUE"
+    )
+
     commands.add_parser("schema", help="the JSON schema of suite files, for editors")
 
-    for name in ("plan", "show", "doctor", "frankenstein"):
+    for name in ("plan", "show", "doctor", "frankenstein", "export"):
         commands.choices[name].add_argument("--store", default=".canon", metavar="DIR")
-    for name in ("plan", "show", "ls", "plugins", "doctor", "frankenstein", *KIT):
+    for name in ("plan", "show", "ls", "plugins", "doctor", "frankenstein", "export", *KIT):
         commands.choices[name].add_argument(
             "--plugin", action="append", default=[], metavar="FILE", help="a one-file plugin"
         )

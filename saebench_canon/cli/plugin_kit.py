@@ -7,7 +7,7 @@ import tomllib
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tabulate import tabulate
 
@@ -16,13 +16,14 @@ from saebench_canon.plugin.ref import Ref, is_bare_path
 from saebench_canon.plugin.registry import Registry, load_registry
 
 if TYPE_CHECKING:
+    from saebench_canon.plugin.world import World
     from saebench_canon.plugin_kit.findings import Findings
 
 FAILED = 1
 
 
 def check(options: Namespace) -> int:
-    """Print the conformance checks of an adapter or a metric; returns 1 if one failed."""
+    """Print the checks of an adapter, a metric or a world; returns 1 if one failed."""
     registry = load_registry([Path(path) for path in options.plugin])
     findings = _examine(options, registry)
     rows = [
@@ -45,9 +46,13 @@ def _messages(findings: Findings) -> Iterator[str]:
 
 
 def _examine(options: Namespace, registry: Registry) -> Findings:
-    from saebench_canon.testing import examine_metric
+    from saebench_canon.testing import examine_metric, examine_world
 
     subject = options.what
+    worlds = {kind.named: kind for kind in registry.data.values() if kind.named}
+    if subject in worlds and subject not in registry.metrics:
+        settings = dict(_setting(text) for text in options.settings)
+        return examine_world(cast("type[World]", worlds[subject]), settings=settings)
     if "/" not in subject and subject in registry.metrics:
         metric = registry.metrics[subject]
         settings = dict(_setting(text) for text in options.settings)
@@ -71,8 +76,11 @@ def _examine_ref(subject: str, registry: Registry) -> Findings:
     bare = is_bare_path(subject)
     if bare and not Path(subject).expanduser().exists():
         raise CanonError(
-            f"'{subject}' is neither a metric nor a file or folder",
-            hint=nearest(subject, registry.metrics),
+            f"'{subject}' is no metric, no world, and no file or folder",
+            hint=nearest(
+                subject,
+                [*registry.metrics, *(kind.named for kind in registry.data.values() if kind.named)],
+            ),
         )
     ref = Ref.parse(f"file:{subject}" if bare else subject)
     adapter = registry.adapter(ref.scheme)
@@ -103,7 +111,7 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def new(options: Namespace) -> None:
-    """Write a template of an adapter, a metric or a suite, and print what to do next."""
+    """Write a template of a plugin or a suite, and print what to do next."""
     from saebench_canon.plugin_kit.new import new_plugin, new_suite
 
     folder, name = Path(options.to), options.name

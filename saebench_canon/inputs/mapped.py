@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from saebench_canon.plugin.activations import Acts
 from saebench_canon.saes.memory_needed import size as in_units
 
 ACTS, DOC = "acts.npy", "doc.pt"
+CHUNK = 65_536  # tokens written at once
 
 
 def open_activations(path: Path) -> Tensor:
@@ -34,6 +37,23 @@ def load_acts(folder: Path) -> Acts:
     """The activations of a folder, mapped from its file."""
     doc = torch.load(folder / DOC, weights_only=True)
     return Acts(open_activations(folder / ACTS), doc)
+
+
+def write_activations(path: Path, acts: Acts) -> None:
+    """Write a safetensors file with `acts` and `doc`, some tokens at a time."""
+    n, d = acts.x.shape
+    doc = acts.doc.to(torch.int64)
+    header = {
+        "acts": {"dtype": "F32", "shape": [n, d], "data_offsets": [0, 4 * n * d]},
+        "doc": {"dtype": "I64", "shape": [n], "data_offsets": [4 * n * d, 4 * n * d + 8 * n]},
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # so that tensors are aligned
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for part in acts.batches(CHUNK):
+            file.write(part.float().contiguous().numpy().astype("<f4", copy=False).tobytes())
+        file.write(doc.numpy().astype("<i8", copy=False).tobytes())
 
 
 def empty(out: Path | None, shape: tuple[int, int]) -> Any:

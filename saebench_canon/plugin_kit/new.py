@@ -13,10 +13,10 @@ from string import Template
 from saebench_canon.errors import CanonError, writing
 from saebench_canon.plugin.registry import Registry
 
-KINDS = ("adapter", "metric", "suite")
 TITLES = {
     "adapter": "An adapter of saebench-canon for SAEs in weights.npz",
     "metric": "A metric of saebench-canon",
+    "world": "A world of saebench-canon",
 }
 
 
@@ -69,10 +69,13 @@ def _check_module(module: str, name: str) -> None:
 def _check_free(kind: str, name: str, registry: Registry) -> None:
     if name in registry.sources or any(plugin.name == name for plugin in registry.broken):
         raise CanonError(f"a plugin '{name}' already exists", hint="Choose another name.")
-    noun, taken = (
-        ("scheme", set(registry.adapters)) if kind == "adapter" else (kind, set(registry.metrics))
-    )
-    if name in taken:
+    noun = "scheme" if kind == "adapter" else kind
+    taken: dict[str, set[str | None]] = {
+        "scheme": {*registry.adapters},
+        "metric": {*registry.metrics},
+        "world": {known.named for known in registry.data.values()},
+    }
+    if name in taken[noun]:
         raise CanonError(f"a {noun} '{name}' already exists", hint="Choose another name.")
 
 
@@ -80,7 +83,13 @@ def _filled(template: str, name: str, title: str = "") -> str:
     """A template with the name filled in."""
     files = resources.files("saebench_canon.plugin_kit") / "templates"
     text = (files / f"{template}.txt").read_text(encoding="utf-8")
-    return Template(text).substitute(name=name, module=name.replace("-", "_"), title=title)
+    words = {
+        "name": name,
+        "module": name.replace("-", "_"),
+        "title": title,
+        "title_case": "".join(part.title() for part in name.split("-")),
+    }
+    return Template(text).substitute(words)
 
 
 def _write(folder: Path, files: dict[str, str]) -> list[Path]:

@@ -19,6 +19,7 @@ from planted import SUITE, write_sae
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
 from saebench_canon.cli import main as cli
+from saebench_canon.data.worlds.builtin import worlds
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin_kit.schema import suite_schema
@@ -80,7 +81,7 @@ def test_a_new_metric_works_as_it_is(workdir: Path, capsys: pytest.CaptureFixtur
     passes_its_tests(workdir / "mine" / "common-share", workdir)
 
 
-@pytest.mark.parametrize("kind", ["adapter", "metric"])
+@pytest.mark.parametrize("kind", ["adapter", "metric", "world"])
 def test_a_new_distribution_names_its_module_as_entry_point(kind: str, workdir: Path) -> None:
     assert cli.main(["new", kind, "my-own"]) == 0
     project = tomllib.loads((workdir / "my-own" / "pyproject.toml").read_text())
@@ -108,6 +109,7 @@ def test_a_new_suite_can_be_planned(workdir: Path) -> None:
         ("adapter", "torch", "a Python module 'torch' already exists"),
         ("adapter", "class", "'class' is a keyword of Python"),
         ("metric", "fidelity", "a metric 'fidelity' already exists"),
+        ("world", "pairs", "a world 'pairs' already exists"),
         ("adapter", "saelens", "a scheme 'saelens' already exists"),
         ("suite", "quickstart", "'quickstart' is a packaged suite"),
         ("metric", "taken", "taken already exists"),
@@ -178,8 +180,8 @@ def test_check_on_a_hub_out_of_reach_says_so(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fidelty"], "neither a metric nor a file or folder. Did you mean 'fidelity'?"),
-        (["./fidelity"], "neither a metric nor a file or folder"),
+        (["fidelty"], "no metric, no world, and no file or folder. Did you mean 'fidelity'?"),
+        (["./fidelity"], "no metric, no world, and no file or folder"),
         (["saelens:nowhere"], "there is no file or folder"),
         (["saelnes:x"], "unknown scheme 'saelnes'"),
         (["."], "holds no checkpoint of a known format"),
@@ -225,6 +227,8 @@ def test_the_schema_has_every_key_that_parsers_know_and_no_other(
         '\n[[reference]]\nscore = "fidelity.l0"\naxis = "width"\n'
         'values = { 24 = 3 }\nsource = "x"\n'
     )
+    for kind in worlds():
+        more += f'\n[data.{kind.__name__}]\nsynthetic = "{kind.named}"\n'
     (workdir / "acts.safetensors").write_bytes(b"")
     for width in (24, 48):
         for seed in (0, 1):
