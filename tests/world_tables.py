@@ -11,14 +11,15 @@ from dataclasses import fields
 
 import torch
 from clone import DOCS
+from every_world import EVERY_WORLD
 
-from saebench_canon.data.worlds.builtin import worlds
+from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.data_keys import keys_of
 from saebench_canon.plugin.world import World
 
 PAGE = DOCS / "worlds.md"
 BEGIN, END = "<!-- tables -->\n", "<!-- end of tables -->\n"
-TOKENS, SHOWN = 32_768, 10
+TOKENS, SHOWN, LEAST = 32_768, 10, 100
 
 
 def section(kind: type[World]) -> str:
@@ -42,19 +43,25 @@ def settings(kind: type[World]) -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
     return str(value).lower() if isinstance(value, bool) else f"{value:g}"  # type: ignore[str-format]
 
 
 def table(kind: type[World]) -> str:
     """Some features: how often they fire, with which other one, and how near another one is."""
-    world = kind(kind.named)
+    source = kind(kind.named or "")
+    world = source.opened(DataSpec("w", "docs", source))
     codes = torch.cat([block.codes.dense() for block in world.blocks(TOKENS, "scored")])
     fires = (codes > 0).double()
     density = fires.mean(dim=0)
-    together = (fires.T @ fires) / fires.sum(dim=0)[:, None]
-    together.fill_diagonal_(-1)
-    lift = together / density  # how many times as often as by chance
-    cosines = (world.rows() @ world.rows().T).fill_diagonal_(-1)
+    together = fires.T @ fires
+    together[:, fires.sum(dim=0) < LEAST] = 0  # what fires on few tokens fires with anything
+    # how many times as often as by chance
+    lift = together / fires.sum(dim=0)[:, None].clamp(min=1) / density.clamp(min=1e-9)
+    lift.fill_diagonal_(-1)
+    rows = world.rows()
+    cosines = (rows @ rows.T).fill_diagonal_(-1)
     names = world.names()
     lines = [
         "| feature | fires on | times as often with | nearest direction |",
@@ -73,7 +80,7 @@ def table(kind: type[World]) -> str:
 
 def tables() -> str:
     """All worlds."""
-    return "\n\n".join(section(kind) for kind in worlds()) + "\n\n"
+    return "\n\n".join(section(kind) for kind in EVERY_WORLD) + "\n\n"
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ def canon_data() -> Iterable[DataKind]:
     """A file of activations, a language model reading a text, and worlds of known features."""
     from saebench_canon.data.activations_file import ActivationFile
     from saebench_canon.data.model_on_text import ModelOnText
+    from saebench_canon.data.text_window import TextWindow
     from saebench_canon.data.worlds.builtin import worlds
 
-    return [ActivationFile, ModelOnText, *worlds()]
+    return [ActivationFile, ModelOnText, *worlds(), TextWindow]

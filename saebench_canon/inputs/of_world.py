@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from saebench_canon.errors import CanonError
 from saebench_canon.plugin.input import made
 
 if TYPE_CHECKING:
@@ -72,23 +73,26 @@ def drawn(data: DataSpec, folder: Path) -> Drawn:
     from saebench_canon.inputs.normalise import normalise
     from saebench_canon.kernels.codes import Codes
     from saebench_canon.plugin.activations import Acts
-    from saebench_canon.plugin.world import BLOCK, TrueFeatures
+    from saebench_canon.plugin.world import BLOCK, TOKENS, TrueFeatures
     from saebench_canon.progress import track
 
-    world = cast("World", data.source)
-    size = world.size(data)
-    tokens = size.tokens if data.fresh is None else data.fresh
-    assert tokens is not None
-    assert size.d is not None
+    source = cast("World", data.source)
+    world, purpose = source.opened(data), SCORED if data.fresh is None else TRAINING
+    tokens = (data.tokens or TOKENS) if data.fresh is None else data.fresh
+    there = world.available(purpose)
+    tokens = tokens if there is None else min(tokens, there)
+    if tokens == 0:
+        raise CanonError(f"{source} has no tokens that are {purpose}", where=data.where)
+    rows = world.rows()
     file = folder / ACTS
-    x = empty(file, (tokens, size.d))
+    x = empty(file, (tokens, rows.shape[1]))
     docs, codes = [], []
     start = 0
-    blocks = world.blocks(tokens, SCORED if data.fresh is None else TRAINING)
-    for block in track(blocks, f"tokens of {world}", -(-tokens // BLOCK)):
-        rows = normalise(block.x, data.normalize).x
-        x[start : start + len(rows)] = rows.numpy()
-        start += len(rows)
+    blocks = world.blocks(tokens, purpose)
+    for block in track(blocks, f"tokens of {source}", -(-tokens // BLOCK)):
+        vectors = normalise(block.x, data.normalize).x
+        x[start : start + len(vectors)] = vectors.numpy()
+        start += len(vectors)
         docs.append(block.place.doc)
         if data.fresh is None:
             codes.append(block.codes)
@@ -96,7 +100,7 @@ def drawn(data: DataSpec, folder: Path) -> Drawn:
     acts = Acts(open_activations(file), torch.cat(docs))
     if data.fresh is not None:
         return Drawn(acts, None)
-    known = TrueFeatures(world.rows(), Codes.concatenate(codes), world.parents(), world.names())
+    known = TrueFeatures(rows, Codes.concatenate(codes), world.parents(), world.names())
     return Drawn(acts, known)
 
 

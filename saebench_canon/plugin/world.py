@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.data import DataSize, DataSource, DataSpec, Gives
@@ -78,6 +78,25 @@ class TrueFeatures:
     def density(self) -> Tensor:
         """The share of tokens on which each feature fires, [F] float64."""
         return self.codes.counts.double() / max(len(self.codes), 1)
+
+
+class Drawing(Protocol):
+    """A world that is open: what it needs is read, and tokens can be drawn."""
+
+    def rows(self) -> Tensor:
+        """The features' unit directions, [F, d] float32."""
+
+    def parents(self) -> Tensor:
+        """The feature without which each one does not fire, [F] int64; −1 for none."""
+
+    def names(self) -> Sequence[str]:
+        """A name for each feature."""
+
+    def available(self, purpose: str) -> int | None:
+        """How many tokens can be drawn for a purpose ("scored", "training"); None: any number."""
+
+    def blocks(self, tokens: int, purpose: str) -> Iterator[Block]:
+        """So many tokens, a block at a time; the first ones do not depend on how many follow."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +217,7 @@ class World(DataSource):
         """The features' unit directions, [F, d] float32."""
         from saebench_canon.kernels.cosine import unit
 
-        return unit(self.directions(self._chance("directions"))).float()
+        return unit(self.directions(self.generator("directions"))).float()
 
     def blocks(self, tokens: int, purpose: str) -> Iterator[Block]:
         """So many tokens, a block at a time; the first ones do not depend on how many follow."""
@@ -213,7 +232,7 @@ class World(DataSource):
         doc = torch.arange(documents).repeat_interleave(self.document)
         for number, start in enumerate(range(0, tokens, height)):
             count = min(height, tokens - start)
-            chance = self._chance(purpose, number)
+            chance = self.generator(purpose, number)
             place = Place(doc + number * documents, position)
             codes = self.codes(place, chance)
             x = codes @ rows + self.noise * torch.randn(height, self.d, generator=chance)
@@ -229,6 +248,14 @@ class World(DataSource):
                 hint="Leave it out.",
             )
 
+    def opened(self, data: DataSpec) -> Drawing:
+        """The world, ready to be drawn from; most need nothing for it."""
+        return self
+
+    def available(self, purpose: str) -> int | None:
+        """Any number of tokens."""
+        return None
+
     def size(self, data: DataSpec) -> DataSize:
         """Tokens and d, from the table."""
         return DataSize(data.tokens or TOKENS, self.d)
@@ -240,7 +267,8 @@ class World(DataSource):
     def __str__(self) -> str:
         return f"{self.kind()} {self.named}"
 
-    def _chance(self, *purpose: str | int) -> Generator:
+    def generator(self, *purpose: str | int) -> Generator:
+        """A generator for one purpose."""
         from saebench_canon.kernels.random_generators import generator
 
         return generator(self.seed, "world", self.named or "", *purpose)

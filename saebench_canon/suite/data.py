@@ -46,7 +46,7 @@ def parse_data(name: str, table: TomlTable, root: Path, kinds: Mapping[str, Data
 def _kind(table: TomlTable, kinds: Mapping[str, DataKind]) -> DataKind:
     """The kind of data, by the one key of the table that names a kind."""
     keys = list(dict.fromkeys(kind.kind() for kind in kinds.values()))
-    picked = [key for key in keys if key in table.values]
+    picked = _picked([key for key in keys if key in table.values], table, kinds)
     if len(picked) == 1:
         return _named(picked[0], table, kinds)
     if picked:
@@ -64,6 +64,17 @@ def _kind(table: TomlTable, kinds: Mapping[str, DataKind]) -> DataKind:
     raise CanonError(
         f"a data table needs {choice}, where its activations come from", where=table.where
     )
+
+
+def _picked(keys: list[str], table: TomlTable, kinds: Mapping[str, DataKind]) -> list[str]:
+    """Of the kinds' keys in a table, the one whose kind has all others as its own keys, if any."""
+    for key in keys if len(keys) > 1 else ():
+        named = [kind for kind in kinds.values() if kind.kind() == key]
+        if any(
+            kind.named in (None, table.values[key]) and {*keys} <= _keys(kind) for kind in named
+        ):
+            return [key]
+    return keys
 
 
 def _named(key: str, table: TomlTable, kinds: Mapping[str, DataKind]) -> DataKind:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from every_world import EVERY_WORLD
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from program import call
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
+from saebench_canon.data.language_model import load_language_model
+from saebench_canon.data.text import iter_documents, text_source
+from saebench_canon.data.text_window import TextWindow
 from saebench_canon.data.worlds.attributes import ColouredShapes, Product, ThreeFeatures
-from saebench_canon.data.worlds.builtin import worlds
 from saebench_canon.data.worlds.firing import (
     Correlated,
     Dense,
@@ -29,8 +32,9 @@ from saebench_canon.data.worlds.firing import (
 )
 from saebench_canon.data.worlds.geometry import CommonDirection, Sinks
 from saebench_canon.errors import CanonError
+from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.registry import load_registry
-from saebench_canon.plugin.world import World
+from saebench_canon.plugin.world import Drawing, World
 
 TOKENS = 20_480
 SMALL: Mapping[str, Mapping[str, Any]] = {"three-features": {"d": 8}}
@@ -40,30 +44,32 @@ def made(kind: type[World], **settings: Any) -> World:
     return kind(kind.named, **settings)
 
 
-def drawn(world: World, tokens: int = TOKENS, purpose: str = "scored") -> tuple[Tensor, Tensor]:
+def drawn(world: Drawing, tokens: int = TOKENS, purpose: str = "scored") -> tuple[Tensor, Tensor]:
     """Activations and dense codes."""
     blocks = list(world.blocks(tokens, purpose))
     x = torch.cat([block.x for block in blocks])
     return x, torch.cat([block.codes.dense() for block in blocks])
 
 
-@pytest.mark.parametrize("kind", worlds(), ids=lambda kind: kind.named)
+@pytest.mark.parametrize("kind", EVERY_WORLD, ids=lambda kind: kind.named)
 def test_activations_are_sums_of_unit_features_and_the_same_every_time(kind: type[World]) -> None:
-    world = made(kind, noise=0.0)
+    source = made(kind, noise=0.0)
+    world = source.opened(DataSpec("w", "test", source))
     x, codes = drawn(world, 3000)
     rows = world.rows()
-    assert rows.shape == (world.count, world.d)
-    assert torch.allclose(rows.norm(dim=1), torch.ones(world.count), atol=1e-6)
-    assert len(world.names()) == len(set(world.names())) == len(world.parents()) == world.count
-    assert 0 < float((codes > 0).sum(dim=1).float().mean()) < world.count / 2
-    assert codes[codes > 0].min() >= 1
-    if not isinstance(world, Sinks):
+    count = len(rows)
+    assert torch.allclose(rows.norm(dim=1), torch.ones(count), atol=1e-6)
+    assert len(world.names()) == len(set(world.names())) == len(world.parents()) == count
+    assert 0 < float((codes > 0).sum(dim=1).float().mean()) < count / 2
+    if not isinstance(source, Sinks):
         assert torch.allclose(x, codes @ rows, atol=1e-4)
     assert all(torch.equal(*both) for both in zip((x, codes), drawn(world, 3000), strict=True))
-    again = made(kind, noise=0.0, seed=1)
-    assert not torch.equal(rows, again.rows())
-    assert not torch.equal(codes, drawn(again, 3000)[1])
     assert not torch.equal(codes, drawn(world, 3000, "training")[1])
+    if "seed" not in kind.without:
+        assert codes[codes > 0].min() >= 1
+        again = made(kind, noise=0.0, seed=1)
+        assert not torch.equal(rows, again.rows())
+        assert not torch.equal(codes, drawn(again, 3000)[1])
 
 
 @settings(max_examples=10, deadline=None)
@@ -182,6 +188,39 @@ def test_the_first_token_of_a_document_is_a_sink() -> None:
     assert float((x[first] ** 2).sum() / (x**2).sum()) > 0.8
 
 
+def test_a_text_window_is_the_sum_of_the_last_embeddings() -> None:
+    source = made(TextWindow, window=3, decay=0.5)
+    assert isinstance(source, TextWindow)
+    world = source.opened(DataSpec("w", "test", source))
+    lm = load_language_model("packaged:tiny-lm")
+    table = lm.model.get_input_embeddings().weight.double()
+    documents = iter_documents(
+        text_source("packaged:python-docs", folder=Path(), split="train", column="text",
+                    revision=None, subset=None)
+    )  # fmt: skip
+    ids = lm.tokenizer(next(iter(documents)).text, add_special_tokens=False)["input_ids"]
+    count = min(len(ids), 2500)  # over the edge of a block
+    x, codes = drawn(world, count)
+    expected = torch.zeros(count, table.shape[1], dtype=torch.float64)
+    for token in range(count):
+        for back in range(min(3, token + 1)):
+            expected[token] += 0.5**back * table[ids[token - back]]
+    assert torch.allclose(x.double(), expected, atol=1e-4)
+    assert torch.allclose(codes @ world.rows(), x, atol=1e-4)
+
+
+def test_scores_and_trainings_read_other_documents() -> None:
+    source = made(TextWindow)
+    world = source.opened(DataSpec("w", "test", source))
+    read = {
+        purpose: {int(doc) for block in world.blocks(10**7, purpose) for doc in block.place.doc}
+        for purpose in ("scored", "training")
+    }
+    assert not read["scored"] & read["training"]
+    tokens = {purpose: world.available(purpose) or 0 for purpose in read}
+    assert tokens["training"] > 2 * tokens["scored"] > 50_000
+
+
 def test_superposition_has_so_many_features_a_dimension() -> None:
     assert made(Superposition, d=32, ratio=4.0).count == 128
 
@@ -219,7 +258,7 @@ def ids(folder: Path, *changes: str) -> list[str]:
     return list(plan.ids)
 
 
-@pytest.mark.parametrize("name", [kind.named for kind in worlds()])
+@pytest.mark.parametrize("name", [kind.named for kind in EVERY_WORLD])
 def test_every_world_runs_from_one_suite_file(tmp_path: Path, name: str) -> None:
     write(tmp_path, name)
     ran = call("run", "suite.toml", cwd=tmp_path)
@@ -287,6 +326,10 @@ def test_a_training_does_not_depend_on_the_tokens_that_scores_use(tmp_path: Path
         ({"name": "product", "values": 300}, r"a million combinations at most"),
         ({"name": "three-features", "both": 0.9}, r"must be chances, 1 in all at most"),
         ({"name": "mutually-exclusive", "group": 3}, r"multiple of 'group'"),
+        ({"name": "text-window", "seed": 2}, r"'seed' means nothing in the world 'text-window'"),
+        ({"name": "text-window", "decay": 0}, r"'decay' above 0 to 1"),
+        ({"name": "text-window", "model": "nowhere/x/y"}, r"nowhere/x/y"),
+        ({"name": "pairs", "model": "m"}, r"either 'model' or 'synthetic', not both"),
         ({"name": "common-direction", "shared": 1.0}, r"cosine from 0 to below 1"),
     ],
 )

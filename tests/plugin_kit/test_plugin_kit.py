@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 from clone import DOCS
+from every_world import EVERY_WORLD
 from planted import SUITE, write_sae
 
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
 from saebench_canon.cli import main as cli
-from saebench_canon.data.worlds.builtin import worlds
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin_kit.schema import suite_schema
@@ -227,7 +227,7 @@ def test_the_schema_has_every_key_that_parsers_know_and_no_other(
         '\n[[reference]]\nscore = "fidelity.l0"\naxis = "width"\n'
         'values = { 24 = 3 }\nsource = "x"\n'
     )
-    for kind in worlds():
+    for kind in EVERY_WORLD:
         more += f'\n[data.{kind.__name__}]\nsynthetic = "{kind.named}"\n'
     (workdir / "acts.safetensors").write_bytes(b"")
     for width in (24, 48):

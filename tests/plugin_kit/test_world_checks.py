@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from every_world import EVERY_WORLD
 
 from saebench_canon.cli.main import main
-from saebench_canon.data.worlds.builtin import worlds
 from saebench_canon.data.worlds.firing import Independent
 from saebench_canon.plugin.world import World
 from saebench_canon.testing import check_world, examine_world
 
 
-@pytest.mark.parametrize("kind", worlds(), ids=lambda kind: kind.named)
+@pytest.mark.parametrize("kind", EVERY_WORLD, ids=lambda kind: kind.named)
 def test_the_built_in_worlds_conform(kind: type[World]) -> None:
     check_world(kind)
 

@@ -89,7 +89,7 @@ class Product(World):
         import torch
 
         combinations = self.values**self.attributes
-        order = torch.randperm(combinations, generator=self._chance("combinations"))
+        order = torch.randperm(combinations, generator=self.generator("combinations"))
         shares = (torch.arange(combinations, dtype=torch.float64) + 1) ** -self.zipf
         edges = torch.cumsum(shares / shares.sum(), 0)
         lot = torch.rand(len(place), generator=chance, dtype=torch.float64)

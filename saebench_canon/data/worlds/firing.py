@@ -60,7 +60,7 @@ class Correlated(World):
         """Where the variable of a feature is above the level of its rate."""
         import torch
 
-        loadings = torch.randn(self.count, self.factors, generator=self._chance("loadings"))
+        loadings = torch.randn(self.count, self.factors, generator=self.generator("loadings"))
         loadings *= (self.correlation**0.5) / loadings.norm(dim=1, keepdim=True)
         shared = torch.randn(len(place), self.factors, generator=chance) @ loadings.T
         own = torch.randn(len(place), self.count, generator=chance)

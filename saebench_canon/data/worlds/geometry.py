@@ -55,6 +55,6 @@ class Sinks(World):
 
         from saebench_canon.kernels.cosine import unit
 
-        direction = unit(torch.randn(1, self.d, generator=self._chance("sink")))
+        direction = unit(torch.randn(1, self.d, generator=self.generator("sink")))
         first = (place.position == 0)[:, None].float()
         return first @ (self.sink * direction.float())
