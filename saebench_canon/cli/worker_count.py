@@ -1,4 +1,4 @@
-"""How many workers `run -n` starts: no more than can be of use."""
+"""How many workers and threads a run starts: no more than can be of use."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 
 from saebench_canon.cli.pytest_plugin import SESSION
 
-EACH = 4  # workers for each processor, at most
+EACH = 4  # workers, or threads of one, for each processor, at most
 NOTE = pytest.StashKey[str]()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
-    """Refuse less than no worker and bound their number, before xdist makes a list of them."""
+    """Bound the number of workers before xdist makes a list of them; refuse too many threads."""
     most, option = EACH * _processors(), config.option
     asked = getattr(option, "numprocesses", None)
     if isinstance(asked, int):
@@ -29,6 +29,11 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
             config.stash[NOTE] = (
                 f"{most} workers instead of {asked}, {EACH} for each of this machine's processors"
             )
+    if getattr(option, "threads", 1) > most:  # so many may end the process without a word
+        raise pytest.UsageError(
+            f"--threads must be at most {most}, {EACH} for each of this machine's processors, "
+            f"got {option.threads}"
+        )
     option.tx = [_bounded(spec, most) for spec in getattr(option, "tx", None) or []]
     return (yield)
 

@@ -59,3 +59,15 @@ def test_other_ways_to_ask(
     assert "instead of" not in told
     assert "-n must be at least 0, got -2" in run(pytester, "-n", "-2")
     assert "4 passed" in run(pytester, "-n", "0")
+
+
+@pytest.mark.parametrize("asked", ["3", "999999", str(10**12)])
+def test_more_threads_than_processors_bear_are_refused(
+    four: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.setattr(worker_count, "_processors", lambda: 2)
+    told = run(pytester, "--threads", asked)
+    assert (
+        f"--threads must be at most 2, 1 for each of this machine's processors, got {asked}" in told
+    )
+    assert "4 passed" in run(pytester, "--threads", "2")
