@@ -18,6 +18,9 @@ UNPRINTABLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
     r"\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
+# A sentence of another library on what it has printed, which this program keeps from the terminal.
+ABOVE = re.compile(r"\b(?:see|look|refer|details?)\b.*\babove\b|\babove report\b", re.I | re.S)
+SENTENCE_END = re.compile(r"(?<=[.!?])(?=\s)")
 LINE_END = re.compile(r"\s*\n\s*")
 
 
@@ -39,8 +42,13 @@ def message_of(error: BaseException) -> str:
 
     All its lines count, since the first of several often only announces the others.
     """
-    words = " ".join(str(error).split()) or type(error).__name__
+    words = " ".join(without_above(str(error)).split()) or type(error).__name__
     return textwrap.shorten(words, SAID, placeholder=" …").rstrip(".")
+
+
+def without_above(text: str) -> str:
+    """A message of another library without sentences on what stands above it: nothing does."""
+    return "".join(part for part in SENTENCE_END.split(text) if not ABOVE.search(part))
 
 
 def _cut(text: str) -> str:

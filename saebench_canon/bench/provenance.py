@@ -69,22 +69,42 @@ def _blobs(content: bytes, commit: str) -> list[str]:
     ]
 
 
-def without_credentials(url: str) -> str:
-    """A remote's address without user, password or token.
+UNKNOWN = "…"
+SCHEMES = ("http", "https", "ssh", "git")
+HOST = re.compile(r"(?:\w[\w.-]+|\[[\dA-Fa-f:.]+\])(?::\d+)?", re.ASCII)
+PATH = re.compile(r"(?:[\w.~+/-]|%20)*")  # what ends it, such as ?, ; or =, begins parameters
 
-    A password may hold `/`, `?`, `#` or `@`. Where it cannot be told from the path, "…" stands for
-    both. The user `git` of an address without a scheme is no secret and stays.
+
+def without_credentials(url: str) -> str:
+    """Scheme, host and path of an address of http, https, ssh or git; of other addresses nothing.
+
+    The others may be commands. User, password and parameters are left out; a password may hold
+    `/`, `?`, `#` or `@`, so "…" stands for all that cannot be told from one. The user `git` of an
+    address without a scheme (`git@HOST:PATH`, which is ssh) is no secret and stays.
     """
-    scheme, separator, rest = url.rpartition("://")
-    if "://" in scheme:
-        return "…"
-    address, *query = re.split(r"[?#]", rest, maxsplit=1)
-    host, slash, path = address.partition("/")
-    if "@" in path or any("@" in part for part in query):
-        return f"{scheme}{separator}…"
-    user, _, host = host.rpartition("@")
-    kept_user = "git@" if user == "git" and not separator else ""
-    return f"{scheme}{separator}{kept_user}{host}{slash}{path}"
+    if not url:
+        return ""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return _short(url)
+    if scheme.lower() not in SCHEMES or "://" in rest:
+        return UNKNOWN
+    authority, slash, path = rest.partition("/")
+    host = authority.rpartition("@")[2]
+    kept = PATH.match(path)
+    if "@" in path or set("?#;") & set(authority) or not HOST.fullmatch(host) or not kept:
+        return f"{scheme}{separator}{UNKNOWN}"
+    return f"{scheme}{separator}{host}{slash}{kept[0]}"
+
+
+def _short(address: str) -> str:
+    """The same of an address without a scheme; a path on this machine is none."""
+    user, _, place = address.rpartition("@")
+    host, colon, path = place.partition(":")
+    kept = PATH.match(path)
+    if "::" in address or "/" in user or not colon or not HOST.fullmatch(host) or not kept:
+        return UNKNOWN
+    return f"{'git@' if user == 'git' else ''}{host}:{kept[0]}"
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

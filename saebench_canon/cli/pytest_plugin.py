@@ -16,6 +16,7 @@ import pytest
 
 from saebench_canon.bench.plan import Plan, make_plan
 from saebench_canon.bench.store import DEFAULT, Store
+from saebench_canon.cli.arguments import as_argument, split
 from saebench_canon.cli.broken_store import BROKEN_STORE, BrokenStore, stop
 from saebench_canon.errors import (
     UNPRINTABLE,
@@ -109,8 +110,10 @@ def _session(config: pytest.Config) -> Session:
     if saes:
         suites.append(_suite_of_saes(saes, config, registry, store))
     arguments = []
-    for name, rest in suites:
-        path = Path(os.path.realpath(find_suite(name)))
+    worker_input = getattr(config, "workerinput", {})
+    for given, rest in suites:
+        path = Path(os.path.realpath(find_suite(given)))
+        name = worker_input.get("names", {}).get(str(path), given)
         if path not in session.plans:
             session.plans[path] = make_plan(
                 path,
@@ -123,35 +126,25 @@ def _session(config: pytest.Config) -> Session:
                 to_measure=not config.option.collectonly,
             )
             session.names[path] = name
-        planned_ids = getattr(config, "workerinput", {}).get("case_ids", {}).get(str(path))
+        planned_ids = worker_input.get("case_ids", {}).get(str(path))
         if planned_ids is not None:  # what has changed since must not pass under another id
             session.plans[path] = replace(session.plans[path], ids=planned_ids)
         _check_node(session.plans[path], rest)
-        arguments.append("::".join([_argument(path), *rest]))
+        _check_printable(str(path))
+        arguments.append("::".join([as_argument(path, given, config), *rest]))
     config.args[:] = arguments
     return session
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Give each worker the ids that were planned."""
+    """Give each worker the ids that were planned, and the suites' names."""
     session = node.config.stash.get(SESSION, None)
     if session is not None:
         node.workerinput["case_ids"] = {
             str(path): list(plan.ids) for path, plan in session.plans.items()
         }
-
-
-def _argument(path: Path) -> str:
-    """A suite's path as an argument; pytest takes what follows a bracket for a parameter."""
-    _check_printable(str(path))
-    for text in (str(path), os.path.relpath(path)):
-        if "[" not in text:
-            return text
-    raise CanonError(
-        f"pytest cannot read a path with '[', {path}",
-        hint="Run in the suite's folder, or rename the suite.",
-    )
+        node.workerinput["names"] = {str(path): name for path, name in session.names.items()}
 
 
 def _check_device(device: str) -> None:
@@ -185,7 +178,7 @@ def _suites_and_saes(
     suites: list[tuple[str, list[str]]] = []
     saes: list[str] = []
     for argument in arguments:
-        head, *rest = argument.split("::")
+        head, rest = split(argument)
         packaged = packaged_suites()
         is_sae = not is_bare_path(head) or (
             Path(head).exists() and not _is_toml(head) and head not in packaged
@@ -194,14 +187,12 @@ def _suites_and_saes(
         if not is_sae and is_path and not _is_toml(head) and not Path(head).exists():
             folder = Path(head).parent
             near = [str(path) for path in folder.glob("*")] if folder.is_dir() else []
-            raise CanonError(
-                f"there is no suite, file or folder '{head}'",
-                hint=nearest(head, near)
-                if near
-                else "An SAE on a hub is named SCHEME://OWNER/NAME.",
-            )
+            hint = nearest(head, near) if near else "An SAE on a hub is named SCHEME://OWNER/NAME."
+            if rest:
+                hint = f"`::` separates a suite from the names of its cases. {hint}"
+            raise CanonError(f"there is no suite, file or folder '{head}'", hint=hint)
         if is_sae:
-            saes.append(argument)
+            saes.append("::".join([head, *rest]))
         else:
             suites.append((head, rest))
     return suites, saes
@@ -289,11 +280,11 @@ def _check_call(marker: str, call: ast.Call, axes: set[str], metrics: set[str]) 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Collect a suite only if it is named on the command line."""
     session = parent.config.stash.get(SESSION, None)
-    if session is None or file_path not in session.plans:
+    path = Path(os.path.realpath(file_path))
+    if session is None or path not in session.plans:
         return None
-    collector: pytest.Collector = SuiteFile.from_parent(
-        parent, path=file_path, nodeid=session.names[file_path]
-    )
+    nodeid = session.names[path].replace("::", ":")  # which separates names in it
+    collector: pytest.Collector = SuiteFile.from_parent(parent, path=file_path, nodeid=nodeid)
     return collector
 
 
@@ -302,7 +293,7 @@ class SuiteFile(pytest.File):
 
     def collect(self) -> Iterator[pytest.Collector]:
         """The subjects in the order of the plan."""
-        plan = self.config.stash[SESSION].plans[self.path]
+        plan = self.config.stash[SESSION].plans[Path(os.path.realpath(self.path))]
         cases = list(zip(plan.cases, plan.ids, strict=True))
         by_subject: dict[str, list[tuple[Case, str]]] = {}
         for case, case_id in cases:

@@ -14,6 +14,7 @@ from saebench_canon.cli.broken_store import BROKEN_STORE
 from saebench_canon.cli.pytest_once import PRINTED
 from saebench_canon.cli.pytest_plugin import SESSION, CaseItem, Session
 from saebench_canon.cli.status_line import WorkerStatus
+from saebench_canon.cli.worker_count import workers_note
 from saebench_canon.errors import CanonError, StoreError, from_system, one_line
 from saebench_canon.plugin.row import Row
 from saebench_canon.progress import listening
@@ -48,6 +49,9 @@ def _sentence(error: CanonError | OSError) -> str:
 
 def _begin(config: pytest.Config, state: Session) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
+    note = workers_note(config)
+    if reporter is not None and config.option.verbose >= 0 and note is not None:
+        reporter.write_line(f"note: {note}")
     if reporter is not None and config.option.verbose == 0:
         reporter.showfspath = False
     for path, plan in state.plans.items():

@@ -14,7 +14,8 @@ from types import FrameType
 INI = Path(__file__).with_name("run.ini")
 PLUGINS = (
     "saebench_canon.cli.pytest_plugin", "saebench_canon.cli.pytest_once",
-    "saebench_canon.cli.pytest_terminal", "saebench_canon.cli.worker_life", "xdist.plugin",
+    "saebench_canon.cli.pytest_terminal", "saebench_canon.cli.worker_count",
+    "saebench_canon.cli.worker_life", "xdist.plugin",
 )  # fmt: skip
 AMBIENT = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 SEALED = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saebench_canon.errors import CanonError
+from saebench_canon.errors import CanonError, placed
 from saebench_canon.plugin.data import DataSize, DataSource, DataSpec
 from saebench_canon.plugin.fingerprint import Remembers, file_digest
 from saebench_canon.saes.weights.safetensors_file import read_header
@@ -43,32 +43,35 @@ class ActivationFile(DataSource):
 
         from saebench_canon.plugin.activations import Acts
 
+        with placed(data.where):
+            self._shape()
         try:
             tensors = load_file(self.file)
         except (SafetensorError, OSError) as error:
             raise CanonError(
                 f"{self.file} is not a safetensors file: {error}", where=data.where
             ) from None
-        x = tensors.get("acts")
-        if x is None or x.ndim != 2 or not x.is_floating_point() or len(x) == 0:
-            tensors_found = ", ".join(
-                f"{key} {list(tensor.shape)}" for key, tensor in tensors.items()
-            )
-            raise CanonError(
-                f"{self.file} has no 'acts' [n, d] of floating point numbers",
-                where=data.where,
-                hint=f"It has {tensors_found}." if tensors_found else None,
-            )
-        doc = tensors.get("doc", torch.arange(len(x)))
-        if doc.shape != (len(x),) or doc.is_floating_point():
-            raise CanonError(f"'doc' of {self.file} is not [n] whole numbers", where=data.where)
-        return Acts(x, doc)
+        x = tensors["acts"]
+        return Acts(x, tensors.get("doc", torch.arange(len(x))))
 
     def __str__(self) -> str:
         return str(self.file)
 
     def _shape(self) -> tuple[int, int]:
-        acts = read_header(self.file).get("acts")
-        if acts is None or len(acts.shape) != 2:
-            raise CanonError(f"{self.file} has no 'acts' [n, d]")
+        """Tokens and d; raises CanonError for what the header says is no activations."""
+        entries = read_header(self.file)
+        acts, doc = entries.get("acts"), entries.get("doc")
+        if acts is None or len(acts.shape) != 2 or not acts.is_float or 0 in acts.shape:
+            found = ", ".join(
+                f"{name} {list(entry.shape)} {entry.dtype}" for name, entry in entries.items()
+            )
+            raise CanonError(
+                f"{self.file} has no 'acts' [n, d] of floating point numbers",
+                hint=f"It has {found}." if found else None,
+            )
+        if doc is not None and (doc.shape != acts.shape[:1] or doc.is_float):
+            raise CanonError(
+                f"'doc' of {self.file} is not [n] whole numbers",
+                hint=f"It is {list(doc.shape)} {doc.dtype}, and 'acts' is {list(acts.shape)}.",
+            )
         return acts.shape[0], acts.shape[1]

@@ -8,14 +8,21 @@ import json
 import os
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench_canon.data.model_config import CONFIG
-from saebench_canon.errors import CanonError, NotOffline, expanded, nearest, nearest_file
+from saebench_canon.errors import (
+    CanonError,
+    NotOffline,
+    expanded,
+    nearest,
+    nearest_file,
+    without_above,
+)
 from saebench_canon.saes import hub_offline as hub
 from saebench_canon.saes.weights.json_file import read_json
 from saebench_canon.saes.weights.lfs import refuse_pointer
@@ -265,11 +272,13 @@ def _load_weights(
             attn_implementation="eager" if capped else None,
             output_loading_info=True,
             use_safetensors=True,  # never a pickle
+            ignore_mismatched_sizes=True,  # they are refused below, with their names
             **{"dtype" if renamed else "torch_dtype": dtype},
             **options,
         )
     except Exception as error:  # transformers and its libraries raise many kinds of errors
         raise _does_not_load("model", error, where, options) from error
+    _refuse_mismatch(info.get("mismatched_keys", ()), where)
     missing = sorted(info["missing_keys"])
     if missing:
         raise CanonError(
@@ -279,6 +288,19 @@ def _load_weights(
     surplus = tuple(sorted(info["unexpected_keys"]))
     _refuse_surplus(surplus, model, where)
     return model, surplus
+
+
+def _refuse_mismatch(found: Iterable[Sequence[Any]], where: str) -> None:
+    """Raise CanonError for tensors of another shape than the configuration asks for."""
+    mismatched = sorted((str(name), *map(list, shapes)) for name, *shapes in found)
+    if mismatched:
+        name, stored, expected = mismatched[0]
+        more = f" (and {len(mismatched) - 1} more differ)" if len(mismatched) > 1 else ""
+        raise CanonError(
+            f"the weights have other shapes than the configuration says: {name!r} is {stored}, "
+            f"not {expected}{more}",
+            where=where, hint="The configuration is of another model than the weights.",
+        )  # fmt: skip
 
 
 def _refuse_surplus(surplus: Sequence[str], model: Any, where: str) -> None:
@@ -331,7 +353,7 @@ def _does_not_load(part: str, error: Exception, where: str, options: dict[str, A
 
 def _one_line(text: str) -> str:
     """A message of another library in one line; only its first sentences if it is long."""
-    first, _, rest = text.strip().partition("\n")
+    first, _, rest = without_above(text).strip().partition("\n")
     if first.rstrip().endswith(":"):  # the fault is in the lines below
         first = f"{first.rstrip()} {' '.join(rest.split())}"
     return textwrap.shorten(first, 300, placeholder=" …").rstrip(".")

@@ -479,15 +479,6 @@ def test_a_folder_with_brackets_is_a_folder(
     assert len(records()) == 4
 
 
-def test_a_suite_called_with_brackets_is_refused_in_a_sentence(
-    small: Path, pytester: pytest.Pytester
-) -> None:
-    small.rename("small[1].toml")
-    result = run(pytester, "small[1].toml")
-    assert result.ret == 4
-    result.stderr.fnmatch_lines(["ERROR: pytest cannot read a path with '[[]', *rename the suite."])
-
-
 def test_a_misspelt_sae_is_not_taken_for_a_suite(small: Path, pytester: pytest.Pytester) -> None:
     result = run(pytester, "sase", "--metrics", "fidelity", "--data", "acts.safetensors")
     assert result.ret == 4

@@ -281,3 +281,30 @@ def test_a_pickled_model_of_the_hub_is_refused_too(copy, tmp_path):
     )
     assert "the hub model has no weights in safetensors" in result.stderr
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("key", "count"), [("vocab_size", 1), ("n_inner", 9), ("n_embd", 40)])
+def test_weights_of_another_shape_are_named(copy, key, count):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {key: 24}))
+    with pytest.raises(CanonError, match=r"^the weights have .*: '.*' is \[.*\], not \[") as caught:
+        load_language_model(str(copy))
+    assert (f"(and {count - 1} more differ)" in str(caught.value)) == (count > 1)
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("We met issues. For details look at the above report!", "We met issues"),
+        ("For details look at the above report!", "RuntimeError"),
+    ],
+)
+def test_no_message_points_at_a_report_that_is_not_printed(copy, monkeypatch, message, said):
+    import transformers
+
+    def fail(*_, **__):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", fail)
+    with pytest.raises(CanonError, match=rf"does not load \({said}\)"):
+        load_language_model(str(copy))

@@ -50,3 +50,15 @@ def test_a_long_message_is_cut_at_a_word() -> None:
     text = message_of(ValueError("many words " * 1000))
     assert len(text) <= SAID
     assert text.endswith("words …")
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("It fails. See the log above.", "It fails"), ("It fails at 1.5 above.", None),
+        ("Look above!", "ValueError"), ("Details are printed\nabove. It fails!", "It fails!"),
+        ("the norm is above 3. It fails", None),
+    ],
+)  # fmt: skip
+def test_a_message_does_not_point_at_what_is_not_printed(message: str, said: str | None) -> None:
+    assert message_of(ValueError(message)) == (said or message.rstrip("."))

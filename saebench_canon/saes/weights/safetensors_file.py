@@ -32,6 +32,11 @@ class Entry:
     start: int
     stop: int
 
+    @property
+    def is_float(self) -> bool:
+        """Whether its numbers are floating point numbers."""
+        return "float" in self.dtype
+
 
 @dataclass(frozen=True)
 class SafetensorsFile:
