@@ -50,6 +50,14 @@ def multiply(
             yield point
 
 
+def fields_of(template: str) -> set[str]:
+    """The axes that a template fills in; of one that is none, `fill` says so."""
+    try:
+        return {field for _, field, _, _ in string.Formatter().parse(template) if field}
+    except ValueError:
+        return set()
+
+
 def fill(template: str, axes: Axes, *, key: str, where: str) -> str:
     """A name or URI with `{axis}` filled in."""
     try:

@@ -13,7 +13,7 @@ from saebench_canon.plugin.ref import Ref, is_bare_path
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.plugin.source import SaeSource
 from saebench_canon.saes.source import Checkpoint
-from saebench_canon.suite.axes import Axes, AxisValue, fill, multiply
+from saebench_canon.suite.axes import Axes, AxisValue, fields_of, fill, multiply
 from saebench_canon.suite.names import checked_name, typed_setting
 from saebench_canon.suite.specs import SaeSpec
 from saebench_canon.suite.toml_table import TomlTable, checked_table
@@ -34,15 +34,21 @@ def parse_saes(
     axes = {
         axis: _axis(axis, values, where) for axis, values in table.take("axes", dict, {}).items()
     }
+    tags = {
+        axis: _axis(axis, [value], where)[0] for axis, value in table.take("tags", dict, {}).items()
+    }
+    if both := sorted(tags.keys() & axes.keys()):
+        raise CanonError(f"'{both[0]}' is an axis and a tag", where=where, hint="Keep one.")
     exclude = [_exclusion(drop, axes, where) for drop in table.take("exclude", list, [])]
     table.finish()
     refuse_too_many(math.prod(map(len, axes.values())), where)
     if (uri is None) == (train is None):
         raise CanonError("an [[sae]] table needs either 'uri' or 'train'", where=where)
-    if source is not None and source not in data:
-        raise CanonError(f"no data '{source}'", where=where, hint=nearest(source, data))
-    saes = []
-    for point in multiply(axes, exclude):
+    data_name, saes = source, []
+    picks_data = fields_of(data_name or "")  # axes that set nothing else
+    for setting in multiply(axes, exclude):
+        point = setting | tags
+        source = _data_of(data_name, point, data, where)
         name = checked_name(fill(template, point, key="name", where=where), where)
         if uri is not None:
             text = fill(uri, point, key="uri", where=where)
@@ -50,7 +56,8 @@ def parse_saes(
             ref = ref_of(text, registry, root, where)
             saes.append(SaeSpec(name, point, source, Checkpoint(ref, registry), dtype, where))
             continue
-        spec = _train(cast("dict[str, Any]", train), point, registry, where)
+        settings = {axis: value for axis, value in setting.items() if axis not in picks_data}
+        spec = _train(cast("dict[str, Any]", train), settings, registry, where)
         _check_trainable(data[source] if source is not None else None, where)
         saes.append(SaeSpec(name, point, source, spec, dtype, where))
     if not saes:
@@ -136,6 +143,18 @@ def ref_of(text: str, registry: Registry, root: Path, where: str) -> Ref:
         if not ref.path.exists():
             raise CanonError(f"{ref.path} does not exist", where=where, hint=nearest_file(ref.path))
     return ref
+
+
+def _data_of(
+    template: str | None, point: Axes, data: Mapping[str, DataSpec], where: str
+) -> str | None:
+    """The data table of an SAE, `{axis}` replaced."""
+    if template is None:
+        return None
+    name = fill(template, point, key="data", where=where)
+    if name not in data:
+        raise CanonError(f"no data '{name}'", where=where, hint=nearest(name, data))
+    return name
 
 
 def _train(table: Mapping[str, Any], point: Axes, registry: Registry, where: str) -> Training:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 @hookimpl
 def canon_trainers() -> Iterable[Trainer]:
-    """SAELens' training classes."""
+    """SAELens' training classes, and SAEs that are bad on purpose."""
     from saebench_canon.trainers import architectures as saelens
+    from saebench_canon.trainers.spoiled import spoiled
 
-    return saelens.TRAINERS
+    return [*saelens.TRAINERS, spoiled]

@@ -203,12 +203,18 @@ def run(
     seed: int,
     gradients: Gradients,
     holdout: float = 0.0,
+    start: int | None = None,
+    change: Callable[[TrainingSAE[Any]], None] | None = None,
 ) -> Trained:
-    """Build an SAE of the configuration from the seed, train it on the activations and save it."""
+    """Build an SAE of the configuration from the seed, train it on the activations and save it.
+
+    `start` is the seed that it starts from, if not that of the order of tokens. `change` may alter
+    it after the training.
+    """
     batches = Batches(acts.x, schedule.batch_size, seed=seed, holdout=holdout)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.manual_seed(seed)
+        torch.manual_seed(seed if start is None else start)
         sae = TrainingSAE.from_dict(config.to_dict()).to(acts.x.device)
     sae.b_dec.data.copy_(batches.mean * batches.factor)
     # the weights of one latent are adjacent in memory, like their gradient
@@ -227,6 +233,8 @@ def run(
         )
     if hasattr(sae, "topk_threshold"):
         sae.topk_threshold.fill_(threshold(sae, batches.held_out()))
+    if change is not None:
+        change(sae)
     sae.W_enc.data = sae.W_enc.data.contiguous()
     sae.fold_activation_norm_scaling_factor(batches.factor)
     tokens = schedule.steps * schedule.batch_size

@@ -276,3 +276,58 @@ def test_packaged_suites_parse(name: str, registry: Registry) -> None:
 def test_specs_are_frozen(suite: Path, registry: Registry) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         load_suite(suite, registry).saes[0].name = "other"  # type: ignore[misc]
+
+
+OF_WORLDS = """
+[suite]
+name = "worlds"
+
+[data.pairs]
+synthetic = "pairs"
+
+[data.dense]
+synthetic = "dense"
+
+[[sae]]
+name = "{world}-{kind}-s{seed}"
+data = "{world}"
+tags = { kind = "early" }
+train = { arch = "topk", width = 8, tokens = 2_000, k = 2 }
+axes = { world = ["pairs", "dense"], seed = [0, 1] }
+
+[[metric]]
+name = "truth"
+"""
+
+
+def test_an_axis_picks_the_data_and_a_tag_is_no_setting(tmp_path: Path, registry: Registry) -> None:
+    path = tmp_path / "worlds.toml"
+    path.write_text(OF_WORLDS)
+    saes = load_suite(path, registry).saes
+    assert [sae.data for sae in saes] == ["pairs", "pairs", "dense", "dense"]
+    assert saes[2].name == "dense-early-s0"
+    assert saes[2].axes == {"world": "dense", "seed": 0, "kind": "early"}
+    training = saes[2].source.training
+    assert training is not None
+    assert not {"world", "kind"} & training.keys()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('"dense"], seed', '"dnse"], seed', r"no data 'dnse'.*'dense'"),
+        ('data = "{world}"', 'data = "{wrld}"', r"'data' names the axis '\{wrld\}'.*'world'"),
+        ('data = "{world}"', 'data = "pairs"', r"the axis 'world' is not a setting of trainer"),
+        ("{ kind =", "{ seed =", r"'seed' is an axis and a tag"),
+        ('{ kind = "early" }', '{ kind = ["a", "b"] }', r"tag|axis"),
+        ('data = "{world}"', 'data = "{world"', r"'data' is not a template"),
+    ],
+)
+def test_mistakes_in_picking_data_and_in_tags(
+    tmp_path: Path, registry: Registry, old: str, new: str, sentence: str
+) -> None:
+    path = tmp_path / "worlds.toml"
+    assert old in OF_WORLDS
+    path.write_text(OF_WORLDS.replace(old, new))
+    with pytest.raises(CanonError, match=sentence):
+        load_suite(path, registry)
