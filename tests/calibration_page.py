@@ -31,10 +31,10 @@ BEGIN, END = "<!-- of the suite calibration -->\n", "<!-- end -->\n"
 FOUND, NEAR = 0.9, 0.7
 MISSING, COMPOSED, SAME = 0.05, 0.10, 0.9  # from where the truth is a "no", or "the same"
 DRAWS = 500  # of the bootstrap
-LEAST = 4  # subjects of a stratum, so that ranks say something
-CLOSE, APART = 0.01, 0.15  # explained variance of a set, and recovery that differs in it
+LEAST, ENOUGH = 3, 10  # subjects of a stratum, and of all strata, so that ranks say something
+CLOSE, APART = 0.02, 0.10  # explained variance of a set, and recovery that differs in it
 ABOUT = {"stitching": 0, "composition": 1}  # which SAE of a pair a metric's scores are about
-TRUTHS = ("recovery", "precision")
+TRUTHS = ("recovery_centred", "precision_centred")
 Row = dict[str, Any]
 
 
@@ -61,10 +61,12 @@ class Correlation:
     """A rank correlation with its 95 % interval over starts."""
 
     rho: float
-    low: float
-    high: float
+    low: float = math.nan
+    high: float = math.nan
 
     def __str__(self) -> str:
+        if math.isnan(self.low):
+            return _number(self.rho)
         return f"{_number(self.rho)} [{_number(self.low)}, {_number(self.high)}]"
 
 
@@ -76,35 +78,41 @@ def _number(value: float) -> str:
 
 
 def correlation(
-    points: Sequence[Point], truth: str, stratum: Callable[[Point], object]
+    points: Sequence[Point], truth: str, stratum: Callable[[Point], str], *, draws: int = DRAWS
 ) -> Correlation | None:
-    """Spearman's correlation within strata, pooled; the interval draws starts with replacement."""
-    starts = sorted({(point.world, point.start) for point in points})
-    number = {start: at for at, start in enumerate(starts)}
+    """Spearman's correlation within strata, pooled; the interval draws starts within worlds."""
     x = np.array([point.value for point in points])
     y = np.array([point.truth[truth] for point in points])
-    groups = np.unique([str(stratum(point)) for point in points], return_inverse=True)[1]
-    owners = np.array([number[point.world, point.start] for point in points])
-    rho = _pooled(x, y, groups)
-    if not math.isfinite(rho):
+    groups = np.unique([stratum(point) for point in points], return_inverse=True)[1]
+    everything = np.arange(len(points))
+    rho = _pooled(everything, x, y, groups)
+    sizes = np.bincount(groups)
+    if not math.isfinite(rho) or sizes[sizes >= LEAST].sum() < ENOUGH:
         return None
+    starts: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for at, point in enumerate(points):
+        starts[point.world][point.start].append(at)
     rng = np.random.default_rng(0)
-    by_start = [np.flatnonzero(owners == at) for at in range(len(starts))]
-    draws = []
-    for _ in range(DRAWS):
-        chosen = np.concatenate([by_start[at] for at in rng.integers(0, len(starts), len(starts))])
-        draws.append(_pooled(x[chosen], y[chosen], groups[chosen]))
-    finite = [draw for draw in draws if math.isfinite(draw)]
+    found = []
+    for _ in range(draws):
+        chosen: list[int] = []
+        for owners in starts.values():
+            members = list(owners.values())
+            chosen += [at for i in rng.integers(0, len(members), len(members)) for at in members[i]]
+        found.append(_pooled(np.array(chosen), x, y, groups))
+    finite = [value for value in found if math.isfinite(value)]
+    if not finite:
+        return Correlation(rho)
     low, high = np.quantile(finite, [0.025, 0.975])
     return Correlation(rho, float(low), float(high))
 
 
-def _pooled(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
+def _pooled(chosen: np.ndarray, x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
     """Centred ranks within groups, correlated over all; nan where nothing varies."""
     top = left = right = 0.0
-    for group in np.unique(groups):
-        inside = groups == group
-        if inside.sum() < LEAST:
+    for group in np.unique(groups[chosen]):
+        inside = chosen[groups[chosen] == group]
+        if len(np.unique(inside)) < LEAST:
             continue
         a, b = rankdata(x[inside]), rankdata(y[inside])
         a, b = (a - a.mean()) / len(a), (b - b.mean()) / len(b)
@@ -156,7 +164,7 @@ def scores_table(rows: Sequence[Row], truths: Mapping[str, Mapping[str, float]])
         score = declared[metric, name]
         points = points_of(of_score, truths)
         fixed = [correlation(points, truth, lambda p: p.size) for truth in TRUTHS]
-        overall = [correlation(points, truth, lambda p: p.world) for truth in TRUTHS]
+        overall = [correlation(points, truth, lambda p: p.world, draws=0) for truth in TRUTHS]
         if all(one is None for one in (*fixed, *overall)):
             continue
         arrow = {"higher": "↑", "lower": "↓", None: ""}[score.better]
@@ -207,7 +215,7 @@ def truth_of(rows: Sequence[Row], store: Path) -> Truth:
             (name,) = row["subject"]
             composed[name] = row["value"]
             table = pd.read_parquet(store / "tables" / row["id"] / "features.parquet")
-            cosines[name] = table["cosine"].to_numpy()
+            cosines[name] = table["cosine_centred"].to_numpy()
     return Truth(cosines, composed)
 
 
@@ -222,35 +230,44 @@ def answers_table(answers: Sequence[Row], rows: Sequence[Row], truth: Truth) -> 
         "| world | kind | size | question | answer | the truth | |",
         "|---|---|---|---|---|---|---|",
     ]
+    unjudged = 0
     for answer in answers:
         axes = answer["axes"]
+        if "kind" not in axes:  # of SAEs of several kinds, which are no seeds of one another
+            continue
         world, kind, size = axes["world"], axes["kind"], answer["size"]
         of_size = names[world, kind, size]
         word, smaller = answer["answer"], answer["smaller"]
+        if word == "not-judged":
+            unjudged += 1
+            continue
         title = f"{smaller} → {size}" if smaller is not None else f"{size}"
         match answer["question"]:
             case "complete?" if smaller is not None:
                 share = truth.missing(names[world, kind, smaller], of_size)
                 fact = f"{_number(share)} of what the larger find is missing"
-                right = judged(word, share > MISSING)
+                right = judged(word, share, share > MISSING)
             case "atomic?":
                 share = truth.sums(of_size)
                 fact = f"{_number(share)} of the latents are sums of features"
-                right = judged(word, share > COMPOSED)
+                right = judged(word, share, share > COMPOSED)
             case "unique?":
                 share = truth.shared(of_size)
                 fact = f"{_number(share)} of the features that one finds, all find"
-                right = judged(word, share < SAME)
+                right = judged(word, share, share < SAME)
             case _:
                 continue
         lines.append(
             f"| {world} | {kind} | {title} | {answer['question']} | {word} | {fact} | {right} |"
         )
+    lines += ["", f"{unjudged} more are not judged: SAEs of one start, and those that are unfit."]
     return "\n".join(lines)
 
 
-def judged(word: str, no: bool) -> str:
+def judged(word: str, share: float, no: bool) -> str:
     """Whether an answer is right where the truth is a no, or is none."""
+    if math.isnan(share):
+        return ""
     if word in ("no", "graded"):
         return "right" if no else "**wrong**"
     if word in ("none-found", "same", "yes"):
@@ -264,7 +281,7 @@ def equal_variance(truths: Mapping[str, Mapping[str, float]], variance: Mapping[
     for first in sorted(variance):
         for second in sorted(variance):
             same_world = first.split("-")[0] == second.split("-")[0]
-            gap = truths[first]["recovery"] - truths[second]["recovery"]
+            gap = truths[first][TRUTHS[0]] - truths[second][TRUTHS[0]]
             if same_world and abs(variance[first] - variance[second]) <= CLOSE and gap >= APART:
                 found.append((gap, first, second))
     best: dict[str, tuple[float, str, str]] = {}
@@ -273,7 +290,7 @@ def equal_variance(truths: Mapping[str, Mapping[str, float]], variance: Mapping[
     lines = ["| SAE | explained variance | recovery | precision |", "|---|--:|--:|--:|"]
     for _, first, second in best.values():
         for name in (first, second):
-            cells = (variance[name], truths[name]["recovery"], truths[name]["precision"])
+            cells = (variance[name], *(truths[name][truth] for truth in TRUTHS))
             lines.append(f"| {name} | {' | '.join(map(_number, cells))} |")
     sentence = (
         f"{len(found)} pairs of SAEs of one world explain the same variance (within "

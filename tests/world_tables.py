@@ -70,9 +70,10 @@ def table(kind: type[World]) -> str:
     step = max(1, len(names) // SHOWN)
     for feature in range(0, len(names), step)[:SHOWN]:
         partner, near = int(lift[feature].argmax()), int(cosines[feature].argmax())
+        times = float(lift[feature, partner])
+        with_other = f"{times:.2g}: {names[partner]}" if times > 0 else "never with another"
         lines.append(
-            f"| {names[feature]} | {100 * float(density[feature]):.2g} % "
-            f"| {float(lift[feature, partner]):.2g}: {names[partner]} "
+            f"| {names[feature]} | {100 * float(density[feature]):.2g} % | {with_other} "
             f"| {float(cosines[feature, near]):.2f}: {names[near]} |"
         )
     return "\n".join(lines)

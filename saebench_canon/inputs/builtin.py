@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from saebench_canon.plugin.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from saebench_canon.plugin.data import DataKind
     from saebench_canon.plugin.input import Input
 
 
@@ -24,3 +25,11 @@ def canon_inputs() -> Iterable[Input]:
         world.drawn, world.features,
         encoding.codes, encoding.loss_tokens, encoding.baseline, encoding.loss, encoding.loss_with,
     ]  # fmt: skip
+
+
+@hookimpl
+def canon_data() -> Iterable[DataKind]:
+    """The world whose making needs a model's activations."""
+    from saebench_canon.inputs.planted import Planted
+
+    return [Planted]

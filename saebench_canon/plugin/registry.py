@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -214,13 +214,25 @@ def load_registry(files: Iterable[Path] = (), *, installed: bool = True) -> Regi
 def _built_in() -> object:
     """The hooks of each room's `builtin`, as one plugin."""
     modules = [import_module(f"saebench_canon.{room}.builtin") for room in ROOMS]
-    hooks = (
-        (name, function)
-        for module in modules
-        for name, function in vars(module).items()
-        if name.startswith("canon_")
-    )
-    return SimpleNamespace(**dict(hooks))
+    hooks: dict[str, list[Callable[..., Any]]] = {}
+    for module in modules:
+        for name, function in vars(module).items():
+            if name.startswith("canon_"):
+                hooks.setdefault(name, []).append(function)
+    return SimpleNamespace(**{
+        name: functions[0] if len(functions) == 1 else _of_all(functions)
+        for name, functions in hooks.items()
+    })  # fmt: skip
+
+
+def _of_all(collecting: Sequence[Callable[[], Iterable[Any]]]) -> Callable[[], Iterable[Any]]:
+    """One hook that gives the nouns of several rooms."""
+
+    @hookspecs.hookimpl
+    def collected() -> Iterable[Any]:
+        return [noun for function in collecting for noun in function()]
+
+    return collected
 
 
 def _check_nouns(plugin: object) -> None:

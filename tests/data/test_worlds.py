@@ -17,6 +17,7 @@ from torch import Tensor
 
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
+from saebench_canon.data.hook_points import resolve_hook
 from saebench_canon.data.language_model import load_language_model
 from saebench_canon.data.text import iter_documents, text_source
 from saebench_canon.data.text_window import TextWindow
@@ -32,6 +33,9 @@ from saebench_canon.data.worlds.firing import (
 )
 from saebench_canon.data.worlds.geometry import CommonDirection, Sinks
 from saebench_canon.errors import CanonError
+from saebench_canon.inputs.extraction import extract
+from saebench_canon.inputs.planted import Planted
+from saebench_canon.inputs.tokens import tokenize
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.world import Drawing, World
@@ -61,7 +65,7 @@ def test_activations_are_sums_of_unit_features_and_the_same_every_time(kind: typ
     assert torch.allclose(rows.norm(dim=1), torch.ones(count), atol=1e-6)
     assert len(world.names()) == len(set(world.names())) == len(world.parents()) == count
     assert 0 < float((codes > 0).sum(dim=1).float().mean()) < count / 2
-    if not isinstance(source, Sinks):
+    if not isinstance(source, Sinks | Planted):
         assert torch.allclose(x, codes @ rows, atol=1e-4)
     assert all(torch.equal(*both) for both in zip((x, codes), drawn(world, 3000), strict=True))
     assert not torch.equal(codes, drawn(world, 3000, "training")[1])
@@ -209,8 +213,34 @@ def test_a_text_window_is_the_sum_of_the_last_embeddings() -> None:
     assert torch.allclose(codes @ world.rows(), x, atol=1e-4)
 
 
-def test_scores_and_trainings_read_other_documents() -> None:
-    source = made(TextWindow)
+def test_planted_features_are_added_to_the_models_activations_on_their_tokens() -> None:
+    source = made(Planted, features=8, words=2, strength=0.7)
+    assert isinstance(source, Planted)
+    world = source.opened(DataSpec("w", "test", source))
+    lm = load_language_model("packaged:tiny-lm")
+    documents = iter_documents(
+        text_source("packaged:python-docs", folder=Path(), split="train", column="text",
+                    revision=None, subset=None)
+    )  # fmt: skip
+    tokens = tokenize([next(iter(documents))], lm, context=128)
+    own = extract(lm, tokens, resolve_hook(lm.model, "blocks.3.hook_resid_pre")).x
+    x, codes = drawn(world, len(own))
+    assert torch.allclose(x - codes @ world.rows(), own, atol=1e-3)
+    ids = tokens.input_ids[tokens.mask]
+    owners = {}  # every token fires one feature, always the same, or none
+    for token, code in zip(ids.tolist(), codes, strict=True):
+        fires = tuple(code.nonzero()[:, 0].tolist())
+        assert len(fires) <= 1
+        assert owners.setdefault(token, fires) == fires
+    words = [token for token, fires in owners.items() if fires]
+    assert 0 < len(words) <= 16
+    size = float(codes.max())
+    assert size == pytest.approx(0.7 * float(own.norm(dim=1).median()), rel=0.2)
+
+
+@pytest.mark.parametrize("kind", [TextWindow, Planted])
+def test_scores_and_trainings_read_other_documents(kind: type[World]) -> None:
+    source = made(kind)
     world = source.opened(DataSpec("w", "test", source))
     read = {
         purpose: {int(doc) for block in world.blocks(10**7, purpose) for doc in block.place.doc}
@@ -326,6 +356,8 @@ def test_a_training_does_not_depend_on_the_tokens_that_scores_use(tmp_path: Path
         ({"name": "product", "values": 300}, r"a million combinations at most"),
         ({"name": "three-features", "both": 0.9}, r"must be chances, 1 in all at most"),
         ({"name": "mutually-exclusive", "group": 3}, r"multiple of 'group'"),
+        ({"name": "planted", "strength": 0.0}, r"'strength' above 0"),
+        ({"name": "planted", "hook": "blocks.9.hook_resid_pre"}, r"is on no layer of the model"),
         ({"name": "text-window", "seed": 2}, r"'seed' means nothing in the world 'text-window'"),
         ({"name": "text-window", "decay": 0}, r"'decay' above 0 to 1"),
         ({"name": "text-window", "model": "nowhere/x/y"}, r"nowhere/x/y"),

@@ -14,6 +14,7 @@ from planted import SUITE
 from program import call
 from stated_margins import STATED, answers_on
 
+from saebench_canon.bench.sealed_record import digest_of
 from saebench_canon.errors import CanonError
 from saebench_canon.plugin.question import Answer, Margin, Margins, Question
 from saebench_canon.plugin.registry import load_registry
@@ -113,7 +114,7 @@ def test_a_run_of_before_there_were_margins_is_shown_by_the_defaults(suite: Path
     (file,) = (home / ".canon" / "runs").glob("*.json")
     record = json.loads(file.read_text())
     assert record.pop("questions") == {"unit?": {"off": 0.01}}
-    file.write_text(json.dumps(record))
+    file.write_text(json.dumps({**record, "digest": digest_of(record)}))
     shown = program("show", "--answers", cwd=home)
     assert shown.count("(limit 0.01 off 1)") == 2
     assert "unique?" not in shown

@@ -117,7 +117,9 @@ def truth(
     for name in list(scores):
         scores[f"{name}_null"] = _mean_of(nulls, name)
     tables = {
-        "features": _features_table(rows, fired, features, latent_codes, live.latents, rule),
+        "features": _features_table(
+            rows, _centred(rows, true, live.rows, rule), fired, features, latent_codes, live.latents
+        ),
         "latents": _latents_table(rows, live.latents),
     }
     return Measurement(scores, tables, _marks(true, live.rows))
@@ -146,7 +148,6 @@ def _parts(
 ) -> dict[str, Tensor | None]:
     """What each score is the mean of; None for one that this world cannot have."""
     from saebench_canon.metrics.truth import firing as fires
-    from saebench_canon.metrics.truth.rows import compare, without_common
 
     parts: dict[str, Tensor | None] = dict(rows.scores())
     parts["firing_f1"] = fired.f1.amax(dim=1)
@@ -156,10 +157,16 @@ def _parts(
     if parents:
         silent = fires.absorbed(rows.cosines, features.codes, codes, features.parents, rule.near)
         parts["absorbed_share"] = silent[parents]
-    without = without_common(true, latents)
-    apart = rows if without is None else compare(*without, rule)
-    centred = apart.scores()
+    centred = _centred(rows, true, latents, rule).scores()
     return parts | {f"{name}_centred": centred[name] for name in CENTRED}
+
+
+def _centred(rows: Rows, true: Tensor, latents: Tensor, rule: Rule) -> Rows:
+    """The comparison without the direction that rows share; the same one if they share none."""
+    from saebench_canon.metrics.truth.rows import compare, without_common
+
+    without = without_common(true, latents)
+    return rows if without is None else compare(*without, rule)
 
 
 def _means(parts: Mapping[str, Tensor | None]) -> dict[str, float | Value | Undefined]:
@@ -194,11 +201,11 @@ def _mean_of(
 
 def _features_table(
     rows: Rows,
+    centred: Rows,
     fired: Firing,
     features: TrueFeatures,
     codes: Codes,
     latents: Tensor,
-    rule: Rule,
 ) -> pd.DataFrame:
     """One row for each feature: its density, the latent of the largest cosine, and its fate."""
     import pandas as pd
@@ -206,6 +213,7 @@ def _features_table(
 
     from saebench_canon.metrics.truth import firing as fires
 
+    rule = rows.rule
     best, nearest = rows.cosines.max(dim=1)
     part_of_sum = torch.zeros(len(best), dtype=torch.bool)
     parts = rows.parts[rows.sums].flatten()
@@ -229,6 +237,7 @@ def _features_table(
             "name": list(features.names),
             "density": features.density.tolist(),
             "cosine": best.tolist(),
+            "cosine_centred": centred.best.tolist(),
             "latent": latents[nearest].tolist(),
             "f1": fired.f1.amax(dim=1).tolist(),
             "fate": fates,
