@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ from saebench_canon.plugin.question import Answer
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.plugin.table_line import Cell, Line
+from saebench_canon.plugin.world import Place
+from saebench_canon.plugin.world import World as KnownFeatures
 from saebench_canon.questions.complete import COMPLETE
 from saebench_canon.saes.formats.in_memory import InMemory
 from saebench_canon.suite.metrics import parse_metric
@@ -139,6 +141,24 @@ def directions(count: int, d: int, chance: torch.Generator | int) -> Tensor:
     return unit(torch.randn(count, d, generator=chance, dtype=torch.float64))
 
 
+@dataclass(frozen=True, eq=False)
+class OfFeatures(KnownFeatures):
+    """A world of given features [F, d]; `together` may change which of them fire [n, F]."""
+
+    named: ClassVar[str] = "of-features"
+
+    table: Tensor | None = None
+    together: Together | None = None
+
+    def directions(self, chance: torch.Generator) -> Tensor:
+        assert self.table is not None
+        return self.table
+
+    def fires(self, place: Place, chance: torch.Generator) -> Tensor:
+        fires = super().fires(place, chance)
+        return fires if self.together is None else self.together(fires, chance)
+
+
 def activations(
     features: Tensor,
     chance: torch.Generator,
@@ -148,22 +168,15 @@ def activations(
     together: Together | None = None,
     tokens: int = TOKENS,
 ) -> Acts:
-    """Sums of some l0 of the features [F, d], codes from 1 to 2, with a little noise.
-
-    Feature i fires with a probability like 1/(i+1)^zipf, and every document has topics of its own.
-    `together` may change which features fire [n, F], to make them depend on each other.
-    """
+    """Sums of some l0 of the features [F, d]; every document has topics of its own."""
     count, d = features.shape
-    rates = torch.arange(1, count + 1) ** -zipf
-    doc = torch.arange(tokens) * DOCUMENTS // tokens
-    topics = torch.exp(0.5 * torch.randn(DOCUMENTS, count, generator=chance))
-    likely = (rates / rates.sum() * l0 * topics[doc]).clamp(max=0.5)
-    fires = torch.rand(tokens, count, generator=chance) < likely
-    if together is not None:
-        fires = together(fires, chance)
-    codes = fires * (1 + torch.rand(tokens, count, generator=chance))
-    noise = 0.03 * torch.randn(tokens, d, generator=chance)
-    return Acts(codes @ features.float() + noise, doc)
+    world = OfFeatures(
+        "of-features", d=d, features=count, seed=chance.initial_seed(), l0=l0, zipf=zipf,
+        topics=0.5, document=TOKENS // DOCUMENTS, table=features, together=together,
+    )  # fmt: skip
+    blocks = list(world.blocks(tokens, "scored"))
+    doc = torch.cat([block.place.doc for block in blocks])
+    return Acts(torch.cat([block.x for block in blocks]), doc)
 
 
 @dataclass(frozen=True)
