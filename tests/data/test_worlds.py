@@ -17,6 +17,7 @@ from torch import Tensor
 
 from saebench_canon.bench.plan import make_plan
 from saebench_canon.bench.store import Store
+from saebench_canon.cli.main import main
 from saebench_canon.data.hook_points import resolve_hook
 from saebench_canon.data.language_model import load_language_model
 from saebench_canon.data.text import iter_documents, text_source
@@ -289,11 +290,13 @@ def ids(folder: Path, *changes: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [kind.named for kind in EVERY_WORLD])
-def test_every_world_runs_from_one_suite_file(tmp_path: Path, name: str) -> None:
+def test_every_world_runs_from_one_suite_file(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     write(tmp_path, name)
-    ran = call("run", "suite.toml", cwd=tmp_path)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "truth v1" in ran.stdout
+    assert main(["run", "suite.toml"]) == 0
+    assert "truth v1" in capsys.readouterr().out
     for path in tmp_path.glob(".canon/records/*.json"):
         record = json.loads(path.read_text())
         assert 0 < record["scores"]["recovery"]["value"] < 1

@@ -284,3 +284,12 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     sae, codes, known, _, _ = random_case(0)
     with pytest.raises(CanonError, match="truth: "):
         truth.measure(sae, codes, known, 0, **settings)
+
+
+def test_above_its_limit_nothing_is_assigned() -> None:
+    sae, codes, known, _, _ = random_case(0)
+    result = truth.measure(sae, codes, known, 0, exact_up_to=6)
+    assert isinstance(result, Measurement)
+    for name in ("recovery_one_to_one", "recovery_one_to_one_null"):
+        assert result.scores[name] == Undefined("more features or latents than exact_up_to")
+    assert isinstance(result.scores["recovery"], Value)

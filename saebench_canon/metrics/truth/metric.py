@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 OF_LATENTS = ("precision", "composed_share", "duplicate_share")
 CENTRED = ("recovery", "recall", "precision")
-NO_PARENTS = "no feature of this world needs another one"
+LACKING = {
+    "absorbed_share": "no feature of this world needs another one",
+    "recovery_one_to_one": "more features or latents than exact_up_to",
+}
 
 
 HEADLINES = ("recovery", "recall", "precision", "firing_f1", "composed_share")
@@ -74,6 +77,7 @@ def truth(
     gain: float = 0.2,
     gate: float = 1.6,
     draws: int = 3,
+    exact_up_to: int = 8192,
 ) -> Measurement:
     """Whether an SAE finds the features of a world (ours).
 
@@ -81,7 +85,8 @@ def truth(
     sum of features iff up to `atoms` of them, with weights ≥ 0, explain the share `least` of its
     row and `gain` more than the first does, and their squared weights sum to `gate` at most. Nulls
     are means over `draws` of random rows of the same covariance; for `firing_f1` the same codes on
-    shuffled tokens. Standard errors are over features or latents, of this SAE.
+    shuffled tokens. `exact_up_to` is the number of features or latents up to which they are
+    assigned to one another. Standard errors are over features or latents, of this SAE.
     """
     import torch
 
@@ -95,7 +100,7 @@ def truth(
         raise CanonError(f"truth: near and found must be cosines in order, got {near} and {found}")
     if atoms < 2 or draws < 1:
         raise CanonError(f"truth: needs 2 atoms and 1 draw at least, got {atoms} and {draws}")
-    rule = Rule(found, near, atoms, least, gain, gate)
+    rule = Rule(found, near, atoms, least, gain, gate, exact_up_to)
     live = live_rows(sae, codes)
     if len(live) == 0:
         reason = "no latent is live"
@@ -149,7 +154,7 @@ def _parts(
     """What each score is the mean of; None for one that this world cannot have."""
     from saebench_canon.metrics.truth import firing as fires
 
-    parts: dict[str, Tensor | None] = dict(rows.scores())
+    parts: dict[str, Tensor | None] = {**rows.scores(), "recovery_one_to_one": rows.matched}
     parts["firing_f1"] = fired.f1.amax(dim=1)
     parts["split_share"] = fires.split(rows.cosines, features.codes, codes, fired, rule.near)
     parents = sorted(set(features.parents[features.parents >= 0].tolist()))
@@ -172,7 +177,7 @@ def _centred(rows: Rows, true: Tensor, latents: Tensor, rule: Rule) -> Rows:
 def _means(parts: Mapping[str, Tensor | None]) -> dict[str, float | Value | Undefined]:
     """The mean of each part, with its standard error over features or latents."""
     return {
-        name: Undefined(NO_PARENTS)
+        name: Undefined(LACKING[name])
         if part is None
         else _value(part.double(), "latent" if _bare(name) in OF_LATENTS else "feature")
         for name, part in parts.items()
@@ -195,7 +200,7 @@ def _mean_of(
     values = [draw[name] for draw in draws]
     numbers = [value.value for value in values if isinstance(value, Value)]
     if len(numbers) < len(values):
-        return Undefined(NO_PARENTS)
+        return Undefined(LACKING[name])
     return Value(math.fsum(numbers) / len(numbers), None, len(numbers), "draw")
 
 

@@ -28,6 +28,7 @@ class Rule:
     least: float = 0.6
     gain: float = 0.2
     gate: float = 1.6
+    exact_up_to: int = 8192  # features or latents, of an assignment
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +61,19 @@ class Rows:
         first = self.cosines.argmax(dim=1)[feature] == torch.arange(len(feature))
         return found & ~first
 
-    def scores(self) -> dict[str, Tensor]:
-        """What each score is the mean of: over features [F], or over latents [m]."""
+    @property
+    def matched(self) -> Tensor | None:
+        """Each feature's cosine with a latent of its own [F], 0 for none; None if too many."""
+        if max(self.cosines.shape) > self.rule.exact_up_to:
+            return None
         matching = assign(self.cosines)
         index = torch.arange(len(matching))
-        matched = torch.where(matching >= 0, self.cosines[index, matching.clamp(min=0)], 0.0)
+        return torch.where(matching >= 0, self.cosines[index, matching.clamp(min=0)], 0.0)
+
+    def scores(self) -> dict[str, Tensor]:
+        """What each score is the mean of: over features [F], or over latents [m]."""
         return {
             "recovery": self.best,
-            "recovery_one_to_one": matched,
             "recall": self.best >= self.rule.found,
             "precision": self.nearest >= self.rule.found,
             "missing_share": self.best < self.rule.near,
