@@ -120,7 +120,20 @@ def _pooled(chosen: np.ndarray, x: np.ndarray, y: np.ndarray, groups: np.ndarray
     return top / math.sqrt(left * right) if left * right > 0 else math.nan
 
 
-def points_of(rows: Iterable[Row], truths: Mapping[str, Mapping[str, float]]) -> list[Point]:
+def starts_of(rows: Iterable[Row]) -> dict[str, str]:
+    """What each SAE's training started from: its width and seed; twins start as seed 0 does."""
+    starts = {}
+    for row in rows:
+        if row["metric"] == "truth":
+            axes = row["axes"]
+            seed = 0 if axes["kind"] == "twin" else axes["seed"]
+            starts[row["subject"][0]] = f"w{axes['width']}-s{seed}"
+    return starts
+
+
+def points_of(
+    rows: Iterable[Row], truths: Mapping[str, Mapping[str, float]], starts: Mapping[str, str]
+) -> list[Point]:
     """The subjects of one score."""
     points = []
     for row in rows:
@@ -130,7 +143,8 @@ def points_of(rows: Iterable[Row], truths: Mapping[str, Mapping[str, float]]) ->
         truth = {key: float(np.mean([truths[name][key] for name in owners])) for key in TRUTHS}
         axes = row["axes"]
         size = f"{axes['world']} {axes['width']}"
-        points.append(Point(row["value"], truth, axes["world"], size, "+".join(owners)))
+        start = "+".join(sorted({starts[name] for name in owners}))
+        points.append(Point(row["value"], truth, axes["world"], size, start))
     return points
 
 
@@ -154,6 +168,7 @@ def scores_table(rows: Sequence[Row], truths: Mapping[str, Mapping[str, float]])
         for score in metric.scores
     }
     nulls = {(m, score.null) for (m, _), score in declared.items() if score.null}
+    starts = starts_of(rows)
     measured: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
         key = (row["metric"], row["score"])
@@ -162,7 +177,7 @@ def scores_table(rows: Sequence[Row], truths: Mapping[str, Mapping[str, float]])
     lines = []
     for (label, metric, name), of_score in measured.items():
         score = declared[metric, name]
-        points = points_of(of_score, truths)
+        points = points_of(of_score, truths, starts)
         fixed = [correlation(points, truth, lambda p: p.size) for truth in TRUTHS]
         overall = [correlation(points, truth, lambda p: p.world, draws=0) for truth in TRUTHS]
         if all(one is None for one in (*fixed, *overall)):

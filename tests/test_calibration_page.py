@@ -126,8 +126,9 @@ def test_a_score_of_a_pair_is_about_the_sae_that_its_metric_names() -> None:
     row: dict[str, Any] = {
         "subject": ["a", "b"], "value": 1.0, "axes": {"world": "w", "width": [8, 16]},
     }  # fmt: skip
+    starts = {"a": "w8-s0", "b": "w16-s0"}
     about = {
-        metric: points_of([{**row, "metric": metric}], truths)[0].truth["recovery_centred"]
+        metric: points_of([{**row, "metric": metric}], truths, starts)[0].truth["recovery_centred"]
         for metric in ("stitching", "composition", "seed_matching")
     }
     assert about == {"stitching": 0, "composition": 1, "seed_matching": 0.5}

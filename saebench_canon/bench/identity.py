@@ -83,8 +83,7 @@ class Identities:
 
     def read_by(self, sae: SaeSpec, data: DataSpec | None) -> DataSpec | None:
         """The data that an SAE is trained or calibrated on."""
-        training = sae.source.training
-        return data if data is None or training is None else data.to_train(training)
+        return None if data is None else data.to_train(sae.source.training or {})
 
     def input(self, name: str, data: DataSpec | None, sae: SaeSpec | None) -> str:
         """The fingerprint of an input: name, version, settings and all that it needs."""

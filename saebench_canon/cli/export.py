@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.world import TrueFeatures
     from saebench_canon.suite.specs import SaeSpec
 
-ACTS, FEATURES = "acts.safetensors", "features.safetensors"
+ACTS, FEATURES, TRAIN = "acts.safetensors", "features.safetensors", "train.safetensors"
 
 
 def export(options: Namespace) -> None:
@@ -41,7 +42,10 @@ def export(options: Namespace) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         try:
             draft.mkdir(parents=True)
-            lines = _data(bench, data, draft) if data is not None else _sae(bench, plan, sae, draft)
+            if data is not None:
+                lines = _data(bench, data, draft, options.training)
+            else:
+                lines = _sae(bench, plan, sae, draft)
             draft.rename(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -62,8 +66,10 @@ def _named(plan: Plan, name: str) -> tuple[DataSpec | None, SaeSpec | None]:
     )
 
 
-def _data(bench: Bench, data: DataSpec, folder: Path) -> list[tuple[str, str]]:
-    """Write the activations that scores use, and the features of a world."""
+def _data(
+    bench: Bench, data: DataSpec, folder: Path, training: int | None
+) -> list[tuple[str, str]]:
+    """Write the activations that scores use, the features of a world, and tokens to train on."""
     from saebench_canon.inputs.mapped import write_activations
 
     acts = bench.artifacts.input("acts", data)
@@ -75,6 +81,11 @@ def _data(bench: Bench, data: DataSpec, folder: Path) -> list[tuple[str, str]]:
         firings = f"{len(features.codes.values):,} firings as token, feature, value"
         words = f"features [{len(features):,}, {acts.d:,}], density, parents, {firings}"
         lines.append((FEATURES, words))
+    if training is not None:
+        fresh = replace(data, fresh=training, tokens=None) if data.draws_fresh else data
+        more = bench.artifacts.input("train_acts", fresh)
+        write_activations(folder / TRAIN, more)
+        lines.append((TRAIN, f"acts [{len(more):,}, {more.d:,}] of other tokens, to train on"))
     return lines
 
 

@@ -43,7 +43,8 @@ def _save(drawn: Drawn, folder: Path) -> None:
         "indptr": codes.indptr, "indices": codes.indices, "values": codes.values,
     }  # fmt: skip
     save_file(tensors, folder / FEATURES)
-    (folder / NAMES).write_text(json.dumps(list(features.names)), encoding="utf-8")
+    known = {"names": list(features.names), "others": features.others}
+    (folder / NAMES).write_text(json.dumps(known), encoding="utf-8")
 
 
 def _load(folder: Path) -> Drawn:
@@ -59,9 +60,10 @@ def _load(folder: Path) -> Drawn:
     if not (folder / FEATURES).exists():
         return Drawn(acts, None)
     tensors = load_file(folder / FEATURES)
-    names = json.loads((folder / NAMES).read_text(encoding="utf-8"))
+    known = json.loads((folder / NAMES).read_text(encoding="utf-8"))
     rows, parents = tensors.pop("rows"), tensors.pop("parents")
-    return Drawn(acts, TrueFeatures(rows, Codes(**tensors, width=len(rows)), parents, names))
+    codes = Codes(**tensors, width=len(rows))
+    return Drawn(acts, TrueFeatures(rows, codes, parents, **known))
 
 
 @made(per="data", version=1, available=lambda data: data.draws_fresh, save=_save, load=_load)
@@ -100,7 +102,9 @@ def drawn(data: DataSpec, folder: Path) -> Drawn:
     acts = Acts(open_activations(file), torch.cat(docs))
     if data.fresh is not None:
         return Drawn(acts, None)
-    known = TrueFeatures(rows, Codes.concatenate(codes), world.parents(), world.names())
+    known = TrueFeatures(
+        rows, Codes.concatenate(codes), world.parents(), world.names(), source.holds_others
+    )
     return Drawn(acts, known)
 
 

@@ -38,6 +38,7 @@ class Planted(World):
     """
 
     named: ClassVar[str] = "planted"
+    holds_others: ClassVar[bool] = True
     names_paths: ClassVar[tuple[str, ...]] = ("model", "text")
     without: ClassVar[tuple[str, ...]] = (
         "d", "l0", "zipf", "spread", "noise", "document", "topics"

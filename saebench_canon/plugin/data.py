@@ -174,7 +174,7 @@ class DataSpec:
     @property
     def calibrates_on(self) -> str:
         """The input that thresholds are calibrated on: activations that are not scored, if any."""
-        return "acts" if self.holdout is None else "train_acts"
+        return "acts" if self.holdout is None and not self.draws_fresh else "train_acts"
 
     def gives(self, *kinds: Gives) -> bool:
         """Whether the source gives all of these."""

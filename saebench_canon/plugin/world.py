@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 TOKENS = 32_768  # that scores use, unless a table says otherwise
 BLOCK = 4096  # tokens that are drawn at once, at most
+CODES = 2**22  # codes that are drawn at once, unless a document needs more
 OFTEN = 0.5  # no feature fires on a larger share of tokens, unless a world says so
 LARGEST = 2**24  # features times d
 
@@ -64,15 +65,33 @@ class TrueFeatures:
     """The features of a world: unit `rows` [F, d], `codes` of the tokens that scores use [n, F].
 
     `parents` [F] is the feature without which each one does not fire, −1 for none; `names` [F].
+    `others` says whether the activations hold features besides these.
     """
 
     rows: Tensor
     codes: Codes
     parents: Tensor
     names: Sequence[str]
+    others: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def that_fire(self) -> tuple[TrueFeatures, Tensor]:
+        """The features that fire on some of the tokens, and their numbers."""
+        import torch
+
+        from saebench_canon.kernels.codes import Codes
+
+        index = self.codes.live.nonzero()[:, 0]
+        number = torch.full((len(self) + 1,), -1)  # the last one for −1
+        number[index] = torch.arange(len(index))
+        codes = Codes(
+            self.codes.indptr, number[self.codes.indices.long()], self.codes.values, len(index)
+        )
+        parents = number[self.parents[index]]
+        names = [self.names[feature] for feature in index.tolist()]
+        return TrueFeatures(self.rows[index], codes, parents, names, self.others), index
 
     @property
     def density(self) -> Tensor:
@@ -104,13 +123,15 @@ class World(DataSource):
     """Sparse sums of features of known direction, with a little noise.
 
     `d` dimensions and `features`; a token has `l0` of them on average, feature i with a probability
-    like 1/i^`zipf`, but at most half. Codes lie between 1 and 1 + `spread`; `noise` is the standard
+    like 1/i^`zipf`, but at most half (where rates reach it, and where features exclude one another,
+    a token has fewer). Codes lie between 1 and 1 + `spread`; `noise` is the standard
     deviation of what is added to each coordinate. Documents have `document` tokens, and topics that
     change how often features fire (`topics`, the standard deviation of the logarithm).
     """
 
     gives: ClassVar[frozenset[Gives]] = frozenset({"acts", "features"})
     without: ClassVar[tuple[str, ...]] = ()  # keys of every world that mean nothing in this one
+    holds_others: ClassVar[bool] = False  # whether activations hold features that are not known
 
     synthetic: str
     d: int = 64
@@ -127,12 +148,13 @@ class World(DataSource):
         for field in fields(self):
             if field.name in self.without and getattr(self, field.name) != field.default:
                 raise CanonError(f"'{field.name}' means nothing in the world '{self.named}'")
-        for key, least in (("d", 2), ("document", 1)):
-            if getattr(self, key) < least:
-                raise CanonError(f"'{key}' must be at least {least}, got {getattr(self, key)}")
+        for key, least, most in (("d", 2, LARGEST), ("document", 1, BLOCK), ("zipf", 0, 10)):
+            if not least <= getattr(self, key) <= most:
+                value = getattr(self, key)
+                raise CanonError(f"'{key}' must be from {least} to {most}, got {value}")
         if self.count < 1:
             raise CanonError(f"a world needs features, got {self.count}")
-        for key in ("seed", "zipf", "spread", "noise", "topics"):
+        for key in ("seed", "spread", "noise", "topics"):
             if getattr(self, key) < 0:
                 raise CanonError(f"'{key}' must not be negative, got {getattr(self, key)}")
         if self.count * self.d > LARGEST:
@@ -167,7 +189,8 @@ class World(DataSource):
             first = place.doc[0] if len(place) else 0
             documents = int(place.doc[-1] - first) + 1 if len(place) else 0
             topics = torch.randn(documents, self.count, generator=chance)
-            likely = likely * torch.exp(self.topics * topics)[place.doc - first]
+            times = torch.exp(self.topics * topics - self.topics**2 / 2)  # 1 on average
+            likely = likely * times[place.doc - first]
         return torch.rand(len(place), self.count, generator=chance) < likely.clamp(max=OFTEN)
 
     def codes(self, place: Place, chance: Generator) -> Tensor:
@@ -226,7 +249,7 @@ class World(DataSource):
         from saebench_canon.kernels.codes import Codes
 
         rows = self.rows()
-        documents = max(1, BLOCK // self.document)
+        documents = max(1, min(BLOCK, CODES // self.count) // self.document)
         height = documents * self.document
         position = torch.arange(self.document).repeat(documents)
         doc = torch.arange(documents).repeat_interleave(self.document)
@@ -235,6 +258,8 @@ class World(DataSource):
             chance = self.generator(purpose, number)
             place = Place(doc + number * documents, position)
             codes = self.codes(place, chance)
+            if not bool((codes >= 0).all()):
+                raise CanonError(f"the world '{self.named}' has a code that is negative or none")
             x = codes @ rows + self.noise * torch.randn(height, self.d, generator=chance)
             added = self.added(place, chance)
             x = x if added is None else x + added

@@ -45,7 +45,12 @@ def parse_saes(
     if (uri is None) == (train is None):
         raise CanonError("an [[sae]] table needs either 'uri' or 'train'", where=where)
     data_name, saes = source, []
-    picks_data = fields_of(data_name or "")  # axes that set nothing else
+    known = settings_of(registry)
+    if train is not None and (named := sorted(tags.keys() & known)):
+        raise CanonError(
+            f"the tag '{named[0]}' would not be the training's", where=where, hint="Use an axis."
+        )
+    picks_data = fields_of(data_name or "") - known  # axes that set nothing else
     for setting in multiply(axes, exclude):
         point = setting | tags
         source = _data_of(data_name, point, data, where)
@@ -143,6 +148,14 @@ def ref_of(text: str, registry: Registry, root: Path, where: str) -> Ref:
         if not ref.path.exists():
             raise CanonError(f"{ref.path} does not exist", where=where, hint=nearest_file(ref.path))
     return ref
+
+
+def settings_of(registry: Registry) -> set[str]:
+    """Every setting that a training may have."""
+    of_trainers = {
+        setting for trainer in registry.trainers.values() for setting in trainer.settings
+    }
+    return {"arch", "width", "seed"} | of_trainers
 
 
 def _data_of(

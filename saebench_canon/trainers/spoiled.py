@@ -30,7 +30,8 @@ def spoiled(
 ) -> Trained:
     """A TopK SAE that is bad on purpose: some latents duplicated or merged, or a twin.
 
-    `fault` is "duplicated", "merged" or "twin", and `share` how many of the latents are changed.
+    `fault` is "duplicated", "merged" or "twin", and `share` how many of the latents are changed
+    (of twins, none).
     Latents are spoilt after the training. Duplicated ones are copies of others; merged ones become
     sums of two, of which the second then is dead. Every twin starts as seed 0 does, and sees its
     tokens in an order of its own.
@@ -51,7 +52,7 @@ def spoiled(
         seed=seed,
         start=0 if fault == "twin" else seed,
         gradients=loop.ClosedForm(select=gradients.LargestOfToken(select.k), revival=revival),
-        change=lambda sae: _spoil(sae, fault, round(share * width), seed),
+        change=lambda sae: _spoil(sae, fault, max(1, round(share * width)), seed),
     )
 
 
@@ -69,7 +70,8 @@ def _spoil(sae: Any, fault: Fault, count: int, seed: int) -> None:
             rows[others], weights[:, others], bias[others],
         )  # fmt: skip
     elif fault == "merged":
-        first, second = order[: count // 2], order[count // 2 : 2 * (count // 2)]
+        pairs = max(1, count // 2)
+        first, second = order[:pairs], order[pairs : 2 * pairs]
         unit = torch.nn.functional.normalize(rows, dim=1)
         rows[first] = (unit[first] + unit[second]) / 2**0.5 * rows[first].norm(dim=1, keepdim=True)
         weights[:, first] = (weights[:, first] + weights[:, second]) / 2**0.5

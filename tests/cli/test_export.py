@@ -121,3 +121,13 @@ def test_activations_are_written_in_parts_as_safetensors_writes_them(
     back = load_file(tmp_path / "x.safetensors")
     assert torch.equal(back["acts"], x)
     assert torch.equal(back["doc"], acts.doc)
+
+
+def test_tokens_to_train_on_are_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "suite.toml", "w", "-o", "out", "--training", "3000"]) == 0
+    assert (
+        "wrote out/train.safetensors: acts [3,000, 64] of other tokens" in capsys.readouterr().out
+    )
+    train, scored = load_file("out/train.safetensors"), load_file("out/acts.safetensors")
+    assert train["acts"].shape == (3000, 64)
+    assert not torch.equal(train["acts"], scored["acts"][:3000])

@@ -116,6 +116,11 @@ def test_topics_change_what_documents_are_about() -> None:
     assert spread(1.0) > 2 * spread(0.0)
 
 
+def test_topics_change_no_features_rate() -> None:
+    fires = drawn(made(Independent, topics=0.7, zipf=0.0, document=16), 60_000)[1] > 0
+    assert float(fires.sum(dim=1).float().mean()) == pytest.approx(4.0, rel=0.03)
+
+
 def test_correlated_features_keep_their_rates_and_fire_together() -> None:
     settings = {"features": 32, "zipf": 0.0, "l0": 4.0, "factors": 2}
     tight = drawn(made(Correlated, correlation=0.9, **settings))[1] > 0
@@ -345,8 +350,12 @@ def test_a_training_does_not_depend_on_the_tokens_that_scores_use(tmp_path: Path
         ({"featurs": 2}, r"unknown key 'featurs'.*'features'"),
         ({"holdout": 0.1}, r"'holdout' is not for worlds: SAEs are trained on fresh tokens"),
         ({"hook": "x"}, r"'hook' is a key of 'model', not of 'synthetic = \"independent\"'"),
-        ({"d": 1}, r"'d' must be at least 2, got 1"),
+        ({"d": 1}, r"'d' must be from 2 to 16777216, got 1"),
         ({"d": 8.5}, r"'d' must be a whole number, got 8.5"),
+        ({"zipf": 2000.0}, r"'zipf' must be from 0 to 10, got 2000"),
+        ({"document": 10**6}, r"'document' must be from 1 to 4096"),
+        ({"name": "coloured-shapes", "attributes": 3}, r"'attributes' means nothing in the world"),
+        ({"name": "three-features", "rare": 5.0}, r"must be chances"),
         ({"noise": -1}, r"'noise' must not be negative"),
         ({"l0": 65}, r"'l0' must be above 0 and at most half of the 128 features"),
         ({"features": 10**8}, r"100,000,000 features of 64 dimensions are too many"),
@@ -384,3 +393,16 @@ def test_a_metric_of_worlds_says_so_where_features_are_unknown(tmp_path: Path) -
     assert "needs a world, whose features are known: `synthetic` in its data table" in " ".join(
         ran.stdout.split()
     )
+
+
+def test_what_is_planted_has_no_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "planted")
+    assert main(["run", "suite.toml", "-k", "w8"]) == 0
+    (path,) = tmp_path.glob(".canon/records/*.json")
+    scores = json.loads(path.read_text())["scores"]
+    for name in ("precision", "precision_centred", "composed_share", "duplicate_share_null"):
+        assert scores[name]["reason"] == "these activations hold features that are not known"
+    assert scores["recovery"]["value"] is not None

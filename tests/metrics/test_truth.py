@@ -293,3 +293,45 @@ def test_above_its_limit_nothing_is_assigned() -> None:
     for name in ("recovery_one_to_one", "recovery_one_to_one_null"):
         assert result.scores[name] == Undefined("more features or latents than exact_up_to")
     assert isinstance(result.scores["recovery"], Value)
+
+
+def test_features_that_never_fire_do_not_count_and_it_is_said() -> None:
+    sae, codes, known, _, fires = random_case(3)
+    silent = fires.clone().float()
+    silent[:, 1] = 0
+    fewer = TrueFeatures(known.rows, Codes.from_dense(silent), known.parents, known.names)
+    result = truth.measure(sae, codes, fewer, 0)
+    assert isinstance(result, Measurement)
+    recovery = result.scores["recovery"]
+    assert isinstance(recovery, Value)
+    assert recovery.n == 4
+    assert result.tables["features"]["feature"].tolist() == [0, 2, 3, 4]
+    assert result.tables["features"]["name"].tolist() == list("acde")
+    assert set(result.tables["latents"]["feature"]) <= {0, 2, 3, 4}
+    assert result.marks[0].reason == "1 of 5 features never fire on these tokens and do not count"
+
+
+def test_where_the_shared_direction_is_all_that_latents_are_nothing_is_centred() -> None:
+    g = torch.Generator().manual_seed(0)
+    common = unit(torch.ones(1, 64, dtype=torch.float64))
+    true = unit(unit(torch.randn(40, 64, generator=g, dtype=torch.float64)) + common)
+    rows = unit(common + 1e-3 * torch.randn(20, 64, generator=g, dtype=torch.float64))
+    fires = (torch.rand(500, 40, generator=g) < 0.1).float()
+    known = TrueFeatures(
+        true.float(), Codes.from_dense(fires), torch.full((40,), -1), [str(n) for n in range(40)]
+    )
+    encoder = LinearEncoder(rows.float().T.contiguous(), torch.zeros(20), "relu")
+    sae = CanonicalSAE(rows.float(), torch.zeros(64), encoder)
+    result = truth.measure(sae, Codes.from_dense(fires[:, :20]), known, 0)
+    assert isinstance(result, Measurement)
+    reason = "no latent is more than the direction that rows share"
+    assert result.scores["recovery_centred"] == Undefined(reason)
+    assert "without 20 latents that are nothing else" in result.marks[0].reason
+
+
+def test_a_feature_with_next_to_no_weight_is_no_part_of_a_sum() -> None:
+    true = torch.eye(6, dtype=torch.float64)
+    latent = torch.tensor([[1.0, 1.0, 0.1, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    rows = compare(true, latent, Rule())
+    assert bool(rows.sums[0])
+    assert sorted(rows.parts[0].tolist()) == [-1, -1, 0, 1]

@@ -52,7 +52,7 @@ def by_length(self: World, place: Any, chance: Any) -> Any:
         (
             wrong(codes=by_length),
             "features fire, and children with their parents",
-            "not finite",
+            "a code that is negative or none",
         ),
         (wrong(fires=global_fires), "the global random state is unchanged", "torch"),
         (

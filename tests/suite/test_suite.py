@@ -331,3 +331,26 @@ def test_mistakes_in_picking_data_and_in_tags(
     path.write_text(OF_WORLDS.replace(old, new))
     with pytest.raises(CanonError, match=sentence):
         load_suite(path, registry)
+
+
+def test_an_axis_that_picks_the_data_may_be_the_trainings_too(
+    tmp_path: Path, registry: Registry
+) -> None:
+    text = OF_WORLDS.replace("[data.pairs]", "[data.w0]").replace("[data.dense]", "[data.w1]")
+    text = text.replace('"{world}-{kind}-s{seed}"', '"s{seed}"').replace('"{world}"', '"w{seed}"')
+    path = tmp_path / "seeds.toml"
+    path.write_text(text.replace('world = ["pairs", "dense"], ', ""))
+    saes = load_suite(path, registry).saes
+    assert [sae.data for sae in saes] == ["w0", "w1"]
+    assert [sae.source.describe().metadata["seed"] for sae in saes] == [0, 1]
+
+
+@pytest.mark.parametrize("tag", ["seed = 7", "width = 9", "k = 3", "fault = 'merged'"])
+def test_a_tag_that_names_a_setting_of_trainings_is_refused(
+    tmp_path: Path, registry: Registry, tag: str
+) -> None:
+    path = tmp_path / "tagged.toml"
+    text = OF_WORLDS.replace('{ kind = "early" }', f"{{ {tag} }}").replace("-{kind}", "")
+    path.write_text(text.replace(", seed = [0, 1]", "").replace("-s{seed}", ""))
+    with pytest.raises(CanonError, match=r"the tag '\w+' would not be the training's"):
+        load_suite(path, registry)

@@ -32,7 +32,8 @@ class ThreeFeatures(World):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.both, self.alone, self.rare) < 0 or self.both + 2 * self.alone > 1:
+        chances = (self.both, self.alone, self.rare)
+        if min(chances) < 0 or self.rare > 1 or self.both + 2 * self.alone > 1:
             raise CanonError("'both', twice 'alone' and 'rare' must be chances, 1 in all at most")
 
     def fires(self, place: Place, chance: Generator) -> Tensor:
@@ -116,6 +117,7 @@ class ColouredShapes(Product):
     """Colours and shapes: does a latent stand for "blue", or for "blue square"?"""
 
     named: ClassVar[str] = "coloured-shapes"
+    without: ClassVar[tuple[str, ...]] = (*Product.without, "attributes")
 
     attributes: int = 2
     values: int = 8

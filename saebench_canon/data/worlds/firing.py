@@ -71,7 +71,7 @@ class Correlated(World):
 
 @dataclass(frozen=True)
 class Pairs(World):
-    """Pairs of which one feature seldom fires without the other: with the chance `together`."""
+    """Pairs of features: where one of a pair fires, both do with the chance `together`."""
 
     named: ClassVar[str] = "pairs"
     without: ClassVar[tuple[str, ...]] = ("topics",)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from saebench_canon.plugin.sae import CanonicalSAE
     from saebench_canon.plugin.world import TrueFeatures
 
+OTHERS = "these activations hold features that are not known"
 OF_LATENTS = ("precision", "composed_share", "duplicate_share")
 CENTRED = ("recovery", "recall", "precision")
 LACKING = {
@@ -102,8 +103,11 @@ def truth(
         raise CanonError(f"truth: needs 2 atoms and 1 draw at least, got {atoms} and {draws}")
     rule = Rule(found, near, atoms, least, gain, gate, exact_up_to)
     live = live_rows(sae, codes)
-    if len(live) == 0:
-        reason = "no latent is live"
+    silent = len(features)
+    features, numbers = features.that_fire()
+    silent -= len(features)
+    if len(live) == 0 or len(features) == 0:
+        reason = "no latent is live" if len(features) else "no feature fires"
         return Measurement({score.name: Undefined(reason) for score in truth.scores})
     latent_codes = _columns(codes, live.latents)
     true = features.rows.double()
@@ -127,7 +131,9 @@ def truth(
         ),
         "latents": _latents_table(rows, live.latents),
     }
-    return Measurement(scores, tables, _marks(true, live.rows))
+    tables["features"]["feature"] = numbers.tolist()
+    tables["latents"]["feature"] = numbers[tables["latents"]["feature"].tolist()].tolist()
+    return Measurement(scores, tables, _marks(true, live.rows, silent))
 
 
 def _columns(codes: Codes, latents: Tensor) -> Codes:
@@ -162,26 +168,44 @@ def _parts(
     if parents:
         silent = fires.absorbed(rows.cosines, features.codes, codes, features.parents, rule.near)
         parts["absorbed_share"] = silent[parents]
-    centred = _centred(rows, true, latents, rule).scores()
-    return parts | {f"{name}_centred": centred[name] for name in CENTRED}
+    apart = _centred(rows, true, latents, rule)
+    centred = None if apart is None else apart.scores()
+    for name in CENTRED:
+        parts[f"{name}_centred"] = None if centred is None else centred[name]
+    if features.others:
+        parts |= dict.fromkeys((*OF_LATENTS, "precision_centred"))
+    return parts
 
 
-def _centred(rows: Rows, true: Tensor, latents: Tensor, rule: Rule) -> Rows:
-    """The comparison without the direction that rows share; the same one if they share none."""
+def _centred(rows: Rows, true: Tensor, latents: Tensor, rule: Rule) -> Rows | None:
+    """The comparison without the direction that rows share; the same one if they share none.
+
+    None if no latent is more than that direction.
+    """
     from saebench_canon.metrics.truth.rows import compare, without_common
 
     without = without_common(true, latents)
-    return rows if without is None else compare(*without, rule)
+    if without is None:
+        return rows
+    return compare(*without, rule) if len(without[1]) else None
 
 
 def _means(parts: Mapping[str, Tensor | None]) -> dict[str, float | Value | Undefined]:
     """The mean of each part, with its standard error over features or latents."""
     return {
-        name: Undefined(LACKING[name])
+        name: Undefined(_lacking(name))
         if part is None
         else _value(part.double(), "latent" if _bare(name) in OF_LATENTS else "feature")
         for name, part in parts.items()
     }
+
+
+def _lacking(name: str) -> str:
+    """Why a score has no number."""
+    if name in LACKING:
+        return LACKING[name]
+    others = name == "precision_centred" or name in OF_LATENTS
+    return OTHERS if others else "no latent is more than the direction that rows share"
 
 
 def _bare(name: str) -> str:
@@ -200,13 +224,13 @@ def _mean_of(
     values = [draw[name] for draw in draws]
     numbers = [value.value for value in values if isinstance(value, Value)]
     if len(numbers) < len(values):
-        return Undefined(LACKING[name])
+        return Undefined(_lacking(name))
     return Value(math.fsum(numbers) / len(numbers), None, len(numbers), "draw")
 
 
 def _features_table(
     rows: Rows,
-    centred: Rows,
+    centred: Rows | None,
     fired: Firing,
     features: TrueFeatures,
     codes: Codes,
@@ -242,7 +266,7 @@ def _features_table(
             "name": list(features.names),
             "density": features.density.tolist(),
             "cosine": best.tolist(),
-            "cosine_centred": centred.best.tolist(),
+            "cosine_centred": 0.0 if centred is None else centred.best.tolist(),
             "latent": latents[nearest].tolist(),
             "f1": fired.f1.amax(dim=1).tolist(),
             "fate": fates,
@@ -286,16 +310,23 @@ def _first_of(count: int, masks: Mapping[str, Tensor], otherwise: str) -> list[s
     return fates
 
 
-def _marks(features: Tensor, latents: Tensor) -> tuple[Mark, ...]:
-    """A note where rows share a direction."""
-    from saebench_canon.kernels.common_direction import shares_direction
+def _marks(features: Tensor, latents: Tensor, silent: int) -> tuple[Mark, ...]:
+    """Notes on features that do not fire, and on a direction that rows share."""
+    from saebench_canon.kernels.common_direction import centred, shares_direction
+
+    notes = []
+    if silent:
+        count = f"{silent:,} of {silent + len(features):,} features"
+        notes.append(Mark("note", f"{count} never fire on these tokens and do not count"))
 
     owners = [
         name
         for name, rows in (("features", features), ("latents", latents))
         if shares_direction(rows)
     ]
-    if not owners:
-        return ()
-    reason = f"the rows of the {' and the '.join(owners)} share a direction"
-    return (Mark("note", f"{reason}; centred scores are without it"),)
+    if owners:
+        lost = int((~centred(latents)[1]).sum())
+        dropped = f", and without {lost} latents that are nothing else" if lost else ""
+        reason = f"the rows of the {' and the '.join(owners)} share a direction"
+        notes.append(Mark("note", f"{reason}; centred scores are without it{dropped}"))
+    return tuple(notes)

@@ -12,6 +12,8 @@ from saebench_canon.kernels.cosine import tied, unit
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.metrics.seed_matching.assignment import assign
 
+PART = 0.3  # least weight of a part of a sum, of unit rows
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -35,7 +37,7 @@ class Rule:
 class Rows:
     """Cosines of features with latents [F, m], which latents are sums [m], and of what [m, atoms].
 
-    A part is −1 where a pursuit stopped.
+    A part is −1 where a pursuit stopped, or where it has next to no weight.
     """
 
     cosines: Tensor
@@ -89,7 +91,8 @@ def compare(features: Tensor, latents: Tensor, rule: Rule) -> Rows:
     first, last = fit.explained[:, 0], fit.explained[:, -1]
     sums = (last >= rule.least) & (last - first >= rule.gain)
     sums &= (fit.weights.double() ** 2).sum(dim=1) <= rule.gate
-    return Rows(tied(atoms @ rows.T), sums, fit.atoms, rule)
+    parts = torch.where(fit.weights >= PART, fit.atoms, -1)
+    return Rows(tied(atoms @ rows.T), sums, parts, rule)
 
 
 def without_common(features: Tensor, latents: Tensor) -> tuple[Tensor, Tensor] | None:
