@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from saebench_canon.kernels.codes import Codes
-    from saebench_canon.metrics.truth.firing import Firing
-    from saebench_canon.metrics.truth.rows import Rows, Rule
+    from saebench_canon.metrics.truth.comparison import Comparison
+    from saebench_canon.metrics.truth.rows import Rows
     from saebench_canon.plugin.metric import Unit
     from saebench_canon.plugin.sae import CanonicalSAE
     from saebench_canon.plugin.world import TrueFeatures
@@ -94,8 +94,8 @@ def truth(
     from saebench_canon.kernels.nulls import covariance_matched
     from saebench_canon.kernels.random_generators import generator
     from saebench_canon.metrics.shared.live_rows import live_rows
-    from saebench_canon.metrics.truth import firing as fires
-    from saebench_canon.metrics.truth.rows import Rule, compare
+    from saebench_canon.metrics.truth.comparison import beside
+    from saebench_canon.metrics.truth.rows import Rule
 
     if not 0 < near <= found <= 1:
         raise CanonError(f"truth: near and found must be cosines in order, got {near} and {found}")
@@ -110,30 +110,21 @@ def truth(
         reason = "no latent is live" if len(features) else "no feature fires"
         return Measurement({score.name: Undefined(reason) for score in truth.scores})
     latent_codes = _columns(codes, live.latents)
-    true = features.rows.double()
-    rows = compare(true, live.rows, rule)
-    fired = fires.firing(features.codes, latent_codes)
-    scores = _means(_parts(rows, fired, features, latent_codes, rule, true, live.rows))
+    comparison = beside(features, live.rows, latent_codes, rule)
+    scores = _means(_parts(comparison))
     nulls = []
     for draw in range(draws):
         random = covariance_matched(live.rows, generator(seed, "truth", "rows", draw))
         order = torch.randperm(len(codes), generator=generator(seed, "truth", "tokens", draw))
-        chance = compare(true, random, rule)
-        shuffled = latent_codes.at(order)
-        by_chance = fires.firing(features.codes, shuffled)
-        parts = _parts(chance, by_chance, features, shuffled, rule, true, random)
-        nulls.append(_means(parts))
+        by_chance = beside(features, random, latent_codes.at(order), rule)
+        nulls.append(_means(_parts(by_chance)))
     for name in list(scores):
         scores[f"{name}_null"] = _mean_of(nulls, name)
     tables = {
-        "features": _features_table(
-            rows, _centred(rows, true, live.rows, rule), fired, features, latent_codes, live.latents
-        ),
-        "latents": _latents_table(rows, live.latents),
+        "features": _features_table(comparison, numbers, live.latents),
+        "latents": _latents_table(comparison.rows, numbers, live.latents),
     }
-    tables["features"]["feature"] = numbers.tolist()
-    tables["latents"]["feature"] = numbers[tables["latents"]["feature"].tolist()].tolist()
-    return Measurement(scores, tables, _marks(true, live.rows, silent))
+    return Measurement(scores, tables, _marks(features.rows, live.rows, silent))
 
 
 def _columns(codes: Codes, latents: Tensor) -> Codes:
@@ -148,46 +139,22 @@ def _columns(codes: Codes, latents: Tensor) -> Codes:
     return Codes(codes.indptr, number[codes.indices.long()], codes.values, len(latents))
 
 
-def _parts(
-    rows: Rows,
-    fired: Firing,
-    features: TrueFeatures,
-    codes: Codes,
-    rule: Rule,
-    true: Tensor,
-    latents: Tensor,
-) -> dict[str, Tensor | None]:
+def _parts(comparison: Comparison) -> dict[str, Tensor | None]:
     """What each score is the mean of; None for one that this world cannot have."""
-    from saebench_canon.metrics.truth import firing as fires
-
-    parts: dict[str, Tensor | None] = {**rows.scores(), "recovery_one_to_one": rows.matched}
-    parts["firing_f1"] = fired.f1.amax(dim=1)
-    parts["split_share"] = fires.split(rows.cosines, features.codes, codes, fired, rule.near)
-    parents = sorted(set(features.parents[features.parents >= 0].tolist()))
-    parts["absorbed_share"] = None
-    if parents:
-        silent = fires.absorbed(rows.cosines, features.codes, codes, features.parents, rule.near)
-        parts["absorbed_share"] = silent[parents]
-    apart = _centred(rows, true, latents, rule)
-    centred = None if apart is None else apart.scores()
+    rows, parents = comparison.rows, comparison.parents
+    parts: dict[str, Tensor | None] = {
+        **rows.scores(),
+        "recovery_one_to_one": rows.matched,
+        "firing_f1": comparison.f1,
+        "split_share": comparison.split,
+        "absorbed_share": comparison.absorbed[parents] if len(parents) else None,
+    }
+    centred = None if comparison.centred is None else comparison.centred.scores()
     for name in CENTRED:
         parts[f"{name}_centred"] = None if centred is None else centred[name]
-    if features.others:
+    if comparison.features.others:
         parts |= dict.fromkeys((*OF_LATENTS, "precision_centred"))
     return parts
-
-
-def _centred(rows: Rows, true: Tensor, latents: Tensor, rule: Rule) -> Rows | None:
-    """The comparison without the direction that rows share; the same one if they share none.
-
-    None if no latent is more than that direction.
-    """
-    from saebench_canon.metrics.truth.rows import compare, without_common
-
-    without = without_common(true, latents)
-    if without is None:
-        return rows
-    return compare(*without, rule) if len(without[1]) else None
 
 
 def _means(parts: Mapping[str, Tensor | None]) -> dict[str, float | Value | Undefined]:
@@ -228,53 +195,38 @@ def _mean_of(
     return Value(math.fsum(numbers) / len(numbers), None, len(numbers), "draw")
 
 
-def _features_table(
-    rows: Rows,
-    centred: Rows | None,
-    fired: Firing,
-    features: TrueFeatures,
-    codes: Codes,
-    latents: Tensor,
-) -> pd.DataFrame:
+def _features_table(comparison: Comparison, numbers: Tensor, latents: Tensor) -> pd.DataFrame:
     """One row for each feature: its density, the latent of the largest cosine, and its fate."""
     import pandas as pd
-    import torch
 
-    from saebench_canon.metrics.truth import firing as fires
-
-    rule = rows.rule
+    rows, centred, features = comparison.rows, comparison.centred, comparison.features
     best, nearest = rows.cosines.max(dim=1)
-    part_of_sum = torch.zeros(len(best), dtype=torch.bool)
-    parts = rows.parts[rows.sums].flatten()
-    part_of_sum[parts[parts >= 0]] = True
     fates = _first_of(
         len(best),
         {
-            "found": best >= rule.found,
-            "composed": part_of_sum,
-            "split": fires.split(rows.cosines, features.codes, codes, fired, rule.near),
-            "absorbed": fires.absorbed(
-                rows.cosines, features.codes, codes, features.parents, rule.near
-            ),
-            "near": best >= rule.near,
+            "found": best >= rows.rule.found,
+            "composed": comparison.sums,
+            "split": comparison.split,
+            "absorbed": comparison.absorbed,
+            "near": best >= rows.rule.near,
         },
         "missing",
     )
     return pd.DataFrame(
         {
-            "feature": range(len(best)),
+            "feature": numbers.tolist(),
             "name": list(features.names),
             "density": features.density.tolist(),
             "cosine": best.tolist(),
             "cosine_centred": 0.0 if centred is None else centred.best.tolist(),
             "latent": latents[nearest].tolist(),
-            "f1": fired.f1.amax(dim=1).tolist(),
+            "f1": comparison.f1.tolist(),
             "fate": fates,
         }
     )
 
 
-def _latents_table(rows: Rows, latents: Tensor) -> pd.DataFrame:
+def _latents_table(rows: Rows, numbers: Tensor, latents: Tensor) -> pd.DataFrame:
     """One row for each live latent: the feature of the largest cosine, and its fate."""
     import pandas as pd
 
@@ -293,7 +245,7 @@ def _latents_table(rows: Rows, latents: Tensor) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "latent": latents.tolist(),
-            "feature": feature.tolist(),
+            "feature": numbers[feature].tolist(),
             "cosine": cosine.tolist(),
             "fate": fates,
         }
