@@ -182,9 +182,8 @@ def ls(options: Namespace) -> None:
         if kind.named is None:
             print(f"  {kind.kind():<16} {_first_line(kind.__doc__)}")
     print("worlds: the values of `synthetic` in a data table")
-    for kind in registry.data.values():
-        if kind.named is not None:
-            print(f"  {kind.named:<18} {_first_line(kind.__doc__)}")
+    for name, kind in registry.named_data.items():
+        print(f"  {name:<18} {_first_line(kind.__doc__)}")
     print("architectures to train")
     for trainer in registry.trainers.values():
         print(f"  {trainer.name:<16} {_first_line(trainer.help)}")

@@ -49,7 +49,7 @@ def _examine(options: Namespace, registry: Registry) -> Findings:
     from saebench_canon.testing import examine_metric, examine_world
 
     subject = options.what
-    worlds = {kind.named: kind for kind in registry.data.values() if kind.named}
+    worlds = registry.named_data
     if subject in worlds and subject not in registry.metrics:
         settings = dict(_setting(text) for text in options.settings)
         return examine_world(cast("type[World]", worlds[subject]), settings=settings)
@@ -77,10 +77,7 @@ def _examine_ref(subject: str, registry: Registry) -> Findings:
     if bare and not Path(subject).expanduser().exists():
         raise CanonError(
             f"'{subject}' is no metric, no world, and no file or folder",
-            hint=nearest(
-                subject,
-                [*registry.metrics, *(kind.named for kind in registry.data.values() if kind.named)],
-            ),
+            hint=nearest(subject, [*registry.metrics, *registry.named_data]),
         )
     ref = Ref.parse(f"file:{subject}" if bare else subject)
     adapter = registry.adapter(ref.scheme)

@@ -82,6 +82,11 @@ class Registry:
         """Kinds of data by what picks them in a data table."""
         return self._collect("canon_data", lambda kind: str(kind.title()))
 
+    @property
+    def named_data(self) -> dict[str, DataKind]:
+        """The kinds of data that share a key, such as the worlds, by the value that picks them."""
+        return {kind.named: kind for kind in self.data.values() if kind.named is not None}
+
     @cached_property
     def inputs(self) -> dict[str, Input]:
         """Inputs by name."""

@@ -70,10 +70,10 @@ def _check_free(kind: str, name: str, registry: Registry) -> None:
     if name in registry.sources or any(plugin.name == name for plugin in registry.broken):
         raise CanonError(f"a plugin '{name}' already exists", hint="Choose another name.")
     noun = "scheme" if kind == "adapter" else kind
-    taken: dict[str, set[str | None]] = {
+    taken: dict[str, set[str]] = {
         "scheme": {*registry.adapters},
         "metric": {*registry.metrics},
-        "world": {known.named for known in registry.data.values()},
+        "world": {*registry.named_data},
     }
     if name in taken[noun]:
         raise CanonError(f"a {noun} '{name}' already exists", hint="Choose another name.")
