@@ -56,20 +56,26 @@ def topk(
     revival: Revival = Revival(),
 ) -> Trained:
     """The k largest codes of each token; dead latents learn from the remaining error."""
-    from sae_lens import TopKTrainingSAEConfig
-
     from saebench_canon.trainers import gradients
     from saebench_canon.trainers import training_loop as loop
 
-    select.check(width)
     return loop.run(
-        TopKTrainingSAEConfig(acts.d, width, k=select.k, decoder_init_norm=schedule.decoder_norm),
+        topk_config(acts, width, schedule, select),
         acts,
         folder,
         schedule,
         seed=seed,
         gradients=loop.ClosedForm(select=gradients.LargestOfToken(select.k), revival=revival),
     )
+
+
+def topk_config(acts: Acts, width: int, schedule: Schedule, select: TopK) -> Any:
+    """SAELens' configuration of a TopK SAE; raises CanonError for a k above the width."""
+    from sae_lens import TopKTrainingSAEConfig
+
+    select.check(width)
+    norm = schedule.decoder_norm
+    return TopKTrainingSAEConfig(acts.d, width, k=select.k, decoder_init_norm=norm)
 
 
 @trainer(version=1)

@@ -36,16 +36,14 @@ def spoiled(
     sums of two, of which the second then is dead. Every twin starts as seed 0 does, and sees its
     tokens in an order of its own.
     """
-    from sae_lens import TopKTrainingSAEConfig
-
     from saebench_canon.trainers import gradients
     from saebench_canon.trainers import training_loop as loop
+    from saebench_canon.trainers.architectures import topk_config
 
-    select.check(width)
     if not 0 < share <= 0.5:
         raise CanonError(f"share must be above 0 and at most .5, got {share}")
     return loop.run(
-        TopKTrainingSAEConfig(acts.d, width, k=select.k, decoder_init_norm=schedule.decoder_norm),
+        topk_config(acts, width, schedule, select),
         acts,
         folder,
         schedule,
