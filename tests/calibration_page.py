@@ -66,11 +66,17 @@ class Correlation:
 
     def __str__(self) -> str:
         if math.isnan(self.low):
-            return _number(self.rho)
-        return f"{_number(self.rho)} [{_number(self.low)}, {_number(self.high)}]"
+            return number(self.rho)
+        return f"{number(self.rho)} [{number(self.low)}, {number(self.high)}]"
 
 
-def _number(value: float) -> str:
+def between(part: float, whole: float) -> float:
+    """A share; nan of nothing."""
+    return float(part / whole) if whole else math.nan
+
+
+def number(value: float) -> str:
+    """Two decimals, without the zero before the point."""
     if not math.isfinite(value):
         return "–"
     text = f"{value:.2f}"
@@ -184,7 +190,7 @@ def scores_table(rows: Sequence[Row], truths: Mapping[str, Mapping[str, float]])
             continue
         arrow = {"higher": "↑", "lower": "↓", None: ""}[score.better]
         cells = [str(one) if one is not None else "–" for one in fixed]
-        cells += [_number(one.rho) if one is not None else "–" for one in overall]
+        cells += [number(one.rho) if one is not None else "–" for one in overall]
         line = f"| {label} | `{name}` {arrow} | {len(points)} | {' | '.join(cells)} "
         lines.append((not score.headline, f"{line}| {verdict(score.better, fixed)} |"))
     head = (
@@ -260,15 +266,15 @@ def answers_table(answers: Sequence[Row], rows: Sequence[Row], truth: Truth) -> 
         match answer["question"]:
             case "complete?" if smaller is not None:
                 share = truth.missing(names[world, kind, smaller], of_size)
-                fact = f"{_number(share)} of what the larger find is missing"
+                fact = f"{number(share)} of what the larger find is missing"
                 right = judged(word, share, share > MISSING)
             case "atomic?":
                 share = truth.sums(of_size)
-                fact = f"{_number(share)} of the latents are sums of features"
+                fact = f"{number(share)} of the latents are sums of features"
                 right = judged(word, share, share > COMPOSED)
             case "unique?":
                 share = truth.shared(of_size)
-                fact = f"{_number(share)} of the features that one finds, all find"
+                fact = f"{number(share)} of the features that one finds, all find"
                 right = judged(word, share, share < SAME)
             case _:
                 continue
@@ -306,10 +312,10 @@ def equal_variance(truths: Mapping[str, Mapping[str, float]], variance: Mapping[
     for _, first, second in best.values():
         for name in (first, second):
             cells = (variance[name], *(truths[name][truth] for truth in TRUTHS))
-            lines.append(f"| {name} | {' | '.join(map(_number, cells))} |")
+            lines.append(f"| {name} | {' | '.join(map(number, cells))} |")
     sentence = (
         f"{len(found)} pairs of SAEs of one world explain the same variance (within "
-        f"{_number(CLOSE)}) and differ in recovery by {_number(APART)} or more. "
+        f"{number(CLOSE)}) and differ in recovery by {number(APART)} or more. "
         "Of each world that has one, the worst:"
     )
     return f"{sentence}\n\n" + "\n".join(lines)

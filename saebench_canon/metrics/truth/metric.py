@@ -64,7 +64,7 @@ def _scores() -> Iterator[Score]:
             yield Score(f"{name}_null", help=f"{name} of random rows of the same covariance.")
 
 
-@metric(of="sae", version=1, cost=cost, scores=list(_scores()))
+@metric(of="sae", version=2, cost=cost, scores=list(_scores()))
 def truth(
     sae: CanonicalSAE,
     codes: Codes,
@@ -227,7 +227,7 @@ def _features_table(comparison: Comparison, numbers: Tensor, latents: Tensor) ->
 
 
 def _latents_table(rows: Rows, numbers: Tensor, latents: Tensor) -> pd.DataFrame:
-    """One row for each live latent: the feature of the largest cosine, and its fate."""
+    """One row for each live latent: the feature of the largest cosine, its fate, its summands."""
     import pandas as pd
 
     cosine, feature = rows.cosines.max(dim=0)
@@ -248,9 +248,18 @@ def _latents_table(rows: Rows, numbers: Tensor, latents: Tensor) -> pd.DataFrame
             "feature": numbers[feature].tolist(),
             "cosine": cosine.tolist(),
             "fate": fates,
+            "sum_of": _sums_of(rows, numbers),
         }
     )
     return table.sort_values("latent", ignore_index=True)
+
+
+def _sums_of(rows: Rows, numbers: Tensor) -> list[list[int]]:
+    """The features that each latent is a sum of; none for a latent that is no sum."""
+    return [
+        [int(numbers[part]) for part in parts if part >= 0] if is_sum else []
+        for parts, is_sum in zip(rows.parts.tolist(), rows.sums.tolist(), strict=True)
+    ]
 
 
 def _first_of(count: int, masks: Mapping[str, Tensor], otherwise: str) -> list[str]:
