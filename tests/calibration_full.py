@@ -267,10 +267,7 @@ def rates(table: pd.DataFrame) -> str:
         total = dict.fromkeys(("false no", "none", "false none", "above", "hits"), 0)
         for setting, of in asked.groupby("setting", sort=False):
             none, above = of[of.truth <= margin / 2], of[of.truth > margin]
-            if question == "atomic?":
-                seen = of[of.seen > margin]
-            else:
-                seen = above
+            seen = of[of.seen > margin] if question == "atomic?" else above
             said = {
                 "false no": int((none.answer == "no").sum()), "none": len(none),
                 "hits": int((above.answer == "no").sum()), "above": len(seen),

@@ -59,11 +59,11 @@ def sums(scores: Scores, rows: str, atoms: str, floor: float | None = None) -> t
         or (excess is not None and excess <= 0)
         or (floor is not None and composed.value <= floor)
     )
-    comparison = f"{number(composed.null, 2)} by chance"
-    comparison += "" if excess is None else f", excess {number(excess, 2)}"
-    comparison += "" if floor is None else f"; {number(floor, 2)} of another seed's"
+    beside = f"{number(composed.null, 2)} by chance"
+    beside += "" if excess is None else f", excess {number(excess, 2)}"
+    beside += "" if floor is None else f"; {number(floor, 2)} of another seed's"
     head = "No sign of composition: " if none else ""
-    return (f"{head}{number(composed.value, 2)} of {rows} are sums of {atoms} ({comparison}).",)
+    return (f"{head}{number(composed.value, 2)} of {rows} are sums of {atoms} ({beside}).",)
 
 
 def _against_null(scores: Scores, name: str, null: str) -> _AgainstNull | None:

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 @hookimpl
 def canon_metrics() -> Iterable[Metric]:
     """Fidelity, completeness, atomicity, uniqueness, and truth where it is known."""
+    from saebench_canon.metrics.comparison.metric import comparison
     from saebench_canon.metrics.composition.metric import composition
     from saebench_canon.metrics.fidelity.metric import fidelity
+    from saebench_canon.metrics.insertion.metric import insertion
     from saebench_canon.metrics.meta_ladder.metric import meta_ladder
     from saebench_canon.metrics.meta_replace.metric import meta_replace
     from saebench_canon.metrics.meta_sae.metric import meta_sae
@@ -26,5 +28,5 @@ def canon_metrics() -> Iterable[Metric]:
 
     return [
         fidelity, stitching, stitching_loss, meta_sae, composition, meta_replace, meta_ladder,
-        seed_matching, truth,
+        seed_matching, comparison, insertion, truth,
     ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""What are the latents of one SAE in another SAE?"""

@@ -1,0 +1,118 @@
+"""One dictionary's rows beside another's: what is found, what is a sum, and what chance gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from saebench_canon.kernels.composition import one_parent, parent_null, planted_sums
+from saebench_canon.kernels.cosine import max_cosine, tied
+from saebench_canon.kernels.nnomp import Pursuit, pursue
+from saebench_canon.kernels.nulls import covariance_matched
+from saebench_canon.kernels.random_generators import generator
+from saebench_canon.kernels.sum_rule import Rule
+from saebench_canon.metrics.shared.dictionary import Dictionary
+
+DRAWN = 1024  # rows of a null, and planted sums, at most
+CLUSTERS = (16, 8)  # rows of a cluster, in the nulls whose rows vary a parent
+COPIES = 1 / 1.09**2 - 0.10  # of a planted sum, what another seed's noisy copy explains, less .10
+LOW = 0.05  # the quantile of random rows' residuals that is reported
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Rows fitted by others: what the first and all atoms explain [n], and which are gated [n]."""
+
+    first: Tensor
+    explained: Tensor
+    gated: Tensor
+
+    @property
+    def shares(self) -> Tensor:
+        """What the first and all atoms explain, where a gated fit explains nothing, [n, 2]."""
+        return torch.stack([self.first, torch.where(self.gated, 0.0, self.explained)], dim=1)
+
+    @property
+    def residual(self) -> Tensor:
+        """The share of each row that is left over; a gated fit counts with its first atom, [n]."""
+        return 1 - torch.where(self.gated, self.first, self.explained)
+
+
+@dataclass(frozen=True, eq=False)
+class Random:
+    """Rows that hold no sums, drawn once for a dictionary: of its covariance, and of its clusters.
+
+    At most 1,024 of each.
+    """
+
+    covariance: Tensor
+    clusters: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Relation:
+    """The rows of one dictionary in another.
+
+    `least` is what sums have to explain so that at most 5 % of any null's rows are sums; `chance`
+    the largest share of a null at the unraised one. `recall` is the share of planted sums of the
+    other's rows that are found at `least`, and `low` the 5th percentile of what the other leaves of
+    random rows.
+    """
+
+    cosine: Tensor
+    nearest: Tensor
+    fitted: Fitted
+    pursuit: Pursuit
+    least: float
+    chance: float
+    parent: float
+    recall: float
+    low: float
+
+
+def random_rows(dictionary: Dictionary, seed: int) -> Random:
+    """Rows without sums of a dictionary's covariance, and of clusters."""
+    rows = dictionary.rows
+    count = min(len(rows), DRAWN)
+    drawn = covariance_matched(rows, generator(seed, "comparison", "covariance"), count=count)
+    clusters = []
+    for size in CLUSTERS:
+        source = generator(seed, "comparison", "clusters", size)
+        clusters.append(one_parent(rows, max(1, len(rows) // size), source)[:DRAWN])
+    return Random(drawn, tuple(clusters))
+
+
+def relate(
+    rows: Dictionary, others: Dictionary, random: Random, rule: Rule, gate: float, seed: int
+) -> Relation:
+    """The rows of one dictionary in another; neither is empty."""
+    cosine, nearest = max_cosine(rows.rows, others.every)
+    pursuit = pursue(rows.rows, others.rows, count=rule.atoms)
+    source = generator(seed, "comparison", "parent")
+    parent = parent_null(rows.rows, others.rows, pursuit, source)[:DRAWN]
+    by_chance = [
+        fitted(pursue(drawn, others.rows, count=rule.atoms), gate)
+        for drawn in (parent, random.covariance, *random.clusters)
+    ]
+    raised = rule.raised(fit.shares for fit in by_chance)
+    shares = [float(rule.holds(fit.shares).double().mean()) for fit in by_chance]
+    planted = 0.0
+    if len(others) > rule.atoms:
+        sums = planted_sums(others.rows, DRAWN, generator(seed, "comparison", "planted"))
+        fit = fitted(pursue(sums, others.rows, count=rule.atoms), gate)
+        found = replace(raised, least=max(raised.least, COPIES)).holds(fit.shares)
+        planted = float(found.double().mean())
+    return Relation(
+        tied(cosine), nearest, fitted(pursuit, gate), pursuit,
+        least=raised.least, chance=max(shares), parent=shares[0], recall=planted,
+        low=float(torch.quantile(by_chance[1].residual, LOW)),
+    )  # fmt: skip
+
+
+def fitted(pursuit: Pursuit, gate: float) -> Fitted:
+    """A pursuit by what its first and all atoms explain, and whether these cancel."""
+    weights = pursuit.weights.double()
+    explained = pursuit.explained.double()
+    return Fitted(explained[:, 0], explained[:, -1], (weights**2).sum(dim=1) > gate)

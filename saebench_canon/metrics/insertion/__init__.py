@@ -1,0 +1,1 @@
+"""How much less error does an SAE make with the latents that it lacks?"""
