@@ -1,0 +1,76 @@
+"""Are latents sums of another SAE's? The word that the numbers give (rules C and D)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from saebench_canon.questions.intervals import Interval
+from saebench_canon.questions.merging import Hub
+from saebench_canon.questions.weighted import Weighted
+from saebench_canon.questions.words import Decision, unmet
+
+
+@dataclass(frozen=True)
+class AtomicLimits:
+    """The limits of atomic?."""
+
+    sums: float = 0.10
+    recall: float = 0.7
+    hub: float = 0.5  # share of the sums that one latent is part of, from which it is named
+
+
+LIMITS = AtomicLimits()
+
+
+def atomicity(
+    sums: Weighted | None,
+    *,
+    recall: float,
+    meta_lo: float | None = None,
+    limits: AtomicLimits = LIMITS,
+) -> Decision:
+    """Rule C: whether the larger SAEs' latents are sums of the smaller's, beyond another seed's.
+
+    `recall` is the share of planted sums that are seen; `meta_lo` the lower end of a meta-SAE's
+    composed_excess, which alone can say "no".
+    """
+    meta = meta_lo is not None and meta_lo > limits.sums
+    alone = (
+        Decision("not-measurable", ("nothing is found again",))
+        if sums is None
+        else _of_sums(sums.above.lo, sums.share, recall, limits)
+    )
+    if not meta:
+        return alone
+    others = alone.reasons if alone.word == "no" else ()
+    return Decision("no", (*others, "sums of shared directions"))
+
+
+def atomicity_alone(sums: Interval, *, recall: float, limits: AtomicLimits = LIMITS) -> Decision:
+    """Whether latents are sums of another SAE's, without a floor: rule C of one seed, and rule D.
+
+    In rule D they are the smaller SAEs' latents, and sums of the larger's.
+    """
+    if math.isnan(sums.value):
+        return Decision("not-judged", ("few latents",))
+    return _of_sums(sums.lo, sums, recall, limits)
+
+
+def is_hub(hub: Hub, *, limits: AtomicLimits = LIMITS) -> bool:
+    """Whether one latent is part of so many of the sums that it is named."""
+    return hub.share > limits.hub
+
+
+def _of_sums(above_lo: float, share: Interval, recall: float, limits: AtomicLimits) -> Decision:
+    if above_lo > limits.sums:
+        return Decision("no", ("sums of the other",))
+    if share.lo > limits.sums:
+        return Decision("undecided", ("as in another seed",))
+    failed = unmet(
+        {
+            "may be sums": share.hi < limits.sums,
+            "planted sums unseen": recall >= limits.recall,
+        }
+    )
+    return Decision("undecided", failed) if failed else Decision("none-found")
