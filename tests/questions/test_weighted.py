@@ -182,21 +182,22 @@ def test_the_order_of_latents_and_seeds_changes_nothing() -> None:
         assert numbers(after) == pytest.approx(before, abs=1e-12)
 
 
-def test_duplicates_of_seeds_move_the_floor_and_not_the_share() -> None:
-    """With seeds that lack what the others find, only the floor rises."""
-    rich = alike(relation(np.where(np.arange(80) < 20, 0.1, 0.9)), relation(EIGHTY), large=4)
-    poor = dict(rich.relations)
-    for of in ("l0", "l1", "l2"):
-        poor[of, "l3"] = relation(np.where(np.arange(80) < 20, 0.9, 0.1))
-    before = missing(rich, SMALL, names_of("l", 4))
-    after = missing(Family(poor, THETA), SMALL, ["l0", "l1", "l2"])
-    worse = missing(Family(poor, THETA), SMALL, names_of("l", 4))
-    assert before is not None
-    assert after is not None
-    assert worse is not None
-    assert before.floor == after.floor == 0
-    assert before.share.value == after.share.value == 0.25
-    assert worse.floor > 0.1
+def test_a_seed_that_lacks_what_others_find_and_its_duplicate_raise_the_floor_alone() -> None:
+    latents = np.arange(80)
+    good, poor = relation(EIGHTY), relation(np.where(latents < 20, 0.1, 0.9))
+    small = relation(np.where(latents % 4 == 0, 0.1, 0.9))
+    saes = dict(alike(small, good, large=5).relations)
+    for of in names_of("l", 3):
+        saes |= {(of, "l3"): poor, (of, "l4"): poor}
+    counts = [missing(Family(saes, THETA), SMALL, names_of("l", count)) for count in (3, 4, 5)]
+    shares, floors = [], []
+    for weighted in counts:
+        assert weighted is not None
+        shares.append(weighted.share.value)
+        floors.append(weighted.floor)
+    assert shares == pytest.approx([0.25] * 3)
+    assert floors[0] == 0
+    assert min(floors[1:]) > 0.04
 
 
 def test_one_small_seed_leaves_its_variance_out() -> None:
