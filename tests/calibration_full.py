@@ -51,8 +51,8 @@ class Setting:
 
 
 def world(name: str, features: int = 48, **settings: Any) -> Mapping[str, Any]:
-    """A data table of 48 dimensions and three features a token, if nothing else is said."""
-    others = {"d": 48, "l0": 3.0, "zipf": 0.5, "tokens": 8192}
+    """A data table of 64 dimensions and three features a token, if nothing else is said."""
+    others = {"d": 64, "l0": 3.0, "zipf": 0.5, "tokens": 8192}
     return {"synthetic": name, "features": features, **others, **settings}
 
 
@@ -61,30 +61,30 @@ def text_window() -> Mapping[str, Any]:
     return {"synthetic": "text-window", "tokens": 8192}
 
 
-def spoiled(fault: str) -> Mapping[str, Any]:
-    """TopK SAEs with one fault."""
-    return {**TOPK, "arch": "spoiled", "fault": fault}
+def spoiled(fault: str, share: float) -> Mapping[str, Any]:
+    """TopK SAEs with one fault, in so many of their latents."""
+    return {**TOPK, "arch": "spoiled", "fault": fault, "share": share}
 
 
 SETTINGS = {
     "ReLU": Setting(world("independent"), RELU),
     "ReLU, 5 seeds": Setting(world("independent"), RELU, seeds=5),
-    "ReLU, high L0": Setting(world("independent"), {**RELU, "l1": 0.1}),
+    "ReLU, high L0": Setting(world("independent"), {**RELU, "l1": 0.4}),
     "ReLU, half too narrow": Setting(world("independent", 96), RELU, widths=(48, 128)),
     "ReLU, d 256": Setting(world("independent", 64, d=256), RELU, widths=(64, 128), tokens=200_000),
-    "BatchTopK": Setting(world("independent"), BATCHTOPK),
-    "BatchTopK, 5 seeds": Setting(world("independent"), BATCHTOPK, seeds=5),
-    "TopK": Setting(world("independent", 32), TOPK),
+    "BatchTopK": Setting(world("independent"), BATCHTOPK, widths=(56, 80)),
+    "BatchTopK, 5 seeds": Setting(world("independent"), BATCHTOPK, widths=(56, 80), seeds=5),
+    "TopK": Setting(world("independent", 56), TOPK),
     "dense": Setting(world("dense", dense=4), RELU),
     "product": Setting(
-        {"synthetic": "product", "values": 16, "d": 48, "noise": 0.1, "tokens": 8192}, BATCHTOPK
+        {"synthetic": "product", "values": 24, "d": 64, "noise": 0.1, "tokens": 8192}, BATCHTOPK
     ),
     "pairs": Setting(world("pairs"), RELU),
-    "hierarchy": Setting(world("hierarchy"), BATCHTOPK),
+    "hierarchy": Setting(world("hierarchy"), BATCHTOPK, widths=(56, 80)),
     "common direction": Setting(world("common-direction"), RELU),
-    "duplicates": Setting(world("independent"), spoiled("duplicated")),
-    "merged": Setting(world("independent"), spoiled("merged")),
-    "twins": Setting(world("independent"), spoiled("twin")),
+    "duplicates": Setting(world("independent"), spoiled("duplicated", 0.15)),
+    "merged": Setting(world("independent"), spoiled("merged", 0.25)),
+    "twins": Setting(world("independent"), spoiled("twin", 0.25)),
     "text window": Setting(text_window(), TOPK, widths=(64, 128), drawn=False),
 }
 
@@ -121,25 +121,8 @@ settings.draws = 1
 name = "fidelity"
 
 [[metric]]
-name = "stitching"
-peers = "seed"
-
-[[metric]]
-name = "stitching"
-label = "stitching_floor"
-over = "all-pairs:seed"
-peers = "seed"
-
-[[metric]]
-name = "composition"
-
-[[metric]]
-name = "composition"
-label = "composition_floor"
-over = "all-pairs:seed"
-
-[[metric]]
-name = "seed_matching"
+name = "comparison"
+over = "family"
 """
 
 
@@ -169,8 +152,16 @@ def measure(name: str, setting: Setting, replicates: int, store: Path, workers: 
         seeds = setting.seeds_of(int(replicate[1:]))
         larger = [f"{replicate}-w{size}-s{seed}" for seed in seeds]
         below = [f"{replicate}-w{setting.widths[0]}-s{seed}" for seed in seeds]
-        narrow = below if size != setting.widths[0] else []
-        truth = true_value(answer["question"], narrow, larger, features, latents)
+        wide = [f"{replicate}-w{setting.widths[1]}-s{seed}" for seed in seeds]
+        smallest = size == setting.widths[0]
+        truth = true_value(answer["question"], [] if smallest else below, larger, features, latents)
+        if "merged_share" in answer["numbers"]:
+            of_wide = true_value(answer["question"], wide, larger, features, latents)
+            merged = answer["numbers"]["merged_share"]
+            truth |= {
+                "merged": merged["value"], "merged_lo": merged["lo"], "merged_hi": merged["hi"],
+                "chance": merged["null"], "merged_truth": of_wide["seen"],
+            }  # fmt: skip
         found.append(
             {
                 "setting": name,
@@ -216,7 +207,7 @@ def true_value(
         lacks = (cosines(smaller) < NEAR).mean(axis=0)
         return {"truth": between(found @ lacks, found.sum())}
     if question == "atomic?":
-        near = cosines(smaller).max(axis=0) >= NEAR if smaller else None
+        near = cosines(smaller).max(axis=0) >= FOUND if smaller else None
         sums, seen, count = 0, 0, 0
         for name in larger:
             number_of = {feature: at for at, feature in enumerate(features[name]["feature"])}

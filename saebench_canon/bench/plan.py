@@ -43,7 +43,11 @@ class Plan:
     def without_subject(self) -> list[str]:
         """The metric tables without an SAE, pair or group."""
         labels = {case.label for case in self.cases}
-        return [spec.label for spec in self.suite.metrics if spec.label not in labels]
+        return [
+            spec.label
+            for spec in self.suite.metrics
+            if spec.label not in labels and not spec.planned
+        ]
 
     def listed(self) -> list[ListedCase]:
         """The cases by their names, axes and labels, as a run file lists them."""

@@ -161,6 +161,7 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
 
 
 def _tables(terminalreporter: Any, state: Session, rows_of_plans: Sequence[list[Row]]) -> None:
+    from saebench_canon.bench.results import tables_of
     from saebench_canon.questions.ask import answers_of
     from saebench_canon.reports import terminal as render
     from saebench_canon.tables.summarise import summarise
@@ -173,6 +174,6 @@ def _tables(terminalreporter: Any, state: Session, rows_of_plans: Sequence[list[
         ]
         if any(row.status != "missing" for row in rows):
             terminalreporter.write_line("")
-            summary = summarise(rows, state.registry.metrics.values())
+            summary = summarise(rows, state.registry.metrics.values(), tables=tables_of(plan.store))
             answers = answers_of(summary, state.registry.questions, plan.suite.questions)
             terminalreporter.write(render.text(summary, answers))

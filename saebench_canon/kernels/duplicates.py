@@ -8,6 +8,7 @@ from torch import Tensor
 from saebench_canon.kernels.cosine import BLOCK, tied, unit
 
 SAME = 0.95  # cosine of duplicates
+SEARCH = 1e-4  # how far a cosine of the search, in float32, may be off
 
 
 def representatives(
@@ -35,11 +36,17 @@ def representatives(
 def _neighbours(table: Tensor, same: float, block: int) -> dict[int, list[tuple[int, float]]]:
     """The rows at a cosine of `same` or more, for each row that has any."""
     near: dict[int, list[tuple[int, float]]] = {}
+    search = table.float()
     height = max(1, block // max(1, len(table)))
     for start in range(0, len(table), height):
-        cosines = tied(table[start : start + height] @ table.T)
-        index = torch.arange(len(cosines))
+        cosines = search[start : start + height] @ search.T
+        index = torch.arange(len(cosines), device=cosines.device)
         cosines[index, index + start] = -1.0
-        for row, other in (cosines >= same).nonzero().tolist():
-            near.setdefault(row + start, []).append((other, float(cosines[row, other])))
+        row, other = (cosines >= same - SEARCH).nonzero().unbind(dim=1)
+        exact = tied((table[row + start] * table[other]).sum(dim=1))
+        for a, b, cosine in zip(
+            (row + start).tolist(), other.tolist(), exact.tolist(), strict=True
+        ):
+            if cosine >= same:
+                near.setdefault(a, []).append((b, cosine))
     return near

@@ -42,6 +42,15 @@ class Margin:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """Cases that a question needs besides the suite's own: a metric, over what, and its peers."""
+
+    metric: str
+    over: str
+    peers: str | None = None
+
+
+@dataclass(frozen=True)
 class Answer:
     """One of a question's words for one dictionary size or step, and its sentence.
 
@@ -116,6 +125,7 @@ class Question:
     rule: Rule
     margins: tuple[Margin, ...] = ()
     help: str = ""
+    plans: tuple[Planned, ...] = ()  # planned by itself where a suite asks the question
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from saebench_canon.plugin.metric import Unit
 from saebench_canon.plugin.published import Published
-from saebench_canon.plugin.row import Axis, Status
+from saebench_canon.plugin.row import Axis, ListedCase, Status
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Key = tuple[Axis, ...]
 Kind = Literal["t", "jackknife", "bootstrap", "values", "point", "welch"]
@@ -33,15 +36,20 @@ class Estimate:
     values: tuple[float, ...]
     stderr: float | None = None
     df: float = math.inf
+    ends: tuple[float, float] | None = None  # of an interval that is not symmetric
 
     @property
     def lo(self) -> float | None:
         """The lower end of the interval."""
+        if self.ends is not None:
+            return self.ends[0]
         return None if self.half_width is None else self.value - self.half_width
 
     @property
     def hi(self) -> float | None:
         """The upper end of the interval."""
+        if self.ends is not None:
+            return self.ends[1]
         return None if self.half_width is None else self.value + self.half_width
 
     @property
@@ -115,6 +123,16 @@ class Block(Protocol):
     @property
     def seeds_unknown(self) -> Collection[Axis | None]:
         """The sizes with several SAEs of which not each records its seed."""
+
+    @property
+    def cases(self) -> Sequence[ListedCase]:
+        """The pairs of families and steps that were measured; they are in no table."""
+
+    def score(self, case: ListedCase, name: str) -> float | None:
+        """One score of such a case; None if it is undefined."""
+
+    def table(self, case: ListedCase, name: str) -> pd.DataFrame | None:
+        """One table of such a case; None if its record has none."""
 
     def of(self, metric: str) -> Iterator[Table]:
         """The tables of a metric, without those that only serve as floors."""

@@ -1,170 +1,208 @@
-"""Atomic? Whether latents are sums of smaller ones, or of directions that they share (ours)."""
+"""Atomic? Whether latents are sums of smaller or larger ones, or of directions that they share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, product
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
 
 from saebench_canon.plugin.line_rules import unfit
-from saebench_canon.plugin.question import (
-    NOT_JUDGED,
-    NOT_MEASURABLE,
-    Answer,
-    Margin,
-    Margins,
-    Question,
-)
+from saebench_canon.plugin.question import NOT_JUDGED, Answer, Margin, Margins, Planned, Question
 from saebench_canon.plugin.row import Axis
 from saebench_canon.plugin.table_line import Block, Cell, Line, Table
-from saebench_canon.questions.atomic_rules import (
-    NEAR,
-    Test,
-    above,
-    clear,
-    composition_in,
-    of_meta,
-    of_pair,
-    planted_recall,
-    unproven,
-)
-from saebench_canon.questions.fitness import fitness
-from saebench_canon.questions.numbers_in_sentences import number, short
-from saebench_canon.questions.seeds import SEEDS
+from saebench_canon.questions import atomic_sentences as say
+from saebench_canon.questions.atomicity import AtomicLimits, atomicity
+from saebench_canon.questions.intervals import Interval
+from saebench_canon.questions.judged import cell, line_of, notes_on, unfit_answer
+from saebench_canon.questions.kinship import Kin, View, kin_of
+from saebench_canon.questions.merging import merging
+from saebench_canon.questions.weighted import FEWEST, Weighted, sums
+from saebench_canon.questions.witnessed import sums_witnessed
+from saebench_canon.questions.words import Decision, without_common_direction
 
-BLIND = "Sums of directions that few latents share would not be seen."
-NO, NONE_FOUND, UNDECIDED = "no", "none-found", "undecided"
-SCORES = ("composed_excess", "planted_recall", "purged_share")
+COMPARISON = "comparison"
+DEFAULTS = AtomicLimits()
 
 
 def _rule(block: Block, margins: Margins) -> Iterator[Answer]:
-    """One sentence per dictionary size, from its meta-SAE and from smaller SAEs.
-
-    Each pair of tables with different settings gets its own sentence. Of several smaller SAEs, the
-    sentence is about the one in which composition is found, or else about the next smaller.
-    """
-    metas, tables = list(block.of("meta_sae")), list(block.of("composition"))
-    steps = {id(table): [line for line in table.lines if len(line.key) > 1] for table in tables}
-    lines = (*chain.from_iterable(table.lines for table in metas), *chain(*steps.values()))
-    if not lines:
-        lost = "neither meta_sae nor composition was measured"
-        yield Answer(NOT_JUDGED, f"not judged: {lost}.")
-    sizes = dict.fromkeys(_size(line) for line in lines)
-    for meta, table in product(metas or (None,), tables or (None,)):
-        labels = _labels((meta, metas), (table, tables))
-        for size in sizes:
-            at_size = [line for line in (meta.lines if meta else ()) if _size(line) == size]
-            below = steps[id(table)] if table else []
-            pairs = [line for line in below if _size(line) == size]
-            if at_size or pairs:
-                position = f"{size} ({', '.join(labels)})" if labels else str(size)
-                yield _answer(block, position, at_size[0] if at_size else None, pairs, margins)
-
-
-def _labels(*tables: tuple[Table | None, Sequence[Table]]) -> list[str]:
-    """The labels of the metrics that have several tables."""
-    return [table.label for table, others in tables if table is not None and len(others) > 1]
+    """One answer for each dictionary size, and for each table of meta-SAEs if there are several."""
+    kin = kin_of(block, COMPARISON, "")
+    metas = list(block.of("meta_sae"))
+    sizes = dict.fromkeys(kin.sizes if kin is not None else ())
+    sizes |= dict.fromkeys(_size(line) for table in metas for line in table.lines)
+    if not sizes:
+        yield Answer(NOT_JUDGED, "not judged: latents were neither compared nor decomposed.")
+    for meta, size in product(metas or (None,), sizes):
+        line = _line(meta, size)
+        if kin is not None and size in kin.sizes:
+            subjects: Sequence[str] = kin.sizes[size]
+        elif line is not None:
+            subjects = line.subjects
+        else:
+            continue
+        label = f" ({meta.label})" if meta is not None and len(metas) > 1 else ""
+        answer = _at(block, kin, size, line, subjects, margins)
+        yield replace(answer, position=f"{size}{label}", size=size)
 
 
 def _size(line: Line) -> Axis:
-    """The size, or the name, of a line's larger SAE."""
     return line.key[-1] if line.key else line.title
 
 
-def _answer(
-    block: Block, position: str, meta: Line | None, pairs: Sequence[Line], margins: Margins
+def _line(meta: Table | None, size: Axis) -> Line | None:
+    lines = [] if meta is None else meta.lines
+    return next((line for line in lines if _size(line) == size), None)
+
+
+def _at(
+    block: Block,
+    kin: Kin | None,
+    size: Axis,
+    meta: Line | None,
+    subjects: Sequence[str],
+    margins: Margins,
 ) -> Answer:
-    """The answer from the meta-SAE and the smaller SAEs, of which the next smaller comes last."""
-    smaller: Sequence[Line | None] = pairs or (None,)
-    judged = [(pair, *atomic(meta, pair, margins)) for pair in smaller]
-    composed = [answer for answer in judged if answer[1] == NO]
-    pair, word, sentence = composed[-1] if composed else judged[-1]
-    lines = [line for line in (meta, pair) if line is not None]
-    notes = dict.fromkeys(
-        note for line in lines for note in (*block.reasons("caveat", line), *fitness(block, line))
-    )
-    numbers = _numbers(meta, pair)
-    if withheld := unfit(block, lines[0]):
-        word, sentence, numbers = withheld.answer, withheld.sentence, {}
-    return Answer(
-        word, sentence, size=_size(lines[0]), position=position, numbers=numbers, notes=tuple(notes)
-    )
+    limits = AtomicLimits(sums=margins["composed"], recall=margins["recall"], hub=margins["hub"])
+    below, above = _neighbours(kin, size)
+    names = [*subjects, *(kin.sizes[below] if kin is not None and below is not None else ())]
+    line = line_of(block, (size,), names)
+    withheld = unfit_answer(block, line)
+    if withheld is None and meta is not None:
+        withheld = unfit(block, meta)
+    if withheld is not None:
+        return withheld
+    of_meta = say.Meta.of(meta, margins["purged"])
+    smaller = None if kin is None or below is None else _smaller(kin, below, size)
+    merged = None if kin is None or above is None else _merged(kin, size, above, limits)
+    decision = _decided(smaller, of_meta, limits)
+    sentence = say.sentence(decision, smaller, merged, of_meta, limits)
+    numbers: dict[str, Cell] = {}
+    if smaller is not None:
+        numbers |= smaller.numbers()
+    if merged is not None:
+        numbers |= {"merged_share": cell(merged.share, null=merged.chance)}
+    if of_meta is not None:
+        numbers |= of_meta.numbers()
+    twins = () if kin is None else say.of_kin(kin, [s for s in (below, size) if s is not None])
+    return Answer(decision.word, sentence, numbers=numbers, notes=(*notes_on(block, line), *twins))
 
 
-def _numbers(meta: Line | None, pair: Line | None) -> dict[str, Cell]:
-    """What both tests measured, as METRIC.SCORE: two of their scores have the same name."""
-    lines: Mapping[str, Line | None] = {"meta_sae": meta, "composition": pair}
-    return {
-        f"{metric}.{score}": cell
-        for metric, line in lines.items()
-        if line is not None and not line.unfit
-        for score in SCORES
-        if (cell := line.cells.get(score)) and cell.estimate
-    }
+def _neighbours(kin: Kin | None, size: Axis) -> tuple[Axis | None, Axis | None]:
+    """The next smaller and the next larger size."""
+    if kin is None or size not in kin.sizes:
+        return None, None
+    sizes = list(kin.sizes)
+    at = sizes.index(size)
+    return (sizes[at - 1] if at else None), (sizes[at + 1] if at + 1 < len(sizes) else None)
 
 
-def atomic(meta: Line | None, pair: Line | None, margins: Margins) -> tuple[str, str]:
-    """The answer at one dictionary size, and the sentence that carries its numbers.
-
-    `meta` is the size's line of `meta_sae`, `pair` its line of `composition` with a smaller SAE.
-    One test is enough to find composition; finding none takes both.
-    """
-    both = (of_pair(pair, margins), of_meta(meta, margins))
-    tests = [test for test in both if isinstance(test, Test)]
-    lacks = [reason for reason in both if isinstance(reason, str)]
-    near = [reason for reason in lacks if NEAR in reason]
-    if not tests and near and not _has_seeds(pair):
-        return NOT_MEASURABLE, f"not measurable here: {near[0]}."
-    if not tests:
-        return NOT_JUDGED, f"not judged: {'; '.join(dict.fromkeys(lacks))}."
-    composed = [test for test in tests if above(test.beyond, margins["composed"])]
-    if composed:
-        shares = "; ".join(composition_in(test, margins) for test in composed)
-        return NO, f"Not atomic: {shares}."
-    if all(clear(test, margins) for test in tests) and len(tests) == 2:
-        summands = " and ".join(test.summands for test in tests)
-        shares = " and ".join(number(test.excess) for test in tests)
-        recalls = " and ".join(number(planted_recall(test)) for test in tests)
-        limits = f"limits {short(margins['atomic'])} and {short(margins['recall'])}"
-        return NONE_FOUND, (
-            f"No composition found, in {summands}: {shares} of the latents beyond chance; planted "
-            f"sums are found by {recalls} ({limits}). {BLIND}"
-        )
-    return _open(tests, lacks, margins)
+def _decided(smaller: say.Smaller | None, meta: say.Meta | None, limits: AtomicLimits) -> Decision:
+    """The word: of sums of smaller latents, or of shared directions, which can only say "no"."""
+    meta_lo = None if meta is None or meta.excess is None else meta.excess.lo
+    if smaller is not None and smaller.floor is not None:
+        decisions = [
+            atomicity(found, recall=recall, meta_lo=meta_lo, limits=limits)
+            for found, recall in smaller.by_view
+        ]
+        if len(decisions) == 1:
+            return decisions[0]
+        return without_common_direction(decisions[0], decisions[1])
+    if meta_lo is not None and meta_lo > limits.sums:
+        return Decision("no", ("sums of shared directions",))
+    if smaller is not None and not math.isnan(smaller.share.value):
+        return Decision("undecided", ("no floor",))
+    if meta is not None and meta.excess is not None:
+        return Decision("undecided", ("no smaller SAE",))
+    return Decision("not-judged", ("no smaller SAE",))
 
 
-def _has_seeds(pair: Line | None) -> bool:
-    """Whether sums of smaller latents were measured, with however few seeds."""
-    cell = None if pair is None or pair.unfit else pair.cells.get("composed_excess")
-    return cell is not None and cell.estimate is not None
+def _smaller(kin: Kin, below: Axis, size: Axis) -> say.Smaller:
+    """Rule C: the latents of a size as sums of those of the next smaller one."""
+    small, large = kin.of(below), kin.of(size)
+    views = _views(kin, (*small, *large))
+    if len(large) >= FEWEST:
+        by_view: list[tuple[Weighted | None, float]] = [
+            (sums(view.family, small, large), _recall(view, small, large)) for view in views
+        ]
+        found, recall = by_view[-1]
+        return say.Smaller(below, tuple(by_view), recall, *_numbers(found))
+    view = views[-1]
+    witnesses = _witnesses(kin, size)
+    shares = [
+        sums_witnessed(view.family, one, other, witness)
+        for one, other in zip(_one_each(small, large), large, strict=True)
+        for witness in witnesses
+        if witness != other
+    ]
+    unknown = Interval(math.nan, math.nan, math.nan)
+    share = shares[0] if shares else unknown
+    return say.Smaller(below, (), _recall(view, small, large), share, None, None)
 
 
-def _open(tests: list[Test], lacks: list[str], margins: Margins) -> tuple[str, str]:
-    """What keeps the question open."""
-    limits = f"limits {short(margins['atomic'])} and {short(margins['composed'])}"
-    parts = [f"{'; '.join(test.beyond_chance() for test in tests)} ({limits})"]
-    for test in tests:
-        if test.beyond is None and above(test.excess, margins["atomic"]):
-            parts.append(f"no floor for sums of {test.summands}")
-        parts.extend(unproven(test, margins))
-    return UNDECIDED, f"undecided: {'; '.join([*parts, *lacks])}."
+def _one_each(small: Sequence[str], large: Sequence[str]) -> list[str]:
+    """A smaller SAE for each larger one, the first again where they run out."""
+    return [small[at] if at < len(small) else small[0] for at in range(len(large))]
 
 
+def _numbers(
+    found: Weighted | None,
+) -> tuple[Interval, float | None, Interval | None]:
+    if found is None:
+        return Interval(math.nan, math.nan, math.nan), math.nan, None
+    return found.share, found.floor, found.above
+
+
+def _witnesses(kin: Kin, size: Axis) -> list[str]:
+    """The SAEs of the next larger size; where none is, those of this size."""
+    _, above = _neighbours(kin, size)
+    return list(kin.of(above if above is not None else size))
+
+
+def _merged(kin: Kin, size: Axis, above: Axis, limits: AtomicLimits) -> say.Merged:
+    """Rule D: the latents of a size as sums of those of the next larger one."""
+    small, large = kin.of(size), kin.of(above)
+    view = _views(kin, (*small, *large))[-1]
+    result = merging(view.family, small, large, parts=view.parts)
+    chance = float(np.mean([view.parent[one, other] for one in small for other in large]))
+    hubs = [
+        (pair, hub)
+        for pair, hub in result.hubs.items()
+        if hub.share > limits.hub and hub.sums >= say.FEW
+    ]
+    return say.Merged(above, result.share, chance, tuple(hubs))
+
+
+def _recall(view: View, small: Sequence[str], large: Sequence[str]) -> float:
+    return float(np.mean([view.recall[of, inside] for of in large for inside in small]))
+
+
+def _views(kin: Kin, names: Sequence[str]) -> list[View]:
+    """Rows as they are, and centred ones where some share a direction: the last one judges."""
+    centred = kin.view(names)
+    return [kin.raw] if centred is None else [kin.raw, centred]
+
+
+NO, NONE_FOUND, UNDECIDED, NOT_MEASURABLE = "no", "none-found", "undecided", "not-measurable"
 SHARE = (0, 1)
 ATOMIC = Question(
     "atomic?",
     help="Are latents sums of a smaller SAE's latents, or of directions that they share?",
-    needs=("meta_sae.composed_excess", "composition.composed_excess"),
+    needs=("composition", "meta_sae", COMPARISON),
     answers=(NO, NONE_FOUND, UNDECIDED, NOT_MEASURABLE, NOT_JUDGED),
     rule=_rule,
+    plans=(Planned(COMPARISON, "family"),),
     margins=(
-        SEEDS,
-        Margin("composed", 0.1, "share of latents that must be sums, beyond chance and the floor, "
-               "for the dictionary not to be atomic", between=SHARE),
-        Margin("atomic", 0.05, "share of latents that are sums beyond chance; with less, no "
-               "composition is found", between=SHARE),
-        Margin("recall", 0.7, "share of planted sums that a test must find for its finding none "
-               "to count", between=SHARE),
+        Margin("composed", DEFAULTS.sums, "share of latents that must be sums, beyond the floor "
+               "or beyond chance, for the dictionary not to be atomic; with less, no sums are "
+               "found", between=SHARE),
+        Margin("recall", DEFAULTS.recall, "share of planted sums that must be found for finding "
+               "no sums to count", between=SHARE),
         Margin("purged", 0.5, "share of rows near rows kept out, above which meta-latents cannot "
                "be told from rows", between=SHARE),
+        Margin("hub", DEFAULTS.hub, "share of the sums that one latent must be part of to be "
+               "named", between=SHARE),
     ),
 )  # fmt: skip

@@ -2,173 +2,196 @@
 
 from __future__ import annotations
 
-from saebench_canon.plugin.line_rules import by_line, why_missing
-from saebench_canon.plugin.question import (
-    NOT_JUDGED,
-    NOT_MEASURABLE,
-    Answer,
-    Margin,
-    Margins,
-    Question,
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from saebench_canon.plugin.question import NOT_JUDGED, Answer, Margin, Margins, Planned, Question
+from saebench_canon.plugin.row import Axis
+from saebench_canon.plugin.table_line import Block, Cell
+from saebench_canon.questions import complete_sentences as say
+from saebench_canon.questions.completeness import (
+    CompleteLimits,
+    completeness,
+    completeness_alone,
 )
-from saebench_canon.plugin.table_line import Cell, Estimate, Line
-from saebench_canon.questions.complete_sentences import (
-    less_error,
-    missing_and_gain,
-    more_or_less,
-    of_the_paper,
-    of_training,
-    open_intervals,
-    why_open,
-)
-from saebench_canon.questions.fitness import fitness
-from saebench_canon.questions.numbers_in_sentences import decimals_apart, interval, number, short
-from saebench_canon.questions.seeds import SEEDS, has_seeds, lacking_seeds
-from saebench_canon.tables.stats import difference
+from saebench_canon.questions.gains import Gain, gain_above_floor, gain_both_ways
+from saebench_canon.questions.intervals import Interval
+from saebench_canon.questions.judged import cell, line_of, notes_on, unfit_answer
+from saebench_canon.questions.kinship import Kin, View, kin_of, less_error
+from saebench_canon.questions.weighted import FEWEST, missing, not_found
+from saebench_canon.questions.witnessed import witnessed
+from saebench_canon.questions.words import Decision, without_common_direction
 
-NO, NONE_FOUND, UNDECIDED = "no", "none-found", "undecided"
-REPRODUCIBLE, NOVEL, GAIN = "reproducible_share", "stable_novel_share", "stable_gain"
-ERRORS = ("small_mse_rescaled", "large_mse_rescaled", "small_mse", "large_mse")
-OF_THE_PAPER = ("novel_share", "novel_gain", REPRODUCIBLE)
+COMPARISON, INSERTION = "comparison", "insertion"
+UNKNOWN = Interval(math.nan, -math.inf, math.inf)
+DEFAULTS = CompleteLimits()
 
 
-def complete(line: Line, margins: Margins) -> Answer:
-    """The answer at one step of a ladder, and the sentence that carries its numbers.
-
-    The rule checks in this order: can it be measured, is it incomplete, is nothing missing.
-    """
-    reproducible = line.cells.get(REPRODUCIBLE)
-    if reproducible is None or reproducible.estimate is None:
-        reason = of_the_paper(line, margins) or why_missing(REPRODUCIBLE, reproducible)
-        return Answer.on(line, NOT_JUDGED, f"not judged: {reason}", *OF_THE_PAPER)
-    if reproducible.estimate.seeds < margins["seeds"] or reproducible.estimate.lo is None:
-        reason = of_the_paper(line, margins) or f"{lacking_seeds(reproducible.estimate, margins)}."
-        return Answer.on(line, NOT_JUDGED, f"not judged: {reason}", *OF_THE_PAPER)
-    if blind := _not_measurable(line, reproducible.estimate, margins):
-        return blind
-    novel, gain = line.cells.get(NOVEL), line.cells.get(GAIN)
-    for name, cell in ((NOVEL, novel), (GAIN, gain)):
-        if cell is None or cell.estimate is None:
-            reason = why_missing(name, cell)
-            return Answer.on(line, NOT_JUDGED, f"not judged: {reason}", NOVEL, GAIN)
-        if not has_seeds(cell.estimate, margins):
-            reason = f"{name}: {lacking_seeds(cell.estimate, margins)}."
-            return Answer.on(line, NOT_JUDGED, f"not judged: {reason}", NOVEL, GAIN)
-    assert novel is not None
-    assert gain is not None
-    word, sentence = _judged(line, novel, gain, margins)
-    return Answer.on(line, word, sentence, REPRODUCIBLE, NOVEL, GAIN, *_errors(line))
+def _rule(block: Block, margins: Margins) -> Iterator[Answer]:
+    """One answer for each step from a dictionary size to the next larger one."""
+    kin = kin_of(block, COMPARISON, INSERTION)
+    if kin is None or len(kin.sizes) < 2:
+        lost = "no smaller and larger SAE were compared"
+        yield Answer(NOT_JUDGED, f"not judged: {lost}.")
+        return
+    for smaller, larger in pairwise(kin.sizes):
+        yield _step(block, kin, smaller, larger, margins)
 
 
-def _judged(line: Line, novel: Cell, gain: Cell, margins: Margins) -> tuple[str, str]:
-    assert novel.estimate is not None
-    assert gain.estimate is not None
-    more, worth = _above(novel, margins), _above(gain, margins)
-    ends = [end for share in (novel.estimate, more) if share for end in (share.lo, share.hi) if end]
-    decimals = decimals_apart(margins["missing"], *ends)
-    limit, share = short(margins["missing"], decimals), missing_and_gain(novel, gain)
-    exactly = missing_and_gain(novel, gain, decimals)
-    if (
-        more is not None
-        and worth is not None
-        and _above_limit(more, margins["missing"])
-        and _above_limit(worth, margins["worth"])
-    ):
-        limits = (
-            f"above the floor {interval(more, decimals)} and {interval(worth)}, "
-            f"limits {limit} and {short(margins['worth'])}"
+def _step(block: Block, kin: Kin, smaller: Axis, larger: Axis, margins: Margins) -> Answer:
+    line = line_of(block, (smaller, larger), (*kin.sizes[smaller], *kin.sizes[larger]))
+    withheld = unfit_answer(block, line)
+    if withheld is not None:
+        return withheld
+    small, large = kin.of(smaller), kin.of(larger)
+    limits = CompleteLimits(**{name: margins[name] for name in DEFAULTS.__dataclass_fields__})
+    seeds = len(large) >= FEWEST
+    answer = (
+        _by_seeds(kin, small, large, larger, limits)
+        if seeds
+        else _by_witness(kin, smaller, larger, limits)
+    )
+    twins = say.of_twins(kin, (smaller, larger))
+    return Answer(
+        answer.answer, answer.sentence, size=larger, smaller=smaller, position=line.title,
+        numbers=answer.numbers, notes=(*notes_on(block, line), *twins, *answer.notes),
+    )  # fmt: skip
+
+
+def _by_seeds(
+    kin: Kin, small: Sequence[str], large: Sequence[str], size: Axis, limits: CompleteLimits
+) -> Answer:
+    """Rule A: three starts or more of the larger SAE."""
+    judged: list[tuple[Decision, say.Seeds]] = []
+    for view in _views(kin, (*small, *large)):
+        share = missing(view.family, small, large)
+        gain = gain_above_floor(view.gains, small, large)
+        if math.isnan(gain.gain):
+            gain = Gain(math.nan, math.nan, UNKNOWN)
+        better = less_error(kin, small, large)
+        low = float(np.mean([view.low[of, inside] for of in large for inside in small]))
+        decision = completeness(
+            share, gain, better=0.0 if math.isnan(better) else better, span_low=low, limits=limits
         )
-        return NO, f"Not complete: {exactly} ({limits}){of_training(line, margins)}."
-    better = less_error(line)
-    if _below(novel.estimate, margins["missing"]) and _below(gain.estimate, margins["worthless"]):
-        if better is None or not _below(better, margins["better"]):
-            return UNDECIDED, f"undecided: {share}; {why_open(better, margins)}."
-        limits = (
-            f"limits {limit} and {short(margins['worthless'])}; "
-            f"the larger leaves {more_or_less(better)}, limit {short(margins['better'])}"
+        judged.append(
+            (decision, say.Seeds(share, not_found(view.family, small, large), gain, better, low))
         )
-        width = line.key[-1]
-        return NONE_FOUND, f"No incompleteness found up to width {width}: {exactly} ({limits})."
-    if more is None or worth is None:
-        return UNDECIDED, f"undecided, for want of a floor: {share}."
-    spans = open_intervals(novel.estimate, gain.estimate, more, worth)
-    return UNDECIDED, f"undecided: {share}; {spans}."
+    decision = _joined([decision for decision, _ in judged])
+    found = judged[-1][1]
+    sentence = say.by_seeds(decision, found, size, len(small), limits)
+    numbers: dict[str, Cell] = {}
+    if found.missing is not None and found.not_found is not None:
+        numbers = {
+            "missing_stable_share": cell(found.missing.share, found.missing.floor),
+            "missing_stable_floor": cell(_point(found.missing.floor)),
+            "missing_stable_above_floor": cell(found.missing.above),
+            "not_found_stable_share": cell(found.not_found.share, found.not_found.floor),
+        }
+    if not math.isnan(gain.gain):
+        numbers["stable_gain"] = cell(_point(found.gain.gain), found.gain.floor)
+        numbers["stable_gain_above_floor"] = cell(found.gain.above)
+    return Answer(decision.word, sentence, numbers=numbers)
 
 
-def _not_measurable(line: Line, reproducible: Estimate, margins: Margins) -> Answer | None:
-    if reproducible.lo is not None and reproducible.lo < margins["reproducible"]:
-        decimals = decimals_apart(margins["reproducible"], reproducible.lo)
-        reason = (
-            f"{number(reproducible, decimals)} of the larger's latents come back with every other "
-            f"seed (limit {short(margins['reproducible'], decimals)}), "
-            "so what it has more of is not reliable"
-        )
-        return Answer.on(line, NOT_MEASURABLE, f"not measurable here: {reason}.", REPRODUCIBLE)
-    better = less_error(line)
-    if better is not None and better.value < -margins["worse"]:
-        reason = (
-            f"the larger SAE leaves {more_or_less(better)} than the smaller "
-            f"(limit {short(margins['worse'])}), each at its best scale"
-        )
-        return Answer.on(line, NOT_MEASURABLE, f"not measurable here: {reason}.", *_errors(line))
-    low = line.cells.get("span_residual_null_low")
-    if low is not None and low.estimate is not None and low.estimate.value <= margins["sums"]:
-        reason = (
-            f"sums of the smaller's latents come as near as {short(low.estimate.value)} to random "
-            f"directions (limit {short(margins['sums'])}): d is too small"
-        )
-        sentence = f"not measurable here: {reason}."
-        return Answer.on(line, NOT_MEASURABLE, sentence, "span_residual_null_low")
-    return None
+def _point(value: float) -> Interval:
+    return Interval(value, math.nan, math.nan)
 
 
-def _errors(line: Line) -> tuple[str, ...]:
-    """The two scores that compare the SAEs' errors: the rescaled ones where they are measured."""
-    rescaled = all((cell := line.cells.get(name)) and cell.estimate for name in ERRORS[:2])
-    return ERRORS[:2] if rescaled else ERRORS[2:]
+def _by_witness(kin: Kin, smaller: Axis, larger: Axis, limits: CompleteLimits) -> Answer:
+    """Rule B: one or two starts of the larger SAE; each pair by the word of third SAEs."""
+    judged: list[tuple[Decision, say.Pair]] = []
+    for small, large in _pairs(kin, smaller, larger):
+        witnesses = _witnesses(kin, large, larger)
+        decisions, heard = [], []
+        for view in _views(kin, (small, large, *witnesses)):
+            gain = gain_both_ways(view.documents, small, large) or UNKNOWN
+            heard = [
+                (witness, witnessed(view.family, small, large, witness), gain)
+                for witness in witnesses
+            ]
+            decisions.append(
+                completeness_alone([(seen, gain) for _, seen, gain in heard], limits=limits)
+            )
+        judged.append((_joined(decisions), say.Pair(small, large, heard)))
+    words = {decision.word for decision, _ in judged}
+    word = words.pop() if len(words) == 1 else "undecided"
+    numbers: dict[str, Cell] = {}
+    for _, pair in judged:
+        for _, seen, gain in pair.heard[:1]:
+            end = "" if len(judged) == 1 else f" ({pair.large})"
+            numbers[f"missing_witnessed_share{end}"] = cell(_point(seen.missing), seen.missing_back)
+            numbers[f"missing_witnessed_difference{end}"] = cell(seen.above)
+            if not math.isnan(gain.value):
+                numbers[f"witnessed_gain{end}"] = cell(gain)
+    return Answer(word, say.by_witness(word, judged, limits), numbers=numbers)
 
 
-def _above(cell: Cell, margins: Margins) -> Estimate | None:
-    """The score above its floor at the larger width; None without a floor from enough seeds."""
-    if cell.estimate is None or cell.floor is None or not has_seeds(cell.floor, margins):
-        return None
-    return difference(cell.estimate, cell.floor)
+def _pairs(kin: Kin, smaller: Axis, larger: Axis) -> list[tuple[str, str]]:
+    """Each larger start with the smaller SAE of its seed, or else with the first."""
+    small = kin.of(smaller)
+    return [
+        (next((s for s in small if kin.seeds[s] == kin.seeds[large]), small[0]), large)
+        for large in kin.of(larger)
+    ]
 
 
-def _above_limit(estimate: Estimate, limit: float) -> bool:
-    return estimate.lo is not None and estimate.lo > limit
+def _witnesses(kin: Kin, large: str, size: Axis) -> list[str]:
+    """The SAEs of the next larger size; where none is, other starts of this size."""
+    sizes = list(kin.sizes)
+    above = sizes[sizes.index(size) + 1 :]
+    if above:
+        return list(kin.of(above[0]))
+    return [other for other in kin.of(size) if other != large]
 
 
-def _below(estimate: Estimate, limit: float) -> bool:
-    return estimate.hi is not None and estimate.hi < limit
+def _views(kin: Kin, names: Sequence[str]) -> list[View]:
+    """Rows as they are, and centred ones where some share a direction: the last one judges."""
+    centred = kin.view(names)
+    return [kin.raw] if centred is None else [kin.raw, centred]
 
 
+def _joined(decisions: Sequence[Decision]) -> Decision:
+    """The decision of one view, or of both."""
+    if len(decisions) == 1:
+        return decisions[0]
+    return without_common_direction(decisions[0], decisions[1])
+
+
+NO, NONE_FOUND, UNDECIDED, NOT_MEASURABLE = "no", "none-found", "undecided", "not-measurable"
 SHARE = (0, 1)
+MEANINGS = {
+    "missing": "share of what other seeds of the larger find that must be missing in the smaller, "
+    "beyond the floor, for it to be incomplete; with less, none is missing",
+    "worth": "share of the error that adding it must remove, beyond the floor, for the smaller to "
+    "be incomplete",
+    "worth_alone": "the same where a size has fewer than three seeds",
+    "latents": "latents of each SAE that a witness must find",
+    "reproducible": "share of a larger SAE's latents that another seed must find for finding "
+    "nothing missing to count",
+    "worthless": "share of the error; where adding what is missing removes less, nothing that "
+    "matters is missing",
+    "better": "how much less error than the smaller SAE the larger may leave, as a share of the "
+    "smaller's, before finding nothing missing leaves the question open",
+    "worse": "how much more error than the smaller SAE the larger may leave, as a share of the "
+    "smaller's, before nothing can be said",
+    "sums": "share of random directions that sums of the smaller's latents must leave over; at "
+    "this or less, nothing can be said",
+}
 COMPLETE = Question(
     "complete?",
     help="Does a larger dictionary reproducibly find what a smaller one lacks?",
-    needs=(
-        "stitching.reproducible_share", "stitching.stable_novel_share", "stitching.stable_gain",
-    ),
+    needs=("stitching", COMPARISON, INSERTION),
     answers=(NO, NONE_FOUND, UNDECIDED, NOT_MEASURABLE, NOT_JUDGED),
-    rule=by_line("stitching", complete, steps=True, notes=fitness),
-    margins=(
-        SEEDS,
-        Margin("reproducible", 0.5, "share of an SAE's latents that its other seeds must find "
-               "again for what it has to count as reliable", between=SHARE),
-        Margin("worse", 0.05, "how much more error than the smaller SAE the larger may leave, as a "
-               "share of the smaller's, before nothing can be said", between=SHARE),
-        Margin("better", 0.05, "how much less error than the smaller SAE the larger may leave, as "
-               "a share of the smaller's, before finding nothing missing leaves the question open",
-               between=SHARE),
-        Margin("sums", 0.25, "share of random directions that sums of the smaller's latents must "
-               "leave over; at this or less, nothing can be said", between=SHARE),
-        Margin("missing", 0.05, "share of the larger's reproducible latents that the smaller must "
-               "lack, beyond the floor, to be incomplete; with less, none is missing",
-               between=SHARE),
-        Margin("worth", 0.01, "share of the error that adding them must remove, beyond the floor, "
-               "for the smaller to be incomplete", between=SHARE),
-        Margin("worthless", 0.02, "share of the error; where adding them removes less, nothing "
-               "that matters is missing", between=SHARE),
+    rule=_rule,
+    plans=(Planned(COMPARISON, "family"), Planned(INSERTION, "steps", "witnesses")),
+    margins=tuple(
+        Margin(
+            name, getattr(DEFAULTS, name), meaning,
+            between=(1, math.inf) if name == "latents" else SHARE,
+        )
+        for name, meaning in MEANINGS.items()
     ),
 )  # fmt: skip

@@ -2,119 +2,198 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from saebench_canon.plugin.question import Margins
-from saebench_canon.plugin.table_line import Cell, Estimate, Line
-from saebench_canon.questions.numbers_in_sentences import (
-    DECIMALS,
-    at_floor,
-    at_floor_share,
-    changes,
-    interval,
-    negated,
-    number,
-    short,
-)
-from saebench_canon.questions.seeds import lacking_seeds
-from saebench_canon.tables.stats import difference
+from saebench_canon.plugin.row import Axis
+from saebench_canon.questions.completeness import CompleteLimits
+from saebench_canon.questions.gains import Gain
+from saebench_canon.questions.intervals import Interval, mde, seeds_to_see
+from saebench_canon.questions.kinship import Kin
+from saebench_canon.questions.numbers_in_sentences import short
+from saebench_canon.questions.weighted import Weighted
+from saebench_canon.questions.witnessed import Witnessed
+from saebench_canon.questions.words import Decision
+
+OTHER_SEEDS = "of what other seeds of the larger find"
 
 
-def missing_and_gain(novel: Cell, gain: Cell, decimals: int = DECIMALS) -> str:
-    """The missing share and the gain of adding it, each with its floor."""
-    assert novel.estimate is not None
+@dataclass(frozen=True)
+class Seeds:
+    """What rule A found, from three seeds of the larger SAE."""
+
+    missing: Weighted | None
+    not_found: Weighted | None
+    gain: Gain
+    better: float
+    low: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What rule B found of two SAEs, by each witness."""
+
+    small: str
+    large: str
+    heard: Sequence[tuple[str, Witnessed, Interval]]
+
+
+def by_seeds(
+    decision: Decision, found: Seeds, size: Axis, smaller: int, limits: CompleteLimits
+) -> str:
+    """The sentence of rule A; of one smaller SAE it says so."""
+    whose = "the smaller" if smaller > 1 else "this smaller SAE"
+    if decision.word == "not-measurable":
+        return f"not measurable here: {_why_not(decision, found, limits)}."
+    share = _missing(found, whose)
+    match decision.word:
+        case "no":
+            limit = f"limits {short(limits.missing)} and {short(limits.worth)}"
+            return f"Not complete: {share} ({limit})."
+        case "none-found":
+            return (
+                f"No incompleteness found up to width {size}: {share}; "
+                f"the larger leaves {_error(found.better)} (limit {short(limits.better)})."
+            )
+    return f"undecided: {share}; {'; '.join(_open(decision, found, limits))}."
+
+
+def _missing(found: Seeds, whose: str) -> str:
+    missing, not_found, gain = found.missing, found.not_found, found.gain
+    assert missing is not None
+    assert not_found is not None
+    text = (
+        f"{OTHER_SEEDS}, {_with(missing.share)} is missing in {whose} "
+        f"({short(not_found.share.value)} not found), {short(missing.floor)} in another seed of "
+        f"its own size (above it {_ends(missing.above)})"
+    )
+    if math.isnan(gain.gain):
+        return text
+    floor = f"{short(gain.floor)} between seeds, above it {_ends(gain.above)}"
+    return f"{text}; adding it {_removes(gain.gain)} of the error ({floor})"
+
+
+def _why_not(decision: Decision, found: Seeds, limits: CompleteLimits) -> str:
+    match decision.reasons[0]:
+        case "nothing is found again":
+            return "no latent of the larger SAE is found by another seed"
+        case "larger is worse":
+            return (
+                f"the larger SAE leaves {_error(found.better)} than the smaller "
+                f"(limit {short(limits.worse)}), each at its best scale"
+            )
     return (
-        f"{number(novel.estimate, decimals)} of what the larger finds again and again is missing"
-        f"{at_floor_share(novel)}; adding it {changes(gain)} of the error{at_floor(gain)}"
+        f"sums of the smaller's latents come as near as {short(found.low)} to random directions "
+        f"(limit {short(limits.sums)}): d is too small"
     )
 
 
-def of_training(line: Line, margins: Margins) -> str:
-    """A hint that the smaller SAE may be undertrained, if its own seeds disagree."""
-    smaller = line.cells["reproducible_share"].floor_small
-    if (
-        smaller is None
-        or smaller.seeds < margins["seeds"]
-        or smaller.value >= margins["reproducible"]
-    ):
+def _open(decision: Decision, found: Seeds, limits: CompleteLimits) -> Iterator[str]:
+    """What keeps the question open, and what would decide it."""
+    missing = found.missing
+    assert missing is not None
+    reasons = decision.reasons
+    if "common direction" in reasons:
+        yield "the answer turns on the direction that the rows share"
+        return
+    if "missing not above floor" in reasons and "may be missing" in reasons:
+        yield f"between {short(limits.missing)} and none" + _seeds(missing.above, limits.missing)
+    elif "gain not above floor" in reasons and "may gain" in reasons:
+        if math.isnan(found.gain.gain):
+            yield "what adding it is worth was not measured"
+        else:
+            yield f"the gain is not told from its floor (limit {short(limits.worth)})"
+    if "seldom found again" in reasons and "missing not above floor" in reasons:
+        again = short(missing.found_again_least)
+        limit = f"limit {short(limits.reproducible)}"
+        yield f"{again} of the larger's latents are found by another seed ({limit})"
+    if "larger is better" in reasons and "missing not above floor" in reasons:
+        yield f"yet the larger leaves {_error(found.better)} (limit {short(limits.better)})"
+
+
+def _seeds(above: Interval, limit: float) -> str:
+    """With how many seeds a share above the limit would be seen."""
+    if not above.components:
         return ""
-    return (
-        f"; only {number(smaller)} of the smaller's own latents come back with another seed "
-        f"(limit {short(margins['reproducible'])}), so that may be its training more than its width"
-    )
+    seeds = seeds_to_see(above.components, limit)
+    seen = f"; {short(mde(above.components))} above the floor would be seen here"
+    return f"{seen}, {short(limit)} with {seeds} seeds" if seeds else seen
 
 
-def why_open(better: Estimate | None, margins: Margins) -> str:
-    """Why the smaller SAE may lack something although no missing latents were found."""
-    if better is None:
-        return "the errors of both SAEs were not measured"
-    return (
-        f"yet the larger leaves {more_or_less(better)} (limit {short(margins['better'])}), by "
-        "latents that come near the smaller's or that not every seed finds"
-    )
-
-
-def open_intervals(novel: Estimate, gain: Estimate, more: Estimate, worth: Estimate) -> str:
-    """The intervals above the floors that leave the question undecided."""
-    spans = [
-        f"{name} above its floor in {interval(estimate)}"
-        for name, estimate in (("stable_novel_share", more), ("stable_gain", worth))
-        if estimate.lo is not None
-    ]
-    return " and ".join(spans) or "no interval"
-
-
-def less_error(line: Line) -> Estimate | None:
-    """How much less error the larger SAE leaves, as a share of the smaller's; None if not measured.
-
-    Each SAE's codes are rescaled by the one factor that minimises its error, where that was
-    measured.
-    """
-    for name in ("mse_rescaled", "mse"):
-        small, large = line.cells.get(f"small_{name}"), line.cells.get(f"large_{name}")
-        if small is None or large is None or small.estimate is None or large.estimate is None:
+def by_witness(word: str, judged: Sequence[tuple[Decision, Pair]], limits: CompleteLimits) -> str:
+    """The sentence of rule B, of each pair of SAEs."""
+    if all(not pair.heard for _, pair in judged):
+        return (
+            "not judged: one SAE of the larger size, and no wider one: another seed of the larger "
+            "or a wider SAE would tell."
+        )
+    texts = []
+    for decision, pair in judged:
+        if decision.reasons == ("few latents",):
+            texts.append(
+                f"{pair.heard[0][0]} finds fewer than {limits.latents:g} latents of {pair.large} "
+                f"or {pair.small}"
+            )
             continue
-        if small.estimate.value == 0:
-            return None
-        return _part(difference(small.estimate, large.estimate), small.estimate.value)
-    return None
+        texts.append(_of_pair(pair, named=len(judged) > 1))
+    joined = "; ".join(texts)
+    limit = f"limits {short(limits.missing)} and {short(limits.worth_alone)}"
+    match word:
+        case "no":
+            return f"Not complete, of these SAEs: {joined} ({limit})."
+        case "not-judged":
+            return f"not judged: {joined}."
+    return f"undecided: {joined} ({limit}); three seeds of the larger would say more."
 
 
-def more_or_less(better: Estimate) -> str:
-    """A share of the error in words: "less" or "more" instead of a sign."""
-    if better.value < 0:
-        return f"{number(negated(better))} more error"
-    return f"{number(better)} less error"
+def _of_pair(pair: Pair, *, named: bool) -> str:
+    texts = []
+    for witness, seen, gain in pair.heard[:1]:
+        texts.append(
+            f"of {seen.latents} latents of {pair.large} that {witness} finds too, "
+            f"{short(seen.missing)} are missing in {pair.small} ({short(seen.not_found)} not "
+            f"found), the other way round {short(seen.missing_back)} (difference "
+            f"{_ends(seen.above)}); "
+            + (
+                "what adding them is worth was not measured"
+                if math.isnan(gain.value)
+                else f"adding them {_removes(gain.value)} more of the error {_ends(gain)}"
+            )
+        )
+    others = len(pair.heard) - 1
+    more = f" ({others} more witnesses)" if others else ""
+    return "; ".join(texts) + more
 
 
-def _part(estimate: Estimate, total: float) -> Estimate:
-    """The estimate divided by a number that is taken as exact."""
-    return replace(
-        estimate,
-        value=estimate.value / total,
-        half_width=None if estimate.half_width is None else estimate.half_width / total,
-        stderr=None if estimate.stderr is None else estimate.stderr / total,
-        values=tuple(value / total for value in estimate.values),
-    )
+def of_twins(kin: Kin, sizes: Sequence[Axis]) -> Iterator[str]:
+    """Which SAEs began from the same rows, whose rows share a direction, and duplicates."""
+    for size in sizes:
+        for start in kin.starts[size]:
+            if len(start) > 1:
+                yield f"{', '.join(start)} began from the same rows and count as one"
+    names = [name for size in sizes for name in kin.sizes[size]]
+    unknown = [name for name in names if name in kin.unknown_starts]
+    if unknown and any(len(kin.sizes[size]) > 1 for size in sizes):
+        yield f"whether they began from the same rows is not known ({', '.join(unknown)})"
+    if not kin.shared.isdisjoint(names):
+        yield "rows share a direction; they are compared without it"
+    doubled = sum(kin.duplicates[name] for name in names)
+    if doubled:
+        yield f"{doubled} duplicate latents do not count"
 
 
-def of_the_paper(line: Line, margins: Margins) -> str | None:
-    """The paper's own scores, where the question cannot be judged; None if they are missing."""
-    novel, gain = line.cells.get("novel_share"), line.cells.get("novel_gain")
-    if novel is None or gain is None or novel.estimate is None or gain.estimate is None:
-        return None
-    parts = [
-        f"{number(novel.estimate)} of the larger's latents are novel{at_floor_share(novel)}",
-        f"inserting them {changes(gain)} of the error{at_floor(gain)}",
-    ]
-    if novel.estimate.seeds < margins["seeds"]:
-        parts.append(lacking_seeds(novel.estimate, margins))
-    reproducible = line.cells.get("reproducible_share")
-    if reproducible is None or reproducible.estimate is None:
-        parts.append("no peers say what comes back")
-    if gain.floor is None:
-        residual = line.cells.get("residual_gain", gain)
-        if residual.estimate is not None and residual.null is not None:
-            above = residual.estimate.value - residual.null.value
-            parts.append(f"no floor: above the random dictionary by {short(above)}")
-    return f"{'; '.join(parts)}."
+def _with(interval: Interval) -> str:
+    return f"{short(interval.value)} {_ends(interval)}"
+
+
+def _ends(interval: Interval) -> str:
+    return f"[{short(interval.lo)}, {short(interval.hi)}]"
+
+
+def _removes(gain: float) -> str:
+    return f"{'adds' if gain < 0 else 'removes'} {short(abs(gain))}"
+
+
+def _error(better: float) -> str:
+    return f"{short(abs(better))} {'more' if better < 0 else 'less'} error"

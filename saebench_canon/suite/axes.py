@@ -9,7 +9,7 @@ import string
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import combinations, pairwise, product
+from itertools import combinations, pairwise, permutations, product
 from typing import Any, Protocol, TypeVar
 
 from saebench_canon.errors import CanonError, nearest
@@ -161,6 +161,73 @@ def all_pairs(saes: Iterable[S], axis: str) -> Iterator[tuple[S, S]]:
     """Every two SAEs along the axis, smaller first, with equal other axes."""
     for ladder in ladders(saes, axis):
         yield from combinations(ladder, 2)
+
+
+WIDTH, SEED = "width", "seed"
+
+
+def families(saes: Iterable[S]) -> list[list[S]]:
+    """SAEs that share data and all axes but width and seed, sorted by both; others are in none."""
+    sets: dict[Any, list[S]] = defaultdict(list)
+    for sae in saes:
+        if WIDTH in sae.axes:
+            rest = {key: value for key, value in sae.axes.items() if key not in (WIDTH, SEED)}
+            sets[sae.data, tuple(sorted(rest.items()))].append(sae)
+    return [
+        sorted(family, key=lambda sae: (_order(sae.axes[WIDTH]), _order(sae.axes.get(SEED, 0))))
+        for family in sets.values()
+    ]
+
+
+def family_pairs(saes: Iterable[S]) -> Iterator[tuple[S, S]]:
+    """Every two SAEs of a family, smaller first."""
+    for family in families(saes):
+        yield from combinations(family, 2)
+
+
+def steps(saes: Iterable[S]) -> Iterator[tuple[S, S]]:
+    """Receiver and giver: a smaller SAE and each of the next larger width; seeds of larger widths.
+
+    Two SAEs of one width are paired in both orders, as a floor. Where a larger width has fewer
+    than three SAEs there is no floor, and a step is taken in both directions.
+    """
+    for family in families(saes):
+        sizes = _by_width(family)
+        for smaller, larger in pairwise(sizes):
+            yield from product(smaller, larger)
+            if len(larger) >= ENOUGH:
+                yield from permutations(larger, 2)
+            else:
+                yield from product(larger, smaller)
+
+
+def witnesses(saes: Iterable[S], subject: Sequence[S]) -> list[S]:
+    """The SAEs of a family that may bear out what one of the subject finds and the other lacks.
+
+    They are the other SAEs of the subject's larger width, if it has three or more; else those of
+    the next larger width; else the other ones after all.
+    """
+    ours = next((f for f in families(saes) if all(sae in f for sae in subject)), [])
+    sizes = _by_width(ours)
+    at = max((index for index, size in enumerate(sizes) if any(s in size for s in subject)),
+             default=-1)  # fmt: skip
+    if at < 0:
+        return []
+    others = [sae for sae in sizes[at] if sae not in subject]
+    if len(sizes[at]) < ENOUGH and at + 1 < len(sizes):
+        return sizes[at + 1]
+    return others
+
+
+ENOUGH = 3  # SAEs of a width: one has a latent, one finds it, and one is held against them
+
+
+def _by_width(family: Iterable[S]) -> list[list[S]]:
+    """The SAEs of each width, smaller first."""
+    sizes: dict[AxisValue, list[S]] = defaultdict(list)
+    for sae in family:
+        sizes[sae.axes[WIDTH]].append(sae)
+    return list(sizes.values())
 
 
 def _order(value: AxisValue) -> tuple[bool, Any]:

@@ -14,9 +14,19 @@ from saebench_canon.plugin.adapter import Description
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.registry import Registry
-from saebench_canon.suite.axes import all_pairs, ladders, pairs, without
+from saebench_canon.suite.axes import (
+    all_pairs,
+    families,
+    family_pairs,
+    ladders,
+    pairs,
+    steps,
+    without,
+    witnesses,
+)
 from saebench_canon.suite.specs import MetricSpec, SaeSpec, Suite
 
+WITNESSES = "witnesses"  # peers that are no axis
 MOST_CASES = 100_000
 MOST_READS = 300_000  # SAEs and peers of all cases
 
@@ -69,6 +79,7 @@ def cases_of(suite: Suite, registry: Registry) -> list[Case]:
         )
         for row, spec in enumerate(suite.metrics)
         for subject in _subjects(suite, spec)
+        if _can_be_measured(spec, subject, registry)
         for seed in spec.seeds
     )
     cases, reads = [], 0
@@ -82,6 +93,22 @@ def cases_of(suite: Suite, registry: Registry) -> list[Case]:
                 hint="Restrict its metrics by 'where' or 'over', or write several suites.",
             )  # fmt: skip
     return [case for _, case in sorted(cases, key=lambda ranked: ranked[0])]
+
+
+def _can_be_measured(spec: MetricSpec, subject: Sequence[SaeSpec], registry: Registry) -> bool:
+    """Whether a planned case has what its metric needs; a suite's own are all tried."""
+    if not spec.planned or subject[-1].data is not None:
+        return True
+    metric = registry.metrics[spec.metric]
+    return set(metric.inputs) <= {
+        *metric.optional,
+        "small",
+        "large",
+        "sae",
+        "saes",
+        "peers",
+        "seed",
+    }
 
 
 def _rank(
@@ -129,13 +156,23 @@ def _subjects(suite: Suite, spec: MetricSpec) -> Iterator[tuple[SaeSpec, ...]]:
         return ((sae,) for sae in saes)
     if kind == "group":
         return (tuple(group) for group in ladders(saes, axis) if len(group) > 1)
+    if kind in IN_FAMILIES:
+        return IN_FAMILIES[kind](saes)
     along: Callable[[Iterable[SaeSpec], str], Iterator[tuple[SaeSpec, SaeSpec]]]
     along = pairs if kind == "pairs" else all_pairs
     return along(saes, axis)
 
 
+IN_FAMILIES: Mapping[str, Callable[[Iterable[SaeSpec]], Iterator[tuple[SaeSpec, SaeSpec]]]] = {
+    "family": family_pairs,
+    "steps": steps,
+}
+
+
 def _siblings(suite: Suite, spec: MetricSpec) -> dict[object, list[SaeSpec]]:
-    """The SAEs that differ only in the peers' axis, by what they share."""
+    """The SAEs that differ only in the peers' axis, by what they share; or a family's."""
+    if spec.peers == WITNESSES:
+        return {sae: family for family in families(suite.saes) for sae in family}
     siblings: dict[object, list[SaeSpec]] = defaultdict(list)
     for sae in suite.saes:
         siblings[sae.data, without(sae.axes, spec.peers or "")].append(sae)
@@ -146,6 +183,8 @@ def _peers(
     siblings: Mapping[object, Sequence[SaeSpec]], spec: MetricSpec, subject: tuple[SaeSpec, ...]
 ) -> tuple[SaeSpec, ...]:
     """The SAEs outside the subject that differ from its last one only in the peers' axis."""
+    if spec.peers == WITNESSES:
+        return tuple(witnesses(siblings.get(subject[-1], ()), subject))
     axis, sae = spec.peers, subject[-1]
     if axis is None or axis not in sae.axes:
         return ()

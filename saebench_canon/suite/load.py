@@ -11,7 +11,12 @@ from typing import Any
 from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.suite.data import parse_data, path_keys
-from saebench_canon.suite.metrics import parse_gate, parse_metric, refuse_shared_labels
+from saebench_canon.suite.metrics import (
+    parse_gate,
+    parse_metric,
+    planned_for,
+    refuse_shared_labels,
+)
 from saebench_canon.suite.names import checked_name
 from saebench_canon.suite.questions import parse_questions
 from saebench_canon.suite.references import parse_reference
@@ -119,6 +124,7 @@ def parse_suite(
         registry.questions,
         file=file,
     )
+    metrics += planned_for([registry.questions[name] for name in questions], metrics, registry)
     top.finish()
     if not saes:
         raise CanonError("the suite has no [[sae]] table", where=file)

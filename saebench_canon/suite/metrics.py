@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from saebench_canon.errors import CanonError, nearest, placed
 from saebench_canon.plugin.metric import SUBJECT, Metric, Of
+from saebench_canon.plugin.question import Question
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.axes import condition
+from saebench_canon.suite.cases import WITNESSES
 from saebench_canon.suite.names import checked_name, typed_setting
 from saebench_canon.suite.saes import ref_of
 from saebench_canon.suite.specs import GateSpec, MetricSpec
@@ -33,7 +35,7 @@ def parse_metric(
     _check_over(over, metric.of, axes, where)
     peers = table.optional("peers", str)
     conditions = table.take("where", dict, {})
-    for axis in [*conditions, *([peers] if peers else [])]:
+    for axis in [*conditions, *([peers] if peers and peers != WITNESSES else [])]:
         if axis not in axes:
             raise CanonError(f"no SAE has the axis '{axis}'", where=where, hint=nearest(axis, axes))
     set_values = table.take("settings", dict, {})
@@ -46,6 +48,7 @@ def parse_metric(
         raise CanonError(
             f"'seeds' must be a list of different whole numbers, got {seeds!r}", where=where
         )
+    floors = table.take("floors", bool, True)
     table.finish()
     settings = {
         key: _setting(metric, key, set_values[key], registry, root, where)
@@ -54,7 +57,40 @@ def parse_metric(
         for key, default in metric.settings.items()
     }
     parsed = {axis: condition(text, where=where) for axis, text in conditions.items()}
-    return MetricSpec(metric.name, label, over, peers, parsed, settings, seeds, where)
+    return MetricSpec(metric.name, label, over, peers, parsed, settings, seeds, where, floors)
+
+
+def planned_for(
+    questions: Iterable[Question], metrics: Sequence[MetricSpec], registry: Registry
+) -> list[MetricSpec]:
+    """The metric tables that questions need and the suite does not have.
+
+    Each is for the SAEs of the first table of a metric that its question reads, with the settings
+    that it has in common with that one. A table with `floors = false` asks for none.
+    """
+    planned: list[MetricSpec] = []
+    for question in questions:
+        asking = [spec for spec in metrics if spec.metric in question.metrics]
+        if not asking or not all(spec.floors for spec in asking):
+            continue
+        for wish in question.plans:
+            known = [*metrics, *planned]
+            if wish.metric not in registry.metrics or any(
+                spec.metric == wish.metric and spec.over == wish.over for spec in known
+            ):
+                continue
+            metric, first = registry.metrics[wish.metric], asking[0]
+            common = {k: v for k, v in first.settings.items() if k in metric.settings}
+            label = wish.metric
+            if any(spec.label == label for spec in known):
+                label = f"{wish.metric}:{wish.over}"
+            planned.append(
+                MetricSpec(
+                    wish.metric, label, wish.over, wish.peers, first.conditions,
+                    {**metric.settings, **common}, [0], first.where, planned=True,
+                )
+            )  # fmt: skip
+    return planned
 
 
 def _setting(
@@ -77,10 +113,11 @@ def _setting(
 
 def _check_over(over: str, of: Of, axes: Sequence[str], where: str) -> None:
     kind, _, axis = over.partition(":")
-    fits = {"each": "sae", "pairs": "pair", "all-pairs": "pair", "group": "group"}
-    if kind not in fits or (kind == "each") == bool(axis):
-        raise CanonError(f"unknown over '{over}'", where=where,
-                         hint="Known: each, pairs:AXIS, all-pairs:AXIS, group:AXIS.")  # fmt: skip
+    fits = {"each": "sae", "pairs": "pair", "all-pairs": "pair", "group": "group",
+            "family": "pair", "steps": "pair"}  # fmt: skip
+    if kind not in fits or (kind in ("each", "family", "steps")) == bool(axis):
+        known = "each, pairs:AXIS, all-pairs:AXIS, family, steps, group:AXIS"
+        raise CanonError(f"unknown over '{over}'", where=where, hint=f"Known: {known}.")
     if fits[kind] != of:
         raise CanonError(f"over = '{over}' does not fit a metric of {SUBJECT[of]}", where=where)
     if axis and axis not in axes:

@@ -37,6 +37,8 @@ class MetricSpec:
     settings: Mapping[str, Any]
     seeds: Sequence[int]
     where: str
+    floors: bool = True  # whether what questions need besides is planned, too
+    planned: bool = False  # for a question, and not by the suite
 
 
 @dataclass(frozen=True)

@@ -16,22 +16,29 @@ from typing import Any
 
 from saebench_canon.plugin.metric import Metric, Score
 from saebench_canon.plugin.published import fold
+from saebench_canon.plugin.report import Tables
 from saebench_canon.plugin.row import Axis, Row, Status
 from saebench_canon.plugin.table_line import Cell, Estimate, Key, Line
 from saebench_canon.tables.seed_groups import SEED, SeedGroup, reasons_by_sae, seed_groups
 from saebench_canon.tables.stats import LEVEL, over_group, over_no_seeds, over_pairs, over_seeds
 from saebench_canon.tables.summary import Block, Note, Summary, Table
 
+IN_FAMILIES = ("family", "steps")  # pairs that questions read, and that are in no table
 FEW = 4  # a note lists at most so many scores by name
 
 
 def summarise(
-    rows: Iterable[Row | Mapping[str, Any]], metrics: Iterable[Metric], *, level: float = LEVEL
+    rows: Iterable[Row | Mapping[str, Any]],
+    metrics: Iterable[Metric],
+    *,
+    level: float = LEVEL,
+    tables: Tables | None = None,
 ) -> Summary:
     """Fold the rows of a run into blocks of tables.
 
     `metrics` are the declarations (directions, digits, nulls, headlines, help); tables follow
-    their order. The tables of other metrics come last, with plain columns.
+    their order. The tables of other metrics come last, with plain columns. `tables` reads the
+    tables of records, for questions.
     """
     declared = {metric.name: metric for metric in metrics}
     known = [row if isinstance(row, Row) else Row.from_dict(row) for row in rows]
@@ -48,7 +55,7 @@ def summarise(
         grouped[row.data, tuple(axes.items())].append(row)
     marks = _marks(scored)
     blocks = tuple(
-        _block(dict(axes), group, declared, axis, marks, level, titled=len(sources) > 1)
+        _block(dict(axes), group, declared, axis, marks, level, tables, titled=len(sources) > 1)
         for (_, axes), group in grouped.items()
     )
     return Summary(suite=scored[0].suite if scored else "", blocks=blocks, level=level)
@@ -91,14 +98,17 @@ def _block(
     axis: str,
     marks: Mapping[str, Mapping[str, Sequence[str]]],
     level: float,
+    read: Tables | None,
     *,
     titled: bool,
 ) -> Block:
+    related = [row for row in rows if row.over in IN_FAMILIES]
+    everything, rows = rows, [row for row in rows if row.over not in IN_FAMILIES]
     labels: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         labels[row.label].append(row)
     unfit = {name for names in marks.get("unfit", {}).values() for name in names}
-    groups = seed_groups(rows, axis)
+    groups = seed_groups(everything, axis)
     unseeded = reasons_by_sae(groups)
     caveat = {name for names in marks.get("caveat", {}).values() for name in names} | {*unseeded}
     tables = []
@@ -116,20 +126,35 @@ def _block(
     joined, unlike = _join_floors(tables, {label: group[0] for label, group in labels.items()})
     words = [str(value) if name == "arch" else f"{name} {value}" for name, value in axes.items()]
     tokens: dict[Axis, set[float]] = defaultdict(set)
-    for row in rows:
+    for row in everything:
         for member in row.members:
             if "train_tokens" in member and axis in member:
                 tokens[member[axis]].add(float(member["train_tokens"]))
     return Block(
-        title=", ".join(words + ([_say_data(rows[0].data)] if titled else [])),
+        title=", ".join(words + ([_say_data(everything[0].data)] if titled else [])),
         axes=axes,
-        data=rows[0].data,
+        data=everything[0].data,
         tables=tuple(sorted(joined, key=lambda table: _position(table, declared))),
-        notes=(*_notes_on_seeds(groups), *_notes(rows, marks), *unlike),
+        notes=(*_notes_on_seeds(groups), *_notes(rows, marks), *_gaps(related), *unlike),
         train_tokens={width: tuple(sorted(counts)) for width, counts in tokens.items()},
         no_seeds={group.size: group.reason for group in groups if group.reason},
         seeds_unknown=frozenset(group.size for group in groups if group.unknown),
+        cases=tuple({row.id: row for row in related if row.status == "measured"}.values()),
+        scores={
+            (row.id or "", row.score or ""): row.value for row in related if row.value is not None
+        },
+        read=read,
     )
+
+
+def _gaps(rows: Iterable[Row]) -> Iterator[Note]:
+    """The cases of families that failed or were not measured."""
+    lost: dict[tuple[Status, str, str], dict[str, None]] = defaultdict(dict)
+    for row in rows:
+        if row.status in ("failed", "missing"):
+            lost[row.status, row.label, row.reason or ""][str(row)] = None
+    for (status, label, reason), cases in lost.items():
+        yield Note(status, f"{label}: {reason}" if reason else label, tuple(cases))
 
 
 def _notes_on_seeds(groups: Iterable[SeedGroup]) -> Iterator[Note]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from saebench_canon.plugin.metric import Score
 from saebench_canon.plugin.published import say_sources
-from saebench_canon.plugin.row import Axis
+from saebench_canon.plugin.report import Tables
+from saebench_canon.plugin.row import Axis, ListedCase
 from saebench_canon.plugin.table_line import Estimate, Line
 from saebench_canon.tables.stats import LEVEL
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIRST = 4  # columns shown for a metric without headlines
 
@@ -96,6 +101,17 @@ class Block:
     train_tokens: Mapping[Axis, tuple[float, ...]] = field(default_factory=dict)
     no_seeds: Mapping[Axis | None, str] = field(default_factory=dict)
     seeds_unknown: Collection[Axis | None] = ()
+    cases: tuple[ListedCase, ...] = ()  # measured pairs of families and steps, in no table
+    scores: Mapping[tuple[str, str], float] = field(default_factory=dict)  # of these, by id
+    read: Tables | None = None
+
+    def score(self, case: ListedCase, name: str) -> float | None:
+        """One score of a case of a family; None if it is undefined."""
+        return self.scores.get((case.id or "", name))
+
+    def table(self, case: ListedCase, name: str) -> pd.DataFrame | None:
+        """One table of a case of a family; None if its record has none."""
+        return None if self.read is None else self.read(case.id or "", name)
 
     def of(self, metric: str) -> Iterator[Table]:
         """The tables of a metric, less those that only serve as floors."""
@@ -104,7 +120,7 @@ class Block:
     @property
     def begun(self) -> bool:
         """Whether any of its cases was measured or failed."""
-        return any(table.begun for table in self.tables)
+        return any(table.begun for table in self.tables) or bool(self.cases)
 
     def reasons(self, kind: str, line: Line) -> tuple[str, ...]:
         """Reasons for one kind of mark on a line, each with the SAEs or cases that have it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from saebench_canon.kernels.positions import NAMES, groups_of
 from saebench_canon.metrics.fidelity.cost import cost
@@ -26,13 +26,12 @@ Number = float | Value | Undefined
 
 @dataclass(frozen=True)
 class Limits:
-    """What an SAE must keep to be judged; `max_l0` in parts of d."""
+    """What an SAE must keep to be judged; `max_l0` in parts of d, from d = `least_d` on."""
 
     min_explained_variance: float = 0.5
     max_l0: float = 0.25
     min_live: float = 0.5
-    min_distinct: float = 0.9
-    duplicate_cosine: float = 0.95  # from which two rows are the same
+    least_d: int = 64  # below it a high L0 is a caveat
 
 
 AT_POSITIONS = (
@@ -43,7 +42,7 @@ AT_POSITIONS = (
 
 @metric(
     of="sae",
-    version=2,
+    version=3,
     cost=cost,
     roles=("reconstruction",),
     scores=[
@@ -76,6 +75,17 @@ AT_POSITIONS = (
             headline=True,
             counts_dead=True,
         ),
+        Score("duplicates", digits=0, help="Live latents that are duplicates (cosine ≥ .95)."),
+        Score(
+            "mean_row_norm",
+            help="Length of the mean of the live unit rows without duplicates; long where rows "
+            "share a direction.",
+        ),
+        Score(
+            "encoder_alignment",
+            better="higher",
+            help="Mean cosine of each live latent's encoder with its decoder row.",
+        ),
         Score("shrinkage", help="E[x̂·x] / E[‖x̂‖²]; above 1, reconstructions are too short."),
         Score(
             "loss_recovered",
@@ -97,10 +107,9 @@ def fidelity(
     """How well one SAE reconstructs the activations, and at what price.
 
     An SAE is marked unfit to be judged when its explained variance is below
-    `min_explained_variance`, its L0 is `max_l0`·d or more, its share of live latents is below
-    `min_live`, or the share of distinct rows among its live decoder rows is below `min_distinct`. A
-    row is distinct when no other has a cosine of `duplicate_cosine` or more with it. Standard
-    errors are the delta method's over documents.
+    `min_explained_variance`, its L0 is `max_l0`·d or more (below d = `least_d` that is a caveat),
+    or its share of live latents is below `min_live`. Duplicates make no SAE unfit: where latents
+    are compared, one stands for all. Standard errors are the delta method's over documents.
     """
     import pandas as pd
 
@@ -130,15 +139,15 @@ def fidelity(
             if bool(sums.square.sum() > 0)
             else Undefined("every reconstruction is 0")
         ),
+        **_of_rows(sae, codes),
         "loss_recovered": _loss_recovered(loss),
     }
     density = codes.counts.double() / len(codes)
     table = pd.DataFrame({"latent": range(sae.width), "density": density.cpu().numpy()})
-    distinct = _distinct_share(sae, live, limits.duplicate_cosine)
     return Measurement(
         scores=scores,
         tables={"latents": table} | ({} if loss is None else {"losses": _losses(loss)}),
-        marks=(*_unfit(scores, distinct, limits, sae.d), *_caveats(scores)),
+        marks=(*_unfit(scores, limits, sae.d), *_caveats(scores)),
     )
 
 
@@ -220,20 +229,28 @@ def _losses(loss: Losses) -> pd.DataFrame:
     )
 
 
-def _distinct_share(sae: CanonicalSAE, live: Tensor, duplicate_cosine: float) -> float | None:
-    """Share of live rows that no other live row resembles; None without a live latent."""
-    from saebench_canon.kernels.cosine import max_cosine, tied
+def _of_rows(sae: CanonicalSAE, codes: Codes) -> dict[str, Number]:
+    """What the live rows show: duplicates, a common direction, and how encoders lie to them."""
+    from saebench_canon.kernels.cosine import unit
+    from saebench_canon.metrics.shared.dictionary import dictionary_of
 
-    rows = sae.W_dec[live]
-    if len(rows) < 2:
-        return 1.0 if len(rows) else None
-    cosines, _ = max_cosine(rows, rows, others_are_rows=True)
-    return float((tied(cosines) < duplicate_cosine).double().mean())
+    dictionary = dictionary_of(sae, codes)
+    none = Undefined("no latent is live")
+    alignment: Number = Undefined("the encoder is not linear")
+    if len(dictionary) == 0:
+        alignment = none
+    elif sae.encoder is not None:
+        live = dictionary.every_latent
+        encoders = unit(sae.encoder.T.cpu()[live])
+        alignment = float((encoders * unit(sae.W_dec.cpu()[live])).sum(dim=1).mean())
+    return {
+        "duplicates": float(dictionary.duplicates),
+        "mean_row_norm": dictionary.mean_norm if len(dictionary) else none,
+        "encoder_alignment": alignment,
+    }
 
 
-def _unfit(
-    scores: dict[str, Number], distinct: float | None, limits: Limits, d: int
-) -> Iterator[Mark]:
+def _unfit(scores: dict[str, Number], limits: Limits, d: int) -> Iterator[Mark]:
     explained, l0, dead = scores["explained_variance"], scores["l0"], scores["dead_share"]
     assert isinstance(l0, Value)
     assert isinstance(dead, float)
@@ -243,12 +260,10 @@ def _unfit(
         low = f"explained variance {_number(explained):.3g}"
         yield Mark("unfit", f"{low} is below {limits.min_explained_variance:g}")
     if l0.value >= limits.max_l0 * d:
-        yield Mark("unfit", f"L0 {l0.value:.1f} is not below {limits.max_l0 * d:g}")
+        kind: Literal["unfit", "caveat"] = "unfit" if d >= limits.least_d else "caveat"
+        yield Mark(kind, f"L0 {l0.value:.1f} is not below {limits.max_l0 * d:g}")
     if 1 - dead < limits.min_live:
         yield Mark("unfit", f"live share {1 - dead:.2f} is below {limits.min_live:g}")
-    if distinct is not None and distinct < limits.min_distinct:
-        share = f"{distinct:.2f} of live rows are distinct"
-        yield Mark("unfit", f"{share}, below {limits.min_distinct:g}")
 
 
 def _caveats(scores: dict[str, Number]) -> Iterator[Mark]:

@@ -1,0 +1,200 @@
+"""The SAEs of a block as the rules see them: sizes, starts, relations and gains."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from saebench_canon.plugin.row import Axis, ListedCase
+from saebench_canon.plugin.table_line import Block
+from saebench_canon.questions.gains import Documents, Gains
+from saebench_canon.questions.merging import Parts
+from saebench_canon.questions.relations import Family, Relation
+from saebench_canon.questions.starts import Met, components
+
+CENTRED = "_centred"
+LEAST, BY_COUNT = 0.12, 1.5  # a mean row above both LEAST and BY_COUNT / √m is no chance
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Rows as they are, or centred: relations, and what belongs to each pair (of, inside).
+
+    `recall` is the share of planted sums that are found, `low` the 5th percentile of what the
+    other's rows leave of random rows, `parent` the share of sums in the parent null.
+    """
+
+    family: Family
+    recall: Mapping[Pair, float]
+    low: Mapping[Pair, float]
+    parent: Mapping[Pair, float]
+    parts: Parts
+    gains: Gains
+    documents: Documents
+
+
+@dataclass(frozen=True, eq=False)
+class Kin:
+    """SAEs that differ in width and start only.
+
+    `sizes` has the SAEs of each width, smaller first; `starts` those of each start, of which the
+    first stands for its twins. `mse` is each SAE's error with its codes at their best factor.
+    """
+
+    sizes: Mapping[Axis, tuple[str, ...]]
+    starts: Mapping[Axis, tuple[tuple[str, ...], ...]]
+    unknown_starts: frozenset[str]
+    raw: View
+    centred: View
+    shared: frozenset[str]  # SAEs whose rows share a direction
+    mse: Mapping[str, float]
+    distinct: Mapping[str, int]
+    duplicates: Mapping[str, int]
+    seeds: Mapping[str, Axis]
+
+    def of(self, size: Axis) -> tuple[str, ...]:
+        """One SAE of each start of a size."""
+        return tuple(start[0] for start in self.starts[size])
+
+    def view(self, names: Iterable[str]) -> View | None:
+        """The centred view, where one of these SAEs' rows share a direction; else None."""
+        return None if self.shared.isdisjoint(names) else self.centred
+
+
+@dataclass
+class _Builder:
+    """What is read from the cases one after another."""
+
+    theta: float = 0.7
+    relations: dict[Pair, Relation] = field(default_factory=dict)
+    recall: dict[Pair, float] = field(default_factory=dict)
+    low: dict[Pair, float] = field(default_factory=dict)
+    parent: dict[Pair, float] = field(default_factory=dict)
+    parts: dict[Pair, Sequence[Sequence[int]]] = field(default_factory=dict)
+    gains: dict[Pair, float] = field(default_factory=dict)
+    documents: dict[Pair, Any] = field(default_factory=dict)
+
+    def view(self) -> View:
+        return View(
+            Family(self.relations, self.theta), self.recall, self.low, self.parent, self.parts,
+            self.gains, self.documents,
+        )  # fmt: skip
+
+
+def kin_of(block: Block, comparison: str, insertion: str) -> Kin | None:
+    """The SAEs of a block that were compared in pairs; None if none were.
+
+    `comparison` and `insertion` are the names of the metrics that compared them.
+    """
+    compared = [case for case in block.cases if case.metric == comparison]
+    if not compared:
+        return None
+    raw, centred = _Builder(), _Builder()
+    sizes: dict[Axis, dict[str, None]] = defaultdict(dict)
+    seeds: dict[str, Axis] = {}
+    met: dict[Pair, Met] = {}
+    distinct: dict[str, int] = {}
+    duplicates: dict[str, int] = {}
+    shared: set[str] = set()
+    for case in compared:
+        raw.theta = centred.theta = float(case.settings["threshold"])
+        for name, member in zip(case.subject, case.members, strict=True):
+            sizes[member["width"]][name] = None
+            seeds[name] = member.get("seed", "")
+        small, large = case.subject
+        for name, side in ((small, "small"), (large, "large")):
+            count = block.score(case, f"distinct_{side}")
+            mean = block.score(case, f"mean_row_norm_{side}")
+            distinct[name] = int(count or 0)
+            duplicates[name] = int(block.score(case, f"duplicates_{side}") or 0)
+            if count and mean is not None and mean > max(LEAST, BY_COUNT / math.sqrt(count)):
+                shared.add(name)
+        for view, end in ((raw, ""), (centred, CENTRED)):
+            _read(block, case, view, end)
+        start = block.table(case, "start")
+        if start is not None:
+            line = start.iloc[0]
+            met[small, large] = Met(
+                int(line["live"]), int(line["mutual"]), int(line["same_index"]),
+                bool(line["sorted"]),
+            )  # fmt: skip
+    mse = _gains(block, insertion, raw, centred)
+    ordered = {size: tuple(sizes[size]) for size in sorted(sizes, key=_by_value)}
+    starts, unknown = components(ordered, met)
+    return Kin(
+        ordered, starts, unknown, raw.view(), centred.view(), frozenset(shared), mse,
+        distinct, duplicates, seeds,
+    )  # fmt: skip
+
+
+def _read(block: Block, case: ListedCase, view: _Builder, end: str) -> None:
+    """Both directions of one pair, in one view; nothing of a pair without live latents."""
+    small, large = case.subject
+    for of, inside, side, whose in (
+        (large, small, "large", ""), (small, large, "small", "_small"),
+    ):  # fmt: skip
+        table = block.table(case, side)
+        least = block.score(case, f"sum_least{whose}{end}")
+        if table is None or least is None or f"cosine{end}" not in table:
+            continue
+        kept = table[table[f"cosine{end}"].notna()]
+        view.relations[of, inside] = Relation(
+            kept[f"cosine{end}"].to_numpy(float),
+            kept[f"first{end}"].to_numpy(float),
+            kept[f"explained{end}"].to_numpy(float),
+            kept[f"gated{end}"].to_numpy(bool),
+            least,
+        )
+        view.parts[of, inside] = [list(atoms) for atoms in kept[f"atoms{end}"]]
+        for numbers, name in (
+            (view.recall, "planted_recall"), (view.low, "chance_residual"),
+            (view.parent, "sum_share_parent"),
+        ):  # fmt: skip
+            numbers[of, inside] = block.score(case, f"{name}{whose}{end}") or 0.0
+
+
+def _gains(block: Block, insertion: str, raw: _Builder, centred: _Builder) -> dict[str, float]:
+    """What each receiver gains from each giver, in both views; returns the errors of SAEs."""
+    mse: dict[str, float] = {}
+    for case in (case for case in block.cases if case.metric == insertion):
+        receiver, giver = case.subject
+        for name, score in ((receiver, "small_mse_rescaled"), (giver, "large_mse_rescaled")):
+            error = block.score(case, score)
+            if error is not None:
+                mse[name] = error
+        gain = block.score(case, "stable_gain")
+        table = block.table(case, "documents")
+        if gain is None or table is None:
+            continue
+        alone = block.score(case, f"stable_gain{CENTRED}")
+        for view, value, column in (
+            (raw, gain, "removed"),
+            (centred, gain if alone is None else alone,
+             "removed" if alone is None else f"removed{CENTRED}"),
+        ):  # fmt: skip
+            view.gains[receiver, giver] = value
+            view.documents[receiver, giver] = (
+                table["document"].to_numpy(int),
+                table["error"].to_numpy(float),
+                table[column].to_numpy(float),
+            )
+    return mse
+
+
+def _by_value(size: Axis) -> tuple[int, float, str]:
+    if isinstance(size, int | float):
+        return (0, float(size), "")
+    return (1, 0.0, size)
+
+
+def less_error(kin: Kin, small: Sequence[str], large: Sequence[str]) -> float:
+    """How much less error the larger SAEs leave, as a share of the smaller's; nan if not known."""
+    errors = [[kin.mse.get(name, math.nan) for name in names] for names in (small, large)]
+    before, after = (float(np.mean(each)) for each in errors)
+    return 1 - after / before if before > 0 else math.nan
