@@ -10,10 +10,10 @@ from saebench_canon.plugin.row import Axis
 from saebench_canon.plugin.table_line import Cell, Estimate, Line
 from saebench_canon.questions.atomicity import AtomicLimits
 from saebench_canon.questions.complete_sentences import of_twins
-from saebench_canon.questions.intervals import Interval, seeds_to_see
+from saebench_canon.questions.intervals import Interval, seeds_to_decide
 from saebench_canon.questions.judged import cell
 from saebench_canon.questions.merging import Hub
-from saebench_canon.questions.numbers_in_sentences import interval, number, short
+from saebench_canon.questions.numbers_in_sentences import ends, interval, number, short
 from saebench_canon.questions.weighted import Weighted
 from saebench_canon.questions.words import Decision
 
@@ -122,7 +122,7 @@ def sentence(
 def _smaller(decision: Decision, found: Smaller | None, limits: AtomicLimits) -> str:
     if found is None or math.isnan(found.share.value):
         return ""
-    share = f"{short(found.share.value)} {_ends(found.share)}"
+    share = f"{short(found.share.value)} {ends(found.share.lo, found.share.hi, share=True)}"
     if decision.word != "none-found":
         share = f"{share} of the latents are sums of {found.size} smaller ones"
     if found.floor is None:
@@ -167,9 +167,9 @@ def _open(decision: Decision, found: Smaller | None, limits: AtomicLimits) -> It
     if "as in another seed" in reasons:
         yield "decomposition and change of basis are not told apart"
     if "may be sums" in reasons and found is not None and found.above is not None:
-        seeds = seeds_to_see(found.above.components, limits.sums)
-        told = f": {seeds} seeds would tell" if seeds else ""
-        yield f"between {short(limits.sums)} and none{told}"
+        seeds = seeds_to_decide(found.share, found.above, limits.sums)
+        told = f": about {seeds} seeds would decide" if seeds else ""
+        yield f"not told from {short(limits.sums)}{told}"
     if "planted sums unseen" in reasons and found is not None:
         yield f"only {short(found.recall)} of planted sums are found (limit {short(limits.recall)})"
     if "no smaller SAE" in reasons:
@@ -177,4 +177,4 @@ def _open(decision: Decision, found: Smaller | None, limits: AtomicLimits) -> It
 
 
 def _ends(found: Interval) -> str:
-    return f"[{short(found.lo)}, {short(found.hi)}]"
+    return ends(found.lo, found.hi)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from saebench_canon.plugin.row import Axis
 from saebench_canon.questions.completeness import CompleteLimits
 from saebench_canon.questions.gains import Gain
-from saebench_canon.questions.intervals import Interval, mde, seeds_to_see
+from saebench_canon.questions.intervals import Interval, mde, seeds_to_decide
 from saebench_canon.questions.kinship import Kin
-from saebench_canon.questions.numbers_in_sentences import short
+from saebench_canon.questions.numbers_in_sentences import ends, short
 from saebench_canon.questions.weighted import Weighted
 from saebench_canon.questions.witnessed import Witnessed
 from saebench_canon.questions.words import Decision
@@ -98,7 +98,7 @@ def _open(decision: Decision, found: Seeds, limits: CompleteLimits) -> Iterator[
         yield "the answer turns on the direction that the rows share"
         return
     if "missing not above floor" in reasons and "may be missing" in reasons:
-        yield f"between {short(limits.missing)} and none" + _seeds(missing.above, limits.missing)
+        yield f"not told from {short(limits.missing)}" + _seeds(missing, limits.missing)
     elif "gain not above floor" in reasons and "may gain" in reasons:
         if math.isnan(found.gain.gain):
             yield "what adding it is worth was not measured"
@@ -112,13 +112,13 @@ def _open(decision: Decision, found: Seeds, limits: CompleteLimits) -> Iterator[
         yield f"yet the larger leaves {_error(found.better)} (limit {short(limits.better)})"
 
 
-def _seeds(above: Interval, limit: float) -> str:
-    """With how many seeds a share above the limit would be seen."""
-    if not above.components:
+def _seeds(missing: Weighted, limit: float) -> str:
+    """What would be seen with these seeds, and how many would decide."""
+    if not missing.above.components:
         return ""
-    seeds = seeds_to_see(above.components, limit)
-    seen = f"; {short(mde(above.components))} above the floor would be seen here"
-    return f"{seen}, {short(limit)} with {seeds} seeds" if seeds else seen
+    seen = f" (at these seeds {short(mde(missing.above.components))} above the floor would be seen"
+    seeds = seeds_to_decide(missing.share, missing.above, limit)
+    return f"{seen}; about {seeds} seeds would decide)" if seeds else f"{seen})"
 
 
 def by_witness(word: str, judged: Sequence[tuple[Decision, Pair]], limits: CompleteLimits) -> str:
@@ -180,15 +180,16 @@ def of_twins(kin: Kin, sizes: Sequence[Axis]) -> Iterator[str]:
         yield "rows share a direction; they are compared without it"
     doubled = sum(kin.duplicates[name] for name in names)
     if doubled:
-        yield f"{doubled} duplicate latents do not count"
+        yield f"{doubled} {'duplicate does' if doubled == 1 else 'duplicates do'} not count"
 
 
 def _with(interval: Interval) -> str:
-    return f"{short(interval.value)} {_ends(interval)}"
+    """A share with its interval."""
+    return f"{short(interval.value)} {ends(interval.lo, interval.hi, share=True)}"
 
 
 def _ends(interval: Interval) -> str:
-    return f"[{short(interval.lo)}, {short(interval.hi)}]"
+    return ends(interval.lo, interval.hi)
 
 
 def _removes(gain: float) -> str:

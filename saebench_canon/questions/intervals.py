@@ -115,6 +115,19 @@ def seeds_to_see(
     return None
 
 
+def seeds_to_decide(share: Interval, above: Interval, limit: float) -> int | None:
+    """How many seeds a width would tell a share from the limit; None if up to 100 would not.
+
+    A share whose difference from its floor is above the limit would be shown to be so; one below
+    the limit to be below.
+    """
+    if above.value > limit:
+        return seeds_to_see(above.components, above.value - limit)
+    if share.value < limit:
+        return seeds_to_see(share.components, limit - share.value)
+    return None
+
+
 def _with_seeds(part: Component, seeds: int) -> Component:
     if not part.seeds:
         return part

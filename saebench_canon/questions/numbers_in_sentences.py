@@ -37,6 +37,13 @@ def short(value: float, decimals: int = DECIMALS) -> str:
     return text.replace("0.", ".", 1) if abs(value) < 1 and text.lstrip("-")[0] == "0" else text
 
 
+def ends(lo: float, hi: float, *, share: bool = False) -> str:
+    """Both ends of an interval; those of a share lie between 0 and 1."""
+    if share:
+        lo, hi = max(lo, 0.0), min(hi, 1.0)
+    return f"[{short(lo)}, {short(hi)}]"
+
+
 def counted(number: float) -> str:
     """A large count in k, M or B."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
