@@ -21,7 +21,7 @@ from worlds import Turn, directions
 
 from saebench_canon.bench.measure import Bench
 from saebench_canon.bench.plan import plan_of
-from saebench_canon.bench.results import rows_of
+from saebench_canon.bench.results import rows_of, tables_of
 from saebench_canon.bench.store import Store
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.nulls import isotropic
@@ -40,6 +40,7 @@ NO, YES, OPEN, BLIND = "no", "none-found", "undecided", "not-measurable"
 UNDECIDABLE = (OPEN, BLIND)
 ATOMIC = (YES, *UNDECIDABLE)
 COMPOSED = (NO, *UNDECIDABLE)
+NOT_BELOW = (*COMPOSED, YES)  # sums of what the smaller SAE lacks are not tested, as it says
 
 Draw = torch.Generator
 Rows = Callable[[Draw], Tensor]  # of a world's own randomness, the same for every seed
@@ -125,7 +126,8 @@ def planted(d: int, m: int, rate: float, *, atoms: int | None = None, with_atoms
         same_draws = torch.Generator().manual_seed(g.initial_seed())
         return torch.cat([isotropic(few, d, same_draws), isotropic(m // 2 - few, d, g)])
 
-    return World(large, shared if with_atoms else small, COMPOSED if rate else ATOMIC)
+    below = COMPOSED if with_atoms else NOT_BELOW
+    return World(large, shared if with_atoms else small, below if rate else ATOMIC)
 
 
 def clusters(d: int, m: int, count: int, cosine: float, *, centres_below: bool = True) -> World:
@@ -186,7 +188,7 @@ def grid(d: int, side: int, *, with_factors: bool) -> World:
         return torch.cat([isotropic(side, d, same_draws), isotropic(side, d, same_draws),
                           isotropic(side * side // 4, d, g)])  # fmt: skip
 
-    return World(large, small, COMPOSED)
+    return World(large, small, COMPOSED if with_factors else NOT_BELOW)
 
 
 def plain(large: Rows, small: Rows, right: tuple[str, ...] = ATOMIC, **more: object) -> World:
@@ -267,7 +269,7 @@ def taught(widths: tuple[int, int], seed: int) -> dict[tuple[int, int], Canonica
 # what nothing here sees: parts that hardly recur, and that the smaller SAE lacks
 BEYOND: Mapping[str, World] = {
     "sums 100% of m atoms, not below, d 256": plain(
-        lambda g: sums(isotropic(768, 256, g), 768, g), lambda g: isotropic(384, 256, g), COMPOSED
+        lambda g: sums(isotropic(768, 256, g), 768, g), lambda g: isotropic(384, 256, g), NOT_BELOW
     ),
 }
 
@@ -278,18 +280,13 @@ TAUGHT: Mapping[str, tuple[int, int]] = {
 }
 
 
-def judged(
-    saes: Mapping[tuple[int, int], Tensor | CanonicalSAE], **settings: object
-) -> tuple[Answer, dict[str, Cell]]:
-    """The answer on the larger size, and the cells of both tests, as a suite gives them."""
+def judged(saes: Mapping[tuple[int, int], Tensor | CanonicalSAE], **settings: object) -> Answer:
+    """The answer on the larger size, as a suite gives it."""
     registry = load_registry()
-    seeds = {seed for _, seed in saes}
     tables: list[dict[str, object]] = [{"name": "meta_sae", "settings": settings}]
     widths = {width for width, _ in saes}
-    if len(widths) > 1:
-        tables.append({"name": "composition"})
-        if len(seeds) > 1:
-            tables.append({"name": "composition", "label": "floor", "over": "all-pairs:seed"})
+    if len(saes) > 1:
+        tables.append({"name": "comparison", "over": "family"})
     for table in tables:
         if table["name"] == "meta_sae":
             table["where"] = {"width": f">= {max(widths)}"}
@@ -308,15 +305,9 @@ def judged(
         for case in plan.cases:
             bench.measure(case)
         rows = rows_of(plan.listed(), store, registry.metrics)
-    (block,) = summarise(rows, registry.metrics.values()).blocks
-    cells = {
-        f"{table.metric}.{name}": cell
-        for table in block.tables
-        for line in table.lines
-        for name, cell in line.cells.items()
-        if not table.is_floor and line.key[-1] == max(widths)
-    }
-    return next(answer for answer in atomic.ATOMIC.ask(block) if answer.size == max(widths)), cells
+        summary = summarise(rows, registry.metrics.values(), tables=tables_of(store))
+        (block,) = summary.blocks
+        return next(answer for answer in atomic.ATOMIC.ask(block) if answer.size == max(widths))
 
 
 def _as_sae(rows: Tensor | CanonicalSAE) -> CanonicalSAE:
@@ -329,28 +320,30 @@ def _as_sae(rows: Tensor | CanonicalSAE) -> CanonicalSAE:
     )
 
 
+SHOWN = (
+    "composed_share", "planted_recall", "meta_sae.composed_excess", "meta_sae.planted_recall",
+)  # fmt: skip
+
+
 def _table(names: list[str], repeats: int) -> None:
-    print("| world | answers | meta-latents: excess | least | planted | purged "
-          "| smaller latents: excess (floor) | least | planted |")  # fmt: skip
-    print("|---|---|--:|--:|--:|--:|--:|--:|--:|")
+    print("| world | answers | sums of smaller latents (floor) | planted "
+          "| of meta-latents: excess | planted |")  # fmt: skip
+    print("|---|---|--:|--:|--:|--:|")
     for name in names:
         world = {**WORLDS, **BEYOND}.get(name)
         right = ATOMIC if world is None else world.right
-        answers: Counter[str] = Counter()
-        first: dict[str, Cell] = {}
+        counts: Counter[str] = Counter()
+        numbers: Mapping[str, Cell] = {}
         for seed in range(repeats):
-            saes = taught(TAUGHT[name], seed) if world is None else world.made(seed)
-            answer, cells = judged(saes)
+            answer = judged(taught(TAUGHT[name], seed) if world is None else world.made(seed))
             wrong = "" if answer.answer in right else " (WRONG)"
-            answers[f"{answer.answer}{wrong}"] += 1
-            first = first or cells
-        answer_counts = ", ".join(f"{answer} {count}" for answer, count in answers.most_common())
-        columns = ["meta_sae.composed_excess", "meta_sae.composed_least",
-                   "meta_sae.planted_recall", "meta_sae.purged_share",
-                   "composition.composed_excess", "composition.composed_least",
-                   "composition.planted_recall"]  # fmt: skip
-        cells = " | ".join(_with_floor(first.get(column)) for column in columns)
-        print(f"| {name} | {answer_counts} | {cells} |", flush=True)
+            counts[f"{answer.answer}{wrong}"] += 1
+            numbers = numbers or answer.numbers
+        said = ", ".join(f"{word} {count}" for word, count in counts.most_common())
+        cells = " | ".join(_with_floor(numbers.get(column)) for column in SHOWN)
+        print(f"| {name} | {said} | {cells} |", flush=True)
+        if "-v" in sys.argv:
+            print("   ", answer.sentence, flush=True)
 
 
 def _with_floor(cell: Cell | None) -> str:
@@ -361,7 +354,7 @@ def _with_floor(cell: Cell | None) -> str:
 
 
 if __name__ == "__main__":
-    which = sys.argv[2:] or [""]
+    which = [word for word in sys.argv[2:] if word != "-v"] or [""]
     every = [*WORLDS, *TAUGHT, *BEYOND]
     chosen = [name for name in every if any(part in name for part in which)]
     _table(chosen, int(sys.argv[1]) if sys.argv[1:] else 1)

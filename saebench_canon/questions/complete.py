@@ -89,8 +89,11 @@ def _by_seeds(
             "missing_stable_floor": cell(_point(found.missing.floor)),
             "missing_stable_above_floor": cell(found.missing.above),
             "not_found_stable_share": cell(found.not_found.share, found.not_found.floor),
+            "found_again_share": cell(_point(found.missing.found_again)),
         }
-    if not math.isnan(gain.gain):
+    if not math.isnan(found.better):
+        numbers["less_error"] = cell(_point(found.better))
+    if not math.isnan(found.gain.gain):
         numbers["stable_gain"] = cell(_point(found.gain.gain), found.gain.floor)
         numbers["stable_gain_above_floor"] = cell(found.gain.above)
     return Answer(decision.word, sentence, numbers=numbers)

@@ -97,18 +97,21 @@ def _open(decision: Decision, found: Seeds, limits: CompleteLimits) -> Iterator[
     if "common direction" in reasons:
         yield "the answer turns on the direction that the rows share"
         return
-    if "missing not above floor" in reasons and "may be missing" in reasons:
-        yield f"not told from {short(limits.missing)}" + _seeds(missing, limits.missing)
-    elif "gain not above floor" in reasons and "may gain" in reasons:
+    if "missing not above floor" not in reasons:
         if math.isnan(found.gain.gain):
             yield "what adding it is worth was not measured"
         else:
             yield f"the gain is not told from its floor (limit {short(limits.worth)})"
-    if "seldom found again" in reasons and "missing not above floor" in reasons:
+        return
+    if "may be missing" in reasons:
+        yield f"not told from {short(limits.missing)}" + _seeds(missing, limits.missing)
+    elif "may gain" in reasons:
+        yield f"the gain is not told from {short(limits.worthless)}"
+    if "seldom found again" in reasons:
         again = short(missing.found_again_least)
         limit = f"limit {short(limits.reproducible)}"
         yield f"{again} of the larger's latents are found by another seed ({limit})"
-    if "larger is better" in reasons and "missing not above floor" in reasons:
+    if "larger is better" in reasons:
         yield f"yet the larger leaves {_error(found.better)} (limit {short(limits.better)})"
 
 
