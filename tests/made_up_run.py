@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.registry import load_registry
@@ -17,11 +21,15 @@ Member = dict[str, Any]
 NEEDS_PEERS = ("stable_novel_share", "stable_gain", "reproducible_share")
 
 
-METRICS = ("fidelity", "stitching", "meta_sae", "composition", "seed_matching")
+METRICS = (
+    "fidelity", "stitching", "meta_sae", "composition", "seed_matching", "comparison", "insertion",
+)  # fmt: skip
+MISSING = {1: 0.3, 2: 0.4}  # of a larger SAE's latents in one so many sizes smaller
+SUMS = {"relu": 0.0, "topk": 0.38, "batchtopk": 0.17}  # of a larger SAE's latents
 
 
 def declared() -> list[Metric]:
-    """The five metrics of the run as they are declared."""
+    """The metrics of the run as they are declared."""
     metrics = load_registry().metrics
     return [metrics[name] for name in METRICS]
 
@@ -73,6 +81,7 @@ def rows(
                 run_rows += case("ladder", "stitching", "pair", "pairs:width", pair, scores)
                 below = decomposed(small, s, arch_index)
                 run_rows += case("composition", "composition", "pair", "pairs:width", pair, below)
+        run_rows += family([members[w, s] for w in widths for s in seeds])
         for w in widths:
             for s, t in combinations(seeds, 2):
                 pair = [members[w, s], members[w, t]]
@@ -100,6 +109,100 @@ def rows(
                     "seed_matching", "seed_matching", "group", "group:seed", group, scores, **spread
                 )
     return run_rows
+
+
+def family(saes: Sequence[Member]) -> list[dict[str, Any]]:
+    """All pairs of SAEs of one architecture, compared, and what adding latents is worth."""
+    run_rows: list[dict[str, Any]] = []
+    settings = {"threshold": 0.7}
+    for small, large in combinations(saes, 2):
+        sides = {
+            f"{name}{end}": value
+            for end in ("", "_small", "_centred", "_small_centred")
+            for name, value in {
+                "sum_least": 0.6, "planted_recall": 0.93, "chance_residual": 0.55,
+                "sum_share_parent": 0.01,
+            }.items()
+        }  # fmt: skip
+        rows_of_saes = {
+            f"{name}_{side}": value
+            for side, member in (("small", small), ("large", large))
+            for name, value in {
+                "distinct": float(latents(member)), "duplicates": 0.0, "mean_row_norm": 0.05,
+            }.items()
+        }  # fmt: skip
+        pair = f"{name_of(small)}|{name_of(large)}"
+        run_rows += case(
+            "comparison", "comparison", "pair", "family", [small, large], sides | rows_of_saes,
+            id=f"comparison {pair}", settings=settings,
+        )  # fmt: skip
+        both = [(small, large)]
+        if small["width"] == large["width"]:
+            both.append((large, small))
+        for receiver, giver in both:
+            apart = receiver["width"] != giver["width"]
+            noise = wobble(receiver["seed"] + receiver["width"], giver["seed"])
+            gains = {
+                "stable_gain": (0.2 if apart else 0.01) + noise / 10,
+                "small_mse_rescaled": 0.5 - 0.06 * math.log2(receiver["width"] / 128),
+                "large_mse_rescaled": 0.5 - 0.06 * math.log2(giver["width"] / 128),
+            }
+            run_rows += case(
+                "insertion", "insertion", "pair", "steps", [receiver, giver], gains,
+                id=f"insertion {name_of(receiver)}|{name_of(giver)}", settings=settings,
+            )  # fmt: skip
+    return run_rows
+
+
+def tables(case_id: str, name: str) -> pd.DataFrame | None:
+    """The tables of the family's cases, as a store would read them."""
+    kind, _, pair = case_id.partition(" ")
+    if kind not in ("comparison", "insertion"):
+        return None
+    small, large = (member_of(text) for text in pair.split("|"))
+    if kind == "insertion":
+        removed = 0.2 if small["width"] != large["width"] else 0.01
+        return pd.DataFrame(
+            {"document": range(1, 20, 2), "error": [1.0] * 10, "removed": [removed] * 10}
+        )
+    if name == "start":
+        return pd.DataFrame({"live": [40], "mutual": [30], "same_index": [1], "sorted": [False]})
+    of, inside = (large, small) if name == "large" else (small, large)
+    return in_other(of, inside)
+
+
+def in_other(of: Member, inside: Member) -> pd.DataFrame:
+    """The latents of one SAE in another: some missing in a smaller one, and some sums of it."""
+    count = latents(of)
+    rng = np.random.default_rng(zlib.crc32(f"{name_of(of)} in {name_of(inside)}".encode()))
+    steps = round(math.log2(of["width"] / inside["width"]))
+    share = MISSING.get(steps, 0.05)
+    missing = np.arange(count) < round(share * count) if steps > 0 else rng.random(count) < share
+    cosine = np.where(missing, 0.3, 0.95)
+    explained = cosine**2
+    sums = ~missing & (rng.random(count) < (SUMS[of["arch"]] if steps > 0 else 0.02))
+    first = np.where(sums, 0.4, explained)
+    explained = np.where(sums, 0.92, explained)
+    columns = {
+        "cosine": cosine, "first": first, "explained": explained,
+        "gated": np.zeros(count, bool), "atoms": [[0, 1]] * count,
+    }  # fmt: skip
+    centred = {f"{name}_centred": column for name, column in columns.items()}
+    return pd.DataFrame({"latent": range(count), **columns, **centred})
+
+
+def latents(member: Member) -> int:
+    """So many live latents a made-up SAE has."""
+    return 100 + 50 * round(math.log2(member["width"] / 128))
+
+
+def name_of(member: Member) -> str:
+    return f"{member['arch']}-w{member['width']}-s{member['seed']}"
+
+
+def member_of(name: str) -> dict[str, Any]:
+    arch, width, seed = name.split("-")
+    return {"arch": arch, "width": int(width[1:]), "seed": int(seed[1:])}
 
 
 def stitched(width: int, seed: int, arch_index: int) -> dict[str, float]:

@@ -9,10 +9,10 @@ from saebench_canon.tables.summary import Block, Summary
 
 STATED = {
     "complete?": {
-        "seeds": 3, "reproducible": 0.5, "worse": 0.05, "better": 0.05, "sums": 0.25,
-        "missing": 0.05, "worth": 0.01, "worthless": 0.02,
+        "missing": 0.05, "worth": 0.01, "worth_alone": 0.03, "latents": 20, "reproducible": 0.5,
+        "worthless": 0.02, "better": 0.05, "worse": 0.05, "sums": 0.25,
     },
-    "atomic?": {"seeds": 3, "composed": 0.1, "atomic": 0.05, "recall": 0.7, "purged": 0.5},
+    "atomic?": {"composed": 0.1, "recall": 0.7, "purged": 0.5, "hub": 0.5},
     "unique?": {"seeds": 3, "unique": 0.9, "null_shared": 0.1},
 }  # fmt: skip
 

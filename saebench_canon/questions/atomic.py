@@ -21,7 +21,7 @@ from saebench_canon.questions.kinship import Kin, View, kin_of
 from saebench_canon.questions.merging import merging
 from saebench_canon.questions.weighted import FEWEST, Weighted, sums
 from saebench_canon.questions.witnessed import sums_witnessed
-from saebench_canon.questions.words import Decision, without_common_direction
+from saebench_canon.questions.words import Decision, Reason, without_common_direction
 
 COMPARISON = "comparison"
 DEFAULTS = AtomicLimits()
@@ -75,8 +75,8 @@ def _at(
     if withheld is not None:
         return withheld
     of_meta = say.Meta.of(meta, margins["purged"])
-    smaller = None if kin is None or below is None else _smaller(kin, below, size)
-    merged = None if kin is None or above is None else _merged(kin, size, above, limits)
+    smaller = _smaller(kin, below, size) if kin is not None and below is not None else None
+    merged = _merged(kin, size, above, limits) if kin is not None and above is not None else None
     decision = _decided(smaller, of_meta, limits)
     sentence = say.sentence(decision, smaller, merged, of_meta, limits)
     numbers: dict[str, Cell] = {}
@@ -114,14 +114,16 @@ def _decided(smaller: say.Smaller | None, meta: say.Meta | None, limits: AtomicL
         return Decision("no", ("sums of shared directions",))
     if smaller is not None and not math.isnan(smaller.share.value):
         return Decision("undecided", ("no floor",))
-    if meta is not None and meta.excess is not None:
-        return Decision("undecided", ("no smaller SAE",))
-    return Decision("not-judged", ("no smaller SAE",))
+    lost: Reason = "no smaller SAE" if smaller is None else "no witness"
+    heard = meta is not None and meta.excess is not None
+    return Decision("undecided" if heard else "not-judged", (lost,))
 
 
-def _smaller(kin: Kin, below: Axis, size: Axis) -> say.Smaller:
+def _smaller(kin: Kin, below: Axis, size: Axis) -> say.Smaller | None:
     """Rule C: the latents of a size as sums of those of the next smaller one."""
     small, large = kin.of(below), kin.of(size)
+    if kin.uncompared([(of, at) for of in large for at in (*small, *large) if of != at]):
+        return None
     views = _views(kin, (*small, *large))
     if len(large) >= FEWEST:
         by_view: list[tuple[Weighted | None, float]] = [
@@ -135,7 +137,7 @@ def _smaller(kin: Kin, below: Axis, size: Axis) -> say.Smaller:
         sums_witnessed(view.family, one, other, witness)
         for one, other in zip(_one_each(small, large), large, strict=True)
         for witness in witnesses
-        if witness != other
+        if witness != other and not kin.uncompared([(other, witness)])
     ]
     unknown = Interval(math.nan, math.nan, math.nan)
     share = shares[0] if shares else unknown
@@ -161,9 +163,11 @@ def _witnesses(kin: Kin, size: Axis) -> list[str]:
     return list(kin.of(above if above is not None else size))
 
 
-def _merged(kin: Kin, size: Axis, above: Axis, limits: AtomicLimits) -> say.Merged:
+def _merged(kin: Kin, size: Axis, above: Axis, limits: AtomicLimits) -> say.Merged | None:
     """Rule D: the latents of a size as sums of those of the next larger one."""
     small, large = kin.of(size), kin.of(above)
+    if kin.uncompared([(of, at) for of in small for at in (*small, *large) if of != at]):
+        return None
     view = _views(kin, (*small, *large))[-1]
     result = merging(view.family, small, large, parts=view.parts)
     chance = float(np.mean([view.parent[one, other] for one in small for other in large]))

@@ -112,8 +112,7 @@ def sentence(
         case "not-measurable":
             head = "not measurable here: no latent is found by another seed"
         case "not-judged":
-            lost = [*parts, "no smaller SAE was compared"]
-            head = f"not judged: {'; '.join(lost)}"
+            head = f"not judged: {'; '.join([*parts, *_open(decision, smaller, limits)])}"
         case _:
             head = f"undecided: {'; '.join([*parts, *_open(decision, smaller, limits)])} ({limit})"
     return f"{head}{f'; {others}' if others else ''}."
@@ -174,6 +173,8 @@ def _open(decision: Decision, found: Smaller | None, limits: AtomicLimits) -> It
         yield f"only {short(found.recall)} of planted sums are found (limit {short(limits.recall)})"
     if "no smaller SAE" in reasons:
         yield "no smaller SAE was compared"
+    if "no witness" in reasons:
+        yield "which latents are found again is not known: another seed or a wider SAE would tell"
 
 
 def _ends(found: Interval) -> str:

@@ -49,6 +49,9 @@ def _step(block: Block, kin: Kin, smaller: Axis, larger: Axis, margins: Margins)
     small, large = kin.of(smaller), kin.of(larger)
     limits = CompleteLimits(**{name: margins[name] for name in DEFAULTS.__dataclass_fields__})
     seeds = len(large) >= FEWEST
+    pairs = [(of, inside) for of in large for inside in (*small, *large) if of != inside]
+    if lost := kin.uncompared(pairs):
+        return Answer.on(line, NOT_JUDGED, f"not judged: {lost}.")
     answer = (
         _by_seeds(kin, small, large, larger, limits)
         if seeds
@@ -114,6 +117,7 @@ def _by_witness(kin: Kin, smaller: Axis, larger: Axis, limits: CompleteLimits) -
             heard = [
                 (witness, witnessed(view.family, small, large, witness), gain)
                 for witness in witnesses
+                if not kin.uncompared([(small, large), (large, witness), (small, witness)])
             ]
             decisions.append(
                 completeness_alone([(seen, gain) for _, seen, gain in heard], limits=limits)

@@ -62,6 +62,14 @@ class Kin:
         """One SAE of each start of a size."""
         return tuple(start[0] for start in self.starts[size])
 
+    def uncompared(self, pairs: Iterable[Pair]) -> str | None:
+        """The first of these pairs (of, inside) that was not compared, in words."""
+        views = [self.raw, self.centred]
+        for of, inside in pairs:
+            if any((of, inside) not in view.family.relations for view in views):
+                return f"{of} and {inside} were not compared"
+        return None
+
     def view(self, names: Iterable[str]) -> View | None:
         """The centred view, where one of these SAEs' rows share a direction; else None."""
         return None if self.shared.isdisjoint(names) else self.centred

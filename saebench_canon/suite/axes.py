@@ -180,9 +180,15 @@ def families(saes: Iterable[S]) -> list[list[S]]:
 
 
 def family_pairs(saes: Iterable[S]) -> Iterator[tuple[S, S]]:
-    """Every two SAEs of a family, smaller first."""
+    """Every two SAEs of a family that are at most two sizes apart, smaller first.
+
+    A step is judged by both of its sizes and by the next larger one, as a witness.
+    """
     for family in families(saes):
-        yield from combinations(family, 2)
+        size = {sae.name: at for at, sized in enumerate(_by_width(family)) for sae in sized}
+        for smaller, larger in combinations(family, 2):
+            if size[larger.name] - size[smaller.name] <= APART:
+                yield smaller, larger
 
 
 def steps(saes: Iterable[S]) -> Iterator[tuple[S, S]]:
@@ -219,6 +225,7 @@ def witnesses(saes: Iterable[S], subject: Sequence[S]) -> list[S]:
     return others
 
 
+APART = 2  # sizes
 ENOUGH = 3  # SAEs of a width: one has a latent, one finds it, and one is held against them
 
 

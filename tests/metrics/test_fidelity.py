@@ -19,6 +19,7 @@ from saebench_canon.kernels.resampling import Ratio, documents, ratio, reaches_z
 from saebench_canon.metrics.fidelity.metric import fidelity
 from saebench_canon.plugin.activations import Acts
 from saebench_canon.plugin.metric import Measurement, Undefined, Value
+from saebench_canon.saes.fold import fold
 
 
 def data(n: int = 60, d: int = 8, seed: int = 0) -> Acts:
@@ -120,7 +121,8 @@ def test_an_identity_sae_reconstructs_exactly_and_is_unfit_for_its_l0() -> None:
     acts = data()
     rows = torch.cat([torch.eye(8, dtype=torch.float64), -torch.eye(8, dtype=torch.float64)])
     codes = Codes.from_dense(torch.cat([acts.x, -acts.x], dim=1).relu())
-    measurement = measure(TinySAE(rows, torch.zeros(8, dtype=torch.float64)), codes, acts)
+    tiny = TinySAE(rows, torch.zeros(8, dtype=torch.float64))
+    measurement = measure(tiny, codes, acts, least_d=8)
     assert value(measurement, "mse") == pytest.approx(0, abs=1e-20)
     assert value(measurement, "explained_variance") == pytest.approx(1)
     assert value(measurement, "cosine") == pytest.approx(1)
@@ -128,9 +130,13 @@ def test_an_identity_sae_reconstructs_exactly_and_is_unfit_for_its_l0() -> None:
     assert [mark.reason for mark in measurement.marks if mark.kind == "unfit"] == [
         "L0 8.0 is not below 2"
     ]
+    in_few_dimensions = measure(tiny, codes, acts).marks
+    assert [(mark.kind, mark.reason) for mark in in_few_dimensions] == [
+        ("caveat", "L0 8.0 is not below 2")
+    ]
 
 
-def test_duplicated_and_dead_rows_are_unfit_and_few_components_are_a_caveat() -> None:
+def test_dead_rows_are_unfit_duplicates_are_not_and_few_components_are_a_caveat() -> None:
     acts = data()
     example = random_sae(acts.x, 12, "topk", torch.Generator().manual_seed(1), dead=range(8))
     twice = TinySAE(example.sae.W_dec.clone(), example.sae.b_dec)
@@ -138,12 +144,23 @@ def test_duplicated_and_dead_rows_are_unfit_and_few_components_are_a_caveat() ->
     measurement = measure(twice, example.codes, acts, max_l0=9.0, min_explained_variance=-math.inf)
     assert [mark.reason for mark in measurement.marks if mark.kind == "unfit"] == [
         "live share 0.33 is below 0.5",
-        "0.50 of live rows are distinct, below 0.9",
     ]
+    assert value(measurement, "duplicates") == 1
     assert any(
         mark.kind == "caveat" and "principal components" in mark.reason
         for mark in measurement.marks
     )
+
+
+def test_rows_show_a_common_direction_and_how_encoders_lie_to_them() -> None:
+    rows = torch.tensor([[0.8, 0.6], [0.8, -0.6]])
+    aside = torch.tensor([[0.6, -0.8], [0.8, -0.6]])  # the first at a right angle to its row
+    sae = fold(W_enc=aside.T, W_dec=rows, b_dec=torch.zeros(2), b_enc=None)
+    acts = Acts(torch.tensor([[1.0, 0.0], [1.0, -1.0], [2.0, 0.5]]), torch.arange(3))
+    measurement = measure(sae, sae.encode_sparse(acts.x), acts)
+    assert value(measurement, "mean_row_norm") == pytest.approx(0.8)
+    assert value(measurement, "encoder_alignment") == pytest.approx(0.5)
+    assert value(measurement, "duplicates") == 0
 
 
 def test_activations_that_do_not_vary_leave_the_explained_variance_undefined() -> None:
@@ -306,7 +323,7 @@ def test_scores_do_not_depend_on_order_scale_or_dead_latents(seed: int, kind: st
     grown_sae, silent_codes = TinySAE(rows, original.sae.b_dec), Codes.from_dense(silent)
     grown = measure(grown_sae, silent_codes, acts, positions=where)
     for name in before.scores:
-        if name == "loss_recovered":
+        if name in ("loss_recovered", "encoder_alignment"):
             continue
         assert value(after, name) == pytest.approx(value(before, name), abs=1e-9), name
         if name != "dead_share":

@@ -153,7 +153,9 @@ def test_one_seed_has_no_floor() -> None:
 def test_without_anything_nothing_is_judged() -> None:
     assert said(None) == ("not-judged", "not judged: no smaller SAE was compared.")
     unknown = Smaller(128, (), 0.9, Interval(math.nan, math.nan, math.nan), None, None)
-    assert said(unknown)[0] == "not-judged"
+    word, text = said(unknown)
+    assert word == "not-judged"
+    assert text.endswith("another seed or a wider SAE would tell.")
 
 
 def test_merging_is_the_other_direction() -> None:

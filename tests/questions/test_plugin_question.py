@@ -128,7 +128,7 @@ def test_two_owners_of_one_question_are_an_error_naming_both(tmp_path: Path) -> 
 
 
 def block() -> Block:
-    return summarise(run.rows(archs=["relu"]), run.declared()).blocks[0]
+    return summarise(run.rows(archs=["relu"]), run.declared(), tables=run.tables).blocks[0]
 
 
 def asks(rule: Any) -> Question:
@@ -150,7 +150,7 @@ def test_a_rule_that_fails_takes_no_other_answer_down() -> None:
     def fails(block: Block, margins: Margins) -> list[Answer]:
         raise KeyError("no_such_score")
 
-    summary = summarise(run.rows(archs=["relu"]), run.declared())
+    summary = summarise(run.rows(archs=["relu"]), run.declared(), tables=run.tables)
     questions = {"mine?": asks(fails), **load_registry().questions}
     first, *others = answers_of(summary, questions, {"mine?": {}, "unique?": STATED["unique?"]})
     assert first.answer == "not-judged"
@@ -174,7 +174,7 @@ def test_unfit_lines_and_lost_scores_are_kept_from_a_plugins_rule() -> None:
     for row in rows:
         if row["score"] == "l0" and row["members"][0]["width"] == 256:
             row.update(status="undefined", value=None)
-    (block,) = summarise(rows, run.declared()).blocks
+    (block,) = summarise(rows, run.declared(), tables=run.tables).blocks
     small, middle, large = asks(by_line("fidelity", judge, scores=("l0",))).ask(block)
     assert (small.answer, small.notes) == ("yes", ("odd (relu-w128-s0)",))
     assert set(small.numbers) == {"l0"}
@@ -196,7 +196,7 @@ def test_answers_leave_as_json_with_their_numbers_and_margins() -> None:
     assert 0 <= shared["null"] < 0.1
     step = answers[0]
     assert (step["question"], step["size"], step["smaller"]) == ("complete?", 256, 128)
-    assert step["numbers"]["stable_novel_share"]["floor"] > 0
+    assert step["numbers"]["missing_stable_share"]["floor"] > 0
     atomic = [answer for answer in answers if answer["question"] == "atomic?"][-1]
     assert (atomic["size"], atomic["smaller"]) == (512, None)
-    assert set(atomic["numbers"]) >= {"meta_sae.composed_excess", "composition.composed_excess"}
+    assert set(atomic["numbers"]) >= {"meta_sae.composed_excess", "composed_share"}

@@ -82,7 +82,7 @@ def exported(order: str, suffix: str, folder: Path) -> str:
 
 
 def test_the_terminal_shows_orders_as_text(order: str) -> None:
-    summary = summarise(hostile(order), run.declared())
+    summary = summarise(hostile(order), run.declared(), tables=run.tables)
     page = text(summary, answers(summary, order), all_scores=True)
     page += text_answers(summary, answers(summary, order))
     assert not UNPRINTABLE.search(page)

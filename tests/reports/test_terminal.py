@@ -22,7 +22,7 @@ from saebench_canon.tables.summary import Summary
 
 
 def summary(rows: list[dict[str, Any]] | None = None) -> Summary:
-    return summarise(run.rows() if rows is None else rows, run.declared())
+    return summarise(run.rows() if rows is None else rows, run.declared(), tables=run.tables)
 
 
 def shown(summary: Summary, **options: Any) -> str:

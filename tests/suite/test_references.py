@@ -154,7 +154,7 @@ def rows(*, widths: tuple[int, ...] = (128, 256), archs: tuple[str, ...] = ("rel
 
 
 GOLDEN = """\
-fidelity v2: How well one SAE reconstructs the activations, and at what price.
+fidelity v3: How well one SAE reconstructs the activations, and at what price.
 width        explained_variance ↑  l0        dead_share ↓
 ───────────  ────────────────────  ────────  ────────────
 128          .688 ± .006           6.1 ± .1  .011 ± .003
@@ -168,19 +168,19 @@ published: a paper
 
 
 def test_the_line_of_published_values_is_the_golden_one() -> None:
-    page = text(summarise(rows(), run.declared()))
+    page = text(summarise(rows(), run.declared(), tables=run.tables))
     assert GOLDEN in page
 
 
 def test_a_value_that_was_not_published_is_an_empty_cell() -> None:
-    page = text(summarise(rows(), run.declared()), all_scores=True)
+    page = text(summarise(rows(), run.declared(), tables=run.tables), all_scores=True)
     (line,) = [each for each in page.splitlines() if each.strip().startswith("published  ")]
     assert line.split() == ["published", ".71", "6"]
 
 
 def test_answers_do_not_hear_of_them() -> None:
     without = [{key: value for key, value in row.items() if key != "reference"} for row in rows()]
-    both = [summarise(each, run.declared()) for each in (rows(), without)]
+    both = [summarise(each, run.declared(), tables=run.tables) for each in (rows(), without)]
     pages = [text(summary, answered(summary)).splitlines() for summary in both]
     assert any(line.startswith("unique?") for line in pages[0])
     kept = [line for line in pages[0] if "published" not in line]
@@ -190,7 +190,7 @@ def test_answers_do_not_hear_of_them() -> None:
 
 
 def test_they_leave_the_terminal_too() -> None:
-    found = summarise(rows(), run.declared())
+    found = summarise(rows(), run.declared(), tables=run.tables)
     assert "(published 6)" in markdown(found)
     assert "(published .71, pca .613)" in markdown(found)
     assert "published: a paper" in markdown(found)
@@ -208,7 +208,7 @@ def test_two_sources_are_told_apart() -> None:
     for row in mixed:
         if row.get("reference") and row["score"] == "l0":
             row["reference"] = {"value": 6, "source": "another"}
-    page = text(summarise(mixed, run.declared()))
+    page = text(summarise(mixed, run.declared(), tables=run.tables))
     assert "published explained_variance: a paper; published l0: another\n" in page
 
 

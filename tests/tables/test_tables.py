@@ -20,7 +20,7 @@ from saebench_canon.tables.summary import Block, Summary, Table
 
 
 def summary(rows: list[dict[str, Any]]) -> Summary:
-    return summarise(rows, run.declared())
+    return summarise(rows, run.declared(), tables=run.tables)
 
 
 def table(block: Block, label: str) -> Table:
