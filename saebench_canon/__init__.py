@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         Value,
         metric,
     )
-    from saebench_canon.plugin.question import Answer, Margin, Question
+    from saebench_canon.plugin.question import Answer, Margin, Planned, Question
     from saebench_canon.plugin.record import Record
     from saebench_canon.plugin.ref import Ref
     from saebench_canon.plugin.report import Report
@@ -51,7 +51,8 @@ __all__ = [
     "Activation", "Acts", "Adapter", "Answer", "Bench", "CanonError", "CanonicalSAE", "Case",
     "CheckpointAdapter", "Codes", "Config", "Cost", "DataKind", "DataSize", "DataSource",
     "Description", "Evidence", "Files", "Input", "InputGroup", "LanguageModelSource", "Margin",
-    "Mark", "Measurement", "Metric", "Parameters", "Place", "Question", "Record", "Ref", "Report",
+    "Mark", "Measurement", "Metric", "Parameters", "Place", "Planned", "Question", "Record", "Ref",
+    "Report",
     "Score", "Stored", "Tensors", "Trained", "Trainer", "TrueFeatures", "Undefined", "Value",
     "Work", "World", "by_line", "checkpoint", "covariance_matched", "evaluate", "fold",
     "hookimpl", "made", "max_cosine", "metric", "nearest", "trainer",
@@ -68,6 +69,7 @@ _HOME = {
     "InputGroup": "plugin.signature", "LanguageModelSource": "plugin.data",
     "Margin": "plugin.question", "Mark": "plugin.metric", "Measurement": "plugin.metric",
     "Metric": "plugin.metric", "Parameters": "saes.checkpoint", "Place": "plugin.world",
+    "Planned": "plugin.question",
     "Question": "plugin.question",
     "Record": "plugin.record", "Ref": "plugin.ref", "Report": "plugin.report",
     "Score": "plugin.metric", "Stored": "saes.weights.lazy_tensor",

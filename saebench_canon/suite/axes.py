@@ -185,7 +185,7 @@ def family_pairs(saes: Iterable[S]) -> Iterator[tuple[S, S]]:
     A step is judged by both of its sizes and by the next larger one, as a witness.
     """
     for family in families(saes):
-        size = {sae.name: at for at, sized in enumerate(_by_width(family)) for sae in sized}
+        size = {sae.name: at for at, sized in enumerate(by_width(family)) for sae in sized}
         for smaller, larger in combinations(family, 2):
             if size[larger.name] - size[smaller.name] <= APART:
                 yield smaller, larger
@@ -198,7 +198,7 @@ def steps(saes: Iterable[S]) -> Iterator[tuple[S, S]]:
     than three SAEs there is no floor, and a step is taken in both directions.
     """
     for family in families(saes):
-        sizes = _by_width(family)
+        sizes = by_width(family)
         for smaller, larger in pairwise(sizes):
             yield from product(smaller, larger)
             if len(larger) >= ENOUGH:
@@ -207,18 +207,15 @@ def steps(saes: Iterable[S]) -> Iterator[tuple[S, S]]:
                 yield from product(larger, smaller)
 
 
-def witnesses(saes: Iterable[S], subject: Sequence[S]) -> list[S]:
+def witnesses(sizes: Sequence[Sequence[S]], subject: Sequence[S]) -> Sequence[S]:
     """The SAEs of a family that may bear out what one of the subject finds and the other lacks.
 
-    They are the other SAEs of the subject's larger width, if it has three or more; else those of
-    the next larger width; else the other ones after all.
+    `sizes` are the family's SAEs by width. Witnesses are the other SAEs of the subject's larger
+    width, if it has three or more; else those of the next larger width; else the other ones after
+    all.
     """
-    ours = next((f for f in families(saes) if all(sae in f for sae in subject)), [])
-    sizes = _by_width(ours)
-    at = max((index for index, size in enumerate(sizes) if any(s in size for s in subject)),
-             default=-1)  # fmt: skip
-    if at < 0:
-        return []
+    widths = {sae.axes[WIDTH] for sae in subject}
+    at = max(index for index, size in enumerate(sizes) if size[0].axes[WIDTH] in widths)
     others = [sae for sae in sizes[at] if sae not in subject]
     if len(sizes[at]) < ENOUGH and at + 1 < len(sizes):
         return sizes[at + 1]
@@ -229,7 +226,7 @@ APART = 2  # sizes
 ENOUGH = 3  # SAEs of a width: one has a latent, one finds it, and one is held against them
 
 
-def _by_width(family: Iterable[S]) -> list[list[S]]:
+def by_width(family: Iterable[S]) -> list[list[S]]:
     """The SAEs of each width, smaller first."""
     sizes: dict[AxisValue, list[S]] = defaultdict(list)
     for sae in family:

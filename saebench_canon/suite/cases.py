@@ -16,6 +16,7 @@ from saebench_canon.plugin.metric import Metric
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.suite.axes import (
     all_pairs,
+    by_width,
     families,
     family_pairs,
     ladders,
@@ -123,7 +124,7 @@ def _rank(
 
 
 def _case(
-    siblings: Mapping[object, Sequence[SaeSpec]],
+    siblings: Mapping[object, Sequence[Any]],
     spec: MetricSpec,
     subject: tuple[SaeSpec, ...],
     seed: int,
@@ -169,10 +170,15 @@ IN_FAMILIES: Mapping[str, Callable[[Iterable[SaeSpec]], Iterator[tuple[SaeSpec, 
 }
 
 
-def _siblings(suite: Suite, spec: MetricSpec) -> dict[object, list[SaeSpec]]:
-    """The SAEs that differ only in the peers' axis, by what they share; or a family's."""
+def _siblings(suite: Suite, spec: MetricSpec) -> Mapping[object, Sequence[Any]]:
+    """The SAEs that differ only in the peers' axis, by what they share; or a family's, by width."""
     if spec.peers == WITNESSES:
-        return {sae: family for family in families(suite.saes) for sae in family}
+        return {
+            sae: sizes
+            for family in families(suite.saes)
+            for sizes in (by_width(family),)
+            for sae in family
+        }
     siblings: dict[object, list[SaeSpec]] = defaultdict(list)
     for sae in suite.saes:
         siblings[sae.data, without(sae.axes, spec.peers or "")].append(sae)
@@ -180,11 +186,11 @@ def _siblings(suite: Suite, spec: MetricSpec) -> dict[object, list[SaeSpec]]:
 
 
 def _peers(
-    siblings: Mapping[object, Sequence[SaeSpec]], spec: MetricSpec, subject: tuple[SaeSpec, ...]
+    siblings: Mapping[object, Sequence[Any]], spec: MetricSpec, subject: tuple[SaeSpec, ...]
 ) -> tuple[SaeSpec, ...]:
     """The SAEs outside the subject that differ from its last one only in the peers' axis."""
     if spec.peers == WITNESSES:
-        return tuple(witnesses(siblings.get(subject[-1], ()), subject))
+        return tuple(witnesses(siblings[subject[-1]], subject))
     axis, sae = spec.peers, subject[-1]
     if axis is None or axis not in sae.axes:
         return ()

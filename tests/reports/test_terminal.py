@@ -117,7 +117,7 @@ def test_what_was_not_measured_yet_is_named_and_takes_no_table() -> None:
     assert "── topk" not in page
     assert "Not measured yet: topk." in page
     assert "meta_sae v1" not in page
-    assert "of sums of meta-latents, composed_excess was not measured." in " ".join(page.split())
+    assert "meta-SAE" not in page
     assert "* missing: meta_sae (relu-w128-s0 and 8 more)" in page
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from saebench_canon.plugin.registry import load_registry
-from saebench_canon.suite.axes import Axes, families, family_pairs, steps, witnesses
+from saebench_canon.suite.axes import Axes, by_width, families, family_pairs, steps, witnesses
 from saebench_canon.suite.cases import cases_of
 from saebench_canon.suite.load import load_suite
 
@@ -73,7 +73,8 @@ def test_with_fewer_a_step_is_taken_both_ways() -> None:
 def test_witnesses(counts: tuple[int, ...], subject: tuple[str, str], expected: list[str]) -> None:
     many = saes(*counts)
     by_name = {sae.name: sae for sae in many}
-    chosen = witnesses(many, [by_name[f"relu{name}"] for name in subject])
+    (family,) = families(many)
+    chosen = witnesses(by_width(family), [by_name[f"relu{name}"] for name in subject])
     assert [sae.name.removeprefix("relu") for sae in chosen] == expected
 
 
