@@ -250,6 +250,7 @@ def rates(table: pd.DataFrame) -> str:
             asked = asked[asked.smaller.notna()]
         else:
             asked = asked.sort_values("size").groupby(["setting", "replicate"]).tail(1)
+            asked = asked.sort_index()
         lines = [
             "| setting | the truth | none: said no | none: none found | above: said no "
             "| above: none found | undecided | not judged |",
@@ -285,6 +286,26 @@ def rates(table: pd.DataFrame) -> str:
     return "\n\n".join(parts)
 
 
+MERGING = (
+    "What atomic? tells of a size's own latents as sums of the next larger SAE's, beside the share "
+    "that are sums of features each of which a larger SAE has (cosine ≥ .9); means over replicates."
+)
+
+
+def merging(table: pd.DataFrame) -> str:
+    """What atomic? tells of merging, beside the share of latents that are such sums."""
+    told = table[(table.question == "atomic?") & table.merged.notna()]
+    lines = [
+        "| setting | size | told | chance | the truth | mean difference |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for (setting, size), of in told.groupby(["setting", "size"], sort=False):
+        off = (of.merged - of.merged_truth).abs().mean()
+        cells = (of.merged.mean(), of.chance.mean(), of.merged_truth.mean(), off)
+        lines.append(f"| {setting} | {size} | {' | '.join(number(cell) for cell in cells)} |")
+    return "\n".join(lines)
+
+
 def same_words(table: pd.DataFrame) -> str:
     """How many replicates of a setting get the word that most get."""
     lines = ["| setting | question | size | words |", "|---|---|--:|---|"]
@@ -301,7 +322,8 @@ def page(table: pd.DataFrame) -> str:
     intro = (
         f"{len(count)} settings, {count.max()} replicates each, from `docs/calibration-full.csv`."
     )
-    return "\n\n".join([intro, rates(table), "### Words by replicate", same_words(table), ""])
+    parts = [intro, rates(table), "### Merging", MERGING, merging(table)]
+    return "\n\n".join([*parts, "### Words by replicate", same_words(table), ""])
 
 
 def main() -> None:
