@@ -166,7 +166,7 @@ def test_one_failing_case_leaves_the_others_and_lf_reruns_just_it(
     assert result.ret == 1
     result.assert_outcomes(passed=25, failed=1)
     result.stdout.fnmatch_lines(["*ValueError: no such width*"])
-    assert len(records()) == 11
+    assert len(records()) == 25
     rerun = run(pytester, "small.toml", "--plugin", "fussy.py", "--lf")
     rerun.assert_outcomes(failed=1, deselected=11)
     mended = run(
