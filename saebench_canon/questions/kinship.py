@@ -64,8 +64,8 @@ class Kin:
 
     def uncompared(self, pairs: Iterable[Pair]) -> str | None:
         """The first of these pairs (of, inside) that was not compared, in words."""
-        views = [self.raw, self.centred]
         for of, inside in pairs:
+            views = [self.raw] if self.view((of, inside)) is None else [self.raw, self.centred]
             if any((of, inside) not in view.family.relations for view in views):
                 return f"{of} and {inside} were not compared"
         return None

@@ -104,6 +104,9 @@ class Block:
     cases: tuple[ListedCase, ...] = ()  # measured pairs of families and steps, in no table
     scores: Mapping[tuple[str, str], float] = field(default_factory=dict)  # of these, by id
     read: Tables | None = None
+    _known: dict[tuple[str, str], pd.DataFrame | None] = field(
+        default_factory=dict, compare=False, repr=False
+    )  # tables that were read: several questions ask for the same ones
 
     def score(self, case: ListedCase, name: str) -> float | None:
         """One score of a case of a family; None if it is undefined."""
@@ -111,7 +114,10 @@ class Block:
 
     def table(self, case: ListedCase, name: str) -> pd.DataFrame | None:
         """One table of a case of a family; None if its record has none."""
-        return None if self.read is None else self.read(case.id or "", name)
+        key = case.id or "", name
+        if key not in self._known:
+            self._known[key] = None if self.read is None else self.read(*key)
+        return self._known[key]
 
     def of(self, metric: str) -> Iterator[Table]:
         """The tables of a metric, less those that only serve as floors."""
