@@ -107,9 +107,15 @@ def _decided(smaller: say.Smaller | None, meta: say.Meta | None, limits: AtomicL
             atomicity(found, recall=recall, meta_lo=meta_lo, limits=limits)
             for found, recall in smaller.by_view
         ]
-        if len(decisions) == 1:
-            return decisions[0]
-        return without_common_direction(decisions[0], decisions[1])
+        decision = (
+            decisions[0]
+            if len(decisions) == 1
+            else without_common_direction(decisions[0], decisions[1])
+        )
+        likely = meta is not None and meta.excess is not None and meta.excess.value > limits.sums
+        if likely and decision.word == "none-found":
+            return Decision("undecided", ("meta-SAE may find sums",))
+        return decision
     if meta_lo is not None and meta_lo > limits.sums:
         return Decision("no", ("sums of shared directions",))
     if smaller is not None and not math.isnan(smaller.share.value):

@@ -171,6 +171,8 @@ def _open(decision: Decision, found: Smaller | None, limits: AtomicLimits) -> It
         yield f"not told from {short(limits.sums)}{told}"
     if "planted sums unseen" in reasons and found is not None:
         yield f"only {short(found.recall)} of planted sums are found (limit {short(limits.recall)})"
+    if "meta-SAE may find sums" in reasons:
+        yield "what the meta-SAE finds is not told from the limit"
     if "no smaller SAE" in reasons:
         yield "no smaller SAE was compared"
     if "no witness" in reasons:

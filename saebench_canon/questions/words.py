@@ -24,6 +24,7 @@ Reason = Literal[
     "as in another seed",  # not "no": as many are sums of another large seed's latents
     "may be sums",  # not "none-found"
     "planted sums unseen",  # not "none-found"
+    "meta-SAE may find sums",  # not "none-found": more than the limit, but not clearly
     "no floor",  # undecided: fewer than three seeds, so that nothing says what a seed's are
     "no smaller SAE",
     "common direction",  # undecided: raw rows and centred ones say the opposite

@@ -128,7 +128,10 @@ def test_a_meta_sae_can_say_no_and_its_power_is_told() -> None:
     assert word == "no"
     assert ".30 [.29, .31] are sums of a meta-SAE's latents beyond chance" in text
     assert "(it finds .60 [.59, .61] of planted sums)" in text
-    assert said(smaller(0.01, 0.02), meta(0.11, half_width=0.05))[0] == "none-found"
+    word, text = said(smaller(0.01, 0.02), meta(0.11, half_width=0.05))
+    assert word == "undecided"
+    assert "what the meta-SAE finds is not told from the limit" in text
+    assert said(smaller(0.01, 0.02), meta(0.09, half_width=0.05))[0] == "none-found"
     assert said(None, meta(0.3))[0] == "no"
 
 
