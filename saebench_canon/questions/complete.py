@@ -72,7 +72,7 @@ def _by_seeds(
     for view in _views(kin, (*small, *large)):
         share = missing(view.family, small, large)
         gain = gain_above_floor(view.gains, small, large)
-        if math.isnan(gain.gain):
+        if math.isnan(gain.above.value):  # not all of it was measured
             gain = Gain(math.nan, math.nan, UNKNOWN)
         better = less_error(kin, small, large)
         low = float(np.mean([view.low[of, inside] for of in large for inside in small]))

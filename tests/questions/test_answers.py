@@ -169,6 +169,24 @@ def test_a_pair_that_was_not_compared_is_named() -> None:
     assert first.sentence == "not judged: relu-w256-s0 and relu-w256-s1 were not compared."
 
 
+def test_a_gain_without_its_floor_is_no_gain() -> None:
+    rows = [
+        row
+        for row in run.rows(archs=["relu"], widths=[128, 256])
+        if row["metric"] != "insertion" or row["subject"] != ["relu-w256-s0", "relu-w256-s1"]
+    ]
+    (block,) = summarise(rows, run.declared(), tables=run.tables).blocks
+    first = answers_on(block)[0]
+    assert first.answer in ("no", "undecided")
+    assert "nan" not in first.sentence
+    without = [row for row in rows if row["metric"] != "insertion"]
+    (block,) = summarise(without, run.declared(), tables=run.tables).blocks
+    first = answers_on(block)[0]
+    assert first.answer == "undecided"
+    assert "what adding it is worth was not measured" in first.sentence
+    assert "nan" not in first.sentence
+
+
 def test_twins_count_as_one_and_are_named() -> None:
     rows = run.rows(archs=["relu"], widths=[128, 256])
 
