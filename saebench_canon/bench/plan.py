@@ -125,8 +125,16 @@ def plan_of(suite: Suite, registry: Registry, store: Store, *, to_measure: bool 
     if to_measure:
         check_saes_fit(suite)
     identities = Identities(registry, store)
+    planned = {spec.label for spec in suite.metrics if spec.planned}
     for case in cases:
-        _refuse_doubles(case, identities)
+        if case.label not in planned:
+            _refuse_doubles(case, identities)
+    cases = [
+        case
+        for case in cases
+        if case.label not in planned
+        or len({identities.sae(sae, case.data) for sae in case.subject}) == len(case.subject)
+    ]
     return Plan(suite, cases, [identities.case(case) for case in cases], store)
 
 

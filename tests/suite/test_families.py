@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from saebench_canon.bench.plan import make_plan
+from saebench_canon.bench.store import Store
 from saebench_canon.plugin.registry import load_registry
 from saebench_canon.suite.axes import Axes, by_width, families, family_pairs, steps, witnesses
 from saebench_canon.suite.cases import cases_of
@@ -122,6 +125,19 @@ def test_floors_false_plans_nothing(tmp_path: Path) -> None:
 def test_a_table_of_the_suite_is_not_planned_twice(tmp_path: Path) -> None:
     more = '[[metric]]\nname = "comparison"\nover = "family"\nsettings.threshold = 0.6'
     assert counted(tmp_path, more) == {"stitching": 3, "comparison": 15, "insertion": 15}
+
+
+def test_an_sae_that_is_there_twice_is_not_compared_with_itself(suite: Path) -> None:
+    text = suite.read_text().split("[[metric]]")[0].replace("seed = [0, 1]", "seed = [0, 1, 2]")
+    folder = suite.parent / "saes"
+    for width in (24, 48):
+        shutil.copytree(folder / f"w{width}-s1", folder / f"w{width}-s2")
+    suite.write_text(text + '[[metric]]\nname = "meta_sae"\nsettings.steps = 2\n')
+    plan = make_plan(suite, load_registry(installed=False), Store(suite.parent / "store"))
+    pairs = [case.subject for case in plan.cases if case.label == "comparison"]
+    assert len(pairs) == 15 - 2
+    twice = {frozenset((f"relu-w{width}-s1", f"relu-w{width}-s2")) for width in (24, 48)}
+    assert not twice & {frozenset(sae.name for sae in pair) for pair in pairs}
 
 
 def test_the_condition_of_the_table_that_asks_is_kept(tmp_path: Path) -> None:
