@@ -301,7 +301,7 @@ def test_every_world_runs_from_one_suite_file(
     monkeypatch.chdir(tmp_path)
     write(tmp_path, name)
     assert main(["run", "suite.toml"]) == 0
-    assert "truth v1" in capsys.readouterr().out
+    assert "truth v2" in capsys.readouterr().out
     for path in tmp_path.glob(".canon/records/*.json"):
         record = json.loads(path.read_text())
         assert 0 < record["scores"]["recovery"]["value"] < 1
