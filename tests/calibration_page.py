@@ -33,7 +33,8 @@ MISSING, COMPOSED, SAME = 0.05, 0.10, 0.9  # from where the truth is a "no", or 
 DRAWS = 500  # of the bootstrap
 LEAST, ENOUGH = 3, 10  # subjects of a stratum, and of all strata, so that ranks say something
 CLOSE, APART = 0.02, 0.10  # explained variance of a set, and recovery that differs in it
-ABOUT = {"stitching": 0, "composition": 1, "comparison": 0, "insertion": 0}  # which SAE of a pair a metric's scores are about
+# which SAE of a pair a metric's scores are about
+ABOUT = {"stitching": 0, "composition": 1, "comparison": 0, "insertion": 0}
 TRUTHS = ("recovery_centred", "precision_centred")
 Row = dict[str, Any]
 
