@@ -307,7 +307,8 @@ def test_without_data_decoders_are_measured_and_the_rest_says_what_it_lacks(
         elif record.metric == "meta_sae":
             assert set(reasons.values()) == {None}
         else:
-            assert reasons["novel_share"] is None
+            share = {"stitching": "novel_share", "comparison": "found_share"}[record.metric]
+            assert reasons[share] is None
 
 
 def test_other_data_are_another_sae_and_the_same_data_the_same(uncalibrated: Path) -> None:
