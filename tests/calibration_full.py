@@ -224,7 +224,6 @@ def true_value(
 
 
 MARGINS = {"complete?": 0.05, "atomic?": 0.10}
-CLEAR = {"no": "no", "graded": "no", "none-found": "none", "same": "none"}
 
 
 def upper(count: int, of: int) -> float:

@@ -114,7 +114,7 @@ def rows(
 def family(saes: Sequence[Member]) -> list[dict[str, Any]]:
     """All pairs of SAEs of one architecture, compared, and what adding latents is worth."""
     run_rows: list[dict[str, Any]] = []
-    settings = {"threshold": 0.7}
+    settings = dict(load_registry().metrics["comparison"].settings)
     for small, large in combinations(saes, 2):
         sides = {
             f"{name}{end}": value

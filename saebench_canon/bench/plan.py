@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from saebench_canon.bench.identity import Identities, needed_inputs
+from saebench_canon.bench.identity import OF_CASE, Identities, needed_inputs
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError, NotOffline, placed
 from saebench_canon.plugin.data import Dtype
@@ -129,13 +129,21 @@ def plan_of(suite: Suite, registry: Registry, store: Store, *, to_measure: bool 
     for case in cases:
         if case.label not in planned:
             _refuse_doubles(case, identities)
-    cases = [
-        case
-        for case in cases
-        if case.label not in planned
-        or len({identities.sae(sae, case.data) for sae in case.subject}) == len(case.subject)
-    ]
+    cases = [case for case in cases if case.label not in planned or _possible(case, identities)]
     return Plan(suite, cases, [identities.case(case) for case in cases], store)
+
+
+def _possible(case: Case, identities: Identities) -> bool:
+    """Whether a case that no suite names has what its metric needs, and two SAEs to compare."""
+    needed = {
+        need.input
+        for need in needed_inputs(case, identities.registry)
+        if need.parameter not in case.metric.optional and need.input not in OF_CASE
+    }
+    saes = {identities.sae(sae, case.data) for sae in case.subject}
+    return len(saes) == len(case.subject) and all(
+        identities.available(name, case.data) for name in needed
+    )
 
 
 def _refuse_doubles(case: Case, identities: Identities) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from saebench_canon.kernels.cosine import unit
+from saebench_canon.kernels.mean_row import is_shared
 
-LEAST, BY_COUNT = 0.12, 1.5  # a mean row above both LEAST and BY_COUNT / √m is no chance
 KEEPS = 0.1  # norm below which a centred row is nothing but the common direction
 
 
@@ -17,8 +15,7 @@ def shares_direction(rows: Tensor) -> bool:
     """Whether the mean of the unit rows [m, d] is longer than that of rows by chance."""
     if len(rows) == 0:
         return False
-    shared = float(unit(rows).mean(dim=0).norm())
-    return shared > max(BY_COUNT / math.sqrt(len(rows)), LEAST)
+    return is_shared(float(unit(rows).mean(dim=0).norm()), len(rows))
 
 
 def centred(rows: Tensor) -> tuple[Tensor, Tensor]:

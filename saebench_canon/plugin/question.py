@@ -41,6 +41,9 @@ class Margin:
     between: tuple[float, float] = (-math.inf, math.inf)  # both ends allowed
 
 
+IN_FAMILIES = ("family", "steps")  # pairs that questions read, and that are in no table
+
+
 @dataclass(frozen=True)
 class Planned:
     """Cases that a question needs besides the suite's own: a metric, over what, and its peers."""

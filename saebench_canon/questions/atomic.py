@@ -14,22 +14,21 @@ from saebench_canon.plugin.question import NOT_JUDGED, Answer, Margin, Margins, 
 from saebench_canon.plugin.row import Axis
 from saebench_canon.plugin.table_line import Block, Cell, Line, Table
 from saebench_canon.questions import atomic_sentences as say
-from saebench_canon.questions.atomicity import AtomicLimits, atomicity
+from saebench_canon.questions.atomicity import AtomicLimits, atomicity, is_hub
 from saebench_canon.questions.intervals import Interval
-from saebench_canon.questions.judged import cell, line_of, notes_on, unfit_answer
-from saebench_canon.questions.kinship import Kin, View, kin_of
+from saebench_canon.questions.judged import cell, line_of, notes_on, notes_on_kin, unfit_answer
+from saebench_canon.questions.kinship import COMPARISON, Kin, View, kin_of
 from saebench_canon.questions.merging import merging
 from saebench_canon.questions.weighted import FEWEST, Weighted, sums
 from saebench_canon.questions.witnessed import sums_witnessed
-from saebench_canon.questions.words import Decision, Reason, without_common_direction
+from saebench_canon.questions.words import Decision, Reason, agreed
 
-COMPARISON = "comparison"
 DEFAULTS = AtomicLimits()
 
 
 def _rule(block: Block, margins: Margins) -> Iterator[Answer]:
     """One answer for each dictionary size, and for each table of meta-SAEs if there are several."""
-    kin = kin_of(block, COMPARISON, "")
+    kin = kin_of(block)
     metas = list(block.of("meta_sae"))
     sizes = dict.fromkeys(kin.sizes if kin is not None else ())
     sizes |= dict.fromkeys(_size(line) for table in metas for line in table.lines)
@@ -66,7 +65,9 @@ def _at(
     margins: Margins,
 ) -> Answer:
     limits = AtomicLimits(sums=margins["composed"], recall=margins["recall"], hub=margins["hub"])
-    below, above = _neighbours(kin, size)
+    below, above = (None, None)
+    if kin is not None and size in kin.sizes:
+        below, above = kin.neighbours(size)
     names = [*subjects, *(kin.sizes[below] if kin is not None and below is not None else ())]
     line = line_of(block, (size,), names)
     withheld = unfit_answer(block, line)
@@ -86,17 +87,8 @@ def _at(
         numbers |= {"merged_share": cell(merged.share, null=merged.chance)}
     if of_meta is not None:
         numbers |= of_meta.numbers()
-    twins = () if kin is None else say.of_kin(kin, [s for s in (below, size) if s is not None])
+    twins = () if kin is None else notes_on_kin(kin, [s for s in (below, size) if s is not None])
     return Answer(decision.word, sentence, numbers=numbers, notes=(*notes_on(block, line), *twins))
-
-
-def _neighbours(kin: Kin | None, size: Axis) -> tuple[Axis | None, Axis | None]:
-    """The next smaller and the next larger size."""
-    if kin is None or size not in kin.sizes:
-        return None, None
-    sizes = list(kin.sizes)
-    at = sizes.index(size)
-    return (sizes[at - 1] if at else None), (sizes[at + 1] if at + 1 < len(sizes) else None)
 
 
 def _decided(smaller: say.Smaller | None, meta: say.Meta | None, limits: AtomicLimits) -> Decision:
@@ -107,11 +99,7 @@ def _decided(smaller: say.Smaller | None, meta: say.Meta | None, limits: AtomicL
             atomicity(found, recall=recall, meta_lo=meta_lo, limits=limits)
             for found, recall in smaller.by_view
         ]
-        decision = (
-            decisions[0]
-            if len(decisions) == 1
-            else without_common_direction(decisions[0], decisions[1])
-        )
+        decision = agreed(decisions)
         likely = meta is not None and meta.excess is not None and meta.excess.value > limits.sums
         if likely and decision.word == "none-found":
             return Decision("undecided", ("meta-SAE may find sums",))
@@ -130,7 +118,7 @@ def _smaller(kin: Kin, below: Axis, size: Axis) -> say.Smaller | None:
     small, large = kin.of(below), kin.of(size)
     if kin.uncompared([(of, at) for of in large for at in (*small, *large) if of != at]):
         return None
-    views = _views(kin, (*small, *large))
+    views = kin.views((*small, *large))
     if len(large) >= FEWEST:
         by_view: list[tuple[Weighted | None, float]] = [
             (sums(view.family, small, large), _recall(view, small, large)) for view in views
@@ -138,21 +126,15 @@ def _smaller(kin: Kin, below: Axis, size: Axis) -> say.Smaller | None:
         found, recall = by_view[-1]
         return say.Smaller(below, tuple(by_view), recall, *_numbers(found))
     view = views[-1]
-    witnesses = _witnesses(kin, size)
-    shares = [
-        sums_witnessed(view.family, one, other, witness)
-        for one, other in zip(_one_each(small, large), large, strict=True)
-        for witness in witnesses
-        if witness != other and not kin.uncompared([(other, witness)])
-    ]
-    unknown = Interval(math.nan, math.nan, math.nan)
-    share = shares[0] if shares else unknown
+    sae = large[0]  # where there is another start, it is a witness
+    witnesses = (at for at in kin.witnesses(sae, size) if not kin.uncompared([(sae, at)]))
+    witness = next(witnesses, None)
+    share = (
+        Interval(math.nan, math.nan, math.nan)
+        if witness is None
+        else sums_witnessed(view.family, small[0], sae, witness)
+    )
     return say.Smaller(below, (), _recall(view, small, large), share, None, None)
-
-
-def _one_each(small: Sequence[str], large: Sequence[str]) -> list[str]:
-    """A smaller SAE for each larger one, the first again where they run out."""
-    return [small[at] if at < len(small) else small[0] for at in range(len(large))]
 
 
 def _numbers(
@@ -163,36 +145,20 @@ def _numbers(
     return found.share, found.floor, found.above
 
 
-def _witnesses(kin: Kin, size: Axis) -> list[str]:
-    """The SAEs of the next larger size; where none is, those of this size."""
-    _, above = _neighbours(kin, size)
-    return list(kin.of(above if above is not None else size))
-
-
 def _merged(kin: Kin, size: Axis, above: Axis, limits: AtomicLimits) -> say.Merged | None:
     """Rule D: the latents of a size as sums of those of the next larger one."""
     small, large = kin.of(size), kin.of(above)
     if kin.uncompared([(of, at) for of in small for at in (*small, *large) if of != at]):
         return None
-    view = _views(kin, (*small, *large))[-1]
+    view = kin.views((*small, *large))[-1]
     result = merging(view.family, small, large, parts=view.parts)
     chance = float(np.mean([view.parent[one, other] for one in small for other in large]))
-    hubs = [
-        (pair, hub)
-        for pair, hub in result.hubs.items()
-        if hub.share > limits.hub and hub.sums >= say.FEW
-    ]
+    hubs = [(pair, hub) for pair, hub in result.hubs.items() if is_hub(hub, limits=limits)]
     return say.Merged(above, result.share, chance, tuple(hubs))
 
 
 def _recall(view: View, small: Sequence[str], large: Sequence[str]) -> float:
     return float(np.mean([view.recall[of, inside] for of in large for inside in small]))
-
-
-def _views(kin: Kin, names: Sequence[str]) -> list[View]:
-    """Rows as they are, and centred ones where some share a direction: the last one judges."""
-    centred = kin.view(names)
-    return [kin.raw] if centred is None else [kin.raw, centred]
 
 
 NO, NONE_FOUND, UNDECIDED, NOT_MEASURABLE = "no", "none-found", "undecided", "not-measurable"

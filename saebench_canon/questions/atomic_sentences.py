@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from saebench_canon.plugin.row import Axis
 from saebench_canon.plugin.table_line import Cell, Estimate, Line
 from saebench_canon.questions.atomicity import AtomicLimits
-from saebench_canon.questions.complete_sentences import of_twins
 from saebench_canon.questions.intervals import Interval, seeds_to_decide
 from saebench_canon.questions.judged import cell
 from saebench_canon.questions.merging import Hub
@@ -17,9 +16,7 @@ from saebench_canon.questions.numbers_in_sentences import ends, interval, number
 from saebench_canon.questions.weighted import Weighted
 from saebench_canon.questions.words import Decision
 
-FEW = 8  # sums, of which a part in common says nothing yet
 BLIND = "sums of directions that the smaller lacks, or that are never seen apart, are not tested"
-of_kin = of_twins
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def sentence(
     limits: AtomicLimits,
 ) -> str:
     """The sentence of one size: sums of smaller latents, of larger ones, of shared directions."""
-    parts = [text for text in (_smaller(decision, smaller, limits), _meta(meta)) if text]
+    parts = [text for text in (_smaller(decision, smaller), _meta(meta)) if text]
     others = _merged(merged)
     limit = f"limit {short(limits.sums)}"
     match decision.word:
@@ -118,7 +115,7 @@ def sentence(
     return f"{head}{f'; {others}' if others else ''}."
 
 
-def _smaller(decision: Decision, found: Smaller | None, limits: AtomicLimits) -> str:
+def _smaller(decision: Decision, found: Smaller | None) -> str:
     if found is None or math.isnan(found.share.value):
         return ""
     share = f"{short(found.share.value)} {ends(found.share.lo, found.share.hi, share=True)}"
@@ -153,9 +150,9 @@ def _meta(meta: Meta | None) -> str:
         return f"no meta-SAE tells: {short(meta.purged)} of the rows are near rows kept out"
     if meta.excess is None:
         return ""
-    ends = "" if meta.excess.half_width is None else f" {interval(meta.excess)}"
+    span = "" if meta.excess.half_width is None else f" {interval(meta.excess)}"
     power = "" if meta.recall is None else f" (it finds {number(meta.recall)} of planted sums)"
-    return f"{short(meta.excess.value)}{ends} are sums of a meta-SAE's latents beyond chance{power}"
+    return f"{short(meta.excess.value)}{span} are sums of a meta-SAE's latents beyond chance{power}"
 
 
 def _open(decision: Decision, found: Smaller | None, limits: AtomicLimits) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from saebench_canon.questions.intervals import Interval
@@ -21,6 +20,7 @@ class AtomicLimits:
 
 
 LIMITS = AtomicLimits()
+FEW = 8  # sums, of which a part in common says nothing yet
 
 
 def atomicity(
@@ -47,19 +47,9 @@ def atomicity(
     return Decision("no", (*others, "sums of shared directions"))
 
 
-def atomicity_alone(sums: Interval, *, recall: float, limits: AtomicLimits = LIMITS) -> Decision:
-    """Whether latents are sums of another SAE's, without a floor: rule C of one seed, and rule D.
-
-    In rule D they are the smaller SAEs' latents, and sums of the larger's.
-    """
-    if math.isnan(sums.value):
-        return Decision("not-judged", ("few latents",))
-    return _of_sums(sums.lo, sums, recall, limits)
-
-
 def is_hub(hub: Hub, *, limits: AtomicLimits = LIMITS) -> bool:
-    """Whether one latent is part of so many of the sums that it is named."""
-    return hub.share > limits.hub
+    """Whether one latent is part of so large a share of enough sums that it is named."""
+    return hub.share > limits.hub and hub.sums >= FEW
 
 
 def _of_sums(above_lo: float, share: Interval, recall: float, limits: AtomicLimits) -> Decision:

@@ -19,20 +19,19 @@ from saebench_canon.questions.completeness import (
 )
 from saebench_canon.questions.gains import Gain, gain_above_floor, gain_both_ways
 from saebench_canon.questions.intervals import Interval
-from saebench_canon.questions.judged import cell, line_of, notes_on, unfit_answer
-from saebench_canon.questions.kinship import Kin, View, kin_of, less_error
+from saebench_canon.questions.judged import cell, line_of, notes_on, notes_on_kin, unfit_answer
+from saebench_canon.questions.kinship import COMPARISON, INSERTION, Kin, kin_of, less_error
 from saebench_canon.questions.weighted import FEWEST, missing, not_found
 from saebench_canon.questions.witnessed import witnessed
-from saebench_canon.questions.words import Decision, without_common_direction
+from saebench_canon.questions.words import Decision, agreed
 
-COMPARISON, INSERTION = "comparison", "insertion"
 UNKNOWN = Interval(math.nan, -math.inf, math.inf)
 DEFAULTS = CompleteLimits()
 
 
 def _rule(block: Block, margins: Margins) -> Iterator[Answer]:
     """One answer for each step from a dictionary size to the next larger one."""
-    kin = kin_of(block, COMPARISON, INSERTION)
+    kin = kin_of(block)
     if kin is None or len(kin.sizes) < 2:
         lost = "no smaller and larger SAE were compared"
         yield Answer(NOT_JUDGED, f"not judged: {lost}.")
@@ -57,7 +56,7 @@ def _step(block: Block, kin: Kin, smaller: Axis, larger: Axis, margins: Margins)
         if seeds
         else _by_witness(kin, smaller, larger, limits)
     )
-    twins = say.of_twins(kin, (smaller, larger))
+    twins = notes_on_kin(kin, (smaller, larger))
     return Answer(
         answer.answer, answer.sentence, size=larger, smaller=smaller, position=line.title,
         numbers=answer.numbers, notes=(*notes_on(block, line), *twins, *answer.notes),
@@ -69,7 +68,7 @@ def _by_seeds(
 ) -> Answer:
     """Rule A: three starts or more of the larger SAE."""
     judged: list[tuple[Decision, say.Seeds]] = []
-    for view in _views(kin, (*small, *large)):
+    for view in kin.views((*small, *large)):
         share = missing(view.family, small, large)
         gain = gain_above_floor(view.gains, small, large)
         if math.isnan(gain.above.value):  # not all of it was measured
@@ -82,7 +81,7 @@ def _by_seeds(
         judged.append(
             (decision, say.Seeds(share, not_found(view.family, small, large), gain, better, low))
         )
-    decision = _joined([decision for decision, _ in judged])
+    decision = agreed([decision for decision, _ in judged])
     found = judged[-1][1]
     sentence = say.by_seeds(decision, found, size, len(small), limits)
     numbers: dict[str, Cell] = {}
@@ -110,9 +109,9 @@ def _by_witness(kin: Kin, smaller: Axis, larger: Axis, limits: CompleteLimits) -
     """Rule B: one or two starts of the larger SAE; each pair by the word of third SAEs."""
     judged: list[tuple[Decision, say.Pair]] = []
     for small, large in _pairs(kin, smaller, larger):
-        witnesses = _witnesses(kin, large, larger)
+        witnesses = kin.witnesses(large, larger)
         decisions, heard = [], []
-        for view in _views(kin, (small, large, *witnesses)):
+        for view in kin.views((small, large, *witnesses)):
             gain = gain_both_ways(view.documents, small, large) or UNKNOWN
             heard = [
                 (witness, witnessed(view.family, small, large, witness), gain)
@@ -122,7 +121,7 @@ def _by_witness(kin: Kin, smaller: Axis, larger: Axis, limits: CompleteLimits) -
             decisions.append(
                 completeness_alone([(seen, gain) for _, seen, gain in heard], limits=limits)
             )
-        judged.append((_joined(decisions), say.Pair(small, large, heard)))
+        judged.append((agreed(decisions), say.Pair(small, large, heard)))
     words = {decision.word for decision, _ in judged}
     word = words.pop() if len(words) == 1 else "undecided"
     numbers: dict[str, Cell] = {}
@@ -143,28 +142,6 @@ def _pairs(kin: Kin, smaller: Axis, larger: Axis) -> list[tuple[str, str]]:
         (next((s for s in small if kin.seeds[s] == kin.seeds[large]), small[0]), large)
         for large in kin.of(larger)
     ]
-
-
-def _witnesses(kin: Kin, large: str, size: Axis) -> list[str]:
-    """The SAEs of the next larger size; where none is, other starts of this size."""
-    sizes = list(kin.sizes)
-    above = sizes[sizes.index(size) + 1 :]
-    if above:
-        return list(kin.of(above[0]))
-    return [other for other in kin.of(size) if other != large]
-
-
-def _views(kin: Kin, names: Sequence[str]) -> list[View]:
-    """Rows as they are, and centred ones where some share a direction: the last one judges."""
-    centred = kin.view(names)
-    return [kin.raw] if centred is None else [kin.raw, centred]
-
-
-def _joined(decisions: Sequence[Decision]) -> Decision:
-    """The decision of one view, or of both."""
-    if len(decisions) == 1:
-        return decisions[0]
-    return without_common_direction(decisions[0], decisions[1])
 
 
 NO, NONE_FOUND, UNDECIDED, NOT_MEASURABLE = "no", "none-found", "undecided", "not-measurable"

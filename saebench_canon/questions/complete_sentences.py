@@ -10,7 +10,6 @@ from saebench_canon.plugin.row import Axis
 from saebench_canon.questions.completeness import CompleteLimits
 from saebench_canon.questions.gains import Gain
 from saebench_canon.questions.intervals import Interval, mde, seeds_to_decide
-from saebench_canon.questions.kinship import Kin
 from saebench_canon.questions.numbers_in_sentences import ends, short
 from saebench_canon.questions.weighted import Weighted
 from saebench_canon.questions.witnessed import Witnessed
@@ -139,7 +138,7 @@ def by_witness(word: str, judged: Sequence[tuple[Decision, Pair]], limits: Compl
                 f"or {pair.small}"
             )
             continue
-        texts.append(_of_pair(pair, named=len(judged) > 1))
+        texts.append(_of_pair(pair))
     joined = "; ".join(texts)
     limit = f"limits {short(limits.missing)} and {short(limits.worth_alone)}"
     match word:
@@ -150,40 +149,21 @@ def by_witness(word: str, judged: Sequence[tuple[Decision, Pair]], limits: Compl
     return f"undecided: {joined} ({limit}); three seeds of the larger would say more."
 
 
-def _of_pair(pair: Pair, *, named: bool) -> str:
-    texts = []
-    for witness, seen, gain in pair.heard[:1]:
-        texts.append(
-            f"of {seen.latents} latents of {pair.large} that {witness} finds too, "
-            f"{short(seen.missing)} are missing in {pair.small} ({short(seen.not_found)} not "
-            f"found), the other way round {short(seen.missing_back)} (difference "
-            f"{_ends(seen.above)}); "
-            + (
-                "what adding them is worth was not measured"
-                if math.isnan(gain.value)
-                else f"adding them {_removes(gain.value)} more of the error {_ends(gain)}"
-            )
-        )
-    others = len(pair.heard) - 1
-    more = f" ({others} more witnesses)" if others else ""
-    return "; ".join(texts) + more
-
-
-def of_twins(kin: Kin, sizes: Sequence[Axis]) -> Iterator[str]:
-    """Which SAEs began from the same rows, whose rows share a direction, and duplicates."""
-    for size in sizes:
-        for start in kin.starts[size]:
-            if len(start) > 1:
-                yield f"{', '.join(start)} began from the same rows and count as one"
-    names = [name for size in sizes for name in kin.sizes[size]]
-    unknown = [name for name in names if name in kin.unknown_starts]
-    if unknown and any(len(kin.sizes[size]) > 1 for size in sizes):
-        yield f"whether they began from the same rows is not known ({', '.join(unknown)})"
-    if not kin.shared.isdisjoint(names):
-        yield "rows share a direction; they are compared without it"
-    doubled = sum(kin.duplicates[name] for name in names)
-    if doubled:
-        yield f"{doubled} {'duplicate does' if doubled == 1 else 'duplicates do'} not count"
+def _of_pair(pair: Pair) -> str:
+    """What the first witness says of a pair, and how many others there are."""
+    (witness, seen, gain), *others = pair.heard
+    worth = (
+        "what adding them is worth was not measured"
+        if math.isnan(gain.value)
+        else f"adding them {_removes(gain.value)} more of the error {_ends(gain)}"
+    )
+    more = f" ({len(others)} more witnesses)" if others else ""
+    return (
+        f"of {seen.latents} latents of {pair.large} that {witness} finds too, "
+        f"{short(seen.missing)} are missing in {pair.small} ({short(seen.not_found)} not "
+        f"found), the other way round {short(seen.missing_back)} (difference "
+        f"{_ends(seen.above)}); {worth}{more}"
+    )
 
 
 def _with(interval: Interval) -> str:

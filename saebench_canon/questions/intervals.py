@@ -119,13 +119,17 @@ def seeds_to_decide(share: Interval, above: Interval, limit: float) -> int | Non
     """How many seeds a width would tell a share from the limit; None if up to 100 would not.
 
     A share whose difference from its floor is above the limit would be shown to be so; one below
-    the limit to be below.
+    the limit to be below. None too where there are so many already: a share near its limit.
     """
     if above.value > limit:
-        return seeds_to_see(above.components, above.value - limit)
-    if share.value < limit:
-        return seeds_to_see(share.components, limit - share.value)
-    return None
+        parts, effect = above.components, above.value - limit
+    elif share.value < limit:
+        parts, effect = share.components, limit - share.value
+    else:
+        return None
+    seeds = seeds_to_see(parts, effect)
+    there = max((part.units for part in parts if part.seeds), default=0)
+    return None if seeds is None or seeds <= there else seeds
 
 
 def _with_seeds(part: Component, seeds: int) -> Component:

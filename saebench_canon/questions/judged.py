@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from saebench_canon.plugin.question import NOT_JUDGED, Answer
 from saebench_canon.plugin.row import Axis
 from saebench_canon.plugin.table_line import Block, Cell, Estimate, Line
 from saebench_canon.questions.fitness import fitness
 from saebench_canon.questions.intervals import Interval
+from saebench_canon.questions.kinship import Kin
 
 
 def line_of(block: Block, key: tuple[Axis, ...], subjects: Sequence[str]) -> Line:
@@ -47,3 +48,20 @@ def cell(interval: Interval, floor: float | None = None, null: float | None = No
         ends=(interval.lo, interval.hi) if known else None,
     )  # fmt: skip
     return Cell(estimate, "measured", null=point(null), floor=point(floor))
+
+
+def notes_on_kin(kin: Kin, sizes: Sequence[Axis]) -> Iterator[str]:
+    """Which SAEs began from the same rows, whose rows share a direction, and duplicates."""
+    for size in sizes:
+        for start in kin.starts[size]:
+            if len(start) > 1:
+                yield f"{', '.join(start)} began from the same rows and count as one"
+    names = [name for size in sizes for name in kin.sizes[size]]
+    unknown = [name for name in names if name in kin.unknown_starts]
+    if unknown and any(len(kin.sizes[size]) > 1 for size in sizes):
+        yield f"whether they began from the same rows is not known ({', '.join(unknown)})"
+    if not kin.shared.isdisjoint(names):
+        yield "rows share a direction; they are compared without it"
+    doubled = sum(kin.duplicates[name] for name in names)
+    if doubled:
+        yield f"{doubled} {'duplicate does' if doubled == 1 else 'duplicates do'} not count"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from saebench_canon.kernels.mean_row import is_shared
 from saebench_canon.plugin.row import Axis, ListedCase
 from saebench_canon.plugin.table_line import Block
 from saebench_canon.questions.gains import Documents, Gains
@@ -17,8 +18,8 @@ from saebench_canon.questions.merging import Parts
 from saebench_canon.questions.relations import Family, Relation
 from saebench_canon.questions.starts import Met, components
 
+COMPARISON, INSERTION = "comparison", "insertion"  # the metrics that compared them
 CENTRED = "_centred"
-LEAST, BY_COUNT = 0.12, 1.5  # a mean row above both LEAST and BY_COUNT / √m is no chance
 Pair = tuple[str, str]
 
 
@@ -54,7 +55,6 @@ class Kin:
     centred: View
     shared: frozenset[str]  # SAEs whose rows share a direction
     mse: Mapping[str, float]
-    distinct: Mapping[str, int]
     duplicates: Mapping[str, int]
     seeds: Mapping[str, Axis]
 
@@ -65,21 +65,32 @@ class Kin:
     def uncompared(self, pairs: Iterable[Pair]) -> str | None:
         """The first of these pairs (of, inside) that was not compared, in words."""
         for of, inside in pairs:
-            views = [self.raw] if self.view((of, inside)) is None else [self.raw, self.centred]
+            views = self.views((of, inside))
             if any((of, inside) not in view.family.relations for view in views):
                 return f"{of} and {inside} were not compared"
         return None
 
-    def view(self, names: Iterable[str]) -> View | None:
-        """The centred view, where one of these SAEs' rows share a direction; else None."""
-        return None if self.shared.isdisjoint(names) else self.centred
+    def neighbours(self, size: Axis) -> tuple[Axis | None, Axis | None]:
+        """The next smaller and the next larger size."""
+        sizes = list(self.sizes)
+        at = sizes.index(size)
+        return (sizes[at - 1] if at else None), (sizes[at + 1] if at + 1 < len(sizes) else None)
+
+    def witnesses(self, sae: str, size: Axis) -> list[str]:
+        """The SAEs of the next larger size; where none is, the other starts of this one."""
+        _, above = self.neighbours(size)
+        return [other for other in self.of(size if above is None else above) if other != sae]
+
+    def views(self, names: Iterable[str]) -> list[View]:
+        """Rows as they are, and centred ones where some share a direction: the last one judges."""
+        return [self.raw] if self.shared.isdisjoint(names) else [self.raw, self.centred]
 
 
 @dataclass
 class _Builder:
     """What is read from the cases one after another."""
 
-    theta: float = 0.7
+    settings: Mapping[str, Any] = field(default_factory=dict)
     relations: dict[Pair, Relation] = field(default_factory=dict)
     recall: dict[Pair, float] = field(default_factory=dict)
     low: dict[Pair, float] = field(default_factory=dict)
@@ -89,29 +100,30 @@ class _Builder:
     documents: dict[Pair, Any] = field(default_factory=dict)
 
     def view(self) -> View:
+        family = Family(
+            self.relations,
+            theta=float(self.settings["threshold"]),
+            residual=float(self.settings["residual"]),
+            gain=float(self.settings["gain"]),
+            least=float(self.settings["least"]),
+        )
         return View(
-            Family(self.relations, self.theta), self.recall, self.low, self.parent, self.parts,
-            self.gains, self.documents,
-        )  # fmt: skip
+            family, self.recall, self.low, self.parent, self.parts, self.gains, self.documents
+        )
 
 
-def kin_of(block: Block, comparison: str, insertion: str) -> Kin | None:
-    """The SAEs of a block that were compared in pairs; None if none were.
-
-    `comparison` and `insertion` are the names of the metrics that compared them.
-    """
-    compared = [case for case in block.cases if case.metric == comparison]
+def kin_of(block: Block) -> Kin | None:
+    """The SAEs of a block that were compared in pairs; None if none were."""
+    compared = [case for case in block.cases if case.metric == COMPARISON]
     if not compared:
         return None
-    raw, centred = _Builder(), _Builder()
+    raw, centred = _Builder(compared[0].settings), _Builder(compared[0].settings)
     sizes: dict[Axis, dict[str, None]] = defaultdict(dict)
     seeds: dict[str, Axis] = {}
     met: dict[Pair, Met] = {}
-    distinct: dict[str, int] = {}
     duplicates: dict[str, int] = {}
     shared: set[str] = set()
     for case in compared:
-        raw.theta = centred.theta = float(case.settings["threshold"])
         for name, member in zip(case.subject, case.members, strict=True):
             sizes[member["width"]][name] = None
             seeds[name] = member.get("seed", "")
@@ -119,9 +131,8 @@ def kin_of(block: Block, comparison: str, insertion: str) -> Kin | None:
         for name, side in ((small, "small"), (large, "large")):
             count = block.score(case, f"distinct_{side}")
             mean = block.score(case, f"mean_row_norm_{side}")
-            distinct[name] = int(count or 0)
             duplicates[name] = int(block.score(case, f"duplicates_{side}") or 0)
-            if count and mean is not None and mean > max(LEAST, BY_COUNT / math.sqrt(count)):
+            if count and mean is not None and is_shared(mean, int(count)):
                 shared.add(name)
         for view, end in ((raw, ""), (centred, CENTRED)):
             _read(block, case, view, end)
@@ -132,12 +143,12 @@ def kin_of(block: Block, comparison: str, insertion: str) -> Kin | None:
                 int(line["live"]), int(line["mutual"]), int(line["same_index"]),
                 bool(line["sorted"]),
             )  # fmt: skip
-    mse = _gains(block, insertion, raw, centred)
+    mse = _gains(block, raw, centred)
     ordered = {size: tuple(sizes[size]) for size in sorted(sizes, key=_by_value)}
     starts, unknown = components(ordered, met)
     return Kin(
         ordered, starts, unknown, raw.view(), centred.view(), frozenset(shared), mse,
-        distinct, duplicates, seeds,
+        duplicates, seeds,
     )  # fmt: skip
 
 
@@ -167,10 +178,10 @@ def _read(block: Block, case: ListedCase, view: _Builder, end: str) -> None:
             numbers[of, inside] = block.score(case, f"{name}{whose}{end}") or 0.0
 
 
-def _gains(block: Block, insertion: str, raw: _Builder, centred: _Builder) -> dict[str, float]:
+def _gains(block: Block, raw: _Builder, centred: _Builder) -> dict[str, float]:
     """What each receiver gains from each giver, in both views; returns the errors of SAEs."""
     mse: dict[str, float] = {}
-    for case in (case for case in block.cases if case.metric == insertion):
+    for case in (case for case in block.cases if case.metric == INSERTION):
         receiver, giver = case.subject
         for name, score in ((receiver, "small_mse_rescaled"), (giver, "large_mse_rescaled")):
             error = block.score(case, score)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from saebench_canon.questions.intervals import Interval, jackknife, wilson
-from saebench_canon.questions.relations import RULE, Bools, Family
+from saebench_canon.questions.relations import Bools, Family
 
 Parts = Mapping[tuple[str, str], Sequence[Sequence[int]]]  # the larger latents of each fit
 Pair = tuple[str, str]  # a smaller SAE and a larger one
@@ -38,7 +38,6 @@ def merging(
     small: Sequence[str],
     large: Sequence[str],
     *,
-    least: float = RULE.least,
     parts: Parts | None = None,
 ) -> Merging:
     """The share of all latents of the smaller SAEs, each a mean over the larger SAEs.
@@ -48,7 +47,9 @@ def merging(
     latent's fit; with them the hub of each pair is found.
     """
     sums = {
-        (one, other): family.sums(one, other, [seed for seed in small if seed != one], least=least)
+        (one, other): family.sums(
+            one, other, [seed for seed in small if seed != one], least=family.least
+        )
         for one in small
         for other in large
     }

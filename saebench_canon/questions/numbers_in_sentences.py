@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saebench_canon.plugin.table_line import Cell, Estimate
+from saebench_canon.plugin.table_line import Estimate
 
 DECIMALS = 2  # decimals of a share
 EQUAL = 12  # a share and a margin that agree to so many decimals are equal
@@ -50,43 +50,3 @@ def counted(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g} {letter}"
     return f"{number:.0f}"
-
-
-def negated(estimate: Estimate) -> Estimate:
-    """The same estimate with the other sign."""
-    return Estimate(
-        -estimate.value,
-        estimate.half_width,
-        estimate.n,
-        estimate.unit,
-        estimate.kind,
-        tuple(-value for value in estimate.values),
-        estimate.stderr,
-        estimate.df,
-    )
-
-
-def at_floor_share(cell: Cell) -> str:
-    """The floor of a share, in brackets."""
-    return "" if cell.floor is None else f" (floor {short(cell.floor.value)})"
-
-
-def verb_of(gain: Estimate) -> str:
-    """What a gain does to the error."""
-    return "adds" if gain.value < 0 else "removes"
-
-
-def changes(gain: Cell) -> str:
-    """A gain in words: its sign is in the verb."""
-    assert gain.estimate is not None
-    size = negated(gain.estimate) if gain.estimate.value < 0 else gain.estimate
-    return f"{verb_of(gain.estimate)} {number(size)}"
-
-
-def at_floor(gain: Cell) -> str:
-    """The floor of a gain in brackets, with a verb of its own if its sign differs."""
-    if gain.floor is None or gain.estimate is None:
-        return ""
-    verb = verb_of(gain.floor)
-    prefix = "" if verb == verb_of(gain.estimate) else f": {verb}"
-    return f" (floor{prefix} {short(abs(gain.floor.value))})"

@@ -46,23 +46,32 @@ class Relation:
         spanned = np.where(self.gated, self.first, self.explained)
         return ~self.found(theta) & (1 - spanned > residual)
 
-    def sums(self, least: float, ceiling: Floats | None = None) -> Bools:
+    def sums(
+        self, least: float, ceiling: Floats | None = None, *, gain: float = RULE.gain
+    ) -> Bools:
         """Which latents are sums of the other SAE's [n].
 
         A sum explains at least `least` of its latent, and at least its `ceiling` [n] where that is
         not nan.
         """
         level = np.full(len(self.cosine), least) if ceiling is None else np.fmax(least, ceiling)
-        gains = self.explained - self.first > RULE.gain - ROUNDING
+        gains = self.explained - self.first > gain - ROUNDING
         return ~self.gated & gains & (self.explained > level - ROUNDING)
 
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """SAEs held against one another, by (of, inside). From the cosine `theta` a latent is found."""
+    """SAEs held against one another, by (of, inside), with the settings of the comparison.
+
+    From the cosine `theta` a latent is found. Sums leave `residual` of a missing latent. They
+    explain `gain` more of a sum than its first row does, and `least` before chance raises it.
+    """
 
     relations: Mapping[tuple[str, str], Relation]
     theta: float
+    residual: float = RESIDUAL
+    gain: float = RULE.gain
+    least: float = RULE.least
 
     def found(self, of: str, inside: str) -> Bools:
         """Which latents of an SAE are found in another [n]."""
@@ -70,7 +79,7 @@ class Family:
 
     def missing(self, of: str, inside: str) -> Bools:
         """Which latents of an SAE are missing in another [n]."""
-        return self.relations[of, inside].missing(self.theta)
+        return self.relations[of, inside].missing(self.theta, self.residual)
 
     def sums(
         self, of: str, inside: str, peers: Sequence[str], *, least: float | None = None
@@ -81,7 +90,8 @@ class Family:
         """
         relation = self.relations[of, inside]
         level = relation.least if least is None else least
-        return relation.sums(level, self.twin_square(of, peers) - SLACK if peers else None)
+        ceiling = self.twin_square(of, peers) - SLACK if peers else None
+        return relation.sums(level, ceiling, gain=self.gain)
 
     def twin_square(self, of: str, peers: Sequence[str]) -> Floats:
         """The mean squared cosine over the peers that find a latent [n]; nan where none does."""

@@ -12,11 +12,6 @@ SEEDS = Margin(
 )  # fmt: skip
 
 
-def has_seeds(estimate: Estimate, margins: Margins) -> bool:
-    """Whether an estimate rests on enough training seeds."""
-    return estimate.seeds >= margins["seeds"] and not estimate.conditional
-
-
 def lacking_seeds(estimate: Estimate, margins: Margins) -> str:
     """What an estimate without an interval lacks."""
     needed = f"{margins['seeds']:g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,6 +44,14 @@ def without_common_direction(raw: Decision, centred: Decision) -> Decision:
     if {raw.word, centred.word} == {"no", "none-found"}:
         return Decision("undecided", ("common direction",))
     return centred
+
+
+def agreed(decisions: Sequence[Decision]) -> Decision:
+    """The decision of rows as they are, or of these and centred rows."""
+    if len(decisions) == 1:
+        return decisions[0]
+    raw, centred = decisions
+    return without_common_direction(raw, centred)
 
 
 def unmet(conditions: Mapping[Reason, bool]) -> tuple[Reason, ...]:

@@ -80,7 +80,6 @@ def cases_of(suite: Suite, registry: Registry) -> list[Case]:
         )
         for row, spec in enumerate(suite.metrics)
         for subject in _subjects(suite, spec)
-        if _can_be_measured(spec, subject, registry)
         for seed in spec.seeds
     )
     cases, reads = [], 0
@@ -94,22 +93,6 @@ def cases_of(suite: Suite, registry: Registry) -> list[Case]:
                 hint="Restrict its metrics by 'where' or 'over', or write several suites.",
             )  # fmt: skip
     return [case for _, case in sorted(cases, key=lambda ranked: ranked[0])]
-
-
-def _can_be_measured(spec: MetricSpec, subject: Sequence[SaeSpec], registry: Registry) -> bool:
-    """Whether a planned case has what its metric needs; a suite's own are all tried."""
-    if not spec.planned or subject[-1].data is not None:
-        return True
-    metric = registry.metrics[spec.metric]
-    return set(metric.inputs) <= {
-        *metric.optional,
-        "small",
-        "large",
-        "sae",
-        "saes",
-        "peers",
-        "seed",
-    }
 
 
 def _rank(
@@ -157,14 +140,14 @@ def _subjects(suite: Suite, spec: MetricSpec) -> Iterator[tuple[SaeSpec, ...]]:
         return ((sae,) for sae in saes)
     if kind == "group":
         return (tuple(group) for group in ladders(saes, axis) if len(group) > 1)
-    if kind in IN_FAMILIES:
-        return IN_FAMILIES[kind](saes)
+    if kind in PAIRED:
+        return PAIRED[kind](saes)
     along: Callable[[Iterable[SaeSpec], str], Iterator[tuple[SaeSpec, SaeSpec]]]
     along = pairs if kind == "pairs" else all_pairs
     return along(saes, axis)
 
 
-IN_FAMILIES: Mapping[str, Callable[[Iterable[SaeSpec]], Iterator[tuple[SaeSpec, SaeSpec]]]] = {
+PAIRED: Mapping[str, Callable[[Iterable[SaeSpec]], Iterator[tuple[SaeSpec, SaeSpec]]]] = {
     "family": family_pairs,
     "steps": steps,
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from saebench_canon.errors import CanonError, nearest, placed
 from saebench_canon.plugin.metric import SUBJECT, Metric, Of
-from saebench_canon.plugin.question import Question
+from saebench_canon.plugin.question import IN_FAMILIES, Question
 from saebench_canon.plugin.registry import Registry
 from saebench_canon.saes.source import Checkpoint
 from saebench_canon.suite.axes import condition
@@ -114,8 +114,8 @@ def _setting(
 def _check_over(over: str, of: Of, axes: Sequence[str], where: str) -> None:
     kind, _, axis = over.partition(":")
     fits = {"each": "sae", "pairs": "pair", "all-pairs": "pair", "group": "group",
-            "family": "pair", "steps": "pair"}  # fmt: skip
-    if kind not in fits or (kind in ("each", "family", "steps")) == bool(axis):
+            **dict.fromkeys(IN_FAMILIES, "pair")}  # fmt: skip
+    if kind not in fits or (kind in ("each", *IN_FAMILIES)) == bool(axis):
         known = "each, pairs:AXIS, all-pairs:AXIS, family, steps, group:AXIS"
         raise CanonError(f"unknown over '{over}'", where=where, hint=f"Known: {known}.")
     if fits[kind] != of:

@@ -16,6 +16,7 @@ from typing import Any
 
 from saebench_canon.plugin.metric import Metric, Score
 from saebench_canon.plugin.published import fold
+from saebench_canon.plugin.question import IN_FAMILIES
 from saebench_canon.plugin.report import Tables
 from saebench_canon.plugin.row import Axis, Row, Status
 from saebench_canon.plugin.table_line import Cell, Estimate, Key, Line
@@ -23,7 +24,6 @@ from saebench_canon.tables.seed_groups import SEED, SeedGroup, reasons_by_sae, s
 from saebench_canon.tables.stats import LEVEL, over_group, over_no_seeds, over_pairs, over_seeds
 from saebench_canon.tables.summary import Block, Note, Summary, Table
 
-IN_FAMILIES = ("family", "steps")  # pairs that questions read, and that are in no table
 FEW = 4  # a note lists at most so many scores by name
 
 

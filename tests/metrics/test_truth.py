@@ -335,3 +335,21 @@ def test_a_feature_with_next_to_no_weight_is_no_part_of_a_sum() -> None:
     rows = compare(true, latent, Rule())
     assert bool(rows.sums[0])
     assert sorted(rows.parts[0].tolist()) == [-1, -1, 0, 1]
+
+
+def test_the_table_names_what_a_latent_is_a_sum_of() -> None:
+    true = torch.eye(16, dtype=torch.float64)[:6]
+    latents = torch.cat([true[:3], (true[1] + true[4])[None], (true[2] + true[3] + true[5])[None]])
+    fires = torch.ones(4, 6)
+    fires[:, 0] = 0  # the first feature never fires: numbers are the world's, not the table's
+    known = TrueFeatures(
+        true.float(), Codes.from_dense(fires), torch.full((6,), -1), [str(n) for n in range(6)]
+    )
+    rows = torch.nn.functional.normalize(latents, dim=1).float()
+    sae = CanonicalSAE(
+        rows, torch.zeros(16), LinearEncoder(rows.T.contiguous(), torch.zeros(5), "relu")
+    )
+    result = truth.measure(sae, Codes.from_dense(torch.ones(4, 5)), known, 0)
+    assert isinstance(result, Measurement)
+    table = result.tables["latents"].set_index("latent")["sum_of"]
+    assert [sorted(parts) for parts in table] == [[], [], [], [1, 4], [2, 3, 5]]

@@ -11,10 +11,12 @@ from scipy import stats
 
 from saebench_canon.questions.intervals import (
     Component,
+    Interval,
     jackknife,
     mde,
     newcombe,
     satterthwaite,
+    seeds_to_decide,
     seeds_to_see,
     student,
     wilson,
@@ -120,3 +122,15 @@ def test_variance_between_latents_cannot_be_trained_away() -> None:
 
 def test_a_large_effect_is_seen_with_three_seeds() -> None:
     assert seeds_to_see([Component(1e-4, 5), Component(1e-4, 5)], 0.2) == 3
+
+
+def test_as_many_seeds_as_there_are_decide_nothing() -> None:
+    def share(value: float, spread: float) -> Interval:
+        return student(value, [Component(spread**2, 3)])
+
+    wide = seeds_to_decide(share(0.06, 0.03), share(0.04, 0.03), 0.10)
+    assert wide is not None
+    assert wide > 3
+    assert seeds_to_decide(share(0.06, 0.001), share(0.04, 0.001), 0.10) is None
+    assert seeds_to_decide(share(0.30, 0.05), share(0.20, 0.05), 0.10) is not None  # towards a "no"
+    assert seeds_to_decide(share(0.30, 0.05), share(0.05, 0.05), 0.10) is None

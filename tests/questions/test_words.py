@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
 
-from saebench_canon.questions.atomicity import AtomicLimits, atomicity, atomicity_alone, is_hub
+from saebench_canon.questions.atomicity import AtomicLimits, atomicity, is_hub
 from saebench_canon.questions.completeness import (
     CompleteLimits,
     completeness,
@@ -154,22 +153,16 @@ def test_a_meta_sae_alone_can_say_no() -> None:
     assert unseen == Decision("not-measurable", ("nothing is found again",))
 
 
-def test_without_a_floor_the_share_itself_is_judged() -> None:
-    assert atomicity_alone(about(0.11, 0.3), recall=0.1).word == "no"
-    assert atomicity_alone(about(0.0, 0.09), recall=0.7).word == "none-found"
-    assert atomicity_alone(about(0.05, 0.2), recall=0.9).reasons == ("may be sums",)
-    nothing = atomicity_alone(Interval(math.nan, 0, 1), recall=0.9)
-    assert nothing == Decision("not-judged", ("few latents",))
-
-
 def test_atomic_limits_can_be_moved() -> None:
-    strict = replace(AtomicLimits(), sums=0.2)
-    assert atomicity_alone(about(0.11, 0.3), recall=0.9, limits=strict).word == "undecided"
+    strict = replace(AtomicLimits(), sums=0.3)
+    assert atomicity(weighted(0.2), recall=0.9).word == "no"
+    assert atomicity(weighted(0.2), recall=0.9, limits=strict).word != "no"
 
 
 def test_a_part_of_more_than_half_of_the_sums_is_named() -> None:
     assert is_hub(Hub(3, 0.51, 100))
     assert not is_hub(Hub(3, 0.5, 100))
+    assert not is_hub(Hub(3, 0.9, 7))  # of so few sums a part in common says nothing
 
 
 def test_the_common_direction_only_undoes_what_raw_rows_contradict() -> None:
