@@ -13,7 +13,7 @@ STATED = {
         "worthless": 0.02, "better": 0.05, "worse": 0.05, "sums": 0.25,
     },
     "atomic?": {"composed": 0.1, "recall": 0.7, "purged": 0.5, "hub": 0.5},
-    "unique?": {"seeds": 3, "unique": 0.9, "null_shared": 0.1},
+    "unique?": {"unique": 0.9, "null_shared": 0.1},
 }  # fmt: skip
 
 

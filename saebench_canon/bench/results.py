@@ -40,6 +40,7 @@ CASE = {
 }  # fmt: skip
 RUN = {
     "suite": str, "called": str, "path": Optional(str), "cases": Each(CASE),
+    "data": Optional(Each(str, list=False)),
     "questions": Optional(Each(Each((int, float), list=False), list=False)),
     "flags": Optional(
         {"settings": Optional(Each(str)), "limit": Optional(int), "dtype": Optional(str),
@@ -62,6 +63,7 @@ def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
             "called": name,
             "path": None if plan.suite.path is None else str(plan.suite.path.resolve()),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "data": described(plan),
             "cases": [case.to_json() for case in plan.listed()],
             "questions": {name: dict(margins) for name, margins in plan.suite.questions.items()},
             "versions": versions(),
@@ -70,6 +72,11 @@ def keep_run(plan: Plan, *, name: str, flags: Mapping[str, Any]) -> None:
             "flags": dict(flags),
         },
     )
+
+
+def described(plan: Plan) -> dict[str, str]:
+    """What each data table of a plan gives, in words."""
+    return {name: data.describe() for name, data in plan.suite.data.items()}
 
 
 def _stamp_after(runs: Sequence[Path]) -> str:

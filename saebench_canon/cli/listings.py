@@ -130,7 +130,7 @@ def show(options: Namespace) -> None:
     if options.json and not options.answers:
         print(json.dumps([row.to_dict() for row in rows], indent=1))
         return
-    summary = summarise(rows, metrics, tables=tables_of(store))
+    summary = summarise(rows, metrics, tables=tables_of(store), data=run.get("data"))
     answers = answers_of(summary, registry.questions, questions_of(run, registry.questions))
     if options.json:
         print(json.dumps([answer.to_dict() for answer in answers], indent=1))

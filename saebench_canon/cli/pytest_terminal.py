@@ -161,7 +161,7 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
 
 
 def _tables(terminalreporter: Any, state: Session, rows_of_plans: Sequence[list[Row]]) -> None:
-    from saebench_canon.bench.results import tables_of
+    from saebench_canon.bench.results import described, tables_of
     from saebench_canon.questions.ask import answers_of
     from saebench_canon.reports import terminal as render
     from saebench_canon.tables.summarise import summarise
@@ -174,6 +174,11 @@ def _tables(terminalreporter: Any, state: Session, rows_of_plans: Sequence[list[
         ]
         if any(row.status != "missing" for row in rows):
             terminalreporter.write_line("")
-            summary = summarise(rows, state.registry.metrics.values(), tables=tables_of(plan.store))
+            summary = summarise(
+                rows, state.registry.metrics.values(), tables=tables_of(plan.store),
+                data=described(plan),
+            )  # fmt: skip
             answers = answers_of(summary, state.registry.questions, plan.suite.questions)
-            terminalreporter.write(render.text(summary, answers))
+            quiet = terminalreporter.config.option.verbose < 0
+            print_run = render.text_grid if quiet else render.text
+            terminalreporter.write(print_run(summary, answers))

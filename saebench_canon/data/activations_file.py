@@ -54,6 +54,10 @@ class ActivationFile(DataSource):
         x = tensors["acts"]
         return Acts(x, tensors.get("doc", torch.arange(len(x))))
 
+    def describe(self) -> str:
+        """The file's name."""
+        return f"activations of {self.file.name}"
+
     def __str__(self) -> str:
         return str(self.file)
 

@@ -151,6 +151,10 @@ class ModelOnText(DataSource):
         commit = cached_commit(self.model, self.model_revision)
         return {} if commit is None else {self.model: commit}
 
+    def describe(self) -> str:
+        """The model, the hook and the text."""
+        return f"{self.model} at {self.hook}, reading {self.text}"
+
     def __str__(self) -> str:
         return self.model
 

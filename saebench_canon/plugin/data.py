@@ -110,6 +110,10 @@ class DataSource:
         """The cached commit of each hub repository that it reads, by name."""
         return {}
 
+    def describe(self) -> str:
+        """What is measured on, for a reader of the tables."""
+        return str(self)
+
     def __str__(self) -> str:
         return self.kind()
 
@@ -170,6 +174,16 @@ class DataSpec:
     limited: bool = False
     fresh: int | None = None  # tokens that are drawn for a training; None: what scores may use
     root: Path = field(default=Path(), compare=False)
+
+    def describe(self) -> str:
+        """What scores are measured on: the source, and which of its tokens."""
+        tokens = "" if self.tokens is None else f", at most {self.tokens:,} tokens"
+        held_out = (
+            ""
+            if self.holdout is None
+            else f"; scores use {100 * self.holdout:g} % of the documents, which no training saw"
+        )
+        return f"{self.source.describe()}{tokens}{held_out}"
 
     @property
     def calibrates_on(self) -> str:

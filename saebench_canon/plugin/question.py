@@ -57,8 +57,9 @@ class Planned:
 class Answer:
     """One of a question's words for one dictionary size or step, and its sentence.
 
-    `numbers` are the cells that the sentence rests on, by score; `notes` are printed with it. The
-    fields after these are set by the question and by the run.
+    `short` is what a grid of sizes and questions says of it, its word if nothing. `numbers` are the
+    cells that the sentence rests on, by score; `notes` are printed with it. The fields after these
+    are set by the question and by the run.
     """
 
     answer: str
@@ -66,9 +67,11 @@ class Answer:
     size: Axis | None = None  # of a pair the larger
     smaller: Axis | None = None
     position: str = ""  # the size or step as it is printed
+    short: str = ""
     numbers: Mapping[str, Cell] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     question: str = ""
+    about: str = ""  # what is asked, and what `short` says
     suite: str = ""
     axes: Mapping[str, Axis] = field(default_factory=dict)
     data: str | None = None
@@ -128,6 +131,7 @@ class Question:
     rule: Rule
     margins: tuple[Margin, ...] = ()
     help: str = ""
+    cells: str = ""  # what the short answers in a grid say
     plans: tuple[Planned, ...] = ()  # planned by itself where a suite asks the question
 
     @property
@@ -156,9 +160,10 @@ class Question:
                 raise CanonError(f"question '{self.name}' has no margin '{name}'",
                                  hint=nearest(name, self.defaults))  # fmt: skip
         limits = {**self.defaults, **margins}
+        about = " ".join(text for text in (self.help, self.cells) if text)
         return tuple(
-            self._checked(replace(answer, question=self.name, axes=block.axes, data=block.data,
-                                  margins=limits))
+            self._checked(replace(answer, question=self.name, about=about, axes=block.axes,
+                                  data=block.data, margins=limits))
             for answer in self.rule(block, limits)
         )  # fmt: skip
 

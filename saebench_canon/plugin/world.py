@@ -289,6 +289,10 @@ class World(DataSource):
         """All settings: the same ones give the same activations."""
         return {"kind": self.kind(), "version": self.version, "settings": asdict(self)}
 
+    def describe(self) -> str:
+        """The world, its features and its dimensions."""
+        return f"the world {self.named}, {self.count} features in {self.d} dimensions"
+
     def __str__(self) -> str:
         return f"{self.kind()} {self.named}"
 

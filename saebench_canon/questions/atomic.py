@@ -88,7 +88,10 @@ def _at(
     if of_meta is not None:
         numbers |= of_meta.numbers()
     twins = () if kin is None else notes_on_kin(kin, [s for s in (below, size) if s is not None])
-    return Answer(decision.word, sentence, numbers=numbers, notes=(*notes_on(block, line), *twins))
+    return Answer(
+        decision.word, sentence, short=say.cell_of(decision, smaller, merged, of_meta),
+        numbers=numbers, notes=(*notes_on(block, line), *twins),
+    )  # fmt: skip
 
 
 def _decided(smaller: say.Smaller | None, meta: say.Meta | None, limits: AtomicLimits) -> Decision:
@@ -165,7 +168,8 @@ NO, NONE_FOUND, UNDECIDED, NOT_MEASURABLE = "no", "none-found", "undecided", "no
 SHARE = (0, 1)
 ATOMIC = Question(
     "atomic?",
-    help="Are latents sums of a smaller SAE's latents, or of directions that they share?",
+    help="Are its latents no sums of a smaller dictionary's, nor of directions that they share?",
+    cells="\"merges\": the share of its latents that are sums of the next larger one's.",
     needs=("composition", "meta_sae", COMPARISON),
     answers=(NO, NONE_FOUND, UNDECIDED, NOT_MEASURABLE, NOT_JUDGED),
     rule=_rule,

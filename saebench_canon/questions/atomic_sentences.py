@@ -115,6 +115,25 @@ def sentence(
     return f"{head}{f'; {others}' if others else ''}."
 
 
+def cell_of(
+    decision: Decision, smaller: Smaller | None, merged: Merged | None, meta: Meta | None
+) -> str:
+    """What a grid says: the word, what are sums if any are, and how many latents are merged."""
+    match decision.word:
+        case "no":
+            if "sums of the other" in decision.reasons and smaller is not None:
+                word = f"no: {short(smaller.share.value)} are sums"
+            elif meta is not None and meta.excess is not None:
+                word = f"no: {short(meta.excess.value)} are sums"
+            else:
+                word = "no"
+        case "none-found":
+            word = "no sums found"
+        case other:
+            word = other.replace("-", " ")
+    return word if merged is None else f"{word}; merges {short(merged.share.value)}"
+
+
 def _smaller(decision: Decision, found: Smaller | None) -> str:
     if found is None or math.isnan(found.share.value):
         return ""

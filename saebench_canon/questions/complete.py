@@ -59,6 +59,7 @@ def _step(block: Block, kin: Kin, smaller: Axis, larger: Axis, margins: Margins)
     twins = notes_on_kin(kin, (smaller, larger))
     return Answer(
         answer.answer, answer.sentence, size=larger, smaller=smaller, position=line.title,
+        short=answer.short,
         numbers=answer.numbers, notes=(*notes_on(block, line), *twins, *answer.notes),
     )  # fmt: skip
 
@@ -98,7 +99,8 @@ def _by_seeds(
     if not math.isnan(found.gain.gain):
         numbers["stable_gain"] = cell(_point(found.gain.gain), found.gain.floor)
         numbers["stable_gain_above_floor"] = cell(found.gain.above)
-    return Answer(decision.word, sentence, numbers=numbers)
+    short = say.lacks(decision.word, found.missing.share.value if found.missing else None)
+    return Answer(decision.word, sentence, short=short, numbers=numbers)
 
 
 def _point(value: float) -> Interval:
@@ -132,7 +134,10 @@ def _by_witness(kin: Kin, smaller: Axis, larger: Axis, limits: CompleteLimits) -
             numbers[f"missing_witnessed_difference{end}"] = cell(seen.above)
             if not math.isnan(gain.value):
                 numbers[f"witnessed_gain{end}"] = cell(gain)
-    return Answer(word, say.by_witness(word, judged, limits), numbers=numbers)
+    witnessed_shares = [seen.missing for _, pair in judged for _, seen, _ in pair.heard[:1]]
+    share = float(np.mean(witnessed_shares)) if witnessed_shares else None
+    sentence = say.by_witness(word, judged, limits)
+    return Answer(word, sentence, short=say.lacks(word, share), numbers=numbers)
 
 
 def _pairs(kin: Kin, smaller: Axis, larger: Axis) -> list[tuple[str, str]]:
@@ -166,7 +171,8 @@ MEANINGS = {
 }
 COMPLETE = Question(
     "complete?",
-    help="Does a larger dictionary reproducibly find what a smaller one lacks?",
+    help="Does a dictionary have all that the next larger one reproducibly finds?",
+    cells="\"lacks\": the share that it neither finds nor spans by sums of its latents.",
     needs=("stitching", COMPARISON, INSERTION),
     answers=(NO, NONE_FOUND, UNDECIDED, NOT_MEASURABLE, NOT_JUDGED),
     rule=_rule,

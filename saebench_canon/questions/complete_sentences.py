@@ -58,6 +58,13 @@ def by_seeds(
     return f"undecided: {share}; {'; '.join(_open(decision, found, limits))}."
 
 
+def lacks(word: str, share: float | None) -> str:
+    """What a grid says of the smaller SAE."""
+    if word not in ("no", "undecided") or share is None or math.isnan(share):
+        return "none missing found" if word == "none-found" else ""
+    return f"{word}: lacks {short(share)}"
+
+
 def _missing(found: Seeds, whose: str) -> str:
     missing, not_found, gain = found.missing, found.not_found, found.gain
     assert missing is not None

@@ -12,6 +12,7 @@ from saebench_canon.errors import CanonError, nearest
 from saebench_canon.plugin.metric import Score
 from saebench_canon.plugin.question import Answer
 from saebench_canon.plugin.table_line import Cell, Estimate, Line
+from saebench_canon.reports.grid import answers_on, grid
 from saebench_canon.reports.safe_text import (
     for_markdown,
     for_markdown_cell,
@@ -20,12 +21,12 @@ from saebench_canon.reports.safe_text import (
     without_tags,
 )
 from saebench_canon.reports.terminal import (
-    answers_on,
     columns_of,
     companions,
     heading,
     legend,
     line_title,
+    measured_on,
     not_begun,
     note_sentence,
     number_and_rest,
@@ -46,24 +47,33 @@ STYLE = "<style>th, td { padding: 0 .8em; text-align: right } body { margin: 2em
 def markdown(summary: Summary, answers: Sequence[Answer] = (), *, all_scores: bool = True) -> str:
     """The tables as Markdown, nulls and floors inside the cells."""
     summary, answers = on_lines(summary), on_lines(answers)
-    parts = []
+    parts = [for_markdown(sentence) for sentence in measured_on(summary)]
+    if (found := grid(summary, answers)) is not None:
+        rule = ["---"] * len(found.head)
+        written = map(_markdown_line, (found.head, rule, *found.lines))
+        parts.append("\n".join(written))
+        parts.append("\n".join(for_markdown(f"- **{q}** {t}") for q, t in found.legend.items()))
     for block in summary.begun:
         parts.append(f"## {for_markdown(block.title or summary.suite)}")
-        for table in tables_shown(block, all_scores=all_scores):
-            head, lines = _grid(table, columns_of(table, all_scores=all_scores))
-            grid = [head, ["---", *("--:" for _ in head[1:])], *lines]
-            body = "\n".join(f"| {' | '.join(map(for_markdown_cell, line))} |" for line in grid)
-            title = f"**{title_of(table)}** {with_full_stop(table.about)}".strip()
-            parts += [for_markdown(title), body]
-            parts += [for_markdown(table.interval()), for_markdown(table.sources())]
-        notes = [f"- {_note(note)}" for note in block.notes]
         answer_lines = [
             for_markdown(f"- **{answer.question}** {_prefix(answer)}{sentence(answer)}")
             for answer in answers_on(block, answers)
         ]
-        parts += ["\n".join(lines) for lines in (notes, answer_lines) if lines]
+        parts.append("\n".join(answer_lines))
+        for table in tables_shown(block, all_scores=all_scores):
+            head, lines = _grid(table, columns_of(table, all_scores=all_scores))
+            alignment = ["---", *("--:" for _ in head[1:])]
+            body = "\n".join(_markdown_line(line) for line in (head, alignment, *lines))
+            title = f"**{title_of(table)}** {with_full_stop(table.about)}".strip()
+            parts += [for_markdown(title), body]
+            parts += [for_markdown(table.interval()), for_markdown(table.sources())]
+        parts.append("\n".join(f"- {_note(note)}" for note in block.notes))
     parts += [for_markdown(not_begun(summary)), legend(summary, all_scores=all_scores)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _markdown_line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(map(for_markdown_cell, cells))} |"
 
 
 def _note(note: Note) -> str:
@@ -78,8 +88,17 @@ def html(summary: Summary, answers: Sequence[Answer] = (), *, all_scores: bool =
     """The tables as one plain HTML page."""
     summary, answers = on_lines(summary), on_lines(answers)
     parts = [f"<!doctype html><meta charset='utf-8'><title>{escape(summary.suite)}</title>{STYLE}"]
+    parts += [f"<p>{escape(sentence)}</p>" for sentence in measured_on(summary)]
+    if (found := grid(summary, answers)) is not None:
+        parts += ["<table>", _html_line("th", found.head)]
+        parts += [*(_html_line("td", line) for line in found.lines), "</table>"]
+        parts += ["<p>" + "<br>".join(escape(f"{q} {t}") for q, t in found.legend.items()) + "</p>"]
     for block in summary.begun:
         parts.append(f"<h2>{escape(block.title or summary.suite)}</h2>")
+        parts += _html_list(
+            f"{answer.question} {answer.position} {sentence(answer)}"
+            for answer in answers_on(block, answers)
+        )
         for table in tables_shown(block, all_scores=all_scores):
             head, lines = _grid(table, columns_of(table, all_scores=all_scores))
             parts.append(f"<h3>{escape(title_of(table))}</h3><p>{escape(table.about)}</p><table>")
@@ -87,12 +106,7 @@ def html(summary: Summary, answers: Sequence[Answer] = (), *, all_scores: bool =
             parts += [_html_line("td", line) for line in lines]
             footer = [paragraph for paragraph in (table.interval(), table.sources()) if paragraph]
             parts.append(f"</table><p>{'<br>'.join(map(escape, footer))}</p>")
-        sentences = [note_sentence(note) for note in block.notes]
-        sentences += [
-            f"{answer.question} {answer.position} {sentence(answer)}"
-            for answer in answers_on(block, answers)
-        ]
-        parts += ["<ul>", *(f"<li>{escape(paragraph)}</li>" for paragraph in sentences), "</ul>"]
+        parts += _html_list(note_sentence(note) for note in block.notes)
     closing = (not_begun(summary), legend(summary, all_scores=all_scores))
     parts += [f"<p>{escape(paragraph)}</p>" for paragraph in closing if paragraph]
     return "\n".join(parts) + "\n"
@@ -153,6 +167,11 @@ def _inline(table: Table, column: Score, cell: Cell) -> str:
         f"{name} {''.join(number_and_rest(table, column, cell, name)).strip()}" for name in names
     ]
     return f"{value} ({', '.join(shown)})" if shown else value
+
+
+def _html_list(sentences: Iterable[str]) -> list[str]:
+    items = [f"<li>{escape(sentence)}</li>" for sentence in sentences]
+    return ["<ul>", *items, "</ul>"] if items else []
 
 
 def _html_line(tag: str, cells: Iterable[str]) -> str:

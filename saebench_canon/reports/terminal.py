@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from saebench_canon.plugin.metric import Score
 from saebench_canon.plugin.question import Answer
 from saebench_canon.plugin.table_line import Cell, Estimate, Line
+from saebench_canon.reports.grid import answers_on, grid
 from saebench_canon.reports.safe_text import on_lines
 from saebench_canon.tables.summary import Block, Note, Summary, Table
 
@@ -32,11 +33,12 @@ def text(
     all_scores: bool = False,
     width: int = WIDTH,
 ) -> str:
-    """The tables and answers for a terminal; a table that is too wide continues below."""
+    """The answers, then the tables, for a terminal; a table that is too wide continues below."""
     if not summary.blocks:
         return "Nothing was measured.\n"
     summary, answers = on_lines(summary), on_lines(answers)
-    parts = []
+    parts = [*_data(summary, width), *_text_grid(summary, answers, width)]
+    parts += _sentences(summary, answers, width)
     for block in summary.begun:
         parts.append(_rule(summary, block, width))
         for table in tables_shown(block, all_scores=all_scores):
@@ -48,8 +50,6 @@ def text(
         ]
         if notes:
             parts.append("\n".join(notes))
-        if block_answers := answers_on(block, answers):
-            parts.append(_text_answers(block_answers, width))
     if waiting := not_begun(summary):
         parts.append(_wrap(waiting, "", width))
     parts.append(_wrap(legend(summary, all_scores=all_scores), "", width))
@@ -59,17 +59,54 @@ def text(
 def text_answers(summary: Summary, answers: Sequence[Answer], *, width: int = WIDTH) -> str:
     """The answers without the tables."""
     summary, answers = on_lines(summary), on_lines(answers)
-    parts = []
-    for block in summary.begun:
-        if block_answers := answers_on(block, answers):
-            parts += [_rule(summary, block, width), _text_answers(block_answers, width)]
+    parts = [*_text_grid(summary, answers, width), *_sentences(summary, answers, width)]
     return "\n\n".join(parts or ["No question was asked."]) + "\n"
 
 
-def answers_on(block: Block, answers: Sequence[Answer]) -> list[Answer]:
-    """The answers that are about a block."""
-    block_key = (block.data, *block.axes.items())
-    return [answer for answer in answers if (answer.data, *answer.axes.items()) == block_key]
+def text_grid(summary: Summary, answers: Sequence[Answer], *, width: int = WIDTH) -> str:
+    """What was measured on, and the answers as a grid; the tables where no question was asked."""
+    if not answers:
+        return text(summary, width=width)
+    summary, answers = on_lines(summary), on_lines(answers)
+    return "\n\n".join([*_data(summary, width), *_text_grid(summary, answers, width)]) + "\n"
+
+
+def measured_on(summary: Summary) -> list[str]:
+    """A sentence on each data table that something was measured on, by its name if it has others."""
+    names = dict.fromkeys(block.data or "" for block in summary.begun)
+    return [
+        f"Measured on {f'{name}: ' if len(names) > 1 else ''}{with_full_stop(summary.data[name])}"
+        for name in names
+        if name in summary.data
+    ]
+
+
+def _data(summary: Summary, width: int) -> list[str]:
+    lines = [_wrap(sentence, "", width) for sentence in measured_on(summary)]
+    return ["\n".join(lines)] if lines else []
+
+
+def _text_grid(summary: Summary, answers: Sequence[Answer], width: int) -> Iterator[str]:
+    """The answers by size and question, and below what is asked; nothing without answers."""
+    found = grid(summary, answers)
+    if found is None:
+        return
+    columns = [_padded(list(column)) for column in zip(found.head, *found.lines, strict=True)]
+    for chunk in _fitting(columns[0], columns[1:], width):
+        header, *lines = zip(columns[0], *chunk, strict=True)
+        rule = ["─" * len(cell) for cell in header]
+        yield "\n".join("  ".join(line).rstrip() for line in (header, rule, *lines))
+    names = max(len(name) for name in found.legend) if found.legend else 0
+    legend = [_wrap(text, f"{name:<{names}}  ", width) for name, text in found.legend.items()]
+    if legend:
+        yield "\n".join(legend)
+
+
+def _sentences(summary: Summary, answers: Sequence[Answer], width: int) -> Iterator[str]:
+    """The sentences of each block."""
+    for block in summary.begun:
+        if block_answers := answers_on(block, answers):
+            yield f"{_rule(summary, block, width)}\n{_text_answers(block_answers, width)}"
 
 
 def _rule(summary: Summary, block: Block, width: int) -> str:

@@ -33,12 +33,13 @@ def summarise(
     *,
     level: float = LEVEL,
     tables: Tables | None = None,
+    data: Mapping[str, str] | None = None,
 ) -> Summary:
     """Fold the rows of a run into blocks of tables.
 
     `metrics` are the declarations (directions, digits, nulls, headlines, help); tables follow
     their order. The tables of other metrics come last, with plain columns. `tables` reads the
-    tables of records, for questions.
+    tables of records, for questions. `data` says what each data table gives.
     """
     declared = {metric.name: metric for metric in metrics}
     known = [row if isinstance(row, Row) else Row.from_dict(row) for row in rows]
@@ -58,7 +59,8 @@ def summarise(
         _block(dict(axes), group, declared, axis, marks, level, tables, titled=len(sources) > 1)
         for (_, axes), group in grouped.items()
     )
-    return Summary(suite=scored[0].suite if scored else "", blocks=blocks, level=level)
+    suite = scored[0].suite if scored else ""
+    return Summary(suite=suite, blocks=blocks, level=level, data=data or {})
 
 
 def _by_score(row: Row, metric: Metric | None, rows: Sequence[Row]) -> Iterator[Row]:
@@ -125,9 +127,12 @@ def _block(
         tables.append(replace(table, lines=tuple(marked)))
     joined, unlike = _join_floors(tables, {label: group[0] for label, group in labels.items()})
     words = [str(value) if name == "arch" else f"{name} {value}" for name, value in axes.items()]
+    saes: dict[Axis, dict[str, None]] = defaultdict(dict)
     tokens: dict[Axis, set[float]] = defaultdict(set)
     for row in everything:
-        for member in row.members:
+        for name, member in zip(row.subject, row.members, strict=False):
+            if axis in member:
+                saes[member[axis]][name] = None
             if "train_tokens" in member and axis in member:
                 tokens[member[axis]].add(float(member["train_tokens"]))
     return Block(
@@ -136,6 +141,7 @@ def _block(
         data=everything[0].data,
         tables=tuple(sorted(joined, key=lambda table: _position(table, declared))),
         notes=(*_notes_on_seeds(groups), *_notes(rows, marks), *_gaps(related), *unlike),
+        saes={size: tuple(saes[size]) for size in sorted(saes, key=lambda size: _order((size,)))},
         train_tokens={width: tuple(sorted(counts)) for width, counts in tokens.items()},
         no_seeds={group.size: group.reason for group in groups if group.reason},
         seeds_unknown=frozenset(group.size for group in groups if group.unknown),

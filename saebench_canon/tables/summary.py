@@ -98,6 +98,7 @@ class Block:
     data: str | None
     tables: tuple[Table, ...]
     notes: tuple[Note, ...]
+    saes: Mapping[Axis, tuple[str, ...]] = field(default_factory=dict)  # by size
     train_tokens: Mapping[Axis, tuple[float, ...]] = field(default_factory=dict)
     no_seeds: Mapping[Axis | None, str] = field(default_factory=dict)
     seeds_unknown: Collection[Axis | None] = ()
@@ -145,6 +146,7 @@ class Summary:
     suite: str
     blocks: tuple[Block, ...]
     level: float = LEVEL
+    data: Mapping[str, str] = field(default_factory=dict)  # what each data table gives
 
     @property
     def begun(self) -> tuple[Block, ...]:

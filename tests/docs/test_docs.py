@@ -203,7 +203,7 @@ def test_rules_are_told_by_the_names_of_their_margins() -> None:
     text = PAGES["statistics"].split("## Answers")[1].split("### Margins")[0]
     numbers = re.findall(r"(?<![\w.])\d*\.\d+|\b\d+ training seeds|\b\d+ %", text)
     assert set(numbers) <= {"95 %"}  # the interval's level
-    assert len(re.findall(r"`seeds`|\{seeds\}", text)) >= 1
+    assert len(re.findall(r"`unique`|\{unique\}", text)) >= 1
 
 
 def test_the_input_of_the_docs_is_made_and_kept(example: Path) -> None:

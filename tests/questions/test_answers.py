@@ -1,4 +1,4 @@
-"""The rule of METRICS.md section 6, on numbers whose verdict is known."""
+"""Answers on a made-up run whose truth is known."""
 
 from __future__ import annotations
 
@@ -11,109 +11,6 @@ from stated_margins import answers_on
 
 from saebench_canon.plugin.question import Answer
 from saebench_canon.tables.summarise import summarise
-
-
-def judged(
-    shared: float = 0.6,
-    stderr: float | None = 0.01,
-    *,
-    null: float | None = 0.01,
-    seeds: int = 3,
-    mark: str | None = None,
-    **margins: float,
-) -> Answer:
-    members = [{"arch": "relu", "width": 128, "seed": seed} for seed in range(seeds)]
-    scores = {"shared_share": shared} | ({} if null is None else {"null_shared": null})
-    more: dict[str, Any] = {"stderr": stderr, "n": seeds, "unit": "training seed"}
-    if mark:
-        more["marks"] = [{"kind": mark, "reason": "told so"}]
-    rows = run.case("m", "seed_matching", "group", "group:seed", members, scores, **more)
-    (block,) = summarise(rows, run.declared(), tables=run.tables).blocks
-    return next(v for v in answers_on(block, **margins) if v.question == "unique?")
-
-
-def test_below_nine_tenths_is_not_unique() -> None:
-    assert judged(0.6).answer == "graded"
-    assert judged(0.6).sentence == (
-        "Not unique: .60 [.56, .64] of the latents come back with another seed "
-        "(unique from .90; random rows .01, limit .10)."
-    )
-
-
-def test_wholly_above_nine_tenths_is_unique() -> None:
-    answer = judged(0.97)
-    assert answer.answer == "same"
-    assert answer.sentence.startswith("The same latents with every seed: .97 [.93, 1.01]")
-
-
-def test_an_interval_over_the_margin_decides_nothing() -> None:
-    answer = judged(0.88)
-    assert answer.answer == "graded"
-    assert answer.sentence.startswith("undecided: shared_share in [.84, .92]")
-
-
-def test_a_margin_that_is_touched_counts_as_reached() -> None:
-    assert judged(0.9, 0.0).answer == "same"
-
-
-def test_numbers_that_round_to_the_margin_are_printed_until_they_differ() -> None:
-    below = judged(0.898, 0.0004)
-    assert below.answer == "graded"
-    assert below.sentence == (
-        "Not unique: .8980 [.8963, .8997] of the latents come back with another seed "
-        "(unique from .9000; random rows .01, limit .10)."
-    )
-    undecided = judged(0.9, 0.0002)
-    assert undecided.sentence.startswith("undecided: shared_share in [.899, .901] (unique")
-    assert "[.90, .90] of" in judged(0.9, 0.0).sentence
-    chance = judged(0.6, null=0.1004)
-    assert chance.sentence == (
-        "not measurable here: .1004 of random rows come back too (limit .1000)."
-    )
-    near = judged(0.6, null=0.0999)
-    assert near.sentence.startswith("Not unique: ")
-    assert "random rows .0999, limit .1000" in near.sentence
-
-
-def test_random_rows_that_match_make_it_not_measurable_before_anything_else() -> None:
-    answer = judged(0.6, null=0.3)
-    assert answer.answer == "not-measurable"
-    assert answer.sentence == "not measurable here: .30 of random rows come back too (limit .10)."
-
-
-def test_two_seeds_give_the_number_and_what_is_missing() -> None:
-    answer = judged(0.6, None, seeds=2)
-    assert answer.answer == "not-judged"
-    assert answer.sentence == (
-        "not judged: .60 of the latents come back with another seed; random rows .01; "
-        "2 seeds of the 3 it takes."
-    )
-
-
-def test_three_seeds_without_an_error_are_not_judged() -> None:
-    assert judged(0.6, None).sentence.endswith("no interval.")
-
-
-def test_without_its_null_nothing_is_judged() -> None:
-    assert "null_shared, is missing" in judged(0.6, null=None).sentence
-
-
-def test_margins_are_settings_and_printed() -> None:
-    answer = judged(0.6, unique=0.5)
-    assert answer.answer == "same"
-    assert "unique from .50" in answer.sentence
-
-
-def test_a_group_marked_unfit_is_not_judged_and_says_why() -> None:
-    assert judged(mark="unfit").answer == "not-judged"
-    assert "told so" in judged(mark="unfit").sentence
-
-
-def test_a_caveat_stands_beside_and_changes_nothing() -> None:
-    answer = judged(mark="caveat")
-    assert answer.sentence == judged().sentence
-    assert "told so" in answer.notes[0]
-
 
 RELATED = ("comparison", "insertion")
 
@@ -155,7 +52,7 @@ def test_one_seed_a_size_is_judged_by_the_next_larger_as_a_witness() -> None:
     assert second.answer == "not-judged"
     assert second.sentence.endswith("another seed of the larger or a wider SAE would tell.")
     unique = answers_on(block)[-1]
-    assert unique.sentence == "not judged: seed_matching was not measured."
+    assert unique.sentence == "not judged: one seed: another one would tell."
 
 
 def test_a_pair_that_was_not_compared_is_named() -> None:

@@ -190,8 +190,8 @@ def test_answers_leave_as_json_with_their_numbers_and_margins() -> None:
     unique = next(answer for answer in answers if answer["question"] == "unique?")
     assert (unique["size"], unique["smaller"], unique["axes"]) == (128, None, {"arch": "relu"})
     assert unique["margins"] == {**STATED["unique?"], "unique": 0.95}
-    assert "unique from .95" in unique["sentence"] or "unique from .950" in unique["sentence"]
-    shared = unique["numbers"]["shared_share"]
+    assert "the same from .95" in unique["sentence"]
+    shared = unique["numbers"]["found_again_share"]
     assert shared["lo"] < shared["value"] < shared["hi"]
     assert 0 <= shared["null"] < 0.1
     step = answers[0]

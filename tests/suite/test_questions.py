@@ -65,8 +65,8 @@ def test_extends_and_set_change_one_margin(
         ('[question."unique?"]\nunique = true', "'unique' must be a number, got True"),
         ('[question."unique?"]\nunique = nan', "'unique' must be between 0 and 1, got nan"),
         ('[question."unique?"]\nunique = 95', r"and 1, got 95\.0 \(.*\)\. It is the share"),
-        ('[question."unique?"]\nseeds = 2.5', r"'seeds' must be a whole number, got 2\.5"),
-        ('[question."unique?"]\nseeds = 0', "'seeds' must be 1 or more, got 0"),
+        ('[question."complete?"]\nlatents = 2.5', r"'latents' must be a whole number, got 2\.5"),
+        ('[question."complete?"]\nlatents = 0', "'latents' must be 1 or more, got 0"),
         ('[question]\n"unique?" = 0.9', r"""0\.9 is not a table \(.*\[question."unique\?"\]\)"""),
     ],
 )  # fmt: skip
