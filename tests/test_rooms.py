@@ -27,6 +27,7 @@ FLOORS = (
     (
         "bench", "inputs", "metrics.meta_sae", "metrics.composition",
         "metrics.seed_matching", "metrics.stitching", "metrics.comparison",
+        "metrics.geometry",
     ),
     ("saes.formats", "data", "suite", "questions", "reports", "metrics.shared"),
     ("saes", "tables", "trainers", "data.worlds"),

@@ -131,6 +131,10 @@ def show(options: Namespace) -> None:
         print(json.dumps([row.to_dict() for row in rows], indent=1))
         return
     summary = summarise(rows, metrics, tables=tables_of(store), data=run.get("data"))
+    if options.canonical:
+        from saebench_canon.cli.canonical_list import show_canonical
+
+        return show_canonical(summary, options)
     answers = answers_of(summary, registry.questions, questions_of(run, registry.questions))
     if options.json:
         print(json.dumps([answer.to_dict() for answer in answers], indent=1))

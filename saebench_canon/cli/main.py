@@ -149,6 +149,11 @@ def _add_show(commands: Commands) -> None:
                       help="only the answers; with --json one object per answer")  # fmt: skip
     show.add_argument("--errors", action="store_true", help="why cases failed, with tracebacks")
     show.add_argument("--all", action="store_true", help="every score, not only the main ones")
+    show.add_argument(
+        "--canonical",
+        action="store_true",
+        help="which latents are canonical; with --to as .csv, .parquet or .md",
+    )
     card = show.add_mutually_exclusive_group()
     card.add_argument("--latent", metavar="[SAE:]N", help="the card of one latent of an SAE")
     card.add_argument(

@@ -34,20 +34,31 @@ class Pursuit:
         return 1 - self.explained[:, -1]
 
 
-def pursue(rows: Tensor, atoms: Tensor, *, count: int = 4, block: int = BLOCK) -> Pursuit:
+def pursue(
+    rows: Tensor,
+    atoms: Tensor,
+    *,
+    count: int = 4,
+    without: Tensor | None = None,
+    block: int = BLOCK,
+) -> Pursuit:
     """Fit each row by at most `count` atoms with weights ≥ 0, taking the best-correlated next.
 
     `rows` [b, d], `atoms` [a, d], of any norms. After each choice the weights of all chosen atoms
     are fitted anew by non-negative least squares. The search runs in the rows' dtype, the fit in
-    float64. A row stops when no atom has a positive cosine with what is left of it.
+    float64. A row stops when no atom has a positive cosine with what is left of it. `without` [b]
+    is an atom that each row is not fitted by, as where rows are fitted by one another.
     """
     dictionary = unit(atoms)
     search = dictionary.to(rows.dtype)
     height = max(1, block // len(atoms))
     blocks = torch.split(rows, height)
+    banned = [None] * len(blocks) if without is None else torch.split(without[:, None], height)
     parts = [
-        _pursue(unit(part), dictionary, search, min(count, len(atoms)), count)
-        for part in track(blocks, "fitting rows by other rows", len(blocks))
+        _pursue(unit(part), dictionary, search, ban, min(count, len(atoms)), count)
+        for part, ban in track(
+            list(zip(blocks, banned, strict=True)), "fitting rows by other rows", len(blocks)
+        )
     ]
     return Pursuit(
         torch.cat([part.atoms for part in parts]),
@@ -56,7 +67,14 @@ def pursue(rows: Tensor, atoms: Tensor, *, count: int = 4, block: int = BLOCK) -
     )
 
 
-def _pursue(rows: Tensor, dictionary: Tensor, search: Tensor, steps: int, count: int) -> Pursuit:
+def _pursue(
+    rows: Tensor,
+    dictionary: Tensor,
+    search: Tensor,
+    banned: Tensor | None,
+    steps: int,
+    count: int,
+) -> Pursuit:
     b, d = rows.shape
     chosen = torch.full((b, count), -1, dtype=torch.int64, device=rows.device)
     weights = rows.new_zeros(b, count)
@@ -66,6 +84,8 @@ def _pursue(rows: Tensor, dictionary: Tensor, search: Tensor, steps: int, count:
     going = torch.arange(b, device=rows.device)  # rows that have not stopped
     for step in range(steps):
         cosines = residual[going].to(search.dtype) @ search.T
+        if banned is not None:
+            cosines.scatter_(1, banned[going], -torch.inf)
         if step:
             before = chosen[going, :step]
             cosines.scatter_(1, before, -torch.inf)

@@ -17,6 +17,7 @@ def canon_metrics() -> Iterable[Metric]:
     from saebench_canon.metrics.comparison.metric import comparison
     from saebench_canon.metrics.composition.metric import composition
     from saebench_canon.metrics.fidelity.metric import fidelity
+    from saebench_canon.metrics.geometry.metric import geometry
     from saebench_canon.metrics.insertion.metric import insertion
     from saebench_canon.metrics.meta_ladder.metric import meta_ladder
     from saebench_canon.metrics.meta_replace.metric import meta_replace
@@ -28,5 +29,5 @@ def canon_metrics() -> Iterable[Metric]:
 
     return [
         fidelity, stitching, stitching_loss, meta_sae, composition, meta_replace, meta_ladder,
-        seed_matching, comparison, insertion, truth,
+        seed_matching, geometry, comparison, insertion, truth,
     ]  # fmt: skip

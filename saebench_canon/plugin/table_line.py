@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from saebench_canon.plugin.metric import Unit
 from saebench_canon.plugin.published import Published
@@ -126,7 +126,10 @@ class Block(Protocol):
 
     @property
     def cases(self) -> Sequence[ListedCase]:
-        """The pairs of families and steps that were measured; they are in no table."""
+        """The pairs of families and steps that were measured, in no table, and single SAEs."""
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What several questions derive from this block, made for the first of them."""
 
     def score(self, case: ListedCase, name: str) -> float | None:
         """One score of such a case; None if it is undefined."""

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 @hookimpl
 def canon_questions() -> Iterable[Question]:
-    """Complete, atomic, unique: whether a dictionary's latents are canonical units."""
+    """Complete, atomic, unique: whether a dictionary's latents are canonical units; and which."""
     from saebench_canon.questions.atomic import ATOMIC
+    from saebench_canon.questions.canonical_latents import CANONICAL
     from saebench_canon.questions.complete import COMPLETE
     from saebench_canon.questions.unique import UNIQUE
 
-    return [COMPLETE, ATOMIC, UNIQUE]
+    return [COMPLETE, ATOMIC, UNIQUE, CANONICAL]

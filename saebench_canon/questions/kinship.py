@@ -6,9 +6,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saebench_canon.kernels.mean_row import is_shared
 from saebench_canon.plugin.row import Axis, ListedCase
@@ -18,7 +19,11 @@ from saebench_canon.questions.merging import Parts
 from saebench_canon.questions.relations import Family, Relation
 from saebench_canon.questions.starts import Met, components
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 COMPARISON, INSERTION = "comparison", "insertion"  # the metrics that compared them
+GEOMETRY = "geometry"  # and the one that compared the rows of each SAE with one another
 CENTRED = "_centred"
 Pair = tuple[str, str]
 
@@ -28,10 +33,14 @@ class View:
     """Rows as they are, or centred: relations, and what belongs to each pair (of, inside).
 
     `recall` is the share of planted sums that are found, `low` the 5th percentile of what the
-    other's rows leave of random rows, `parent` the share of sums in the parent null.
+    other's rows leave of random rows, `parent` the share of sums in the parent null. `latents` are
+    the numbers of each SAE's latents in the order of its relations, and `own` their fits by one
+    another (the cosine is that with the nearest other latent).
     """
 
     family: Family
+    latents: Mapping[str, NDArray[np.int64]]
+    own: Mapping[str, Relation]
     recall: Mapping[Pair, float]
     low: Mapping[Pair, float]
     parent: Mapping[Pair, float]
@@ -57,6 +66,7 @@ class Kin:
     mse: Mapping[str, float]
     duplicates: Mapping[str, int]
     seeds: Mapping[str, Axis]
+    twins: Mapping[str, Mapping[int, int]]  # the duplicates of an SAE, with what stands for each
 
     def of(self, size: Axis) -> tuple[str, ...]:
         """One SAE of each start of a size."""
@@ -92,6 +102,8 @@ class _Builder:
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     relations: dict[Pair, Relation] = field(default_factory=dict)
+    latents: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    own: dict[str, Relation] = field(default_factory=dict)
     recall: dict[Pair, float] = field(default_factory=dict)
     low: dict[Pair, float] = field(default_factory=dict)
     parent: dict[Pair, float] = field(default_factory=dict)
@@ -108,12 +120,25 @@ class _Builder:
             least=float(self.settings["least"]),
         )
         return View(
-            family, self.recall, self.low, self.parent, self.parts, self.gains, self.documents
+            family,
+            self.latents,
+            self.own,
+            self.recall,
+            self.low,
+            self.parent,
+            self.parts,
+            self.gains,
+            self.documents,
         )
 
 
 def kin_of(block: Block) -> Kin | None:
     """The SAEs of a block that were compared in pairs; None if none were."""
+    kin: Kin | None = block.once("kin", lambda: _kin_of(block))
+    return kin
+
+
+def _kin_of(block: Block) -> Kin | None:
     compared = [case for case in block.cases if case.metric == COMPARISON]
     if not compared:
         return None
@@ -144,11 +169,12 @@ def kin_of(block: Block) -> Kin | None:
                 bool(line["sorted"]),
             )  # fmt: skip
     mse = _gains(block, raw, centred)
+    twins = _own(block, raw, centred)
     ordered = {size: tuple(sizes[size]) for size in sorted(sizes, key=_by_value)}
     starts, unknown = components(ordered, met)
     return Kin(
         ordered, starts, unknown, raw.view(), centred.view(), frozenset(shared), mse,
-        duplicates, seeds,
+        duplicates, seeds, twins,
     )  # fmt: skip
 
 
@@ -163,19 +189,42 @@ def _read(block: Block, case: ListedCase, view: _Builder, end: str) -> None:
         if table is None or least is None or f"cosine{end}" not in table:
             continue
         kept = table[table[f"cosine{end}"].notna()]
-        view.relations[of, inside] = Relation(
-            kept[f"cosine{end}"].to_numpy(float),
-            kept[f"first{end}"].to_numpy(float),
-            kept[f"explained{end}"].to_numpy(float),
-            kept[f"gated{end}"].to_numpy(bool),
-            least,
-        )
+        view.relations[of, inside] = _relation(kept, end, least)
+        view.latents[of] = kept["latent"].to_numpy(int)
         view.parts[of, inside] = [list(atoms) for atoms in kept[f"atoms{end}"]]
         for numbers, name in (
             (view.recall, "planted_recall"), (view.low, "chance_residual"),
             (view.parent, "sum_share_parent"),
         ):  # fmt: skip
             numbers[of, inside] = block.score(case, f"{name}{whose}{end}") or 0.0
+
+
+def _relation(table: pd.DataFrame, end: str, least: float) -> Relation:
+    return Relation(
+        table[f"cosine{end}"].to_numpy(float),
+        table[f"first{end}"].to_numpy(float),
+        table[f"explained{end}"].to_numpy(float),
+        table[f"gated{end}"].to_numpy(bool),
+        least,
+    )
+
+
+def _own(block: Block, raw: _Builder, centred: _Builder) -> dict[str, dict[int, int]]:
+    """The fits of each SAE's latents by one another; returns the duplicates of each SAE."""
+    twins: dict[str, dict[int, int]] = {}
+    for case in (case for case in block.cases if case.metric == GEOMETRY):
+        (name,) = case.subject
+        table = block.table(case, "latents")
+        if table is None:
+            continue
+        doubles = table[table["twin_of"] >= 0]
+        twins[name] = dict(zip(doubles["latent"], doubles["twin_of"], strict=True))
+        for view, end in ((raw, ""), (centred, CENTRED)):
+            if f"first{end}" in table:
+                kept = table[table[f"first{end}"].notna()]
+                view.own[name] = _relation(kept, end, view.settings["least"])
+                view.latents.setdefault(name, kept["latent"].to_numpy(int))
+    return twins
 
 
 def _gains(block: Block, raw: _Builder, centred: _Builder) -> dict[str, float]:

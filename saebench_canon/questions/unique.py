@@ -99,7 +99,7 @@ def _numbers(found: FoundAgain, null: float | None) -> dict[str, Cell]:
 UNIQUE = Question(
     "unique?",
     help="Does training with another seed find the same latents?",
-    cells="\"graded\": the shares found by two other seeds, by one, by neither.",
+    cells="The shares of latents that are found by two other seeds / by one / by neither.",
     needs=(MATCHING, COMPARISON),
     answers=(SAME, GRADED, NOT_MEASURABLE, NOT_JUDGED),
     rule=_rule,

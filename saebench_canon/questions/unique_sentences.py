@@ -76,5 +76,5 @@ def cell_of(found: FoundAgain, word: str) -> str:
     if word == "same":
         return f"same: {short(found.shared.value)}"
     if found.by_seed.shape[1] == 1:
-        return f"{word}: {short(found.shares[0])} by one"
-    return f"{word}: {' / '.join(short(share) for share in found.shares)}"
+        return f"{short(found.shares[0])} by one"
+    return " / ".join(short(share) for share in found.shares)

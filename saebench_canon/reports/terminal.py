@@ -72,7 +72,7 @@ def text_grid(summary: Summary, answers: Sequence[Answer], *, width: int = WIDTH
 
 
 def measured_on(summary: Summary) -> list[str]:
-    """A sentence on each data table that something was measured on, by its name if it has others."""
+    """A sentence on each data table that something was measured on; by name if there are others."""
     names = dict.fromkeys(block.data or "" for block in summary.begun)
     return [
         f"Measured on {f'{name}: ' if len(names) > 1 else ''}{with_full_stop(summary.data[name])}"

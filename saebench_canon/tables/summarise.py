@@ -105,6 +105,7 @@ def _block(
     titled: bool,
 ) -> Block:
     related = [row for row in rows if row.over in IN_FAMILIES]
+    read_alone = [row for row in rows if row.over == "each" and row.of == "sae"]
     everything, rows = rows, [row for row in rows if row.over not in IN_FAMILIES]
     labels: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -145,9 +146,13 @@ def _block(
         train_tokens={width: tuple(sorted(counts)) for width, counts in tokens.items()},
         no_seeds={group.size: group.reason for group in groups if group.reason},
         seeds_unknown=frozenset(group.size for group in groups if group.unknown),
-        cases=tuple({row.id: row for row in related if row.status == "measured"}.values()),
+        cases=tuple(
+            {row.id: row for row in related + read_alone if row.status == "measured"}.values()
+        ),
         scores={
-            (row.id or "", row.score or ""): row.value for row in related if row.value is not None
+            (row.id or "", row.score or ""): row.value
+            for row in related + read_alone
+            if row.value is not None
         },
         read=read,
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from saebench_canon.plugin.metric import Score
 from saebench_canon.plugin.published import say_sources
@@ -102,12 +102,19 @@ class Block:
     train_tokens: Mapping[Axis, tuple[float, ...]] = field(default_factory=dict)
     no_seeds: Mapping[Axis | None, str] = field(default_factory=dict)
     seeds_unknown: Collection[Axis | None] = ()
-    cases: tuple[ListedCase, ...] = ()  # measured pairs of families and steps, in no table
+    cases: tuple[ListedCase, ...] = ()  # measured: pairs of families and steps, and single SAEs
     scores: Mapping[tuple[str, str], float] = field(default_factory=dict)  # of these, by id
     read: Tables | None = None
     _known: dict[tuple[str, str], pd.DataFrame | None] = field(
         default_factory=dict, compare=False, repr=False
     )  # tables that were read: several questions ask for the same ones
+    _made: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What several questions derive from this block, made for the first of them."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     def score(self, case: ListedCase, name: str) -> float | None:
         """One score of a case of a family; None if it is undefined."""

@@ -65,7 +65,7 @@ def test_what_others_find_is_graded() -> None:
         ".60 (.60, .60, .60) are found by two others, .00 (.00, .00, .00) by one, .40 (.40, .40, "
         ".40) by neither."
     )
-    assert answer.short == "graded: .60 / .00 / .40"
+    assert answer.short == ".60 / .00 / .40"
 
 
 def test_nine_tenths_and_more_are_the_same() -> None:
@@ -108,7 +108,7 @@ def test_two_seeds_give_both_values_and_what_a_third_would_tell() -> None:
         ".97 and .97 of two seeds' latents are found by the other; a third seed would tell which "
         "are found by every other."
     )
-    assert answer.short == "graded: .97 by one"
+    assert answer.short == ".97 by one"
 
 
 def test_one_seed_is_not_judged() -> None:

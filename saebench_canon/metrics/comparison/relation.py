@@ -14,30 +14,12 @@ from saebench_canon.kernels.nulls import covariance_matched
 from saebench_canon.kernels.random_generators import generator
 from saebench_canon.kernels.sum_rule import Rule
 from saebench_canon.metrics.shared.dictionary import Dictionary
+from saebench_canon.metrics.shared.fitted import Fitted, fitted
 
 DRAWN = 1024  # rows of a null, and planted sums, at most
 CLUSTERS = (16, 8)  # rows of a cluster, in the nulls whose rows vary a parent
 COPIES = 1 / 1.09**2 - 0.10  # of a planted sum, what another seed's noisy copy explains, less .10
 LOW = 0.05  # the quantile of random rows' residuals that is reported
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """Rows fitted by others: what the first and all atoms explain [n], and which are gated [n]."""
-
-    first: Tensor
-    explained: Tensor
-    gated: Tensor
-
-    @property
-    def shares(self) -> Tensor:
-        """What the first and all atoms explain, where a gated fit explains nothing, [n, 2]."""
-        return torch.stack([self.first, torch.where(self.gated, 0.0, self.explained)], dim=1)
-
-    @property
-    def residual(self) -> Tensor:
-        """The share of each row that is left over; a gated fit counts with its first atom, [n]."""
-        return 1 - torch.where(self.gated, self.first, self.explained)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,10 +91,3 @@ def relate(
         least=raised.least, chance=max(shares), parent=shares[0], recall=planted,
         low=float(torch.quantile(by_chance[1].residual, LOW)),
     )  # fmt: skip
-
-
-def fitted(pursuit: Pursuit, gate: float) -> Fitted:
-    """A pursuit by what its first and all atoms explain, and whether these cancel."""
-    weights = pursuit.weights.double()
-    explained = pursuit.explained.double()
-    return Fitted(explained[:, 0], explained[:, -1], (weights**2).sum(dim=1) > gate)

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from saebench_canon.kernels.cosine import max_cosine, tied
 from saebench_canon.kernels.nnomp import pursue
-from saebench_canon.metrics.comparison.relation import fitted
 from saebench_canon.metrics.comparison.settings import Cosines
 from saebench_canon.metrics.shared.dictionary import Dictionary
+from saebench_canon.metrics.shared.fitted import fitted
 
 
 def chosen_by_witness(

@@ -1,0 +1,1 @@
+"""How do the decoder rows of one SAE lie to one another?"""

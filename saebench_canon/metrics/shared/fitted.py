@@ -1,0 +1,36 @@
+"""Rows fitted by others: what one and all atoms explain, and fits that cancel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saebench_canon.kernels.nnomp import Pursuit
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Rows fitted by others: what the first and all atoms explain [n], and which are gated [n]."""
+
+    first: Tensor
+    explained: Tensor
+    gated: Tensor
+
+    @property
+    def shares(self) -> Tensor:
+        """What the first and all atoms explain, where a gated fit explains nothing, [n, 2]."""
+        return torch.stack([self.first, torch.where(self.gated, 0.0, self.explained)], dim=1)
+
+    @property
+    def residual(self) -> Tensor:
+        """The share of each row that is left over; a gated fit counts with its first atom, [n]."""
+        return 1 - torch.where(self.gated, self.first, self.explained)
+
+
+def fitted(pursuit: Pursuit, gate: float) -> Fitted:
+    """A pursuit by what its first and all atoms explain, and whether these cancel."""
+    weights = pursuit.weights.double()
+    explained = pursuit.explained.double()
+    return Fitted(explained[:, 0], explained[:, -1], (weights**2).sum(dim=1) > gate)

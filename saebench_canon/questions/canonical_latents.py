@@ -1,0 +1,99 @@
+"""Canonical? How many latents of each SAE pass all tests of being canonical (ours)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from saebench_canon.plugin.question import NOT_JUDGED, Answer, Margins, Planned, Question
+from saebench_canon.plugin.row import Axis
+from saebench_canon.plugin.table_line import Block
+from saebench_canon.questions.canonical import Compared, Listed, listed
+from saebench_canon.questions.intervals import Interval
+from saebench_canon.questions.judged import cell, line_of, notes_on, notes_on_kin, unfit_answer
+from saebench_canon.questions.kinship import COMPARISON, GEOMETRY, Kin, kin_of
+
+LISTED = "listed"
+BLIND = "absorbed parents and parts that are never seen apart pass too"
+ALONE = "another seed or a wider SAE would tell which latents are found again"
+
+
+def lists(kin: Kin, size: Axis) -> list[Listed]:
+    """The list of each SAE of a size that was compared."""
+    found = (listed(kin, sae, size) for sae in kin.sizes[size])
+    return [one for one in found if one is not None]
+
+
+def _rule(block: Block, margins: Margins) -> Iterator[Answer]:
+    """One answer for each dictionary size."""
+    kin = kin_of(block)
+    if kin is None:
+        yield Answer(NOT_JUDGED, f"not judged: one SAE: {ALONE}.")
+        return
+    for size in kin.sizes:
+        yield _at(block, kin, size)
+
+
+def _at(block: Block, kin: Kin, size: Axis) -> Answer:
+    line = line_of(block, (size,), kin.sizes[size])
+    withheld = unfit_answer(block, line)
+    if withheld is not None:
+        return withheld
+    saes = lists(kin, size)
+    notes = (*notes_on(block, line), *notes_on_kin(kin, [size]))
+    if not any(sae.against.confirms for sae in saes):
+        return Answer(NOT_JUDGED, f"not judged: {ALONE}.", size=size, position=line.title,
+                      notes=notes)  # fmt: skip
+    counts = [sae.count for sae in saes]
+    live = [len(sae.table) for sae in saes]
+    mean = sum(counts) / sum(live)
+    shown = f"{_values(counts)} of {_values(live)} latents"
+    sentence = f"{shown} pass all tests that could be run ({_tests(saes[0])}); {BLIND}."
+    share = Interval(mean, min(c / n for c, n in zip(counts, live, strict=True)),
+                     max(c / n for c, n in zip(counts, live, strict=True)))  # fmt: skip
+    return Answer(LISTED, sentence, size=size, position=line.title, short=_range(counts),
+                  numbers={"canonical_share": cell(share)}, notes=notes)  # fmt: skip
+
+
+def _values(numbers: Sequence[int]) -> str:
+    """The numbers of each SAE; one where all are equal."""
+    return ", ".join(map(str, numbers)) if len(set(numbers)) > 1 else str(numbers[0])
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def _tests(sae: Listed) -> str:
+    """Which tests could be run, in words."""
+    against = sae.against
+    ways = []
+    if against.others:
+        ways.append(f"found by all {len(against.others)} other seeds"
+                    if len(against.others) > 1 else "found by the other seed")  # fmt: skip
+    if against.larger:
+        ways.append("in a wider SAE" if ways else "found in a wider SAE")
+    sums = [name for name, there in _sums(against, sae.own) if there]
+    return f"{' or '.join(ways)}; no sums of {_listing(sums)} latents; no duplicates"
+
+
+def _sums(against: Compared, own: bool) -> Iterator[tuple[str, bool]]:
+    yield "smaller", bool(against.smaller)
+    yield "larger", bool(against.larger)
+    yield "their own SAE's other", own
+
+
+def _listing(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+CANONICAL = Question(
+    "canonical?",
+    help="How many latents pass all tests of being canonical?",
+    cells="The fewest and the most of any seed; `show --canonical` lists them.",
+    needs=("stitching", "composition", "meta_sae", "seed_matching", COMPARISON, GEOMETRY),
+    answers=(LISTED, NOT_JUDGED),
+    rule=_rule,
+    plans=(Planned(COMPARISON, "family"), Planned(GEOMETRY, "each")),
+)
