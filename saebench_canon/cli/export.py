@@ -1,4 +1,4 @@
-"""The command `export`: a data table's activations, or an SAE that a suite trains, as files."""
+"""The command `export`: a data table's activations, an SAE, or its canonical latents, as files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def export(options: Namespace) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         try:
             draft.mkdir(parents=True)
-            if data is not None:
+            if options.canonical:
+                lines = _canonical(bench, plan, sae, draft)
+            elif data is not None:
                 lines = _data(bench, data, draft, options.training)
             else:
                 lines = _sae(bench, plan, sae, draft)
@@ -125,6 +127,66 @@ def _sae(bench: Bench, plan: Plan, sae: SaeSpec | None, folder: Path) -> list[tu
             shutil.copyfile(path, folder / path.name)
             lines.append((path.name, f"of '{sae.name}'"))
     return lines
+
+
+def _canonical(
+    bench: Bench, plan: Plan, sae: SaeSpec | None, folder: Path
+) -> list[tuple[str, str]]:
+    """Write the canonical latents of an SAE as an SAE in SAELens' format."""
+    import torch
+
+    from saebench_canon.saes.formats.frankenstein import save, some_latents
+
+    if sae is None:
+        raise CanonError("a data table has no canonical latents", where="--canonical")
+    data = plan.suite.data[sae.data] if sae.data is not None else None
+    latents = _canonical_latents(bench, plan, sae)
+    model = bench.artifacts.sae(sae, data)
+    chosen = torch.zeros(model.width, dtype=torch.bool)
+    chosen[latents] = True
+    k = None
+    told = f"{len(latents)} canonical of the {model.width} latents of '{sae.name}'"
+    if getattr(model.coder, "activation", None) == "topk":
+        codes = bench.artifacts.input("codes", data, sae)
+        share = float(codes.counts.double()[chosen].sum()) / len(codes)
+        k = min(max(round(share), 1), len(latents))
+        told += f"; the {k} largest codes of each token are kept, as many as they have there"
+    description = sae.source.describe()
+    exported = some_latents(model, chosen, k=k, normalize=description.normalize)
+    origin = {"of": sae.name, "digest": bench.identities.sae(sae, data), "latents": latents}
+    metadata = {"hook_name": description.hook, "model_name": description.model}
+    known = {name: value for name, value in metadata.items() if value is not None}
+    save(exported, folder / "sae", **known, canonical=origin)
+    for path in sorted((folder / "sae").iterdir()):
+        path.rename(folder / path.name)
+    (folder / "sae").rmdir()
+    return [(path.name, told) for path in sorted(folder.iterdir())]
+
+
+def _canonical_latents(bench: Bench, plan: Plan, sae: SaeSpec) -> list[int]:
+    """The numbers of an SAE's canonical latents; raises CanonError where none is known."""
+    from saebench_canon.bench.results import rows_of, tables_of
+    from saebench_canon.questions.canonical import listed
+    from saebench_canon.questions.kinship import kin_of
+    from saebench_canon.tables.summarise import summarise
+
+    metrics = bench.registry.metrics
+    rows = rows_of(plan.listed(), bench.store, metrics)
+    for block in summarise(rows, metrics.values(), tables=tables_of(bench.store)).begun:
+        kin = kin_of(block)
+        for size, names in ({} if kin is None else kin.sizes).items():
+            found = listed(kin, sae.name, size) if kin and sae.name in names else None
+            if found is not None and found.count:
+                return [int(latent) for latent in found.table["latent"][found.table["canonical"]]]
+            if found is not None:
+                raise CanonError(
+                    f"no latent of '{sae.name}' is canonical",
+                    hint="`saebench-canon show --canonical` says which tests they fail.",
+                )
+    raise CanonError(
+        f"'{sae.name}' was not compared with another seed or a wider SAE",
+        hint=f"Run the suite: saebench-canon run {plan.suite.path or plan.suite.name}",
+    )
 
 
 def _never(folder: Path) -> None:

@@ -122,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("name", metavar="NAME", help="a data table or an SAE of the suite")
     export.add_argument("-o", "--output", required=True, metavar="FOLDER",
                         help="a new folder to write")  # fmt: skip
+    export.add_argument("--canonical", action="store_true",
+                        help="of an SAE, only its canonical latents")  # fmt: skip
     export.add_argument("--training", type=_positive, metavar="TOKENS",
                         help="of a world, also so many tokens to train on")  # fmt: skip
     export.add_argument(

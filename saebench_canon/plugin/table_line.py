@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -128,8 +128,8 @@ class Block(Protocol):
     def cases(self) -> Sequence[ListedCase]:
         """The pairs of families and steps that were measured, in no table, and single SAEs."""
 
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """What several questions derive from this block, made for the first of them."""
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What several questions read or derive from this block, made for the first of them."""
 
     def score(self, case: ListedCase, name: str) -> float | None:
         """One score of such a case; None if it is undefined."""

@@ -31,6 +31,7 @@ def _on_lines(value: Any) -> Any:
             pairs = [
                 (field.name, old, _on_lines(old))
                 for field in dataclasses.fields(value)
+                if field.compare  # the others hold no text of their own
                 for old in [getattr(value, field.name)]
             ]
             changed = {name: new for name, old, new in pairs if new != old}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -105,16 +105,13 @@ class Block:
     cases: tuple[ListedCase, ...] = ()  # measured: pairs of families and steps, and single SAEs
     scores: Mapping[tuple[str, str], float] = field(default_factory=dict)  # of these, by id
     read: Tables | None = None
-    _known: dict[tuple[str, str], pd.DataFrame | None] = field(
-        default_factory=dict, compare=False, repr=False
-    )  # tables that were read: several questions ask for the same ones
-    _made: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    _made: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
 
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """What several questions derive from this block, made for the first of them."""
-        if name not in self._made:
-            self._made[name] = make()
-        return self._made[name]
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What several questions read or derive from this block, made for the first of them."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def score(self, case: ListedCase, name: str) -> float | None:
         """One score of a case of a family; None if it is undefined."""
@@ -122,10 +119,11 @@ class Block:
 
     def table(self, case: ListedCase, name: str) -> pd.DataFrame | None:
         """One table of a case of a family; None if its record has none."""
-        key = case.id or "", name
-        if key not in self._known:
-            self._known[key] = None if self.read is None else self.read(*key)
-        return self._known[key]
+        read, case_id = self.read, case.id or ""
+        table: pd.DataFrame | None = None
+        if read is not None:
+            table = self.once((case_id, name), lambda: read(case_id, name))
+        return table
 
     def of(self, metric: str) -> Iterator[Table]:
         """The tables of a metric, less those that only serve as floors."""

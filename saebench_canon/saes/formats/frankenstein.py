@@ -1,11 +1,11 @@
-"""A small SAE with latents of a large one added, as an SAE in SAELens' format."""
+"""An SAE in SAELens' format from latents of others: of two, or some of one."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -84,16 +84,59 @@ def frankenstein(
         _latents(small, small_coder, all_latents, center),
         _latents(large, large_coder, chosen, center),
     ]
-    architecture, tensors = _joined(parts)
-    tensors |= {"b_dec": small.b_dec, "W_dec": torch.cat([latents.rows for latents in parts])}
     dtype = torch.promote_types(small.W_dec.dtype, large.W_dec.dtype)
+    return _in_saelens_format(parts, small.b_dec, dtype, subtracts=subtracts, normalize=normalize)
+
+
+@torch.no_grad()
+def some_latents(
+    sae: CanonicalSAE, chosen: Tensor, *, k: int | None = None, normalize: Normalisation = "none"
+) -> Frankenstein:
+    """The chosen latents [m] bool of an SAE, as an SAE of their own with the same b_dec.
+
+    Their codes are those that they have in the SAE, unless it keeps the k largest codes of each
+    token: then `k` of the chosen latents are kept, and they have the codes of the SAE where it
+    keeps them too. Raises CanonError as `frankenstein`, and for TopK without `k`.
+    """
+    coder = sae.coder
+    if not isinstance(coder, LinearEncoder):
+        raise CanonError("the SAE's encoder is not known, only its codes are")
+    if coder.activation == "topk" and k is not None:
+        coder = replace(coder, activation="relu", k=None)
+    else:
+        coder = _coder(sae, "exported")
+        k = None
+    subtracts = coder.shift is not None and torch.equal(coder.shift, sae.b_dec)
+    center = sae.b_dec.double().cpu() if subtracts else torch.zeros(sae.d, dtype=torch.float64)
+    parts = [_latents(sae, coder, chosen, center)]
+    found = _in_saelens_format(
+        parts, sae.b_dec, sae.W_dec.dtype, subtracts=subtracts, normalize=normalize
+    )
+    if k is None:
+        return found
+    topk = {"architecture": "topk", "k": k, "rescale_acts_by_decoder_norm": False}
+    return replace(found, config={**found.config, **topk})
+
+
+def _in_saelens_format(
+    parts: list[_Latents],
+    b_dec: Tensor,
+    dtype: torch.dtype,
+    *,
+    subtracts: bool,
+    normalize: Normalisation,
+) -> Frankenstein:
+    """Latents in a row, and one bias, under SAELens' names."""
+    architecture, tensors = _joined(parts)
+    tensors |= {"b_dec": b_dec, "W_dec": torch.cat([latents.rows for latents in parts])}
     dtype = torch.promote_types(dtype, torch.float32)
+    width, d = tensors["W_dec"].shape
     return Frankenstein(
         {name: value.to("cpu", dtype).contiguous() for name, value in sorted(tensors.items())},
         {
             "architecture": architecture,
-            "d_in": small.d,
-            "d_sae": small.width + int(chosen.sum()),
+            "d_in": d,
+            "d_sae": width,
             "dtype": str(dtype).removeprefix("torch."),
             "device": "cpu",
             "apply_b_dec_to_input": subtracts,
