@@ -9,7 +9,7 @@ import os
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,6 +130,23 @@ def load_language_model(
     model.requires_grad_(False)
     identity = model_identity(name, revision=revision, folder=folder)
     return LanguageModel(name, identity, model.to(device).eval(), tokenizer, surplus)
+
+
+def with_random_weights(loaded: LanguageModel, seed: int) -> LanguageModel:
+    """The same architecture with weights as before training, drawn under a seed (a control).
+
+    All weights are drawn, embeddings too (arXiv 2501.17727). They are drawn on the CPU, so that
+    they do not depend on the device.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(seed)
+        model = type(loaded.model)(loaded.model.config)
+    model = model.to(loaded.model.device, loaded.model.dtype).eval()
+    model.requires_grad_(False)
+    identity = f"{loaded.identity}, random weights of seed {seed}"
+    return replace(loaded, identity=identity, model=model)
 
 
 def model_identity(name: str, *, revision: str | None = None, folder: Path | None = None) -> str:

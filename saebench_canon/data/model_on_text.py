@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from saebench_canon.data import language_model, text
 from saebench_canon.data.hook_points import KNOWN
@@ -42,13 +42,25 @@ class ModelOnText(DataSource):
     bos: bool = True
     skip: int = 0
     loss_tokens: int = 32_768
+    weights: Literal["pretrained", "random"] = "pretrained"
+    weights_seed: int = 0
 
     def __post_init__(self) -> None:
         for key in ("context", "loss_tokens"):
             if getattr(self, key) < 2:
                 raise CanonError(f"'{key}' must be at least 2, got {getattr(self, key)}")
+        if self.weights not in ("pretrained", "random"):
+            raise CanonError(f"'weights' must be pretrained or random, got {self.weights!r}")
+        if self.weights_seed < 0 or (self.weights_seed and not self.random):
+            needed = "at least 0" if self.random else 'left out, or weights must be "random"'
+            raise CanonError(f"'weights_seed' must be {needed}, got {self.weights_seed}")
         if self.skip < 0:
             raise CanonError(f"'skip' must be at least 0, got {self.skip}")
+
+    @property
+    def random(self) -> bool:
+        """Whether the model's weights are drawn anew, as a control."""
+        return self.weights == "random"
 
     def text_source(self, root: Path) -> TextSource:
         """The text; relative paths are the suite file's."""
@@ -107,6 +119,7 @@ class ModelOnText(DataSource):
             "dtype": data.dtype,
             **({} if self.bos else {"bos": False}),
             **({"skip": self.skip} if self.skip else {}),
+            **({"weights": "random", "weights_seed": self.weights_seed} if self.random else {}),
         }
 
     def origin(self, data: DataSpec) -> Origin:
@@ -118,16 +131,21 @@ class ModelOnText(DataSource):
             config = model_config(folder)
             saved_from = None if config is None else config.name
             name = resolved if "models--" in resolved else saved_from
+        if self.random:
+            name = f"{name or self.model} with random weights"
         return Origin(name or None, self.hook)
 
     def language_model(self, data: DataSpec, device: str) -> LanguageModel:
         """The model in eval mode, and its tokenizer."""
-        return language_model.load_language_model(
+        model = language_model.load_language_model(
             self.model,
             revision=self.model_revision,
             folder=data.root,
             dtype=data.dtype,
             device=device,
+        )
+        return (
+            language_model.with_random_weights(model, self.weights_seed) if self.random else model
         )
 
     def documents(self, data: DataSpec) -> Iterator[Document]:
@@ -153,7 +171,8 @@ class ModelOnText(DataSource):
 
     def describe(self) -> str:
         """The model, the hook and the text."""
-        return f"{self.model} at {self.hook}, reading {self.text}"
+        drawn = f" with random weights (seed {self.weights_seed})" if self.random else ""
+        return f"{self.model}{drawn} at {self.hook}, reading {self.text}"
 
     def __str__(self) -> str:
         return self.model
