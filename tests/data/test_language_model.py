@@ -18,6 +18,7 @@ from saebench_canon.data.language_model import (
     load_language_model,
     model_folder,
     model_identity,
+    with_random_weights,
 )
 from saebench_canon.errors import CanonError, NotOffline
 from saebench_canon.saes import hub_offline as hub
@@ -48,6 +49,27 @@ def test_a_folder_loads_quietly_and_as_it_was_saved(saved, capfd):
     assert not any(weight.requires_grad for weight in lm.model.parameters())
     for ours, theirs in zip(lm.model.parameters(), tiny("gpt2").model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_random_weights_are_the_seeds_and_leave_the_architecture(saved):
+    lm = load_language_model(str(saved), dtype="bfloat16")
+    state = torch.get_rng_state()
+    first, again, other = (with_random_weights(lm, seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    trained, drawn = dict(lm.model.named_parameters()), dict(first.model.named_parameters())
+    assert {name: p.shape for name, p in trained.items()} == {
+        name: p.shape for name, p in drawn.items()
+    }
+    assert all(torch.equal(p, dict(again.model.named_parameters())[n]) for n, p in drawn.items())
+    for name, weight in drawn.items():
+        if weight.ndim == 2:  # biases and norms begin as zeros and ones
+            assert not torch.equal(weight, trained[name])
+            assert not torch.equal(weight, dict(other.model.named_parameters())[name])
+    assert first.model.dtype == torch.bfloat16
+    assert not first.model.training
+    assert not any(weight.requires_grad for weight in first.model.parameters())
+    assert len({lm.identity, first.identity, other.identity}) == 3
+    assert first.identity == again.identity
 
 
 def test_the_dtype_is_the_one_asked_for(saved):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -151,3 +153,47 @@ def test_a_mistake_is_placed_once() -> None:
     ):
         raise CanonError("the text is empty", where="words.txt")
     assert str(caught.value) == "the text is empty (s.toml, [data.d]: words.txt)"
+
+
+def control(tmp_path: Path, **settings: Any) -> DataSpec:
+    (tmp_path / "words.txt").write_text("Return the number of the list, or raise an error. " * 40)
+    source = ModelOnText(
+        "packaged:tiny-lm", "blocks.1.hook_resid_pre", "words.txt", context=32, loss_tokens=60,
+        **settings,
+    )  # fmt: skip
+    return DataSpec("d", "here", source, root=tmp_path)
+
+
+def test_a_model_that_was_never_trained_is_other_data_on_the_same_tokens(tmp_path: Path) -> None:
+    plain, random, other = (
+        control(tmp_path),
+        control(tmp_path, weights="random"),
+        control(tmp_path, weights="random", weights_seed=1),
+    )
+    artifacts = bench(tmp_path).artifacts
+    acts = [artifacts.input("acts", data).x for data in (plain, random, other)]
+    assert acts[0].shape == acts[1].shape == acts[2].shape
+    assert not torch.allclose(acts[0], acts[1])
+    assert not torch.allclose(acts[1], acts[2])
+    ids = [artifacts.input("tokens", data).input_ids for data in (plain, random)]
+    assert torch.equal(*ids)
+    assert "random weights (seed 1) at blocks.1" in other.describe()
+    assert "random" not in plain.describe()
+    origin = random.source.origin(random)
+    assert origin.model is not None
+    assert origin.model.endswith("with random weights")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"weights": "untrained"}, "'weights' must be pretrained or random, got 'untrained'"),
+        ({"weights": "random", "weights_seed": -1}, "'weights_seed' must be at least 0, got -1"),
+        ({"weights_seed": 3}, 'must be left out, or weights must be "random", got 3'),
+    ],
+)
+def test_weights_that_mean_nothing_are_refused(
+    tmp_path: Path, settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(CanonError, match=re.escape(sentence)):
+        control(tmp_path, **settings)
