@@ -48,7 +48,9 @@ def geometry(
     seed: int = 0,
     *,
     gate: float = 1.2,
-    rule: Rule = Rule(),
+    atoms: int = 4,
+    least: float = 0.6,
+    gain: float = 0.2,
 ) -> Measurement:
     """How the decoder rows of one SAE lie to one another (ours).
 
@@ -63,6 +65,7 @@ def geometry(
 
     if not gate > 0:
         raise CanonError(f"geometry: gate must be positive, got {gate}")
+    rule = Rule(atoms, least, gain)
     check_rule("geometry", rule)
     marks = (NO_CODES,) if codes is None else ()
     dictionary = dictionary_of(sae, codes)
