@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import brute_force
@@ -16,6 +17,7 @@ from saebench_canon.errors import CanonError
 from saebench_canon.kernels.random_generators import generator
 from saebench_canon.metrics.seed_matching.matching import correlations, match
 from saebench_canon.metrics.seed_matching.metric import seed_matching
+from saebench_canon.plugin.activations import Acts
 from saebench_canon.plugin.metric import Measurement, Undefined, Value
 from saebench_canon.plugin.question import Answer
 from saebench_canon.plugin.row import Row
@@ -26,9 +28,13 @@ from saebench_canon.tables.summarise import summarise
 KINDS = ["relu", "topk", "batchtopk"]
 
 
+def activations(generator: torch.Generator, d: int = 6) -> Tensor:
+    return torch.randn(40, d, generator=generator, dtype=torch.float64)
+
+
 def group(kind: str = "relu", members: int = 3, seed: int = 0, d: int = 6) -> list[CodedSAE]:
     g = torch.Generator().manual_seed(seed)
-    x = torch.randn(40, d, generator=g, dtype=torch.float64)
+    x = activations(g, d)
     common = torch.randn(10, d, generator=g, dtype=torch.float64)
     out = []
     for member in range(members):
@@ -39,10 +45,10 @@ def group(kind: str = "relu", members: int = 3, seed: int = 0, d: int = 6) -> li
 
 
 def measure(members: list[CodedSAE], *, data: bool = True, **more: Any) -> Measurement:
-    seed = more.pop("seed", 0)
+    seed, acts = more.pop("seed", 0), more.pop("acts", None)
     codes = tuple(member.codes for member in members) if data else None
     measurement = seed_matching.measure(
-        tuple(member.sae for member in members), seed, codes, **more
+        tuple(member.sae for member in members), seed, codes, acts, **more
     )
     assert isinstance(measurement, Measurement)
     return measurement
@@ -255,11 +261,17 @@ def test_groups_that_cannot_be_matched_say_why(
     assert set(measurement.scores.values()) == {Undefined(reason)}
 
 
-def test_a_threshold_that_is_no_cosine_is_refused() -> None:
-    with pytest.raises(
-        CanonError, match=r"seed_matching: threshold must be a cosine, −1 to 1, got 1\.5"
-    ):
-        measure(group(), threshold=1.5)
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"threshold": 1.5}, "threshold must be a cosine, −1 to 1, got 1.5"),
+        ({"code_threshold": -2}, "code_threshold must be a correlation, −1 to 1, got -2"),
+        ({"subspace_rows": 1}, "subspace_rows must be 2 or more, got 1"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(setting: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(CanonError, match=f"seed_matching: {re.escape(sentence)}"):
+        measure(group(), **setting)
 
 
 def test_the_table_counts_in_how_many_members_a_latent_is_found() -> None:
@@ -305,9 +317,14 @@ def test_scores_do_not_depend_on_order_scale_or_dead_latents(seed: int, kind: st
         rows = rows / rows.norm(dim=1, keepdim=True)
         return CodedSAE(TinySAE(rows, example.sae.b_dec, encoder.T), dense)
 
-    before, after = measure(members), measure([grow(example) for example in members])
+    acts = Acts(activations(torch.Generator().manual_seed(seed)), torch.arange(40))
+    grown = [grow(example) for example in members]
+    before, after = measure(members, acts=acts), measure(grown, acts=acts)
     for name, score in before.scores.items():
-        assert not isinstance(score, Undefined)
+        if isinstance(score, Undefined):
+            assert name in ("subspace_overlap", "subspace_null")
+            assert after.scores[name] == score
+            continue
         assert value(after, name) == pytest.approx(value(before, name), rel=1e-6, abs=1e-9), name
 
 
