@@ -43,7 +43,7 @@ def seed_matching(
     code_threshold: float = 0.7,
     subspace_rows: int = 8,
 ) -> Measurement:
-    """Whether another training seed finds the same latents, averaged over pairs of the group.
+    """Whether another training seed finds the same latents.
 
     Two latents are the same from a cosine of `threshold` on, in the decoder and in the encoder.
     `encoder_slack` is how far the counterpart's encoder cosine may be below the best one.
