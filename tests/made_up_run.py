@@ -100,6 +100,9 @@ def rows(
                 shared = 0.96 - 0.09 * arch_index - 0.05 * math.log2(w / 128)
                 scores = {"mcc": shared - 0.02, "null_mcc": 0.39}
                 scores |= {"shared_share": shared, "null_shared": 0.004}
+                scores |= {"found_by_two": shared**2, "found_by_two_null": 0.001}
+                scores |= {"found_by_one": 2 * shared * (1 - shared), "found_by_one_null": 0.006}
+                scores |= {"found_by_none": (1 - shared) ** 2, "found_by_none_null": 0.993}
                 spread = {
                     "stderr": 0.008 + 0.002 * arch_index,
                     "n": len(seeds),

@@ -14,6 +14,7 @@ STATED = {
     },
     "atomic?": {"composed": 0.1, "recall": 0.7, "purged": 0.5, "hub": 0.5},
     "unique?": {"unique": 0.9, "null_shared": 0.1},
+    "canonical?": {},
 }  # fmt: skip
 
 

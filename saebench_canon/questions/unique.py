@@ -17,8 +17,8 @@ from saebench_canon.plugin.question import (
 from saebench_canon.plugin.row import Axis
 from saebench_canon.plugin.table_line import Block, Cell
 from saebench_canon.questions import unique_sentences as say
+from saebench_canon.questions.by_other_seeds import FoundAgain, found_again
 from saebench_canon.questions.fitness import training
-from saebench_canon.questions.found_again import FoundAgain, found_again
 from saebench_canon.questions.intervals import Interval
 from saebench_canon.questions.judged import cell, line_of, notes_on, notes_on_kin, unfit_answer
 from saebench_canon.questions.kinship import COMPARISON, Kin, kin_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from saebench_canon.plugin.table_line import Cell
-from saebench_canon.questions.found_again import FoundAgain
+from saebench_canon.questions.by_other_seeds import FoundAgain
 from saebench_canon.questions.numbers_in_sentences import decimals_apart, ends, short
 
 WAYS = {"codes": "codes too", "encoder": "encoders too"}

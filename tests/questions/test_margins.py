@@ -32,7 +32,7 @@ def test_a_default_is_one_that_a_suite_may_set(question: str, margin: Margin) ->
 
 
 def test_questions_stand_in_the_order_that_they_are_read_in() -> None:
-    assert list(QUESTIONS) == ["complete?", "atomic?", "unique?"]
+    assert list(QUESTIONS) == ["complete?", "atomic?", "unique?", "canonical?"]
 
 
 def test_the_words_are_those_of_the_contract() -> None:
@@ -41,4 +41,5 @@ def test_the_words_are_those_of_the_contract() -> None:
         "complete?": open_ended,
         "atomic?": open_ended,
         "unique?": ("same", "graded", "not-measurable", NOT_JUDGED),
+        "canonical?": ("listed", NOT_JUDGED),
     }

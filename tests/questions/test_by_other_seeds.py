@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made_up_family import THETA, relation
 
 from saebench_canon.errors import CanonError
-from saebench_canon.questions.found_again import found_again
+from saebench_canon.questions.by_other_seeds import found_again
 from saebench_canon.questions.relations import Family
 
 
