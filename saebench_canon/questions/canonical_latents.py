@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from saebench_canon.plugin.question import NOT_JUDGED, Answer, Margins, Planned, Question
 from saebench_canon.plugin.row import Axis
 from saebench_canon.plugin.table_line import Block
-from saebench_canon.questions.canonical import Compared, Listed, listed
+from saebench_canon.questions.canonical import Listed, listed
 from saebench_canon.questions.intervals import Interval
 from saebench_canon.questions.judged import cell, line_of, notes_on, notes_on_kin, unfit_answer
 from saebench_canon.questions.kinship import COMPARISON, GEOMETRY, Kin, kin_of
@@ -67,25 +67,17 @@ def _range(numbers: Sequence[int]) -> str:
 def _tests(sae: Listed) -> str:
     """Which tests could be run, in words."""
     against = sae.against
-    ways = []
+    ways = ["in a wider SAE"] if against.larger else []
     if against.others:
-        ways.append(f"found by all {len(against.others)} other seeds"
-                    if len(against.others) > 1 else "found by the other seed")  # fmt: skip
-    if against.larger:
-        ways.append("in a wider SAE" if ways else "found in a wider SAE")
-    sums = [name for name, there in _sums(against, sae.own) if there]
-    return f"{' or '.join(ways)}; no sums of {_listing(sums)} latents; no duplicates"
-
-
-def _sums(against: Compared, own: bool) -> Iterator[tuple[str, bool]]:
-    yield "smaller", bool(against.smaller)
-    yield "larger", bool(against.larger)
-    yield "their own SAE's other", own
-
-
-def _listing(names: Sequence[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} or {last}" if first else last
+        count = len(against.others)
+        ways.insert(0, "by the other seed" if count == 1 else f"by all {count} other seeds")
+    summed = {
+        "smaller": bool(against.smaller), "larger": bool(against.larger),
+        "their own SAE's other": sae.own,
+    }  # fmt: skip
+    tested = " or ".join(name for name, could_be in summed.items() if could_be)
+    sums = f"; no sums of {tested} latents" if tested else ""
+    return f"found {' or '.join(ways)}{sums}; no duplicates"
 
 
 CANONICAL = Question(

@@ -51,7 +51,7 @@ def test_one_seed_a_size_is_judged_by_the_next_larger_as_a_witness() -> None:
     assert "what adding them is worth was not measured" in first.sentence
     assert second.answer == "not-judged"
     assert second.sentence.endswith("another seed of the larger or a wider SAE would tell.")
-    unique = answers_on(block)[-1]
+    unique = next(answer for answer in answers_on(block) if answer.question == "unique?")
     assert unique.sentence == "not judged: one seed: another one would tell."
 
 
@@ -129,7 +129,8 @@ def test_an_unfit_member_withholds_every_verdict_it_touches() -> None:
     marked = {
         (v.question, v.position) for v in answers_on(block) if "L0 is above d/4" in v.sentence
     }
-    assert marked == {("complete?", "256 → 512"), ("atomic?", "512"), ("unique?", "512")}
+    assert marked == {("complete?", "256 → 512"), ("atomic?", "512"), ("unique?", "512"),
+                      ("canonical?", "512")}  # fmt: skip
 
 
 def test_training_and_dead_share_stand_beside_uniqueness() -> None:
@@ -146,7 +147,12 @@ def test_without_fidelity_every_sentence_has_unknown_fitness_beside_it() -> None
         [r for r in rows if r["label"] != "fidelity"], run.declared(), tables=run.tables
     ).blocks
     answers = answers_on(block)
-    assert {answer.question for answer in answers} == {"complete?", "atomic?", "unique?"}
+    assert {answer.question for answer in answers} == {
+        "complete?",
+        "atomic?",
+        "unique?",
+        "canonical?",
+    }
     for answer in answers:
         assert "fitness unknown: fidelity was not measured" in answer.notes
     rows_left = [r for r in rows if r["label"] != "fidelity" or r["members"][0]["width"] != 512]
@@ -154,7 +160,8 @@ def test_without_fidelity_every_sentence_has_unknown_fitness_beside_it() -> None
     lost = {
         (v.question, v.position) for v in answers_on(block) if "fitness unknown" in str(v.notes)
     }
-    assert lost == {("complete?", "256 → 512"), ("atomic?", "512"), ("unique?", "512")}
+    assert lost == {("complete?", "256 → 512"), ("atomic?", "512"), ("unique?", "512"),
+                      ("canonical?", "512")}  # fmt: skip
 
 
 def atomicity(rows: list[dict[str, Any]]) -> dict[str, Answer]:
