@@ -34,14 +34,15 @@ def suite_text(repetitions: int) -> str:
     """Quickstart's data and training, with other seeds in each repetition."""
     suite = tomllib.loads(packaged_suites()["quickstart"].read_text(encoding="utf-8"))
     (data,), (sae,) = suite["data"].values(), suite["sae"]
-    tables = ['[suite]\nname = "reseeding"\nversion = 1\n', f"[data.docs]\n{_keys(data)}"]
+    tables = ['[suite]\nname = "reseeding"\nversion = 1\n']
+    tables += [f"[data.r{repetition}]\n{_keys(data)}" for repetition in range(repetitions)]
     for repetition in range(repetitions):
         first = SEEDS * (repetition + 1)  # quickstart itself has 0, 1 and 2
         axes = {
-            **sae["axes"], "repetition": [repetition], "seed": list(range(first, first + SEEDS)),
+            **sae["axes"], "repetition": [f"r{repetition}"], "seed": list(range(first, first + SEEDS)),
         }  # fmt: skip
         tables.append(
-            '[[sae]]\nname = "r{repetition}-{arch}-w{width}-s{seed}"\ndata = "docs"\n'
+            '[[sae]]\nname = "{repetition}-{arch}-w{width}-s{seed}"\ndata = "{repetition}"\n'
             f"axes = {_inline(axes)}\ntrain = {_inline(sae['train'])}\n"
         )
     tables += [f'[[metric]]\nname = "{metric}"\n' for metric in METRICS]
