@@ -39,8 +39,10 @@ def suite_text(repetitions: int) -> str:
     for repetition in range(repetitions):
         first = SEEDS * (repetition + 1)  # quickstart itself has 0, 1 and 2
         axes = {
-            **sae["axes"], "repetition": [f"r{repetition}"], "seed": list(range(first, first + SEEDS)),
-        }  # fmt: skip
+            **sae["axes"],
+            "repetition": [f"r{repetition}"],
+            "seed": list(range(first, first + SEEDS)),
+        }
         tables.append(
             '[[sae]]\nname = "{repetition}-{arch}-w{width}-s{seed}"\ndata = "{repetition}"\n'
             f"axes = {_inline(axes)}\ntrain = {_inline(sae['train'])}\n"

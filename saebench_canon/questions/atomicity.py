@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from saebench_canon.questions.intervals import Interval
+from saebench_canon.questions.intervals import Interval, met
 from saebench_canon.questions.merging import Hub
 from saebench_canon.questions.weighted import Weighted
-from saebench_canon.questions.words import Decision, unmet
+from saebench_canon.questions.words import Decision, Reason, Word, is_near, unmet
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def atomicity(
     alone = (
         Decision("not-measurable", ("nothing is found again",))
         if sums is None
-        else _of_sums(sums.above.lo, sums.share, recall, limits)
+        else _of_sums(sums.above, sums.share, recall, limits)
     )
     if not meta:
         return alone
@@ -52,15 +52,21 @@ def is_hub(hub: Hub, *, limits: AtomicLimits = LIMITS) -> bool:
     return hub.share > limits.hub and hub.sums >= FEW
 
 
-def _of_sums(above_lo: float, share: Interval, recall: float, limits: AtomicLimits) -> Decision:
-    if above_lo > limits.sums:
-        return Decision("no", ("sums of the other",))
+def _of_sums(above: Interval, share: Interval, recall: float, limits: AtomicLimits) -> Decision:
+    far_no = above.above(limits.sums)
+    far_none = min(share.below(limits.sums), met(recall >= limits.recall))
+
+    def decision(word: Word, *reasons: Reason) -> Decision:
+        return Decision(word, reasons, near=is_near(word, far_no, far_none))
+
+    if above.lo > limits.sums:
+        return decision("no", "sums of the other")
     if share.lo > limits.sums:
-        return Decision("undecided", ("as in another seed",))
+        return decision("undecided", "as in another seed")
     failed = unmet(
         {
             "may be sums": share.hi < limits.sums,
             "planted sums unseen": recall >= limits.recall,
         }
     )
-    return Decision("undecided", failed) if failed else Decision("none-found")
+    return decision("undecided", *failed) if failed else decision("none-found")

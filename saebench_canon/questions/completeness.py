@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saebench_canon.questions.gains import Gain
-from saebench_canon.questions.intervals import Interval
+from saebench_canon.questions.intervals import Interval, met
 from saebench_canon.questions.relations import RESIDUAL
 from saebench_canon.questions.weighted import Weighted
 from saebench_canon.questions.witnessed import Witnessed
-from saebench_canon.questions.words import Decision, unmet
+from saebench_canon.questions.words import Decision, Reason, Word, is_near, unmet
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,18 @@ def completeness(
             "larger is better": better < limits.better,
         }
     )
+    far_no = min(missing.above.above(limits.missing), gain.above.above(limits.worth))
+    far_none = min(
+        missing.share.below(limits.missing), gain.above.below(limits.worthless),
+        met(missing.found_again_least >= limits.reproducible), met(better < limits.better),
+    )  # fmt: skip
+
+    def decision(word: Word, *reasons: Reason) -> Decision:
+        return Decision(word, reasons, near=is_near(word, far_no, far_none))
+
     if not no:
-        return Decision("no")
-    return Decision("undecided", (*no, *none_found)) if none_found else Decision("none-found")
+        return decision("no")
+    return decision("undecided", *no, *none_found) if none_found else decision("none-found")
 
 
 def completeness_alone(
@@ -92,4 +102,10 @@ def completeness_alone(
             "gain not above floor": all(gain.lo > limits.worth_alone for _, gain in heard),
         }
     )
-    return Decision("undecided", failed) if failed else Decision("no")
+    far = min(
+        distance
+        for seen, gain in heard
+        for distance in (seen.above.above(limits.missing), gain.above(limits.worth_alone))
+    )
+    word: Word = "undecided" if failed else "no"
+    return Decision(word, failed, near=is_near(word, far, -math.inf))

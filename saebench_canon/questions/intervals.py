@@ -35,9 +35,30 @@ class Interval:
     def stderr(self) -> float:
         return satterthwaite(self.components)[0]
 
+    def above(self, limit: float) -> float:
+        """How far the lower end is above a limit, in standard errors."""
+        return _in_errors(self.lo - limit, self)
+
+    def below(self, limit: float) -> float:
+        """How far the upper end is below a limit, in standard errors."""
+        return _in_errors(limit - self.hi, self)
+
     @property
     def df(self) -> float:
         return satterthwaite(self.components)[1]
+
+
+def _in_errors(distance: float, interval: Interval) -> float:
+    """A distance over the interval's standard error; without components over a normal one's."""
+    error = interval.stderr or (interval.hi - interval.lo) / (2 * quantile((1 + LEVEL) / 2))
+    if not math.isfinite(error):
+        return -math.inf
+    return distance / error if error > ROUNDING else math.copysign(math.inf, distance)
+
+
+def met(holds: bool) -> float:
+    """How far a condition without a standard error is met."""
+    return math.inf if holds else -math.inf
 
 
 def wilson(share: float, count: float, *, level: float = LEVEL) -> Interval:

@@ -22,6 +22,7 @@ from saebench_canon.questions.fitness import training
 from saebench_canon.questions.intervals import Interval
 from saebench_canon.questions.judged import cell, line_of, notes_on, notes_on_kin, unfit_answer
 from saebench_canon.questions.kinship import COMPARISON, Kin, kin_of
+from saebench_canon.questions.words import NEAR, told
 
 SAME, GRADED = "same", "graded"
 MATCHING = "seed_matching"
@@ -65,7 +66,8 @@ def _at(block: Block, kin: Kin, size: Axis, margins: Margins) -> Answer:
     }
     same = len(saes) > 2 and found.shared.lo >= margins["unique"]
     word = SAME if same else GRADED
-    sentence = say.sentence(found, null, margins["unique"], matched, same=same)
+    near = len(saes) > 2 and abs(found.shared.above(margins["unique"])) < NEAR
+    sentence = told(say.sentence(found, null, margins["unique"], matched, same=same), near)
     return answer(word, sentence, say.cell_of(found, word), **numbers)
 
 

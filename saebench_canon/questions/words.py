@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Word = Literal["no", "none-found", "undecided", "not-measurable", "not-judged"]
@@ -31,12 +31,20 @@ Reason = Literal[
 ]
 
 
+NEAR = 1.0  # standard errors
+
+
 @dataclass(frozen=True)
 class Decision:
-    """An answer's word, and the reasons that it is no other."""
+    """An answer's word, the reasons that it is no other, and whether it is near another.
+
+    It is near where a bound that decides lies within a standard error of its margin: other seeds
+    may then say otherwise.
+    """
 
     word: Word
     reasons: tuple[Reason, ...] = ()
+    near: bool = field(default=False, compare=False)
 
 
 def without_common_direction(raw: Decision, centred: Decision) -> Decision:
@@ -52,6 +60,24 @@ def agreed(decisions: Sequence[Decision]) -> Decision:
         return decisions[0]
     raw, centred = decisions
     return without_common_direction(raw, centred)
+
+
+def is_near(word: Word, no: float, none_found: float) -> bool:
+    """Whether another word is near, given how far the conditions of two words are met.
+
+    Each is in standard errors, of the condition that is met least: below 0 it is not met.
+    """
+    match word:
+        case "no":
+            return no < NEAR
+        case "none-found":
+            return none_found < NEAR
+    return word == "undecided" and max(no, none_found) > -NEAR
+
+
+def told(sentence: str, near: bool) -> str:
+    """A sentence that says where its answer is near its margin."""
+    return f"{sentence.removesuffix('.')}; near its margin." if near else sentence
 
 
 def unmet(conditions: Mapping[Reason, bool]) -> tuple[Reason, ...]:

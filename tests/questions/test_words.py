@@ -17,7 +17,7 @@ from saebench_canon.questions.intervals import Interval
 from saebench_canon.questions.merging import Hub
 from saebench_canon.questions.weighted import Weighted
 from saebench_canon.questions.witnessed import Witnessed
-from saebench_canon.questions.words import Decision, without_common_direction
+from saebench_canon.questions.words import Decision, is_near, told, without_common_direction
 
 
 def about(lo: float, hi: float) -> Interval:
@@ -173,3 +173,47 @@ def test_the_common_direction_only_undoes_what_raw_rows_contradict() -> None:
     assert without_common_direction(still, no) == no
     assert without_common_direction(no, still) == still
     assert without_common_direction(no, no) == no
+
+
+@pytest.mark.parametrize(
+    ("word", "no", "none_found", "near"),
+    [
+        ("no", 0.5, -9, True),
+        ("no", 1.5, -9, False),
+        ("none-found", -9, 0.5, True),
+        ("none-found", 0.5, 1.5, False),
+        ("undecided", -0.5, -9, True),
+        ("undecided", -9, -0.5, True),
+        ("undecided", -1.5, -1.5, False),
+        ("not-judged", 0.0, 0.0, False),
+    ],
+)
+def test_an_answer_is_near_another_within_a_standard_error(
+    word: str, no: float, none_found: float, near: bool
+) -> None:
+    assert is_near(word, no, none_found) is near  # type: ignore[arg-type]
+
+
+def test_a_share_just_above_its_margin_is_near_and_far_above_it_is_not() -> None:
+    gain = Gain(0.2, 0.0, about(0.1, 0.3))
+    for above, near in ((0.051, True), (0.4, False)):
+        decision = completeness(weighted(above, hi=0.9), gain, better=0.3, span_low=0.5)
+        assert (decision.word, decision.near) == ("no", near)
+    small = Gain(0.2, 0.0, about(0.011, 0.3))
+    assert completeness(weighted(0.4, hi=0.9), small, better=0.3, span_low=0.5).near
+    below = completeness(weighted(0.049, hi=0.9), gain, better=0.3, span_low=0.5)
+    assert (below.word, below.near) == ("undecided", True)
+
+
+def test_sums_just_below_the_limit_are_near_it() -> None:
+    for hi, near in ((0.099, True), (0.03, False)):
+        decision = atomicity(weighted(-0.5, lo=0.0, hi=hi), recall=0.9)
+        assert (decision.word, decision.near) == ("none-found", near)
+    assert not atomicity(weighted(-0.5, hi=0.099), recall=0.1).near
+
+
+def test_a_sentence_says_that_it_is_near() -> None:
+    assert told("Not complete: much (limit .05).", True) == (
+        "Not complete: much (limit .05); near its margin."
+    )
+    assert told("Not complete.", False) == "Not complete."
