@@ -3,8 +3,8 @@
     python tests/canonical_lists.py --store STORE     # resumable; a quarter of an hour
     python tests/canonical_lists.py --page            # from the file, at once
 
-The settings are those of tests/calibration_full.py. Numbers go to docs/canonical.csv, and from there
-into docs/calibration.md.
+The settings are those of tests/calibration_full.py. Numbers go to docs/canonical.csv, and from
+there into docs/calibration.md.
 """
 
 from __future__ import annotations

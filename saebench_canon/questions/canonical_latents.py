@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from saebench_canon.plugin.question import NOT_JUDGED, Answer, Margins, Planned, Question
-from saebench_canon.plugin.row import Axis
+from saebench_canon.plugin.row import Axis, ListedCase
 from saebench_canon.plugin.table_line import Block
 from saebench_canon.questions.canonical import Listed, listed
 from saebench_canon.questions.intervals import Interval
 from saebench_canon.questions.judged import cell, line_of, notes_on, notes_on_kin, unfit_answer
 from saebench_canon.questions.kinship import COMPARISON, GEOMETRY, Kin, kin_of
+from saebench_canon.questions.numbers_in_sentences import short
 
 LISTED = "listed"
 BLIND = "absorbed parents and parts that are never seen apart pass too"
-ALONE = "another seed or a wider SAE would tell which latents are found again"
+ALONE = (
+    "another seed or a wider SAE would tell which latents are found again: "
+    "`saebench-canon run THIS OTHER`"
+)
 
 
 def lists(kin: Kin, size: Axis) -> list[Listed]:
@@ -27,7 +31,11 @@ def _rule(block: Block, margins: Margins) -> Iterator[Answer]:
     """One answer for each dictionary size."""
     kin = kin_of(block)
     if kin is None:
-        yield Answer(NOT_JUDGED, f"not judged: one SAE: {ALONE}.")
+        cases = [case for case in block.cases if case.metric == GEOMETRY]
+        if not cases:
+            yield Answer(NOT_JUDGED, f"not judged: {ALONE}.")
+        for case in cases:
+            yield _alone(block, case)
         return
     for size in kin.sizes:
         yield _at(block, kin, size)
@@ -57,6 +65,32 @@ def _at(block: Block, kin: Kin, size: Axis) -> Answer:
 def _values(numbers: Sequence[int]) -> str:
     """The numbers of each SAE; one where all are equal."""
     return ", ".join(map(str, numbers)) if len(set(numbers)) > 1 else str(numbers[0])
+
+
+def _alone(block: Block, case: ListedCase) -> Answer:
+    """What the rows of a single SAE tell."""
+    (name,) = case.subject
+    size = case.members[0].get("width", name) if case.members else name
+    line = line_of(block, (size,), [name])
+
+    def score(name: str) -> float | None:
+        return block.score(case, name)
+
+    told = []
+    distinct, duplicates = score("distinct"), score("duplicates")
+    if distinct is not None and duplicates is not None:
+        told.append(f"of {distinct + duplicates:.0f} live latents {duplicates:.0f} are duplicates")
+    for name, text in (
+        ("own_sum_share", "{} are sums of its own others"),
+        ("nearest_cosine", "the nearest other is at cosine {} on average"),
+    ):
+        value, null = score(name), score(f"{name}_null")
+        if value is not None:
+            beside = "" if null is None else f" (of random rows {short(null)})"
+            told.append(f"{text.format(short(value))}{beside}")
+    alone = f". Of its rows alone: {', '.join(told)}" if told else ""
+    sentence = f"not judged: {ALONE}{alone}."
+    return Answer(NOT_JUDGED, sentence, size=size, position=line.title, notes=notes_on(block, line))
 
 
 def _range(numbers: Sequence[int]) -> str:
