@@ -297,7 +297,10 @@ class Bench:
         }
 
     def _sae_facts(self, sae: SaeSpec, case: Case) -> dict[str, str]:
-        return {"ref": sae.source.ref, "digest": self.identities.sae(sae, case.data)}
+        """The SAE's ref and digest; what was trained here is told apart by its digest."""
+        digest = self.identities.sae(sae, case.data)
+        ref = sae.source.ref
+        return {"ref": f"{ref}/{digest}" if sae.source.training else ref, "digest": digest}
 
     def _data_facts(self, case: Case) -> dict[str, Any] | None:
         if case.data is None:

@@ -27,7 +27,7 @@ from saebench_canon.suite.load import find_suite, load_suite
 from saebench_canon.suite.specs import Suite
 
 LADDERS = ("gpt2-ladder", "gemma-scope-2b")
-CASES = {"gpt2-ladder": 50, "gemma-scope-2b": 18}
+CASES = {"gpt2-ladder": 58, "gemma-scope-2b": 21}
 QUICK = {
     "gpt2-ladder": ["--set", "metric.meta_sae.settings.steps=3",
                     "--set", "metric.meta_sae_paper.settings.steps=3"],

@@ -68,17 +68,17 @@ def test_a_run_measures_every_case_and_prints_tables(
 ) -> None:
     result = run(pytester, "small.toml")
     assert result.ret == 0
-    result.assert_outcomes(passed=24)
-    result.stdout.fnmatch_lines(["*4 SAEs, 24 cases, 0 of them already measured*"])
+    result.assert_outcomes(passed=28)
+    result.stdout.fnmatch_lines(["*4 SAEs, 28 cases, 0 of them already measured*"])
     result.stdout.fnmatch_lines(["fidelity v*", "*unique?*"])
-    assert len(records()) == 24
+    assert len(records()) == 28
 
 
 def test_a_second_run_measures_nothing(small: Path, pytester: pytest.Pytester) -> None:
     run(pytester, "small.toml")
     before = {path: path.stat().st_mtime_ns for path in Path(".canon/records").glob("*.json")}
     result = run(pytester, "small.toml")
-    result.stdout.fnmatch_lines(["*24 of them already measured*"])
+    result.stdout.fnmatch_lines(["*28 of them already measured*"])
     assert before == {
         path: path.stat().st_mtime_ns for path in Path(".canon/records").glob("*.json")
     }
@@ -164,11 +164,11 @@ def test_one_failing_case_leaves_the_others_and_lf_reruns_just_it(
     small.write_text(small.read_text() + '[[metric]]\nname = "fussy"\nwhere.seed = 0\n')
     result = run(pytester, "small.toml", "--plugin", "fussy.py")
     assert result.ret == 1
-    result.assert_outcomes(passed=25, failed=1)
+    result.assert_outcomes(passed=29, failed=1)
     result.stdout.fnmatch_lines(["*ValueError: no such width*"])
-    assert len(records()) == 25
+    assert len(records()) == 29
     rerun = run(pytester, "small.toml", "--plugin", "fussy.py", "--lf")
-    rerun.assert_outcomes(failed=1, deselected=25)
+    rerun.assert_outcomes(failed=1, deselected=29)
     mended = run(
         pytester,
         "small.toml",
@@ -178,7 +178,7 @@ def test_one_failing_case_leaves_the_others_and_lf_reruns_just_it(
         "--set",
         "metric.fussy.settings.refuse=1",
     )
-    mended.assert_outcomes(passed=1, deselected=25)
+    mended.assert_outcomes(passed=1, deselected=29)
 
 
 def test_an_error_never_counts_as_measured(small: Path, pytester: pytest.Pytester) -> None:
@@ -252,7 +252,7 @@ def test_workers_measure_the_same(small: Path, pytester: pytest.Pytester) -> Non
     assert alone.ret == 0
     both = run(pytester, "small.toml", "--store", "both", "-n", "2")
     assert both.ret == 0
-    both.assert_outcomes(passed=24)
+    both.assert_outcomes(passed=28)
     first, second = records(Path("alone")), records(Path("both"))
     assert first.keys() == second.keys()
     assert all(first[key]["scores"] == second[key]["scores"] for key in first)
@@ -312,7 +312,7 @@ def test_saes_by_path_are_a_suite_of_saes(small: Path, pytester: pytest.Pytester
         "fidelity,stitching,seed_matching", "--data", "acts.safetensors",
     )  # fmt: skip
     assert result.ret == 0
-    result.assert_outcomes(passed=13)  # the pair's floor and what it is compared with among them
+    result.assert_outcomes(passed=16)  # the pair's floor and what it is compared with among them
     result.stdout.fnmatch_lines(["w24-s1 is saes/w24-s1."])
 
 
@@ -321,7 +321,7 @@ def test_without_data_what_decoders_tell_is_measured(
 ) -> None:
     result = run(pytester, "saes/w24-s0", "saes/w48-s0", "--metrics", "fidelity,stitching")
     assert result.ret == 0  # fidelity is undefined, and says what it lacks
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=6)
     result.stdout.fnmatch_lines(["*needs activations, and the SAE has no data*"])
 
 

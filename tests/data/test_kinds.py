@@ -121,7 +121,8 @@ def test_a_trained_sae_and_an_sae_of_another_width(here: Path) -> None:
     ran = call("run", "noise.toml", "--plugin", "mine.py", cwd=here)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     (record,) = (json.loads(path.read_text()) for path in here.glob(".canon/records/*.json"))
-    assert record["subject"][0]["ref"] == "train:topk/24/0"
+    facts = record["subject"][0]
+    assert facts["ref"] == f"train:topk/24/0/{facts['digest']}"
     (training,) = record["provenance"]["trained"].values()
     assert training["tokens"] == 4000 // 64 * 64
 

@@ -32,7 +32,7 @@ from saebench_canon.data.worlds.firing import (
     Pairs,
     Superposition,
 )
-from saebench_canon.data.worlds.geometry import CommonDirection, Sinks
+from saebench_canon.data.worlds.shared_directions import CommonDirection, Sinks
 from saebench_canon.errors import CanonError
 from saebench_canon.inputs.extraction import extract
 from saebench_canon.inputs.planted import Planted

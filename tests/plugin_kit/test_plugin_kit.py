@@ -94,7 +94,7 @@ def test_a_new_suite_can_be_planned(workdir: Path) -> None:
     assert cli.main(["new", "suite", "first"]) == 0
     plan = make_plan(workdir / "first.toml", load_registry(), Store(workdir / "store"))
     assert {case.label for case in plan.cases} == {
-        "fidelity", "stitching", "seed_matching", "comparison", "insertion",
+        "fidelity", "stitching", "seed_matching", "comparison", "insertion", "geometry",
     }  # fmt: skip
     jsonschema.validate(
         tomllib.loads((workdir / "first.toml").read_text()), suite_schema(load_registry())

@@ -29,9 +29,9 @@ def test_a_suite_asks_what_its_metrics_can_answer(suite: Path, registry: Registr
     head = SUITE.split("[[metric]]")[0]
     for metrics, asked in (
         (["fidelity"], []),
-        (["fidelity", "stitching"], ["complete?"]),
-        (["composition"], ["atomic?"]),
-        (["seed_matching", "stitching"], ["complete?", "unique?"]),
+        (["fidelity", "stitching"], ["complete?", "canonical?"]),
+        (["composition"], ["atomic?", "canonical?"]),
+        (["seed_matching", "stitching"], ["complete?", "unique?", "canonical?"]),
     ):
         suite.write_text(head + "".join(f'[[metric]]\nname = "{name}"\n' for name in metrics))
         assert list(load_suite(suite, registry).questions) == asked

@@ -75,7 +75,7 @@ def test_extends_merges_tables_by_name(
 ) -> None:
     text = 'extends = "small.toml"\n[[metric]]\nname = "stitching"\nsettings.threshold = 0.4\n'
     loaded = load_suite(write_suite(text), registry)
-    assert [spec.planned for spec in loaded.metrics] == [False] * 5 + [True] * 2
+    assert [spec.planned for spec in loaded.metrics] == [False] * 5 + [True] * 3
     assert loaded.metrics[1].settings["threshold"] == 0.4
     assert loaded.metrics[2].settings["threshold"] == 0.7
 

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 def worlds() -> Iterable[type[World]]:
     """Worlds of which each can be the value of `synthetic`."""
-    from saebench_canon.data.worlds import attributes, firing, geometry, synth_sae_bench
+    from saebench_canon.data.worlds import attributes, firing, shared_directions, synth_sae_bench
 
     return [
         firing.Independent, firing.Correlated, firing.Pairs, firing.MutuallyExclusive,
         firing.Hierarchy, firing.Dense, firing.Superposition,
         attributes.ThreeFeatures, attributes.ColouredShapes, attributes.Product,
-        geometry.CommonDirection, geometry.Sinks, synth_sae_bench.SynthSaeBench,
+        shared_directions.CommonDirection, shared_directions.Sinks, synth_sae_bench.SynthSaeBench,
     ]  # fmt: skip
