@@ -152,10 +152,15 @@ def youden(low: Sequence[float], positive: Sequence[bool], threshold: float) -> 
 
 def pursuit(row: Tensor, atoms: Tensor, count: int) -> list[float]:
     """Explained share of the row after each atom, by non-negative orthogonal matching pursuit."""
+    return fit(row, atoms, count)[0]
+
+
+def fit(row: Tensor, atoms: Tensor, count: int) -> tuple[list[float], float]:
+    """Explained share of the row after each atom, and the sum of the squared weights at the end."""
     target = (row / row.norm()).numpy()
     table = (atoms / atoms.norm(dim=1, keepdim=True)).numpy()
     chosen: list[int] = []
-    residual, explained = target, []
+    residual, explained, weights = target, [], np.zeros(0)
     for _ in range(count):
         cosines = table @ residual
         cosines[chosen] = -np.inf
@@ -164,7 +169,7 @@ def pursuit(row: Tensor, atoms: Tensor, count: int) -> list[float]:
             weights, _ = nnls(table[chosen].T, target)
             residual = target - weights @ table[chosen]
         explained.append(1 - float(residual @ residual))
-    return explained
+    return explained, float(weights @ weights)
 
 
 def is_sum(explained: Sequence[float], least: float, gain: float) -> bool:

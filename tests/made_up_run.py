@@ -232,8 +232,10 @@ def stitched(width: int, seed: int, arch_index: int) -> dict[str, float]:
 def decomposed(small: int, seed: int, arch_index: int) -> dict[str, float]:
     """The scores of one case of composition: ReLU has no sums, TopK many, BatchTopK some."""
     share = (0.06, 0.38, 0.17)[arch_index % 3] - 0.01 * math.log2(small / 128)
+    merging = 0.31 - 0.02 * math.log2(small / 128) + wobble(seed + 2, small)
+    merged = {"merged_share": merging, "merged_null": 0.02}
     recall = {"planted_recall": 0.99 + wobble(seed, small) / 3}
-    return {**sums(share + wobble(small, seed + 1), 0.03), **recall}
+    return {**sums(share + wobble(small, seed + 1), 0.03), **merged, **recall}
 
 
 def sums(share: float, null: float) -> dict[str, float]:

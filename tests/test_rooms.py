@@ -22,12 +22,11 @@ FLOORS = (
     (
         "plugin_kit", "latents", "metrics.fidelity", "metrics.stitching_loss",
         "metrics.meta_ladder", "metrics.meta_replace", "metrics.truth",
-        "metrics.insertion",
+        "metrics.insertion", "metrics.composition",
     ),
     (
-        "bench", "inputs", "metrics.meta_sae", "metrics.composition",
-        "metrics.seed_matching", "metrics.stitching", "metrics.comparison",
-        "metrics.geometry",
+        "bench", "inputs", "metrics.meta_sae", "metrics.seed_matching", "metrics.stitching",
+        "metrics.comparison", "metrics.geometry",
     ),
     ("saes.formats", "data", "suite", "questions", "reports", "metrics.shared"),
     ("saes", "tables", "trainers", "data.worlds"),

@@ -29,7 +29,7 @@ class TextWindow(World):
     """Real text: x_t = Σ_j decay^j E[token_{t−j}] over the last `window` tokens.
 
     E are the input embeddings of `model`; the features are those of the tokens that occur in
-    `text`, so that directions, frequencies and what fires together are real, and the truth is known.
+    `text`, so that rows, frequencies and what fires together are real, and the truth is known.
     Scores use every fifth document, trainings the others; where these end, tokens repeat.
     """
 

@@ -99,10 +99,13 @@ def excess(share: float, null: float) -> float:
     return math.nan if null >= ALL else (share - null) / (1 - null)
 
 
-def variance_explained(rows: Tensor, fitted: Pursuit) -> float:
-    """1 − Σ‖w − ŵ‖² / Σ‖w − w̄‖² of unit rows that pursuit fitted; nan if they do not vary."""
+def variance_explained(rows: Tensor, explained: Tensor) -> float:
+    """1 − Σ‖w − ŵ‖² / Σ‖w − w̄‖² of rows [m, d] at unit norm; nan if they do not vary.
+
+    `explained` [m] is the share of each row's square that its fit explains.
+    """
     spread = float(((unit(rows) - unit(rows).mean(dim=0)) ** 2).sum())
-    residual = float(fitted.residual.double().sum())
+    residual = float((1 - explained.double()).sum())
     return math.nan if spread <= SAME * len(rows) else 1 - residual / spread
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-6  # error allowed in an explained share
 NEARLY = 0.99  # share of a row from which chance explains whole rows
+SLACK = 0.10  # how much less of a latent than another seed's twin a sum may explain
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from saebench_canon.kernels.sum_rule import SLACK
 from saebench_canon.plugin.row import Axis
 from saebench_canon.questions.kinship import Kin, View
-from saebench_canon.questions.relations import SLACK, Bools, Family, Floats, Relation
+from saebench_canon.questions.relations import Bools, Family, Floats, Relation
 
 Ints = NDArray[np.int64]
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from saebench_canon.kernels.sum_rule import ROUNDING, Rule
+from saebench_canon.kernels.sum_rule import ROUNDING, SLACK, Rule
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 RULE = Rule()
 RESIDUAL = 0.25  # share of a latent that sums may leave over where it is no sum of them
-SLACK = 0.10  # how much less of a latent than another seed's twin a sum may explain
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import brute_force as plain
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -31,8 +33,11 @@ from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.random_generators import generator
 from saebench_canon.kernels.sum_rule import Rule
+from saebench_canon.metrics.comparison.metric import comparison
 from saebench_canon.metrics.composition.metric import composition
 from saebench_canon.plugin.metric import Mark, Measurement, Undefined, Value
+from saebench_canon.questions.relations import Family, Relation
+from saebench_canon.questions.weighted import sums as weighted_sums
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -252,14 +257,15 @@ def test_variance_explained_is_that_of_a_plain_pursuit() -> None:
     table = unit(rows)
     residual = sum(1 - pursued(row, atoms)[-1] for row in table)
     spread = float(((table - table.mean(dim=0)) ** 2).sum())
-    explained = variance_explained(rows, pursue(rows, atoms))
+    explained = variance_explained(rows, pursue(rows, atoms).explained[:, -1])
     assert explained == pytest.approx(1 - residual / spread, abs=1e-9)
     assert explained < 1 - residual / len(rows) - 0.01  # about the mean, not about 0
 
 
 def test_rows_that_are_all_alike_have_no_variance_to_explain() -> None:
     rows = random(1, 8).repeat(5, 1) + 1e-9 * random(5, 8, seed=2)
-    assert math.isnan(variance_explained(rows, pursue(rows, random(3, 8, seed=1))))
+    explained = pursue(rows, random(3, 8, seed=1)).explained[:, -1]
+    assert math.isnan(variance_explained(rows, explained))
 
 
 @pytest.mark.parametrize(
@@ -278,15 +284,21 @@ def test_where_chance_makes_sums_of_all_there_is_no_excess() -> None:
 # --- the metric -------------------------------------------------------------------------------
 
 
+def sae(rows: Tensor) -> Any:
+    return TinySAE(rows, torch.zeros(rows.shape[1]))
+
+
 def measure(
     small: Tensor,
     large: Tensor,
     small_codes: Codes | None = None,
     large_codes: Codes | None = None,
+    peers: Sequence[Tensor] = (),
     **more: Any,
 ) -> Measurement:
-    small_sae, large_sae = (TinySAE(rows, torch.zeros(rows.shape[1])) for rows in (small, large))
-    measurement = composition.measure(small_sae, large_sae, small_codes, large_codes, **more)
+    measurement = composition.measure(
+        sae(small), sae(large), small_codes, large_codes, tuple(map(sae, peers)), **more
+    )
     assert isinstance(measurement, Measurement)
     return measurement
 
@@ -322,11 +334,15 @@ def near(rows: Tensor, cosine: float, g: torch.Generator) -> Tensor:
     return cosine * unit(rows) + math.sqrt(1 - cosine**2) * aside
 
 
-@pytest.mark.parametrize(("d", "m"), [(64, 128), (128, 256)])
-def test_planted_sums_of_small_rows_are_all_found(d: int, m: int) -> None:
+def orthogonal(m: int, d: int, g: torch.Generator) -> Tensor:
+    return torch.linalg.qr(torch.randn(d, d, generator=g, dtype=torch.float64)).Q[:m]
+
+
+@pytest.mark.parametrize("d", [64, 128])
+def test_planted_sums_of_small_rows_are_all_found(d: int) -> None:
     g = generator(0, "planted")
-    small = isotropic(m, d, g)
-    measurement = measure(small.float(), sums(small, 2 * m, g).float())
+    small = orthogonal(d, d, g)
+    measurement = measure(small.float(), sums(small, 2 * d, g).float())
     assert number(measurement, "composed_share") == 1
     assert number(measurement, "composed_excess") == 1
     assert number(measurement, "planted_recall") > 0.97
@@ -337,8 +353,8 @@ def test_planted_sums_of_small_rows_are_all_found(d: int, m: int) -> None:
 
 def test_a_mixture_reads_the_share_of_sums_in_it() -> None:
     g = generator(0, "mixture")
-    small = isotropic(64, 64, g)
-    large = torch.cat([small, isotropic(104, 64, g), sums(small, 56, g)])
+    small = orthogonal(64, 128, g)
+    large = torch.cat([small, isotropic(104, 128, g), sums(small, 56, g)])
     measurement = measure(small.float(), large.float())
     assert number(measurement, "composed_share") == pytest.approx(0.25, abs=0.01)
     table = measurement.tables["latents"]
@@ -352,7 +368,232 @@ def test_new_directions_are_no_sums() -> None:
     measurement = measure(isotropic(128, 64, g).float(), isotropic(256, 64, g).float())
     assert number(measurement, "composed_share") <= 0.05
     assert abs(number(measurement, "composed_excess")) <= 0.03
-    assert number(measurement, "planted_recall") > 0.97
+    assert number(measurement, "merged_share") <= 0.05
+    assert number(measurement, "planted_recall") > 0.95
+
+
+def test_two_small_latents_merged_in_one_large_latent_and_the_reverse() -> None:
+    """The larger SAE has a sum of two small rows; the smaller one has sums of two large rows."""
+    d = 40
+    axes = torch.eye(d)
+    small = torch.cat([axes[:10], unit(axes[10:14] + axes[14:18]).float()])
+    large = torch.cat([axes[2:30], unit(axes[:1] + axes[1:2]).float()])
+    measurement = measure(small, large)
+    assert number(measurement, "composed_share") == pytest.approx(1 / 29)
+    assert number(measurement, "merged_share") == pytest.approx(4 / 14)
+    table = measurement.tables["latents"]
+    assert set(table[table.composed].latent) == {28}
+    assert set(table[table.composed].atom) == {0, 1}
+
+
+def test_equal_dictionaries_have_no_sums() -> None:
+    rows = isotropic(40, 32, generator(0, "equal")).float()
+    measurement = measure(rows, rows)
+    for name in ("composed_share", "merged_share"):
+        assert number(measurement, name) == number(measurement, f"{name}_centred") == 0
+
+
+def test_atoms_that_cancel_make_no_sum() -> None:
+    """The first axis is 2.03 a + 2.19 b, of two rows that point apart."""
+    first, second = torch.zeros(64), torch.zeros(64)
+    first[:2] = torch.tensor([0.24, math.sqrt(1 - 0.24**2)])
+    second[:2] = torch.tensor([0.20, -math.sqrt(1 - 0.20**2)])
+    small = torch.cat([first[None], second[None], torch.eye(64)[8:40]])
+    large = torch.cat([torch.eye(64)[:1], torch.eye(64)[8:40]])
+    measurement = measure(small, large)
+    assert number(measurement, "composed_share") == 0
+    table = measurement.tables["latents"].set_index("latent")
+    assert table.explained[0].max() > 0.99
+    assert number(measure(small, large, gate=100.0), "composed_share") == pytest.approx(1 / 33)
+
+
+def test_duplicates_change_no_share_and_have_the_lines_of_the_latent_they_double() -> None:
+    g = generator(0, "doubled")
+    small = isotropic(30, 48, g).float()
+    large = torch.cat([isotropic(20, 48, g), sums(small.double(), 10, g)]).float()
+    before = measure(small, large)
+    doubled = torch.cat([large, large[25:], large[:2]])
+    after = measure(torch.cat([small, small[:7]]), doubled)
+    assert values(after) == values(before)
+    lines = after.tables["latents"]
+    columns = ["weight", "explained", "composed"]
+    for copy, latent in ((30, 25), (35, 0), (36, 1)):
+        left, right = (lines.loc[lines.latent == one, columns] for one in (copy, latent))
+        assert left.to_numpy().tolist() == right.to_numpy().tolist()
+    assert set(lines.latent) == set(range(37))
+
+
+def test_latents_count_as_often_as_peers_find_them() -> None:
+    """Of four latents two are sums; both peers find the first of these, and one the rest."""
+    axes = torch.eye(32)
+    small = axes[:12]
+    pairs = unit(axes[0:4:2] + axes[1:5:2]).float()
+    large = torch.cat([pairs, axes[20:22]])
+    peers = [large[:1], large]
+    shares = [
+        number(measure(small, large, peers=chosen, chance=1.0), "composed_share")
+        for chosen in ([], peers[:1], peers[1:], peers)
+    ]
+    assert shares == pytest.approx([2 / 4, 1, 2 / 4, 1.5 / 2.5])
+    alone, among = (measure(small, large, peers=some, chance=1.0) for some in ([], peers))
+    for name in ("merged_share", "composed_null", "planted_recall"):
+        assert number(among, name) == number(alone, name)
+
+
+def test_a_sum_explains_a_latent_about_as_well_as_its_twins() -> None:
+    """Two axes explain .8 of the latent: enough unless its twin is at a squared cosine above .9."""
+    axes = torch.eye(32)
+    row = math.sqrt(0.4) * (axes[:1] + axes[1:2]) + math.sqrt(0.2) * axes[30:31]
+
+    def share(cosine: float) -> float:
+        twin = cosine * row + math.sqrt(1 - cosine**2) * axes[31:]
+        found = measure(axes[:12], row, peers=[twin, axes[20:22]], chance=1.0)
+        return number(found, "composed_share")
+
+    assert share(math.sqrt(0.89)) == 1
+    assert share(math.sqrt(0.91)) == 0
+    assert number(measure(axes[:12], row, chance=1.0), "composed_share") == 1
+
+
+def test_peers_that_find_no_latent_leave_the_share_undefined() -> None:
+    g = generator(0, "unfound")
+    small, large, peer = (isotropic(count, 48, g).float() for count in (10, 20, 20))
+    found = values(measure(small, large, peers=[peer]))
+    reason = "no latent of the larger SAE is found by a peer"
+    assert found["composed_share"] == found["composed_excess"] == reason
+    assert isinstance(found["composed_null"], float)
+    assert isinstance(found["merged_share"], float)
+
+
+def test_only_live_latents_of_peers_find_latents() -> None:
+    axes = torch.eye(32)
+    large = torch.cat([unit(axes[:1] + axes[1:2]).float(), axes[20:22]])
+    measurement = composition.measure(
+        sae(axes[:12]), sae(large), None, None, (sae(large), sae(large)),
+        (silent(3, 0), silent(3)), chance=1.0,
+    )  # fmt: skip
+    assert isinstance(measurement, Measurement)
+    assert number(measurement, "composed_share") == 1
+
+
+def test_centred_shares_are_those_without_a_common_direction() -> None:
+    g = generator(0, "common")
+    axes = torch.eye(65, dtype=torch.float64)[:, :64]
+    small = orthogonal(40, 64, g) @ axes[:64]
+    large = torch.cat([sums(small, 30, g), isotropic(30, 64, g)])
+    moved = [unit(rows) + 2 * axes[0] for rows in (small, large)]
+    bare, found = (measure(*(rows.float() for rows in both)) for both in ((small, large), moved))
+    assert number(bare, "composed_share") == pytest.approx(0.5, abs=0.02)
+    assert number(found, "composed_share") < 0.1
+    assert number(found, "composed_share_centred") > 0.4
+
+
+def test_rows_that_are_the_common_direction_leave_centred_shares_undefined() -> None:
+    large = random(6, 4)
+    found = values(measure(torch.ones(1, 4), large))
+    reason = "no latent is more than the direction that rows share"
+    assert found["composed_share_centred"] == found["merged_share_centred"] == reason
+    assert isinstance(found["merged_share"], float)
+
+
+# --- the rule of the questions ----------------------------------------------------------------
+
+
+def seeds_of_a_world(seed: int) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """Decoders of two small and three large SAEs; half of the large latents are sums of small ones.
+
+    Each large seed lacks a quarter of what there is to find, and has random rows instead.
+    """
+    g = generator(seed, "world")
+    features = isotropic(24, 40, g)
+    there = torch.cat([features, isotropic(12, 40, g), sums(features, 36, g)])
+
+    def drawn(rows: Tensor, lost: int) -> Tensor:
+        noisy = near(rows, 0.94, g)
+        gone = torch.randperm(len(rows), generator=g)[:lost]
+        noisy[gone] = isotropic(lost, 40, g)
+        return (noisy[torch.randperm(len(rows), generator=g)] + 0.1).float()
+
+    rows = {f"s{number}": drawn(features, 2) for number in range(2)}
+    rows |= {f"l{number}": drawn(there, 18) for number in range(3)}
+    return rows, ["s0", "s1"], ["l0", "l1", "l2"]
+
+
+def related(compared: dict[tuple[str, str], Measurement], view: str) -> Family:
+    """What the questions read from the comparison of all pairs."""
+    relations = {}
+    for (small, large), found in compared.items():
+        for of, at, side, end in ((large, small, "large", ""), (small, large, "small", "_small")):
+            table = found.tables[side].dropna(subset=[f"cosine{view}"])
+            columns = [
+                table[f"{name}{view}"].to_numpy()
+                for name in ("cosine", "first", "explained", "gated")
+            ]
+            relations[of, at] = Relation(*columns, least=number(found, f"sum_least{end}{view}"))
+    return Family(relations, theta=0.7)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_mean_over_seeds_is_what_the_question_weighs(seed: int) -> None:
+    """Equal for the share; for the floor equal up to the weights of the pairs between seeds.
+
+    Of one larger seed, the question weighs each other seed by how many of its latents the peers
+    without that seed find.
+    """
+    rows, small, large = seeds_of_a_world(seed)
+    compared: dict[tuple[str, str], Measurement] = {}
+    for below, above in itertools.combinations(rows, 2):
+        pair = comparison.measure(sae(rows[below]), sae(rows[above]))
+        assert isinstance(pair, Measurement)
+        compared[below, above] = pair
+    measured = {
+        (at, of): measure(
+            rows[at], rows[of], peers=[rows[peer] for peer in large if peer not in (at, of)]
+        )
+        for of in large
+        for at in rows
+        if at != of
+    }
+    for view in ("", "_centred"):
+        share = {pair: number(measured[pair], f"composed_share{view}") for pair in measured}
+        family = related(compared, view)
+        question = weighted_sums(family, small, large)
+        assert question is not None
+        by_small = {one: np.mean([share[one, of] for of in large]) for one in small}
+        assert question.by_small == pytest.approx(by_small, abs=1e-12)
+        assert question.share.value == pytest.approx(np.mean(list(by_small.values())), abs=1e-12)
+        assert 0.1 < question.share.value < 0.9
+        floors = []
+        for of in large:
+            others = [at for at in large if at != of]
+            finds = [int(family.found(of, third).sum()) for third in reversed(others)]
+            floors.append(np.average([share[at, of] for at in others], weights=finds))
+        assert question.floor == pytest.approx(np.mean(floors), abs=1e-12)
+        assert question.floor > 0
+
+
+# --- invariances ------------------------------------------------------------------------------
+
+
+def test_a_rotation_changes_no_share() -> None:
+    """Random rows are others then; with `chance = 1` they do not raise what a sum must explain."""
+    rows, _, _ = seeds_of_a_world(3)
+    turn = orthogonal(40, 40, generator(0, "turn"))
+    chosen = [rows[name] for name in ("s0", "l0", "l1", "l2")]
+    before, after = (
+        measure(small, large, peers=peers, chance=1.0)
+        for small, large, *peers in (chosen, [(table.double() @ turn).float() for table in chosen])
+    )
+    for name in ("composed_share", "merged_share", "merged_share_centred", "explained_variance"):
+        assert number(after, name) == pytest.approx(number(before, name), abs=1e-4), name
+
+
+def test_order_and_scale_of_peers_change_nothing() -> None:
+    rows, _, _ = seeds_of_a_world(4)
+    peers = [rows["l1"], rows["l2"]]
+    changed = [4 * peers[1][torch.randperm(72, generator=generator(0, "order"))], peers[0]]
+    before, after = (measure(rows["s0"], rows["l0"], peers=tables) for tables in (peers, changed))
+    assert values(after) == values(before)
 
 
 @pytest.mark.parametrize("cosine", [0.6, 0.7, 0.8, 0.9])
@@ -404,68 +645,121 @@ def test_any_scale_changes_no_more_than_rounding_does() -> None:
         assert number(after, name) == pytest.approx(number(before, name), abs=1e-5), name
 
 
-@pytest.mark.parametrize(("seed", "higher"), [(3, "covariance"), (0, "parent")])
-def test_scores_are_those_of_a_plain_pursuit(seed: int, higher: str) -> None:
-    g = generator(seed, "scores")
+# --- written out ------------------------------------------------------------------------------
+
+Shares = tuple[float, float]  # what the first and all atoms explain; a gated fit explains nothing
+
+
+def shares_of(row: Tensor, atoms: Tensor) -> Shares:
+    explained, squares = plain.fit(row.double(), atoms.double(), 4)
+    return explained[0], explained[-1] if squares <= 1.2 else 0.0
+
+
+def standing(rows: Tensor) -> Tensor:
+    """The rows without duplicates, in float64, in the order in which metrics read them."""
+    kept: list[Tensor] = []
+    for row in unit(sorted_rows(rows)):
+        if all(float(row @ other) < 0.95 for other in kept):
+            kept.append(row)
+    return torch.stack(kept)
+
+
+def drawn_nulls(above: Tensor, below: Tensor, seed: int) -> list[Tensor]:
+    """The tables of rows without sums: parent, covariance, and both of clusters."""
+    parent = generator(seed, "comparison", "parent")
+    clusters = [
+        one_parent(above, len(above) // size, generator(seed, "comparison", "clusters", size))
+        for size in (16, 8)
+    ]
+    return [
+        parent_null(above, below, pursue(above, below), parent),
+        covariance_matched(above, generator(seed, "comparison", "covariance")),
+        *clusters,
+    ]
+
+
+def written_out(
+    small: Tensor, large: Tensor, peers: Sequence[Tensor], seed: int
+) -> dict[str, float]:
+    """Shares, nulls and the raised level by loops over latents."""
+    below, above = standing(small), standing(large)
+    nulls = [[shares_of(row, below) for row in table] for table in drawn_nulls(above, below, seed)]
+    least = plain.least_raised(0.6, 0.2, 0.05, nulls)
+    weighted = total = 0.0
+    for row in above:
+        near_twins = []
+        for peer in peers:
+            cosine = max(float(row @ other) for other in unit(peer))
+            if cosine >= 0.7:
+                near_twins.append(cosine**2)
+        weight = len(near_twins) / len(peers)
+        first, explained = shares_of(row, below)
+        ceiling = sum(near_twins) / len(near_twins) - 0.10 if near_twins else 0.0
+        total += weight
+        if explained - first >= 0.2 and explained >= max(least, ceiling):
+            weighted += weight
+
+    def share(table: Sequence[Shares], level: float) -> float:
+        return sum(last >= level and last - first >= 0.2 for first, last in table) / len(table)
+
+    by_null = [share(null, least) for null in nulls]
+    merged = drawn_nulls(below, above, seed)[0]
+    return {
+        "composed_share": weighted / total,
+        "composed_least": least,
+        "composed_null": max(by_null),
+        "composed_null_parent": by_null[0],
+        "composed_null_covariance": by_null[1],
+        "composed_null_clusters": max(by_null[2:]),
+        "composed_excess": (weighted / total - max(by_null)) / (1 - max(by_null)),
+        "merged_share": share([shares_of(row, above) for row in below], 0.6),
+        "merged_null": share([shares_of(row, above) for row in merged], 0.6),
+    }
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_scores_are_those_of_plain_loops(seed: int) -> None:
+    rows, _, _ = seeds_of_a_world(seed)
+    small = torch.cat([rows["s0"], unit(rows["l0"][:9] + rows["l0"][9:18]).float()])
+    large = torch.cat([rows["l0"], rows["l0"][:5] * 3])
+    peers = [rows["l1"], rows["l2"]]
+    measurement = measure(small, large, peers=peers, seed=5)
+    expected = written_out(small, large, peers, 5)
+    for name, value in expected.items():
+        assert number(measurement, name) == pytest.approx(value, abs=1e-5), name
+    assert expected["composed_least"] > 0.61  # it had to be raised
+    assert 0.05 < expected["composed_share"] < 0.95
+    assert 0.05 < expected["merged_share"] < 0.95
+
+
+def variance(rows: Tensor, atoms: Tensor) -> float:
+    """The share of the rows' variance that plain pursuit explains, whatever the weights."""
+    table = unit(rows)
+    residual = sum(1 - pursued(row, atoms)[-1] for row in table)
+    return 1 - residual / float(((table - table.mean(dim=0)) ** 2).sum())
+
+
+def test_explained_variance_is_that_of_standing_rows_and_of_random_ones() -> None:
+    g = generator(0, "variance")
     small, large = isotropic(20, 8, g).float(), isotropic(48, 8, g).float()
-    large[:12] = sums(small.double(), 12, g).float()
-    measurement = measure(small, large, seed=5, gain=0.25, chance=0.2)
-    explained = [pursued(row, small) for row in large]
-    ordered = sorted_rows(large)
-    parent = parent_null(
-        ordered, small, pursue(ordered, small), generator(5, "composition", "parent")
-    )
-    draws = generator(5, "composition", "clusters")
-    some = torch.randperm(48, generator=draws)
-    clusters = [one_parent(ordered, count, draws)[some] for count in (3, 6)]
-    worlds = (parent, random_rows(ordered, 5), *clusters)
-    nulls = [[pursued(row, small) for row in world] for world in worlds]
-    least = number(measurement, "composed_least")
-    assert least == pytest.approx(plain.least_raised(0.6, 0.25, 0.2, nulls), abs=1e-5)
-    assert least > 0.61  # it had to be raised
-
-    def share(table: list[list[float]]) -> float:
-        return sum(plain.is_sum(shares, least, 0.25) for shares in table) / len(table)
-
-    assert number(measurement, "composed_share") == pytest.approx(share(explained))
-    by_parent, by_covariance, *by_clusters = (share(null) for null in nulls)
-    assert number(measurement, "composed_null_parent") == pytest.approx(by_parent)
-    assert number(measurement, "composed_null_covariance") == pytest.approx(by_covariance)
-    assert number(measurement, "composed_null_clusters") == pytest.approx(max(by_clusters))
-    null = max(by_parent, by_covariance, *by_clusters)
-    assert by_parent != by_covariance
-    limits = [plain.least_raised(0.6, 0.25, 0.2, [null]) for null in nulls]
-    assert (limits[0] > limits[1]) == (higher == "parent")
-    assert number(measurement, "composed_null") == null
-    assert number(measurement, "composed_excess") == pytest.approx(
-        (share(explained) - null) / (1 - null)
-    )
-    table = unit(large)
-    spread = float(((table - table.mean(dim=0)) ** 2).sum())
-    residual = sum(1 - e[-1] for e in explained)
+    measurement = measure(small, torch.cat([large, large[:7]]), seed=5)
+    above = standing(large)
     assert number(measurement, "explained_variance") == pytest.approx(
-        1 - residual / spread, abs=1e-5
+        variance(above, small), abs=1e-5
     )
-    drawn = random_rows(ordered, 5)
-    spread = float(((drawn - drawn.mean(dim=0)) ** 2).sum())
-    residual = sum(1 - e[-1] for e in nulls[1])
-    assert number(measurement, "null_covariance") == pytest.approx(1 - residual / spread, abs=1e-5)
-
-
-def random_rows(ordered: Tensor, seed: int) -> Tensor:
-    return covariance_matched(ordered, generator(seed, "composition", "covariance"))
+    drawn = covariance_matched(above, generator(5, "comparison", "covariance"))
+    assert number(measurement, "null_covariance") == pytest.approx(variance(drawn, small), abs=1e-5)
 
 
 def test_at_most_1024_random_rows_are_fitted() -> None:
     g = generator(0, "many")
-    small, large = isotropic(5, 4, g).float(), isotropic(1100, 4, g).float() + 0.2
-    measurement = measure(small, large)
-    drawn = covariance_matched(
-        sorted_rows(large), generator(0, "composition", "covariance"), count=1024
+    small, large = isotropic(5, 10, g).float(), isotropic(1100, 10, g).float() + 0.2
+    above = standing(large)
+    assert len(above) > 1024
+    drawn = covariance_matched(above, generator(0, "comparison", "covariance"), count=1024)
+    assert number(measure(small, large), "null_covariance") == pytest.approx(
+        variance(drawn, small), abs=1e-5
     )
-    residual = sum(1 - pursued(row, small)[-1] for row in drawn.float())
-    spread = float(((drawn - drawn.mean(dim=0)) ** 2).sum())
-    assert number(measurement, "null_covariance") == pytest.approx(1 - residual / spread, abs=1e-5)
 
 
 def test_the_table_names_atoms_and_weights_as_non_negative_least_squares_does() -> None:
@@ -485,8 +779,8 @@ def test_the_table_names_atoms_and_weights_as_non_negative_least_squares_does() 
         residual = float((unit(row[None])[0] - rebuilt).square().sum())
         assert 1 - residual == pytest.approx(explained[-1], abs=1e-5)
         assert (lines.weight >= 0).all()
-        full = pursued(row, small)
-        assert lines.composed.tolist() == [plain.is_sum(full, least, 0.2)] * len(lines)
+        is_sum = plain.is_sum(shares_of(row, small), least, 0.2)
+        assert lines.composed.tolist() == [is_sum] * len(lines)
     assert set(table.latent) == set(range(30))
     share = table.groupby("latent").composed.first().mean()
     assert number(measurement, "composed_share") == pytest.approx(share)
@@ -529,24 +823,24 @@ def test_without_a_live_latent_every_score_is_undefined(
 
 def test_only_live_latents_are_sums_and_atoms() -> None:
     g = generator(0, "live")
-    small = isotropic(12, 16, g)
-    large = torch.cat([sums(small[:6], 8, g), isotropic(8, 16, g)])
+    small = orthogonal(12, 32, g)
+    large = torch.cat([sums(small[:8], 8, g), isotropic(8, 32, g)])
     codes = silent(16, *range(12))
-    measurement = measure(small, large, silent(12, *range(6)), codes)
+    measurement = measure(small, large, silent(12, *range(8)), codes)
     assert number(measurement, "composed_share") == pytest.approx(8 / 12)
     table = measurement.tables["latents"]
-    assert set(table.atom) <= set(range(6))
+    assert set(table.atom) <= set(range(8))
     assert set(table.latent) <= set(range(12))
-    none = measure(small, large, silent(12, *range(6, 12)), codes)
+    none = measure(small, large, silent(12, *range(8, 12)), codes)
     assert number(none, "composed_share") < 0.2
 
 
-def test_no_sum_can_be_planted_of_fewer_than_three_small_latents() -> None:
-    large = random(20, 6)
-    two = measure(random(2, 6), large)
-    assert values(two)["planted_recall"] == "fewer than 3 small latents are live"
-    assert isinstance(values(two)["composed_share"], float)
-    assert isinstance(values(measure(random(3, 6), large))["planted_recall"], float)
+def test_sums_are_planted_of_more_small_latents_than_a_sum_may_have() -> None:
+    large = random(20, 16)
+    four = values(measure(random(4, 16), large))
+    assert four["planted_recall"] == "sums are planted of more than 4 small latents"
+    assert isinstance(four["composed_share"], float)
+    assert isinstance(values(measure(random(5, 16), large))["planted_recall"], float)
 
 
 def test_larger_rows_that_are_all_alike_have_no_variance() -> None:
@@ -595,6 +889,7 @@ def test_without_activations_a_note_says_that_all_count(given_codes: tuple[bool,
         ),
         ({"chance": -0.1}, "composition: chance must be a share of rows, 0 to 1, got -0.1"),
         ({"chance": 1.5}, "composition: chance must be a share of rows, 0 to 1, got 1.5"),
+        ({"threshold": 1.5}, "composition: threshold must be a cosine, −1 to 1, got 1.5"),
     ],
 )
 def test_wrong_settings_are_refused_in_a_sentence(wrong: dict[str, Any], sentence: str) -> None:

@@ -121,11 +121,10 @@ def _of_sae(dictionary: Dictionary) -> dict[str, Number]:
 def _of_rows(relation: Relation, cosines: Cosines, rule: Rule) -> dict[str, Number]:
     found = relation.cosine >= cosines.threshold
     missing = ~found & (relation.fitted.residual > cosines.residual)
-    shares = relation.fitted.shares
     return {
         "found_share": float(found.double().mean()),
         "missing_share": float(missing.double().mean()),
-        "sum_share": float(rule.holds(shares).double().mean()),
+        "sum_share": relation.fitted.share(rule),
         "sum_share_parent": relation.parent,
         "sum_least": relation.least,
         "planted_recall": relation.recall,

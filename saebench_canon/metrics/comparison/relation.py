@@ -12,13 +12,13 @@ from saebench_canon.kernels.cosine import max_cosine, tied
 from saebench_canon.kernels.nnomp import Pursuit, pursue
 from saebench_canon.kernels.nulls import covariance_matched
 from saebench_canon.kernels.random_generators import generator
-from saebench_canon.kernels.sum_rule import Rule
+from saebench_canon.kernels.sum_rule import SLACK, Rule
 from saebench_canon.metrics.shared.dictionary import Dictionary
 from saebench_canon.metrics.shared.fitted import Fitted, fitted
 
 DRAWN = 1024  # rows of a null, and planted sums, at most
 CLUSTERS = (16, 8)  # rows of a cluster, in the nulls whose rows vary a parent
-COPIES = 1 / 1.09**2 - 0.10  # of a planted sum, what another seed's noisy copy explains, less .10
+COPIES = 1 / 1.09**2 - SLACK  # of a planted sum, what another seed's noisy copy explains, less it
 LOW = 0.05  # the quantile of random rows' residuals that is reported
 
 
@@ -34,21 +34,41 @@ class Random:
 
 
 @dataclass(frozen=True, eq=False)
+class Nulls:
+    """Fits of rows that can only be sums by chance.
+
+    `parent` are rows of which all but the part along the best atom is drawn anew.
+    """
+
+    parent: Fitted
+    covariance: Fitted
+    clusters: tuple[Fitted, ...]
+
+    def shares(self, rule: Rule) -> dict[str, float]:
+        """The share of sums in each null, of the nulls of clusters in that which has most."""
+        return {
+            "parent": self.parent.share(rule),
+            "covariance": self.covariance.share(rule),
+            "clusters": max(null.share(rule) for null in self.clusters),
+        }
+
+
+@dataclass(frozen=True, eq=False)
 class Relation:
     """The rows of one dictionary in another.
 
-    `least` is what sums have to explain so that at most 5 % of any null's rows are sums; `chance`
-    the largest share of a null at the unraised one. `recall` is the share of planted sums of the
-    other's rows that are found at `least`, and `low` the 5th percentile of what the other leaves of
-    random rows.
+    `least` is what sums have to explain so that at most 5 % of any null's rows are sums, and
+    `parent` the share of sums in the parent null at the unraised one. `recall` is the share of
+    planted sums of the other's rows that are found at `least`, and `low` the 5th percentile of what
+    the other leaves of random rows.
     """
 
     cosine: Tensor
     nearest: Tensor
     fitted: Fitted
     pursuit: Pursuit
+    nulls: Nulls
     least: float
-    chance: float
     parent: float
     recall: float
     low: float
@@ -74,20 +94,19 @@ def relate(
     pursuit = pursue(rows.rows, others.rows, count=rule.atoms)
     source = generator(seed, "comparison", "parent")
     parent = parent_null(rows.rows, others.rows, pursuit, source)[:DRAWN]
-    by_chance = [
-        fitted(pursue(drawn, others.rows, count=rule.atoms), gate)
-        for drawn in (parent, random.covariance, *random.clusters)
-    ]
-    raised = rule.raised(fit.shares for fit in by_chance)
-    shares = [float(rule.holds(fit.shares).double().mean()) for fit in by_chance]
+    kept, drawn, *varied = (
+        fitted(pursue(table, others.rows, count=rule.atoms), gate)
+        for table in (parent, random.covariance, *random.clusters)
+    )
+    raised = rule.raised(null.shares for null in (kept, drawn, *varied))
     planted = 0.0
     if len(others) > rule.atoms:
         sums = planted_sums(others.rows, DRAWN, generator(seed, "comparison", "planted"))
         fit = fitted(pursue(sums, others.rows, count=rule.atoms), gate)
-        found = replace(raised, least=max(raised.least, COPIES)).holds(fit.shares)
-        planted = float(found.double().mean())
+        planted = fit.share(replace(raised, least=max(raised.least, COPIES)))
     return Relation(
         tied(cosine), nearest, fitted(pursuit, gate), pursuit,
-        least=raised.least, chance=max(shares), parent=shares[0], recall=planted,
-        low=float(torch.quantile(by_chance[1].residual, LOW)),
+        Nulls(kept, drawn, tuple(varied)),
+        least=raised.least, parent=kept.share(rule), recall=planted,
+        low=float(torch.quantile(drawn.residual, LOW)),
     )  # fmt: skip

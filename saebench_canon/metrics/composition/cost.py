@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from saebench_canon.metrics.shared.costs import PLANTED, random_rows, row_bytes
+from saebench_canon.metrics.comparison.cost import cost as compared
+from saebench_canon.metrics.shared.costs import DOUBLE, row_bytes
 from saebench_canon.plugin.cost import CaseSize, Cost, Work
+
+VIEWS = 2  # as they are, and centred
+PEERS = 2  # as many are common
 
 
 def cost(size: CaseSize) -> Cost:
-    """Pursuit of the large rows and of their nulls by small rows."""
-    small, large = size.saes
-    rows = 2 * large.width + 2 * min(large.width, PLANTED)
-    pursuits = Work(rows * size.settings["atoms"] * small.width * large.d, 0.05)
-    return Cost(pursuits + random_rows(large.width, large.d), row_bytes(large))
+    """What comparing the pair costs, and cosines of the large rows with those of peers."""
+    _, large = size.saes
+    pair = compared(size)
+    cosines = Work(DOUBLE * VIEWS * PEERS * large.width**2 * large.d)
+    return Cost(pair.work + cosines, pair.memory + PEERS * row_bytes(large))

@@ -97,7 +97,7 @@ def _of_rows(own: OwnRows, rule: Rule) -> dict[str, Number]:
     alone = len(own.cosine) == 1 and not bool(own.cosine.isfinite().any())
     cosine = Undefined("a single latent is live") if alone else float(own.cosine.mean())
     return {
-        "own_sum_share": float(rule.holds(own.fit.shares).double().mean()),
+        "own_sum_share": own.fit.share(rule),
         "nearest_cosine": cosine,
     }
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from saebench_canon.kernels.nnomp import Pursuit
+from saebench_canon.kernels.sum_rule import Rule
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,10 @@ class Fitted:
     def shares(self) -> Tensor:
         """What the first and all atoms explain, where a gated fit explains nothing, [n, 2]."""
         return torch.stack([self.first, torch.where(self.gated, 0.0, self.explained)], dim=1)
+
+    def share(self, rule: Rule) -> float:
+        """The share of rows that are sums by a rule."""
+        return float(rule.holds(self.shares).double().mean())
 
     @property
     def residual(self) -> Tensor:
