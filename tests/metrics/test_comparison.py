@@ -66,7 +66,7 @@ def pursuit(row: np.ndarray, atoms: np.ndarray, count: int) -> tuple[list[float]
 @settings(max_examples=15, deadline=None)
 def test_the_tables_are_those_of_plain_loops(seed: int) -> None:
     small, large = random_rows(7, 5, seed), random_rows(9, 5, seed + 5000)
-    large[0] = normalize(small[0] + small[1], dim=0)
+    large[0] = normalize(small[0] + 0.9 * small[1], dim=0)  # no tie of the first atom
     assume(all(float((rows @ rows.T).fill_diagonal_(0).max()) < 0.94 for rows in (small, large)))
     result = compared(small, large)
     for side, rows, others in (("large", large, small), ("small", small, large)):
