@@ -67,7 +67,6 @@ NEEDS_PEERS = ("reproducible_share", "stable_novel_share", "stable_gain")
             better="lower",
             null="novel_gain_null",
             help="Relative drop of the smaller SAE's MSE when all novel latents are added.",
-            headline=True,
         ),
         Score(
             "helpful_share",
