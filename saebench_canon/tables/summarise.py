@@ -126,6 +126,7 @@ def _block(
             for line in table.lines
         ]
         tables.append(replace(table, lines=tuple(marked)))
+    data = everything[0].data
     joined, unlike = _join_floors(tables, {label: group[0] for label, group in labels.items()})
     words = [str(value) if name == "arch" else f"{name} {value}" for name, value in axes.items()]
     saes: dict[Axis, dict[str, None]] = defaultdict(dict)
@@ -137,9 +138,11 @@ def _block(
             if "train_tokens" in member and axis in member:
                 tokens[member[axis]].add(float(member["train_tokens"]))
     return Block(
-        title=", ".join(words + ([_say_data(everything[0].data)] if titled else [])),
+        title=", ".join(
+            words + ([_say_data(data)] if titled and data not in axes.values() else [])
+        ),
         axes=axes,
-        data=everything[0].data,
+        data=data,
         tables=tuple(sorted(joined, key=lambda table: _position(table, declared))),
         notes=(*_notes_on_seeds(groups), *_notes(rows, marks), *_gaps(related), *unlike),
         saes={size: tuple(saes[size]) for size in sorted(saes, key=lambda size: _order((size,)))},
