@@ -257,6 +257,8 @@ def answers_table(answers: Sequence[Row], rows: Sequence[Row], truth: Truth) -> 
         axes = answer["axes"]
         if "kind" not in axes:  # of SAEs of several kinds, which are no seeds of one another
             continue
+        if answer["question"] == "canonical?":  # held against the truth by canonical_lists.py
+            continue
         world, kind, size = axes["world"], axes["kind"], answer["size"]
         of_size = names[world, kind, size]
         word, smaller = answer["answer"], answer["smaller"]
@@ -290,7 +292,7 @@ def judged(word: str, share: float, no: bool) -> str:
     """Whether an answer is right where the truth is a no, or is none."""
     if math.isnan(share):
         return ""
-    if word in ("no", "graded"):
+    if word == "no":
         return "right" if no else "**wrong**"
     if word in ("none-found", "same", "yes"):
         return "**wrong**" if no else "right"

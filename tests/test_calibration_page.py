@@ -95,7 +95,7 @@ def test_a_direction_is_right_if_shown_and_nowhere_contradicted(
     [
         ("no", 0.3, True, "right"), ("no", 0.0, False, "**wrong**"), ("no", math.nan, False, ""),
         ("none-found", 0.0, False, "right"), ("none-found", 0.3, True, "**wrong**"),
-        ("graded", 0.5, True, "right"), ("same", 0.5, True, "**wrong**"),
+        ("graded", 0.5, True, ""), ("same", 0.5, True, "**wrong**"),
         ("undecided", 0.3, True, ""), ("not-measurable", 0.3, True, ""),
     ],
 )  # fmt: skip
