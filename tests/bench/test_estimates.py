@@ -139,7 +139,7 @@ def test_a_measured_case_takes_no_more_time(suite: Path) -> None:
     after = estimate(make_plan(suite, registry, store), registry, speed=SPEED)
     assert set(before.parts) == {
         "starting", "encoding", "fidelity", "stitching", "floor", "meta_sae", "seed_matching",
-        "comparison", "insertion",
+        "comparison", "insertion", "geometry",
     }  # fmt: skip
     assert set(after.parts) == {"starting", "seed_matching"}
     for case in first.cases:

@@ -91,11 +91,13 @@ def test_key_order_of_a_config_is_no_part_of_it(suite: Path, tmp_path: Path) -> 
         ("data.planted.tokens=100", set()),
         (
             "metric.floor.settings.threshold=0.5",
-            {"fidelity", "stitching", "meta_sae", "seed_matching", "comparison", "insertion"},
+            {"fidelity", "stitching", "meta_sae", "seed_matching", "comparison", "insertion",
+             "geometry"},
         ),
         (
             "metric.meta_sae.seeds=[1]",
-            {"fidelity", "stitching", "floor", "seed_matching", "comparison", "insertion"},
+            {"fidelity", "stitching", "floor", "seed_matching", "comparison", "insertion",
+             "geometry"},
         ),
         ('sae.dtype="float64"', set()),
         ("data.planted.holdout=0.5", set()),

@@ -46,7 +46,7 @@ def test_a_plan_reads_each_checkpoint_once(suite: Path, reads: dict[str, Counter
     (store.root / "artefacts").mkdir(parents=True)  # so that the estimate identifies SAEs too
     plan = make_plan(suite, registry, store, to_measure=True)
     estimate(plan, registry, speed=1e9)
-    assert len(plan.cases) == 28
+    assert len(plan.cases) == 32
     assert reads["claim"] == dict.fromkeys(SAES, 1)
     assert reads["digest"] == dict.fromkeys(SAES, 1)
     assert reads["open"] == dict.fromkeys(SAES, 2)  # to describe it, and to digest it
