@@ -1,11 +1,12 @@
 """How often the intervals of the rules hold the truth, on seeds and latents that are drawn.
 
-    python tests/interval_coverage.py --runs 1000
+    python tests/interval_coverage.py --runs 2000     # writes its table into docs/statistics.md
 
 A world has features. Each seed of a width finds a feature with a probability that varies between
 features and, by a shock, between seeds; of what it does not find, it spans a part by sums. A large
-SAE's latents are the features that it finds. What the intervals should hold is known: `share` and
-`above` of rule A over features and seeds, and the share that a seed finds, of these features.
+SAE's latents are the features that it finds. What the intervals should hold is known, over features
+and seeds: M and D of rule A, the share that a seed finds, and of a seed's latents the shares that
+another seed finds, two others, one, or neither.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
+from calibration_page import number
+from clone import DOCS
 from numpy.polynomial.hermite_e import hermegauss
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from saebench_canon.questions.by_other_seeds import found_again
 from saebench_canon.questions.intervals import Interval, jackknife
 from saebench_canon.questions.relations import Family, Relation
 from saebench_canon.questions.weighted import missing
@@ -27,8 +30,11 @@ from saebench_canon.questions.weighted import missing
 Floats = NDArray[np.float64]
 
 THETA = 0.7
-KINDS = ("share", "above", "jackknife")
-SEEDS, LATENTS, SHOCKS = (3, 5, 10), (64, 200, 500), (0.0, 0.5)
+PAGE = DOCS / "statistics.md"
+AGAIN = ("found again", "by two", "by one", "by neither")
+KINDS = ("M", "D", "jackknife", *AGAIN)
+SEEDS, LATENTS, SHOCKS = (3, 5, 10), (64, 200, 500, 2000), (0.0, 0.5)
+BEGIN, END = "<!-- of tests/interval_coverage.py -->\n", "<!-- end of interval_coverage.py -->\n"
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,16 @@ class World:
         lost = float(weights @ (large**2 * (1 - small))) * (1 - self.spanned) / found
         floor = float(weights @ (large**2 * (1 - large))) * (1 - self.spanned) / found
         return lost, lost - floor
+
+    @property
+    def again(self) -> tuple[float, ...]:
+        """Of a seed's latents the shares that another finds, two others, one of two, neither."""
+        effects, weights = _normal()
+        large = self.expected(self.large, effects)
+        once, twice, thrice = (float(weights @ large**power) for power in (1, 2, 3))
+        another, two = twice / once, thrice / once
+        none = 1 - 2 * another + two
+        return another, two, 1 - two - none, none
 
     def expected(self, level: float, effects: Floats) -> Floats:
         """The probability that a seed finds a feature, over shocks."""
@@ -81,8 +97,10 @@ def intervals(
     weighted = missing(Family(relations, THETA), list(small), list(large))
     assert weighted is not None
     share, above = world.truth
-    yield "share", weighted.share, share
-    yield "above", weighted.above, above
+    yield "M", weighted.share, share
+    yield "D", weighted.above, above
+    again = found_again(Family(relations, THETA), list(large))
+    yield from zip(AGAIN, (again.shared, *again.intervals), world.again, strict=False)
     shares = [float(row.mean()) for row in small.values()]
     left_out = [float(np.delete(shares, seed).mean()) for seed in range(seeds)]
     expected = float(world.expected(world.small, effects).mean())
@@ -98,8 +116,9 @@ def covered(world: World, seeds: int, runs: int, *, start: int = 0) -> dict[str,
         for kind, interval, truth in intervals(world, seeds, generator):
             hits[kind].append(interval.lo <= truth <= interval.hi)
             widths[kind].append(interval.hi - interval.lo)
-    means = {kind: float(np.mean(hits[kind])) for kind in KINDS}
-    return means | {f"{kind} width": float(np.mean(widths[kind])) for kind in KINDS}
+    there = [kind for kind in KINDS if hits[kind]]
+    means = {kind: float(np.mean(hits[kind])) for kind in there}
+    return means | {f"{kind} width": float(np.mean(widths[kind])) for kind in there}
 
 
 def _relation(found: NDArray[np.bool_], spanned: NDArray[np.bool_]) -> Relation:
@@ -128,7 +147,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seeds in SEEDS
         for features in LATENTS
     ]
-    print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".3f"))
+    text = PAGE.read_text(encoding="utf-8")
+    head, rest = text.split(BEGIN)
+    PAGE.write_text(f"{head}{BEGIN}\n{page(rows, runs)}{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+def page(rows: Sequence[dict[str, float]], runs: int) -> str:
+    """The table of the page: coverage, and the mean width in brackets."""
+    lines = [
+        f"| shock | seeds | latents | {' | '.join(KINDS)} |",
+        f"|--:|--:|--:|{'--:|' * len(KINDS)}",
+    ]
+    for row in rows:
+        cells = [
+            f"{number(row[kind])} ({number(row[f'{kind} width'])})" if kind in row else "–"
+            for kind in KINDS
+        ]
+        first = (number(row["shock"]), f"{row['seeds']:.0f}", f"{row['features']:.0f}")
+        lines.append(f"| {' | '.join((*first, *cells))} |")
+    return "\n".join([*lines, "", f"{runs:,} runs each.", ""])
 
 
 if __name__ == "__main__":
