@@ -166,23 +166,20 @@ def _canonical(
 def _canonical_latents(bench: Bench, plan: Plan, sae: SaeSpec) -> list[int]:
     """The numbers of an SAE's canonical latents; raises CanonError where none is known."""
     from saebench_canon.bench.results import rows_of, tables_of
-    from saebench_canon.questions.canonical import listed
-    from saebench_canon.questions.kinship import kin_of
+    from saebench_canon.questions.canonical import list_of
     from saebench_canon.tables.summarise import summarise
 
     metrics = bench.registry.metrics
     rows = rows_of(plan.listed(), bench.store, metrics)
     for block in summarise(rows, metrics.values(), tables=tables_of(bench.store)).begun:
-        kin = kin_of(block)
-        for size, names in ({} if kin is None else kin.sizes).items():
-            found = listed(kin, sae.name, size) if kin and sae.name in names else None
-            if found is not None and found.count:
-                return [int(latent) for latent in found.table["latent"][found.table["canonical"]]]
-            if found is not None:
-                raise CanonError(
-                    f"no latent of '{sae.name}' is canonical",
-                    hint="`saebench-canon show --canonical` says which tests they fail.",
-                )
+        found = list_of(block, sae.name)
+        if found is not None and found.count:
+            return [int(latent) for latent in found.table["latent"][found.table["canonical"]]]
+        if found is not None and found.against.confirms:
+            raise CanonError(
+                f"no latent of '{sae.name}' is canonical",
+                hint="`saebench-canon show --canonical` says which tests they fail.",
+            )
     raise CanonError(
         f"'{sae.name}' was not compared with another seed or a wider SAE",
         hint=f"Run the suite: saebench-canon run {plan.suite.path or plan.suite.name}",

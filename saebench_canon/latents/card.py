@@ -54,6 +54,7 @@ class Card:
     source: str | None = None  # name of the evaluation text
     sections: tuple[Section, ...] = ()
     notes: tuple[str, ...] = ()
+    canonical: str | None = None  # why it is, or which test it fails
 
     def to_dict(self) -> dict[str, Any]:
         """The card as `show --latent --json` prints it."""
@@ -67,6 +68,7 @@ class Card:
             **head,
             "label": self.label,
             "firing": None if self.firing is None else asdict(self.firing),
+            "canonical": self.canonical,
             "source": self.source,
             **evidence,
             **{kind: sections.get(kind) for kind in ("meta_latents", "nearest", "sum", "latents")},
@@ -96,6 +98,8 @@ def _parts(card: Card, width: int) -> Iterator[str]:
     lines = [first_columns(visible(card.label or NO_LABEL), width)]
     if card.firing is not None:
         lines.append(_wrapped(_fires(card.firing), width))
+    if card.canonical is not None:
+        lines.append(_wrapped(card.canonical, width))
     yield "\n".join(lines)
     evidence = card.evidence
     fired = [(quoted(token.text), number(token.share, 2)) for token in evidence.tokens]

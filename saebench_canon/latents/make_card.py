@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from saebench_canon.bench.results import cases_of_run
 from saebench_canon.errors import CanonError
 from saebench_canon.kernels.cosine import unit
+from saebench_canon.latents.canonical_line import canonical_line
 from saebench_canon.latents.card import Card, Related, Section
 from saebench_canon.latents.chance import chance, sums
 from saebench_canon.latents.decomposition import MetaSae, Records
@@ -46,7 +47,8 @@ class Cards:
                 self._or_note("Sums of latents", lambda: self._sum(sae, smaller, latent)),
             ]
         sections = tuple(section for section in candidates if section is not None)
-        return self._card(sae, self._evidence(sae, latent), sections)
+        line = canonical_line(self.run.plan, self.run.registry, sae.name, latent)
+        return replace(self._card(sae, self._evidence(sae, latent), sections), canonical=line)
 
     def meta_latent(self, sae: SaeSpec, meta_latent: int) -> Card:
         """The card of one meta-latent; raises CanonError if it is dead or does not exist."""

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from saebench_canon.kernels.sum_rule import SLACK
 from saebench_canon.plugin.row import Axis
-from saebench_canon.questions.kinship import Kin, View
+from saebench_canon.plugin.table_line import Block
+from saebench_canon.questions.kinship import Kin, View, kin_of
 from saebench_canon.questions.relations import Bools, Family, Floats, Relation
 
 Ints = NDArray[np.int64]
@@ -94,6 +95,15 @@ def listed(kin: Kin, sae: str, size: Axis) -> Listed | None:
     }  # fmt: skip
     table = _table(sae, latents, columns, kin.twins.get(sae, {}))
     return Listed(table, against, has_own)
+
+
+def list_of(block: Block, sae: str) -> Listed | None:
+    """The tests of an SAE's latents in a block; None where it is not there, or was not compared."""
+    kin = kin_of(block)
+    for size, names in ({} if kin is None else kin.sizes).items():
+        if kin is not None and sae in names:
+            return listed(kin, sae, size)
+    return None
 
 
 def compared_with(kin: Kin, sae: str, size: Axis) -> Compared:
