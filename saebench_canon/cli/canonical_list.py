@@ -40,7 +40,7 @@ def show_canonical(summary: Summary, options: Namespace) -> None:
 
 def _listed(block: Block) -> Iterator[Listed]:
     """The lists of a block's SAEs; those that are not fit to be judged are named instead."""
-    from saebench_canon.questions.canonical import listed
+    from saebench_canon.questions.canonical import list_of
     from saebench_canon.questions.judged import line_of
     from saebench_canon.questions.kinship import kin_of
 
@@ -50,7 +50,7 @@ def _listed(block: Block) -> Iterator[Listed]:
             reasons = block.reasons("unfit", line_of(block, (size,), [name]))
             if reasons:
                 print(f"note: left out: {reasons[0]}", file=sys.stderr)
-            elif kin is not None and (sae := listed(kin, name, size)) is not None:
+            elif (sae := list_of(block, name)) is not None:
                 yield sae
 
 

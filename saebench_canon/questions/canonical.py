@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from saebench_canon.kernels.sum_rule import SLACK
 from saebench_canon.plugin.row import Axis
 from saebench_canon.plugin.table_line import Block
+from saebench_canon.questions.judged import line_of
 from saebench_canon.questions.kinship import Kin, View, kin_of
 from saebench_canon.questions.relations import Bools, Family, Floats, Relation
 
@@ -58,16 +59,16 @@ class Listed:
         return int(self.table["canonical"].sum())
 
 
-def listed(kin: Kin, sae: str, size: Axis) -> Listed | None:
+def listed(kin: Kin, sae: str, size: Axis, *, without: Collection[str] = ()) -> Listed | None:
     """The tests of one SAE's latents; None where it was not compared.
 
     A latent is canonical iff every other start finds it, or a larger SAE does; and it is no sum of
     own latents, nor of those of half or more of the larger or of the smaller SAEs; and it stands
     for its duplicates. A sum explains the share `least` of it, not raised, and about as much as its
     twins in other starts do, or else in larger SAEs. With neither another start nor a larger SAE no
-    latent is canonical.
+    latent is canonical. The SAEs of `without` say nothing: those that are not fit to be judged.
     """
-    against = compared_with(kin, sae, size)
+    against = compared_with(kin, sae, size, without=without)
     view = kin.views((sae, *against.others, *against.larger, *against.smaller))[-1]
     latents = view.latents.get(sae)
     if latents is None:
@@ -102,17 +103,27 @@ def list_of(block: Block, sae: str) -> Listed | None:
     kin = kin_of(block)
     for size, names in ({} if kin is None else kin.sizes).items():
         if kin is not None and sae in names:
-            return listed(kin, sae, size)
+            return listed(kin, sae, size, without=unfit_saes(block, kin))
     return None
 
 
-def compared_with(kin: Kin, sae: str, size: Axis) -> Compared:
+def unfit_saes(block: Block, kin: Kin) -> frozenset[str]:
+    """The SAEs that are not fit to be judged."""
+    return frozenset(
+        name
+        for size, names in kin.sizes.items()
+        for name in names
+        if block.reasons("unfit", line_of(block, (size,), [name]))
+    )
+
+
+def compared_with(kin: Kin, sae: str, size: Axis, *, without: Collection[str] = ()) -> Compared:
     """The SAEs that an SAE was compared with; of twins one counts, and its own twins do not."""
     own = next(start for start in kin.starts[size] if sae in start)
     relations = kin.raw.family.relations
 
     def known(names: Sequence[str]) -> tuple[str, ...]:
-        return tuple(name for name in names if (sae, name) in relations)
+        return tuple(name for name in names if (sae, name) in relations and name not in without)
 
     sizes = list(kin.sizes)
     at = sizes.index(size)

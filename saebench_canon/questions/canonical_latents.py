@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from saebench_canon.plugin.question import NOT_JUDGED, Answer, Margins, Planned, Question
 from saebench_canon.plugin.row import Axis, ListedCase
 from saebench_canon.plugin.table_line import Block
-from saebench_canon.questions.canonical import Listed, listed
+from saebench_canon.questions.canonical import Listed, list_of
 from saebench_canon.questions.intervals import Interval
 from saebench_canon.questions.judged import cell, line_of, notes_on, notes_on_kin, unfit_answer
 from saebench_canon.questions.kinship import COMPARISON, GEOMETRY, Kin, kin_of
@@ -21,9 +21,9 @@ ALONE = (
 )
 
 
-def lists(kin: Kin, size: Axis) -> list[Listed]:
+def lists(block: Block, names: Sequence[str]) -> list[Listed]:
     """The list of each SAE of a size that was compared."""
-    found = (listed(kin, sae, size) for sae in kin.sizes[size])
+    found = (list_of(block, sae) for sae in names)
     return [one for one in found if one is not None]
 
 
@@ -46,7 +46,7 @@ def _at(block: Block, kin: Kin, size: Axis) -> Answer:
     withheld = unfit_answer(block, line)
     if withheld is not None:
         return withheld
-    saes = lists(kin, size)
+    saes = lists(block, kin.sizes[size])
     notes = (*notes_on(block, line), *notes_on_kin(kin, [size]))
     if not any(sae.against.confirms for sae in saes):
         return Answer(NOT_JUDGED, f"not judged: {ALONE}.", size=size, position=line.title,

@@ -135,6 +135,16 @@ def test_a_twin_is_no_other_seed() -> None:
     assert flags(three, "b", 8) == [True, False, False, False]
 
 
+def test_an_sae_that_is_not_fit_says_nothing() -> None:
+    found = {("a", "b"): relation(YES), ("a", "c"): relation(NONE), ("a", "x"): relation(NONE)}
+    sizes = {8: ["a", "b", "c"], 16: ["x"]}
+    assert flags(kin(sizes, found), "a", 8) == [False] * 4
+    result = listed(kin(sizes, found), "a", 8, without={"c", "x"})
+    assert result is not None
+    assert result.count == 4
+    assert result.against.larger == ()
+
+
 def test_a_duplicate_has_the_tests_of_what_stands_for_it_and_is_not_canonical() -> None:
     found = {("a", "b"): relation(YES)}
     result = canonical(kin({8: ["a", "b"]}, found, twins={"a": {7: 2}}), "a", 8)
