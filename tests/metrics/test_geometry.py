@@ -76,6 +76,15 @@ def test_a_planted_sum_and_its_parts_are_found() -> None:
     assert table.explained[0] == pytest.approx(0.5)  # of (a + b)/√2 alone: −b is no atom
 
 
+@pytest.mark.parametrize("setting", [{"gain": 0.6}, {"atoms": 2, "least": 0.9}])
+def test_the_settings_say_what_a_sum_is(setting: dict[str, float]) -> None:
+    """One orthogonal row explains .42 of the last one, two .85, three all of it."""
+    last = torch.tensor([[1, 1, 0.6, 0, 0, 0, 0, 0]])
+    rows = torch.cat([torch.eye(8), normalize(last, dim=1)])
+    assert value(measured(rows), "own_sum_share") == pytest.approx(1 / 9)
+    assert value(measured(rows, **setting), "own_sum_share") == 0
+
+
 def test_atoms_that_cancel_explain_nothing() -> None:
     """1.8 a + 1.8 b of a and b that point apart: the fit is exact, and gated."""
     a = normalize(torch.tensor([0.27, 1.0, 0.0]), dim=0)
