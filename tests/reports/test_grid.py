@@ -24,7 +24,7 @@ def test_each_size_has_a_line_and_a_step_stands_with_its_smaller_size() -> None:
     tables = summary(archs=["relu"])
     found = grid(tables, answered(tables))
     assert found is not None
-    assert found.head == ("", "SAEs", "complete?", "atomic?", "unique?")
+    assert found.head == ("", "SAEs", "complete?", "atomic?", "unique?", "canonical?")
     names, counts, complete, *_ = zip(*found.lines, strict=True)
     assert names == ("relu 128", "relu 256", "relu 512")
     assert counts == ("3", "3", "3")
