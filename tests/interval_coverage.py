@@ -4,9 +4,9 @@
 
 A world has features. Each seed of a width finds a feature with a probability that varies between
 features and, by a shock, between seeds; of what it does not find, it spans a part by sums. A large
-SAE's latents are the features that it finds. What the intervals should hold is known, over features
-and seeds: M and D of rule A, the share that a seed finds, and of a seed's latents the shares that
-another seed finds, two others, one, or neither.
+SAE's latents are the features that it finds. What the intervals should hold is known: M and D of
+rule A over features and seeds; of these features, the share that a seed finds, and of a seed's
+latents the shares that another seed finds, two others, one, or neither.
 """
 
 from __future__ import annotations
@@ -58,12 +58,13 @@ class World:
         floor = float(weights @ (large**2 * (1 - large))) * (1 - self.spanned) / found
         return lost, lost - floor
 
-    @property
-    def again(self) -> tuple[float, ...]:
-        """Of a seed's latents the shares that another finds, two others, one of two, neither."""
-        effects, weights = _normal()
+    def again(self, effects: Floats) -> tuple[float, ...]:
+        """Of a seed's latents the shares that another finds, two others, one of two, neither.
+
+        Of these features: all seeds are of one model.
+        """
         large = self.expected(self.large, effects)
-        once, twice, thrice = (float(weights @ large**power) for power in (1, 2, 3))
+        once, twice, thrice = (float((large**power).sum()) for power in (1, 2, 3))
         another, two = twice / once, thrice / once
         none = 1 - 2 * another + two
         return another, two, 1 - two - none, none
@@ -100,7 +101,7 @@ def intervals(
     yield "M", weighted.share, share
     yield "D", weighted.above, above
     again = found_again(Family(relations, THETA), list(large))
-    yield from zip(AGAIN, (again.shared, *again.intervals), world.again, strict=False)
+    yield from zip(AGAIN, (again.shared, *again.intervals), world.again(effects), strict=False)
     shares = [float(row.mean()) for row in small.values()]
     left_out = [float(np.delete(shares, seed).mean()) for seed in range(seeds)]
     expected = float(world.expected(world.small, effects).mean())

@@ -28,5 +28,5 @@ def test_the_truth_is_what_many_seeds_and_features_show() -> None:
     share = float((often**2 * (1 - small.mean(axis=0))).sum() / (often**2).sum())
     assert share * (1 - world.spanned) == pytest.approx(world.truth[0], abs=0.01)
     again = [float((often**2).sum() / often.sum()), float((often**3).sum() / often.sum())]
-    assert again == pytest.approx(list(world.again[:2]), abs=0.01)
-    assert sum(world.again[1:]) == pytest.approx(1)
+    assert again == pytest.approx(list(world.again(effects)[:2]), abs=0.01)
+    assert sum(world.again(effects)[1:]) == pytest.approx(1)

@@ -317,7 +317,7 @@ def test_a_plugins_candidategets_tables_if_it_asks_for_them(
     for suffix in ("count", "last"):
         words = ["show", "--to", f"out.{suffix}", "--store", root, "--plugin", "mine.py"]
         assert main(words) == 0
-    assert Path("out.count").read_text() == "28 cases"
+    assert Path("out.count").read_text() == "32 cases"
     number, absent = Path("out.last").read_text().split()
     assert float(number) > 0
     assert absent == "None"

@@ -131,7 +131,7 @@ def test_the_long_form_keeps_every_score_at_full_precision(tmp_path: Path) -> No
     tables = summary()
     write(tables, tmp_path / "run.csv")
     read = pd.read_csv(tmp_path / "run.csv")
-    assert len(read) == len(long(tables)) == 3 * (3 * 6 + 5 * 14 + 3 * 10 + 5 * 6 + 3 * 4)
+    assert len(read) == len(long(tables)) == 3 * (3 * 6 + 5 * 14 + 3 * 10 + 5 * 6 + 3 * 10)
     step = read[(read.arch == "relu") & (read.line == "128 → 256") & (read.score == "novel_share")]
     (cell,) = [
         line.cells["novel_share"]

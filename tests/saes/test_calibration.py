@@ -307,7 +307,10 @@ def test_without_data_decoders_are_measured_and_the_rest_says_what_it_lacks(
         elif record.metric == "meta_sae":
             assert set(reasons.values()) == {None}
         else:
-            share = {"stitching": "novel_share", "comparison": "found_share"}[record.metric]
+            share = {
+                "stitching": "novel_share", "comparison": "found_share",
+                "geometry": "own_sum_share",
+            }[record.metric]  # fmt: skip
             assert reasons[share] is None
 
 

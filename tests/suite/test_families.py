@@ -145,4 +145,4 @@ def test_an_sae_that_is_there_twice_is_not_compared_with_itself(suite: Path) -> 
 
 
 def test_the_condition_of_the_table_that_asks_is_kept(tmp_path: Path) -> None:
-    assert counted(tmp_path, 'where.width = "<= 16"') == {"comparison": 3}
+    assert counted(tmp_path, 'where.width = "<= 16"') == {"comparison": 3, "geometry": 3}
