@@ -104,7 +104,8 @@ def _tests(sae: Listed) -> str:
     ways = ["in a wider SAE"] if against.larger else []
     if against.others:
         count = len(against.others)
-        ways.insert(0, "by the other seed" if count == 1 else f"by all {count} other seeds")
+        which = {1: "by the other seed", 2: "by both other seeds"}
+        ways.insert(0, which.get(count, f"by all {count} other seeds"))
     summed = {
         "smaller": bool(against.smaller), "larger": bool(against.larger),
         "their own SAE's other": sae.own,
