@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from calibration_page import FOUND, NEAR, between, number
 from clone import DOCS
+from generated_part import put
 from scipy.stats import beta
 
 RESULT = DOCS / "calibration-full.csv"
@@ -130,8 +131,10 @@ def _stem(name: str) -> str:
     return name.replace(",", "").replace(" ", "-").lower()
 
 
-def measure(name: str, setting: Setting, replicates: int, store: Path, workers: str) -> list[Row]:
-    """Run one setting's suite, and put the truth beside each answer."""
+def show_after_run(
+    name: str, setting: Setting, replicates: int, store: Path, workers: str
+) -> list[str]:
+    """Run one setting's suite; returns the command that shows it."""
     store.mkdir(parents=True, exist_ok=True)
     suite = store / f"{_stem(name)}.toml"
     suite.write_text(suite_text(name, setting, replicates), encoding="utf-8")
@@ -140,12 +143,21 @@ def measure(name: str, setting: Setting, replicates: int, store: Path, workers: 
         [*program, "run", str(suite), "-q", "-n", workers, "--store", str(store)],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    show = [*program, "show", str(suite), "--json", "--store", str(store)]
-    rows = json.loads(subprocess.run([*show, "--all"], capture_output=True, check=True).stdout)
-    answers = json.loads(
-        subprocess.run([*show, "--answers"], capture_output=True, check=True).stdout
-    )
-    features, latents = truth_tables(rows, store)
+    return [*program, "show", str(suite), "--store", str(store)]
+
+
+def as_json(show: Sequence[str], *words: str) -> list[Row]:
+    """What a `show` prints as JSON."""
+    done = subprocess.run([*show, "--json", *words], capture_output=True, check=True)
+    rows: list[Row] = json.loads(done.stdout)
+    return rows
+
+
+def measure(name: str, setting: Setting, replicates: int, store: Path, workers: str) -> list[Row]:
+    """Run one setting's suite, and put the truth beside each answer."""
+    show = show_after_run(name, setting, replicates, store, workers)
+    answers = as_json(show, "--answers")
+    features, latents = truth_tables(as_json(show, "--all"), store)
     found = []
     for answer in answers:
         replicate, size, smaller = answer["axes"]["replicate"], answer["size"], answer["smaller"]
@@ -354,10 +366,7 @@ def main() -> None:
             print(f"{name}: {len(rows)} answers", flush=True)
     from calibration_page import PAGE
 
-    text = PAGE.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN)
-    generated = page(pd.read_csv(asked.result))
-    PAGE.write_text(f"{head}{BEGIN}\n{generated}{END}{rest.split(END)[1]}", encoding="utf-8")
+    put(PAGE, BEGIN, END, page(pd.read_csv(asked.result)))
 
 
 if __name__ == "__main__":

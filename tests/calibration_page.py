@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from clone import DOCS
+from generated_part import put
 from scipy.stats import rankdata
 
 from saebench_canon.plugin.registry import load_registry
@@ -355,10 +356,7 @@ def main() -> None:
     """Write the page's first half."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--store", required=True)
-    text = PAGE.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN)
-    generated = page(parser.parse_args().store)
-    PAGE.write_text(f"{head}{BEGIN}\n{generated}{END}{rest.split(END)[1]}", encoding="utf-8")
+    put(PAGE, BEGIN, END, page(parser.parse_args().store))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,21 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-from calibration_full import SETTINGS, Row, Setting, suite_text
+from calibration_full import (
+    SETTINGS,
+    Row,
+    Setting,
+    as_json,
+    show_after_run,
+    truth_tables,
+)
 from calibration_page import PAGE, between, number
 from clone import DOCS
+from generated_part import put
 
 RESULT = DOCS / "canonical.csv"
 BEGIN, END = "<!-- of tests/canonical_lists.py -->\n", "<!-- end of tests/canonical_lists.py -->\n"
@@ -29,35 +36,14 @@ INSEPARABLE = ("dense", "product", "pairs", "hierarchy")  # worlds with parts se
 
 def measure(name: str, setting: Setting, replicates: int, store: Path, workers: str) -> list[Row]:
     """Run one setting's suite, and hold its lists against the truth."""
-    store.mkdir(parents=True, exist_ok=True)
-    stem = name.replace(",", "").replace(" ", "-").lower()
-    suite, lists = store / f"{stem}.toml", store / f"{stem}.csv"
-    suite.write_text(suite_text(name, setting, replicates), encoding="utf-8")
-    program = [sys.executable, "-m", "saebench_canon"]
-    subprocess.run(
-        [*program, "run", str(suite), "-q", "-n", workers, "--store", str(store)],
-        check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    show = [*program, "show", str(suite), "--store", str(store)]
+    show = show_after_run(name, setting, replicates, store, workers)
+    lists = store / "canonical.csv"
     written = subprocess.run([*show, "--canonical", "--to", str(lists)], capture_output=True,
-                             text=True, check=False)  # fmt: skip
+                             check=False)  # fmt: skip
     if written.returncode:
         return []  # no SAE is fit to be judged
-    listed = pd.read_csv(lists)
-    features, latents = truths(show, store)
-    return list(_held(name, listed, features, latents))
-
-
-def truths(show: list[str], store: Path) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
-    """The tables of the metric `truth`, by SAE."""
-    import json
-
-    from calibration_full import truth_tables
-
-    rows = json.loads(
-        subprocess.run([*show, "--json", "--all"], capture_output=True, check=True).stdout
-    )
-    return truth_tables(rows, store)
+    features, latents = truth_tables(as_json(show, "--all"), store)
+    return list(_held(name, pd.read_csv(lists), features, latents))
 
 
 def _held(
@@ -130,10 +116,7 @@ def main() -> None:
             rows += measure(name, setting, asked.replicates, asked.store.resolve(), asked.workers)
             pd.DataFrame(rows).to_csv(RESULT, index=False, float_format="%.4f")
             print(f"{name}: {len(rows)} SAEs in all", flush=True)
-    text = PAGE.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN)
-    generated = page(pd.read_csv(RESULT))
-    PAGE.write_text(f"{head}{BEGIN}\n{generated}{END}{rest.split(END)[1]}", encoding="utf-8")
+    put(PAGE, BEGIN, END, page(pd.read_csv(RESULT)))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from calibration_page import number
 from clone import DOCS
+from generated_part import put
 from numpy.polynomial.hermite_e import hermegauss
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -148,9 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seeds in SEEDS
         for features in LATENTS
     ]
-    text = PAGE.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN)
-    PAGE.write_text(f"{head}{BEGIN}\n{page(rows, runs)}{END}{rest.split(END)[1]}", encoding="utf-8")
+    put(PAGE, BEGIN, END, page(rows, runs))
 
 
 def page(rows: Sequence[dict[str, float]], runs: int) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 from clone import DOCS
+from generated_part import put
 
 from saebench_canon.suite.load import packaged_suites
 
@@ -129,10 +130,7 @@ def main() -> None:
             parser.error("--store says where measured cases are kept")
         table = measure(asked.repetitions, asked.store.resolve(), asked.workers)
         table.to_csv(RESULT, index=False)
-    text = PAGE.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN)
-    generated = page(pd.read_csv(RESULT))
-    PAGE.write_text(f"{head}{BEGIN}\n{generated}{END}{rest.split(END)[1]}", encoding="utf-8")
+    put(PAGE, BEGIN, END, page(pd.read_csv(RESULT)))
 
 
 if __name__ == "__main__":

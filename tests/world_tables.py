@@ -12,6 +12,7 @@ from dataclasses import fields
 import torch
 from clone import DOCS
 from every_world import EVERY_WORLD
+from generated_part import put
 
 from saebench_canon.plugin.data import DataSpec
 from saebench_canon.plugin.data_keys import keys_of
@@ -86,9 +87,7 @@ def tables() -> str:
 
 def main() -> None:
     """Write the tables into the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    head, rest = page.split(BEGIN)
-    PAGE.write_text(f"{head}{BEGIN}\n{tables()}{END}{rest.split(END)[1]}", encoding="utf-8")
+    put(PAGE, BEGIN, END, tables())
 
 
 def without_numbers(text: str) -> str:

@@ -56,6 +56,8 @@ def _listed(block: Block) -> Iterator[Listed]:
 
 def _counts(sae: Listed) -> dict[str, str | int]:
     """How many latents of one SAE pass each test; – where it could not be run."""
+    from saebench_canon.questions.canonical import MOST
+
     table, against = sae.table, sae.against
     distinct = table[table["twin_of"] < 0]
 
@@ -68,9 +70,11 @@ def _counts(sae: Listed) -> dict[str, str | int]:
         "duplicates": len(table) - len(distinct),
         "found by all seeds": count("found_in", len(against.others), bool(against.others)),
         "in a wider": count("above", 1, bool(against.larger)),
-        "sums of smaller": count("sum_of_smaller", len(against.smaller) / 2, bool(against.smaller)),
-        "of larger": count("sum_of_larger", len(against.larger) / 2, bool(against.larger)),
-        "of own": count("sum_of_own", 1, sae.own),
+        "sums of smaller": count(
+            "sum_of_smaller", MOST * len(against.smaller), bool(against.smaller)
+        ),
+        "of larger": count("sum_of_larger", MOST * len(against.larger), bool(against.larger)),
+        "of own": count("sum_of_own", 1, sae.tests_own),
         "canonical": sae.count,
     }
 

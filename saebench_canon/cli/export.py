@@ -135,32 +135,32 @@ def _canonical(
     """Write the canonical latents of an SAE as an SAE in SAELens' format."""
     import torch
 
-    from saebench_canon.saes.formats.frankenstein import save, some_latents
+    from saebench_canon.saes.formats.frankenstein import origin, some_latents, write
 
     if sae is None:
         raise CanonError("a data table has no canonical latents", where="--canonical")
     data = plan.suite.data[sae.data] if sae.data is not None else None
     latents = _canonical_latents(bench, plan, sae)
-    model = bench.artifacts.sae(sae, data)
-    chosen = torch.zeros(model.width, dtype=torch.bool)
+    whole = bench.artifacts.sae(sae, data)
+    chosen = torch.zeros(whole.width, dtype=torch.bool)
     chosen[latents] = True
     k = None
-    told = f"{len(latents)} canonical of the {model.width} latents of '{sae.name}'"
-    if getattr(model.coder, "activation", None) == "topk":
+    summary = f"{len(latents)} canonical of the {whole.width} latents of '{sae.name}'"
+    if getattr(whole.coder, "activation", None) == "topk":
+        if data is None:
+            raise CanonError(
+                f"'{sae.name}' keeps the largest codes of each token, and how many of them are "
+                "canonical is not known without data",
+                hint="Give the SAE `data` in the suite.",
+            )
         codes = bench.artifacts.input("codes", data, sae)
-        share = float(codes.counts.double()[chosen].sum()) / len(codes)
-        k = min(max(round(share), 1), len(latents))
-        told += f"; the {k} largest codes of each token are kept, as many as they have there"
+        k = max(round(float(codes.counts.double()[chosen].sum()) / len(codes)), 1)
+        summary += f"; the {k} largest codes of each token are kept, as many as they have there"
     description = sae.source.describe()
-    exported = some_latents(model, chosen, k=k, normalize=description.normalize)
-    origin = {"of": sae.name, "digest": bench.identities.sae(sae, data), "latents": latents}
-    metadata = {"hook_name": description.hook, "model_name": description.model}
-    known = {name: value for name, value in metadata.items() if value is not None}
-    save(exported, folder / "sae", **known, canonical=origin)
-    for path in sorted((folder / "sae").iterdir()):
-        path.rename(folder / path.name)
-    (folder / "sae").rmdir()
-    return [(path.name, told) for path in sorted(folder.iterdir())]
+    part = some_latents(whole, chosen, k=k, normalize=description.normalize)
+    made_of = {"of": sae.name, "digest": bench.identities.sae(sae, data), "latents": latents}
+    write(part, folder, **origin(description), canonical=made_of)
+    return [(path.name, summary) for path in sorted(folder.iterdir())]
 
 
 def _canonical_latents(bench: Bench, plan: Plan, sae: SaeSpec) -> list[int]:
@@ -172,10 +172,10 @@ def _canonical_latents(bench: Bench, plan: Plan, sae: SaeSpec) -> list[int]:
     metrics = bench.registry.metrics
     rows = rows_of(plan.listed(), bench.store, metrics)
     for block in summarise(rows, metrics.values(), tables=tables_of(bench.store)).begun:
-        found = list_of(block, sae.name)
-        if found is not None and found.count:
-            return [int(latent) for latent in found.table["latent"][found.table["canonical"]]]
-        if found is not None and found.against.confirms:
+        listed = list_of(block, sae.name)
+        if listed is not None and listed.count:
+            return listed.canonical_latents
+        if listed is not None and listed.against.confirms:
             raise CanonError(
                 f"no latent of '{sae.name}' is canonical",
                 hint="`saebench-canon show --canonical` says which tests they fail.",

@@ -6,7 +6,7 @@ import tomllib
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from saebench_canon.bench.store import Store
 from saebench_canon.errors import CanonError
@@ -16,7 +16,6 @@ from saebench_canon.plugin.registry import Registry, load_registry
 if TYPE_CHECKING:
     from saebench_canon.bench.measure import Bench
     from saebench_canon.bench.plan import Plan
-    from saebench_canon.plugin.adapter import Description
     from saebench_canon.plugin.metric import Metric
     from saebench_canon.plugin.record import Record
     from saebench_canon.suite.cases import Case
@@ -116,32 +115,19 @@ def _save(
     """Make the SAE and write it, with where it comes from."""
     import torch
 
-    from saebench_canon.saes.formats.frankenstein import frankenstein, save
+    from saebench_canon.saes.formats.frankenstein import frankenstein, origin, save
 
     small, large = (bench.artifacts.sae(sae, case.data) for sae in case.subject)
     chosen = torch.zeros(large.width, dtype=torch.bool)
     chosen[list(added)] = True
     description = case.subject[0].source.describe()
     combined = frankenstein(small, large, chosen, normalize=description.normalize)
-    origin = {
+    made_of = {
         "small": record.subject[0]["digest"],
         "large": record.subject[1]["digest"],
         "record": record.id,
         "threshold": options.threshold,
         "added": list(added),
     }
-    metadata = _metadata(description, options.hook)
-    save(combined, Path(options.to), **metadata, frankenstein=origin)
-
-
-def _metadata(description: Description, hook: str | None) -> dict[str, Any]:
-    """What the small SAE says about its model, under SAELens' names."""
-    metadata: dict[str, Any] = {
-        "hook_name": hook or description.hook,
-        "model_name": description.model,
-        "prepend_bos": description.prepend_bos,
-    }
-    if description.center_writing_weights is not None:
-        centred = {"center_writing_weights": description.center_writing_weights}
-        metadata["model_from_pretrained_kwargs"] = centred
-    return {name: value for name, value in metadata.items() if value is not None}
+    metadata = origin(description, options.hook)
+    save(combined, Path(options.to), **metadata, frankenstein=made_of)

@@ -21,7 +21,7 @@ from saebench_canon.questions.kinship import COMPARISON, Kin, View, kin_of
 from saebench_canon.questions.merging import merging
 from saebench_canon.questions.weighted import FEWEST, Weighted, sums
 from saebench_canon.questions.witnessed import sums_witnessed
-from saebench_canon.questions.words import Decision, Reason, agreed, told
+from saebench_canon.questions.words import Decision, Reason, agreed, with_nearness
 
 DEFAULTS = AtomicLimits()
 
@@ -79,7 +79,9 @@ def _at(
     smaller = _smaller(kin, below, size) if kin is not None and below is not None else None
     merged = _merged(kin, size, above, limits) if kin is not None and above is not None else None
     decision = _decided(smaller, of_meta, limits)
-    sentence = told(say.sentence(decision, smaller, merged, of_meta, limits), decision.near)
+    sentence = with_nearness(
+        say.sentence(decision, smaller, merged, of_meta, limits), decision.near
+    )
     numbers: dict[str, Cell] = {}
     if smaller is not None:
         numbers |= smaller.numbers()

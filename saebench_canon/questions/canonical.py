@@ -46,17 +46,22 @@ class Compared:
 class Listed:
     """An SAE's latents, each with the tests that it passes; a row a live latent, as `COLUMNS`.
 
-    `own` says whether sums of the SAE's own latents were looked for.
+    `tests_own` says whether sums of the SAE's own latents were looked for.
     """
 
     table: pd.DataFrame
     against: Compared
-    own: bool
+    tests_own: bool
 
     @property
     def count(self) -> int:
         """How many latents are canonical."""
         return int(self.table["canonical"].sum())
+
+    @property
+    def canonical_latents(self) -> list[int]:
+        """The numbers of the canonical latents."""
+        return [int(latent) for latent in self.table["latent"][self.table["canonical"]]]
 
 
 def listed(kin: Kin, sae: str, size: Axis, *, without: Collection[str] = ()) -> Listed | None:
@@ -76,26 +81,26 @@ def listed(kin: Kin, sae: str, size: Axis, *, without: Collection[str] = ()) -> 
     level = _level(view, sae, against)
     family, count = view.family, len(latents)
 
-    def found(names: Sequence[str]) -> Ints:
+    def finders(names: Sequence[str]) -> Ints:
         return _count([family.found(sae, name) for name in names], count)
 
     def sums(names: Sequence[str]) -> Ints:
         relations = (family.relations[sae, name] for name in names)
         return _count([_sums(family, relation, level) for relation in relations], count)
 
-    has_own = sae in view.own
-    own = _sums(family, view.own[sae], level) if has_own else np.zeros(count, dtype=bool)
-    found_in, above = found(against.others), found(against.larger)
+    tests_own = sae in view.own
+    of_own = _sums(family, view.own[sae], level) if tests_own else np.zeros(count, dtype=bool)
+    found_in, above = finders(against.others), finders(against.larger)
     larger, smaller = sums(against.larger), sums(against.smaller)
     confirmed = (above > 0) | ((found_in == len(against.others)) & bool(against.others))
-    whole = ~own & ~_mostly(larger, against.larger) & ~_mostly(smaller, against.smaller)
+    whole = ~of_own & ~_mostly(larger, against.larger) & ~_mostly(smaller, against.smaller)
     columns = {
-        "found_in": found_in, "above": above, "below": found(against.smaller),
-        "sum_of_larger": larger, "sum_of_smaller": smaller, "sum_of_own": own,
+        "found_in": found_in, "above": above, "below": finders(against.smaller),
+        "sum_of_larger": larger, "sum_of_smaller": smaller, "sum_of_own": of_own,
         "canonical": confirmed & whole,
     }  # fmt: skip
     table = _table(sae, latents, columns, kin.twins.get(sae, {}))
-    return Listed(table, against, has_own)
+    return Listed(table, against, tests_own)
 
 
 def list_of(block: Block, sae: str) -> Listed | None:
@@ -119,17 +124,21 @@ def unfit_saes(block: Block, kin: Kin) -> frozenset[str]:
 
 def compared_with(kin: Kin, sae: str, size: Axis, *, without: Collection[str] = ()) -> Compared:
     """The SAEs that an SAE was compared with; of twins one counts, and its own twins do not."""
-    own = next(start for start in kin.starts[size] if sae in start)
-    relations = kin.raw.family.relations
+    start_of_sae = next(start for start in kin.starts[size] if sae in start)
+    views = [kin.raw, kin.centred] if kin.shared else [kin.raw]
 
     def known(names: Sequence[str]) -> tuple[str, ...]:
-        return tuple(name for name in names if (sae, name) in relations and name not in without)
+        return tuple(
+            name
+            for name in names
+            if name not in without and all((sae, name) in view.family.relations for view in views)
+        )
 
     sizes = list(kin.sizes)
     at = sizes.index(size)
     larger = [name for width in sizes[at + 1 :] for name in kin.of(width)]
     smaller = [name for width in sizes[:at] for name in kin.of(width)]
-    others = [start[0] for start in kin.starts[size] if start != own]
+    others = [start[0] for start in kin.starts[size] if start != start_of_sae]
     return Compared(known(others), known(larger), known(smaller))
 
 

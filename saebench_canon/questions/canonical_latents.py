@@ -108,7 +108,7 @@ def _tests(sae: Listed) -> str:
         ways.insert(0, which.get(count, f"by all {count} other seeds"))
     summed = {
         "smaller": bool(against.smaller), "larger": bool(against.larger),
-        "their own SAE's other": sae.own,
+        "their own SAE's other": sae.tests_own,
     }  # fmt: skip
     tested = " or ".join(name for name, could_be in summed.items() if could_be)
     sums = f"; no sums of {tested} latents" if tested else ""

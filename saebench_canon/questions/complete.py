@@ -23,7 +23,7 @@ from saebench_canon.questions.judged import cell, line_of, notes_on, notes_on_ki
 from saebench_canon.questions.kinship import COMPARISON, INSERTION, Kin, kin_of, less_error
 from saebench_canon.questions.weighted import FEWEST, missing, not_found
 from saebench_canon.questions.witnessed import witnessed
-from saebench_canon.questions.words import Decision, agreed, told
+from saebench_canon.questions.words import Decision, agreed, with_nearness
 
 UNKNOWN = Interval(math.nan, -math.inf, math.inf)
 DEFAULTS = CompleteLimits()
@@ -84,7 +84,7 @@ def _by_seeds(
         )
     decision = agreed([decision for decision, _ in judged])
     found = judged[-1][1]
-    sentence = told(say.by_seeds(decision, found, size, len(small), limits), decision.near)
+    sentence = with_nearness(say.by_seeds(decision, found, size, len(small), limits), decision.near)
     numbers: dict[str, Cell] = {}
     if found.missing is not None and found.not_found is not None:
         numbers = {
@@ -137,7 +137,7 @@ def _by_witness(kin: Kin, smaller: Axis, larger: Axis, limits: CompleteLimits) -
     witnessed_shares = [seen.missing for _, pair in judged for _, seen, _ in pair.heard[:1]]
     share = float(np.mean(witnessed_shares)) if witnessed_shares else None
     near = any(decision.near for decision, _ in judged)
-    sentence = told(say.by_witness(word, judged, limits), near)
+    sentence = with_nearness(say.by_witness(word, judged, limits), near)
     return Answer(word, sentence, short=say.lacks(word, share), numbers=numbers)
 
 

@@ -22,7 +22,7 @@ from saebench_canon.questions.fitness import training
 from saebench_canon.questions.intervals import Interval
 from saebench_canon.questions.judged import cell, line_of, notes_on, notes_on_kin, unfit_answer
 from saebench_canon.questions.kinship import COMPARISON, Kin, kin_of
-from saebench_canon.questions.words import NEAR, told
+from saebench_canon.questions.words import NEAR, with_nearness
 
 SAME, GRADED = "same", "graded"
 MATCHING = "seed_matching"
@@ -67,7 +67,7 @@ def _at(block: Block, kin: Kin, size: Axis, margins: Margins) -> Answer:
     same = len(saes) > 2 and found.shared.lo >= margins["unique"]
     word = SAME if same else GRADED
     near = len(saes) > 2 and abs(found.shared.above(margins["unique"])) < NEAR
-    sentence = told(say.sentence(found, null, margins["unique"], matched, same=same), near)
+    sentence = with_nearness(say.sentence(found, null, margins["unique"], matched, same=same), near)
     return answer(word, sentence, say.cell_of(found, word), **numbers)
 
 

@@ -75,7 +75,7 @@ def is_near(word: Word, no: float, none_found: float) -> bool:
     return word == "undecided" and max(no, none_found) > -NEAR
 
 
-def told(sentence: str, near: bool) -> str:
+def with_nearness(sentence: str, near: bool) -> str:
     """A sentence that says where its answer is near its margin."""
     return f"{sentence.removesuffix('.')}; near its margin." if near else sentence
 

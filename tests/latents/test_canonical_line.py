@@ -17,7 +17,7 @@ def listed(against: Compared = AGAINST, **changed: Any) -> Listed:
     row: dict[str, Any] = dict.fromkeys(COLUMNS, 0)
     row |= {"sae": "a", "latent": 5, "twin_of": -1, "found_in": 2, "above": 1, "canonical": True}
     row |= {"sum_of_own": False, **changed}
-    return Listed(pd.DataFrame([row]), against, own=True)
+    return Listed(pd.DataFrame([row]), against, tests_own=True)
 
 
 @pytest.mark.parametrize(

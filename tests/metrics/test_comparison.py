@@ -10,13 +10,14 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from measured import value
 from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.metrics.comparison.metric import comparison
-from saebench_canon.plugin.metric import Measurement, Undefined, Value
+from saebench_canon.plugin.metric import Measurement, Undefined
 from saebench_canon.saes.fold import fold
 
 
@@ -31,12 +32,6 @@ def compared(small: Tensor, large: Tensor, **settings: Any) -> Measurement:
     )
     assert isinstance(found, Measurement)
     return found
-
-
-def score(measurement: Measurement, name: str) -> float:
-    value = measurement.scores[name]
-    assert not isinstance(value, Undefined), value
-    return value.value if isinstance(value, Value) else float(value)
 
 
 def random_rows(count: int, d: int, seed: int) -> Tensor:
@@ -91,10 +86,10 @@ def test_found_sums_and_missing_latents_are_told_apart() -> None:
     assert (table.cosine[:32] == 1).all()
     assert table.explained[32] == pytest.approx(1)
     assert sorted(table["atoms"][32]) == [0, 1]
-    assert score(result, "found_share") == pytest.approx(33 / 41)  # an equal sum is at .707
-    assert score(result, "missing_share") == pytest.approx(8 / 41)
-    assert score(result, "sum_share") == pytest.approx(1 / 41)
-    assert score(result, "found_share_small") == 1
+    assert value(result, "found_share") == pytest.approx(33 / 41)  # an equal sum is at .707
+    assert value(result, "missing_share") == pytest.approx(8 / 41)
+    assert value(result, "sum_share") == pytest.approx(1 / 41)
+    assert value(result, "found_share_small") == 1
 
 
 def test_atoms_that_cancel_explain_nothing() -> None:
@@ -108,18 +103,18 @@ def test_atoms_that_cancel_explain_nothing() -> None:
     assert table.explained[0] > 0.99  # 2.03 a + 2.19 b
     assert table.gated[0]
     result = compared(small, large)
-    assert score(result, "missing_share") == pytest.approx(1 / 33)
-    assert score(compared(small, large, gate=100.0), "missing_share") == 0
+    assert value(result, "missing_share") == pytest.approx(1 / 33)
+    assert value(compared(small, large, gate=100.0), "missing_share") == 0
 
 
 def test_one_of_many_duplicates_stands_for_all() -> None:
     rows = random_rows(20, 64, 1)
     doubled = torch.cat([rows, rows[:5]])
     result = compared(doubled, rows)
-    assert score(result, "duplicates_small") == 5
-    assert score(result, "distinct_small") == 20
+    assert value(result, "duplicates_small") == 5
+    assert value(result, "distinct_small") == 20
     assert len(result.tables["small"]) == 20
-    assert score(result, "found_share") == score(result, "found_share_small") == 1
+    assert value(result, "found_share") == value(result, "found_share_small") == 1
 
 
 def test_the_duplicate_with_the_most_energy_stands_for_the_others() -> None:
@@ -146,7 +141,7 @@ def test_dead_latents_do_not_count() -> None:
     )  # fmt: skip
     assert isinstance(found, Measurement)
     assert found.tables["large"]["latent"].tolist() == [3, 4, 5, 6, 7]
-    assert score(found, "found_share_small") == pytest.approx(5 / 8)
+    assert value(found, "found_share_small") == pytest.approx(5 / 8)
 
 
 def test_centred_rows_show_what_a_common_direction_hides() -> None:
@@ -154,9 +149,9 @@ def test_centred_rows_show_what_a_common_direction_hides() -> None:
     common[0] = 2.0
     small, large = random_rows(30, 64, 4), random_rows(30, 64, 5)
     result = compared(small + common, large + common)
-    assert score(result, "found_share") == 1  # cosines of .8 by the common direction alone
-    assert score(result, "found_share_centred") == 0
-    assert score(result, "mean_row_norm_large") > 0.8
+    assert value(result, "found_share") == 1  # cosines of .8 by the common direction alone
+    assert value(result, "found_share_centred") == 0
+    assert value(result, "mean_row_norm_large") > 0.8
     assert {mark.reason for mark in result.marks} >= {"the large SAE's rows share a direction"}
 
 
@@ -165,7 +160,7 @@ def test_the_order_of_latents_changes_nothing() -> None:
     order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
     result, permuted = compared(small, large), compared(small, large[order])
     for name in result.scores:
-        assert score(permuted, name) == score(result, name), name
+        assert value(permuted, name) == value(result, name), name
     table = permuted.tables["large"].set_index("latent").loc[order.argsort()]
     assert table.cosine.tolist() == result.tables["large"].cosine.tolist()
 
@@ -196,11 +191,11 @@ def test_latents_sorted_by_how_often_they_fire_are_noticed() -> None:
 
 def test_sums_of_random_rows_are_held_to_a_raised_share() -> None:
     result = compared(random_rows(400, 12, 9), random_rows(400, 12, 10))
-    assert score(result, "sum_least") > 0.6
-    assert score(result, "chance_residual") < 0.25  # in few dimensions sums explain anything
+    assert value(result, "sum_least") > 0.6
+    assert value(result, "chance_residual") < 0.25  # in few dimensions sums explain anything
     wide = compared(random_rows(60, 128, 9), random_rows(60, 128, 10))
-    assert score(wide, "sum_least") == 0.6
-    assert score(wide, "planted_recall") > 0.9
+    assert value(wide, "sum_least") == 0.6
+    assert value(wide, "planted_recall") > 0.9
 
 
 def test_an_sae_without_live_latents_has_no_scores() -> None:

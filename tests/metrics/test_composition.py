@@ -15,6 +15,7 @@ import torch
 from brute_force import TinySAE, sorted_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measured import values
 from torch import Tensor
 
 from saebench_canon.errors import CanonError
@@ -35,7 +36,7 @@ from saebench_canon.kernels.random_generators import generator
 from saebench_canon.kernels.sum_rule import Rule
 from saebench_canon.metrics.comparison.metric import comparison
 from saebench_canon.metrics.composition.metric import composition
-from saebench_canon.plugin.metric import Mark, Measurement, Undefined, Value
+from saebench_canon.plugin.metric import Mark, Measurement, Undefined
 from saebench_canon.questions.relations import Family, Relation
 from saebench_canon.questions.weighted import sums as weighted_sums
 
@@ -301,14 +302,6 @@ def measure(
     )
     assert isinstance(measurement, Measurement)
     return measurement
-
-
-def values(measurement: Measurement) -> dict[str, float | str]:
-    out: dict[str, float | str] = {}
-    for name, score in measurement.scores.items():
-        number = score.value if isinstance(score, Value) else score
-        out[name] = number.reason if isinstance(number, Undefined) else number
-    return out
 
 
 def number(measurement: Measurement, name: str) -> float:

@@ -12,6 +12,7 @@ import torch
 from brute_force import CodedSAE, TinySAE, random_sae
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measured import value
 
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.reconstruction import mean_and_covariance, reconstruction_sums
@@ -33,12 +34,6 @@ def measure(sae: Any, codes: Codes, acts: Acts, loss: Any = None, **more: Any) -
     measurement = fidelity.measure(sae, codes, acts, loss, **more)
     assert isinstance(measurement, Measurement)
     return measurement
-
-
-def value(measurement: Measurement, name: str) -> float:
-    score = measurement.scores[name]
-    assert not isinstance(score, Undefined), score.reason
-    return score.value if isinstance(score, Value) else score
 
 
 @pytest.mark.parametrize("kind", ["relu", "topk", "batchtopk"])

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from brute_force import CodedSAE, TinySAE, random_sae
+from measured import value
 from torch import Tensor
 
 from saebench_canon.kernels.random_generators import generator
@@ -58,12 +59,6 @@ def measure(
     )
     assert isinstance(measured, Measurement)
     return measured
-
-
-def value(measured: Measurement, name: str) -> float:
-    score = measured.scores[name]
-    assert not isinstance(score, Undefined), f"{name}: {score.reason}"
-    return score.value if isinstance(score, Value) else score
 
 
 def grades(measured: Measurement, way: str = "") -> list[float]:

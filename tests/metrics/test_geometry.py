@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measured import value
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -16,7 +17,7 @@ from saebench_canon.errors import CanonError
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.metrics.geometry.metric import geometry
 from saebench_canon.metrics.geometry.own_rows import nearest_other
-from saebench_canon.plugin.metric import Measurement, Undefined, Value
+from saebench_canon.plugin.metric import Measurement, Undefined
 from saebench_canon.saes.fold import fold
 
 
@@ -31,12 +32,6 @@ def measured(
     found = geometry.measure(sae, codes, seed, **{**geometry.settings, **changed})
     assert isinstance(found, Measurement)
     return found
-
-
-def value(measurement: Measurement, name: str) -> float:
-    score = measurement.scores[name]
-    assert not isinstance(score, Undefined), score.reason
-    return score.value if isinstance(score, Value) else score
 
 
 @given(seed=st.integers(0, 1000))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from measured import value
 from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -53,12 +54,6 @@ def measured(small: Any, large: Any, *peers: Any, acts: Acts | None = None) -> M
     return found
 
 
-def score(measurement: Measurement, name: str) -> float:
-    value = measurement.scores[name]
-    assert not isinstance(value, Undefined), value
-    return value.value if isinstance(value, Value) else float(value)
-
-
 def brute_force(small: Any, large: Any, latents: list[int], acts: Acts) -> float:
     """The gain on odd documents, with scales fitted on even ones, by dense matrices."""
     x, doc = acts.x.double().numpy(), acts.doc.numpy()
@@ -85,15 +80,15 @@ def test_the_gain_is_that_of_dense_matrices() -> None:
     peer = sae(noisy(features(), 2))
     result = measured(small, large, peer)
     expected = brute_force(small, large, list(range(12, 20)), world())
-    assert score(result, "inserted") == 8
-    assert score(result, "stable_gain") == pytest.approx(expected, abs=1e-4)
+    assert value(result, "inserted") == 8
+    assert value(result, "stable_gain") == pytest.approx(expected, abs=1e-4)
     assert expected > 0.5
 
 
 def test_nothing_is_gained_where_nothing_is_missing() -> None:
     result = measured(*(sae(noisy(features(), seed)) for seed in (1, 2, 3)))
-    assert score(result, "inserted") == 0
-    assert score(result, "stable_gain") == 0
+    assert value(result, "inserted") == 0
+    assert value(result, "stable_gain") == 0
 
 
 def test_only_what_the_witness_finds_too_is_added() -> None:
@@ -101,10 +96,10 @@ def test_only_what_the_witness_finds_too_is_added() -> None:
     half = sae(noisy(features()[:16], 2))
     other = sae(noisy(features(), 3))
     alone, both = measured(small, large, half), measured(small, large, half, other)
-    assert score(alone, "inserted") == 4
-    assert score(both, "inserted") == 6  # 4 and 8
-    gains = [score(measured(small, large, peer), "stable_gain") for peer in (half, other)]
-    assert score(both, "stable_gain") == pytest.approx(sum(gains) / 2)
+    assert value(alone, "inserted") == 4
+    assert value(both, "inserted") == 6  # 4 and 8
+    gains = [value(measured(small, large, peer), "stable_gain") for peer in (half, other)]
+    assert value(both, "stable_gain") == pytest.approx(sum(gains) / 2)
     assert gains[0] < gains[1]
 
 
@@ -119,7 +114,7 @@ def test_the_order_of_witnesses_and_of_documents_names_changes_nothing() -> None
         measured(small, large, *peers, acts=renamed),
     ):
         for name in ("stable_gain", "inserted", "small_mse_rescaled"):
-            assert score(other, name) == pytest.approx(score(result, name), abs=1e-9)
+            assert value(other, name) == pytest.approx(value(result, name), abs=1e-9)
 
 
 def test_documents_hold_what_the_gain_is_made_of() -> None:
@@ -144,15 +139,15 @@ def test_a_duplicate_adds_nothing_that_its_latent_does_not() -> None:
         b_enc=torch.cat([large.coder.bias, large.coder.bias[-1:]]),
     )
     once, twice = measured(small, large, peer), measured(small, doubled, peer)
-    assert score(twice, "inserted") == score(once, "inserted")
-    assert score(twice, "stable_gain") == pytest.approx(score(once, "stable_gain"), abs=1e-6)
+    assert value(twice, "inserted") == value(once, "inserted")
+    assert value(twice, "stable_gain") == pytest.approx(value(once, "stable_gain"), abs=1e-6)
 
 
 def test_a_smaller_sae_that_shrinks_its_codes_lacks_nothing_by_that() -> None:
     shrunk = sae(features()[:12], scale=0.5)
     large, peer = sae(noisy(features(), 1)), sae(noisy(features(), 2))
     result = measured(shrunk, large, peer)
-    assert score(result, "inserted") == 8
+    assert value(result, "inserted") == 8
 
 
 def test_a_common_direction_is_taken_out_of_the_comparison_and_not_of_the_codes() -> None:
@@ -165,9 +160,9 @@ def test_a_common_direction_is_taken_out_of_the_comparison_and_not_of_the_codes(
     acts = Acts(active @ true, acts.doc)
     small, large, peer = sae(true[:12]), sae(noisy(true, 1)), sae(noisy(true, 2))
     result = measured(small, large, peer, acts=acts)
-    assert score(result, "inserted") < 8  # all rows are near one another
-    assert score(result, "inserted_centred") == 8
-    assert score(result, "stable_gain_centred") > score(result, "stable_gain")
+    assert value(result, "inserted") < 8  # all rows are near one another
+    assert value(result, "inserted_centred") == 8
+    assert value(result, "stable_gain_centred") > value(result, "stable_gain")
     assert "removed_centred" in result.tables["documents"]
 
 

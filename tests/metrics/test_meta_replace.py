@@ -11,6 +11,7 @@ import torch
 from brute_force import TinySAE, cosine, max_cosines
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measured import values
 from torch import Tensor
 
 from saebench_canon.errors import CanonError
@@ -26,7 +27,7 @@ from saebench_canon.metrics.meta_sae.fits import fit_all_rows
 from saebench_canon.metrics.meta_sae.published import published
 from saebench_canon.metrics.meta_sae.settings import MetaTraining
 from saebench_canon.metrics.shared.live_rows import live_rows
-from saebench_canon.plugin.metric import Measurement, Undefined, Value
+from saebench_canon.plugin.metric import Measurement, Value
 from saebench_canon.plugin.sae import CanonicalSAE
 from saebench_canon.saes.fold import fold
 
@@ -49,16 +50,6 @@ def measure(
     found = meta_replace.measure(tiny(small), tiny(large), *given, seed, None, **more)
     assert isinstance(found, Measurement)
     return found
-
-
-def values(found: Measurement) -> dict[str, float | str]:
-    out: dict[str, float | str] = {}
-    for name, score in found.scores.items():
-        if isinstance(score, Undefined):
-            out[name] = score.reason
-        else:
-            out[name] = score.value if isinstance(score, Value) else score
-    return out
 
 
 def number(found: Measurement, name: str) -> float:

@@ -18,6 +18,7 @@ import torch
 from brute_force import TinySAE, sorted_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measured import values
 from torch import Tensor
 
 from saebench_canon.errors import CanonError
@@ -50,14 +51,6 @@ def measure(
     found = meta_sae.measure(sae, seed, codes, memo, keep, **more)
     assert isinstance(found, Measurement)
     return found
-
-
-def values(found: Measurement) -> dict[str, float | str]:
-    out: dict[str, float | str] = {}
-    for name, score in found.scores.items():
-        told = score.value if isinstance(score, Value) else score
-        out[name] = told.reason if isinstance(told, Undefined) else told
-    return out
 
 
 def number(found: Measurement, name: str) -> float:

@@ -11,6 +11,7 @@ import torch
 from brute_force import CodedSAE, TinySAE, random_sae
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measured import value
 from torch import Tensor
 
 from saebench_canon.errors import CanonError
@@ -48,12 +49,6 @@ def measure(members: list[CodedSAE], *, data: bool = True, **more: Any) -> Measu
     )
     assert isinstance(measurement, Measurement)
     return measurement
-
-
-def value(measurement: Measurement, name: str) -> float:
-    score = measurement.scores[name]
-    assert not isinstance(score, Undefined), score.reason
-    return score.value if isinstance(score, Value) else score
 
 
 def plain(

@@ -10,6 +10,7 @@ import torch
 from brute_force import CodedSAE, TinySAE, random_sae
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measured import value
 
 from saebench_canon.errors import CanonError
 from saebench_canon.kernels.codes import Codes
@@ -46,12 +47,6 @@ def measure(acts: Acts | None, small: CodedSAE, large: CodedSAE, **more: Any) ->
     measurement = stitching.measure(small.sae, large.sae, *codes, acts, **more)
     assert isinstance(measurement, Measurement)
     return measurement
-
-
-def value(measurement: Measurement, name: str) -> float:
-    score = measurement.scores[name]
-    assert not isinstance(score, Undefined), score.reason
-    return score.value if isinstance(score, Value) else score
 
 
 def passed(

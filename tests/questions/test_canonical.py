@@ -86,7 +86,7 @@ def test_sums_of_own_latents_are_none() -> None:
     own = {"a": relation(NONE, [0.95, 0.5, 0.95, 0.0], [False, False, True, False])}
     assert flags(kin({8: ["a", "b"]}, found, own=own), "a", 8) == [False, True, True, True]
     assert flags(kin({8: ["a", "b"]}, found), "a", 8) == [True] * 4
-    assert not canonical(kin({8: ["a", "b"]}, found), "a", 8).own
+    assert not canonical(kin({8: ["a", "b"]}, found), "a", 8).tests_own
 
 
 def test_a_sum_explains_about_as_much_as_the_twins_do() -> None:

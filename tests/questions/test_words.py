@@ -17,7 +17,12 @@ from saebench_canon.questions.intervals import Interval
 from saebench_canon.questions.merging import Hub
 from saebench_canon.questions.weighted import Weighted
 from saebench_canon.questions.witnessed import Witnessed
-from saebench_canon.questions.words import Decision, is_near, told, without_common_direction
+from saebench_canon.questions.words import (
+    Decision,
+    is_near,
+    with_nearness,
+    without_common_direction,
+)
 
 
 def about(lo: float, hi: float) -> Interval:
@@ -213,7 +218,7 @@ def test_sums_just_below_the_limit_are_near_it() -> None:
 
 
 def test_a_sentence_says_that_it_is_near() -> None:
-    assert told("Not complete: much (limit .05).", True) == (
+    assert with_nearness("Not complete: much (limit .05).", True) == (
         "Not complete: much (limit .05); near its margin."
     )
-    assert told("Not complete.", False) == "Not complete."
+    assert with_nearness("Not complete.", False) == "Not complete."

@@ -86,17 +86,25 @@ def random_rows(dictionary: Dictionary, seed: int) -> Random:
     return Random(drawn, tuple(clusters))
 
 
+def fit_with_parent_null(
+    rows: Dictionary, others: Dictionary, rule: Rule, gate: float, seed: int
+) -> tuple[Pursuit, Fitted]:
+    """The fits of one dictionary's rows by another's, and of their parent null."""
+    pursuit = pursue(rows.rows, others.rows, count=rule.atoms)
+    source = generator(seed, "comparison", "parent")
+    parent = parent_null(rows.rows, others.rows, pursuit, source)[:DRAWN]
+    return pursuit, fitted(pursue(parent, others.rows, count=rule.atoms), gate)
+
+
 def relate(
     rows: Dictionary, others: Dictionary, random: Random, rule: Rule, gate: float, seed: int
 ) -> Relation:
     """The rows of one dictionary in another; neither is empty."""
     cosine, nearest = max_cosine(rows.rows, others.every)
-    pursuit = pursue(rows.rows, others.rows, count=rule.atoms)
-    source = generator(seed, "comparison", "parent")
-    parent = parent_null(rows.rows, others.rows, pursuit, source)[:DRAWN]
-    kept, drawn, *varied = (
+    pursuit, kept = fit_with_parent_null(rows, others, rule, gate, seed)
+    drawn, *varied = (
         fitted(pursue(table, others.rows, count=rule.atoms), gate)
-        for table in (parent, random.covariance, *random.clusters)
+        for table in (random.covariance, *random.clusters)
     )
     raised = rule.raised(null.shares for null in (kept, drawn, *varied))
     planted = 0.0

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from saebench_canon.metrics.comparison.cost import cost as compared
-from saebench_canon.metrics.shared.costs import DOUBLE, row_bytes
+from saebench_canon.metrics.comparison.cost import VIEWS, one_way
+from saebench_canon.metrics.shared.costs import COSINES, DOUBLE, PLANTED, random_rows, row_bytes
 from saebench_canon.plugin.cost import CaseSize, Cost, Work
 
-VIEWS = 2  # as they are, and centred
 PEERS = 2  # as many are common
 
 
 def cost(size: CaseSize) -> Cost:
-    """What comparing the pair costs, and cosines of the large rows with those of peers."""
-    _, large = size.saes
-    pair = compared(size)
+    """Pursuits both ways, nulls of the large rows, and their cosines with those of peers."""
+    small, large = size.saes
+    pursuits = one_way(size, large, small) + one_way(size, small, large, nulls=1, planted=0)
+    nulls = random_rows(min(large.width, PLANTED), large.d).times(VIEWS)
     cosines = Work(DOUBLE * VIEWS * PEERS * large.width**2 * large.d)
-    return Cost(pair.work + cosines, pair.memory + PEERS * row_bytes(large))
+    memory = 3 * (row_bytes(small) + row_bytes(large)) + PEERS * row_bytes(large) + COSINES
+    return Cost(pursuits + nulls + cosines, memory)

@@ -10,10 +10,17 @@ from torch import Tensor
 
 from saebench_canon.kernels.composition import variance_explained
 from saebench_canon.kernels.sum_rule import ROUNDING, Rule
-from saebench_canon.metrics.comparison.relation import Random, Relation, random_rows, relate
+from saebench_canon.metrics.comparison.relation import (
+    Random,
+    Relation,
+    fit_with_parent_null,
+    random_rows,
+    relate,
+)
 from saebench_canon.metrics.composition.settings import Limits
 from saebench_canon.metrics.composition.twins import Twins, twins_in
 from saebench_canon.metrics.shared.dictionary import Dictionary
+from saebench_canon.metrics.shared.fitted import Fitted, fitted
 from saebench_canon.metrics.shared.sums import WHOLE, Number, composed, or_undefined
 from saebench_canon.plugin.metric import Undefined
 
@@ -43,13 +50,15 @@ class View:
 class Sums:
     """The larger SAE's latents as sums of the smaller's, and the smaller's as sums of the larger's.
 
+    `merging_null` are the fits of the smaller's rows that keep their part along the best atom only.
     `random` are random rows of the larger SAE's covariance, and of its clusters. `rule` is the one
     that chance raised. `composed` [n] are the larger's latents that are sums by it, and about as
     near as their twins.
     """
 
     composing: Relation
-    merging: Relation
+    merging: Fitted
+    merging_null: Fitted
     random: Random
     twins: Twins
     rule: Rule
@@ -71,17 +80,18 @@ def sums_of(view: View, rule: Rule, limits: Limits, seed: int) -> Sums:
     small, large = view.small, view.large
     random = random_rows(large, seed)
     composing = relate(large, small, random, rule, limits.gate, seed)
-    merging = relate(small, large, random_rows(small, seed), rule, limits.gate, seed)
+    pursuit, merging_null = fit_with_parent_null(small, large, rule, limits.gate, seed)
     twins = twins_in(large, view.peers, limits.threshold)
     raised = replace(rule, least=composing.least)
     shares = composing.fitted.shares
     sums = raised.holds(shares) & (shares[:, -1] > twins.ceiling - ROUNDING)
-    return Sums(composing, merging, random, twins, raised, sums)
+    merging = fitted(pursuit, limits.gate)
+    return Sums(composing, merging, merging_null, random, twins, raised, sums)
 
 
 def scores(view: View, sums: Sums, rule: Rule) -> dict[str, Number]:
     """The scores of a view; `rule` is the one that chance did not raise."""
-    composing, merging = sums.composing, sums.merging
+    composing = sums.composing
     share, possible = sums.composed_share, sums.rule.possible
     by_chance = composing.nulls.shares(sums.rule)
     nulls = {name: null if possible else Undefined(WHOLE) for name, null in by_chance.items()}
@@ -97,8 +107,8 @@ def scores(view: View, sums: Sums, rule: Rule) -> dict[str, Number]:
     return {
         **beside,
         "composed_least": composing.least,
-        "merged_share": merging.fitted.share(rule),
-        "merged_null": merging.parent,
+        "merged_share": sums.merging.share(rule),
+        "merged_null": sums.merging_null.share(rule),
         "planted_recall": recall,
         "explained_variance": or_undefined(explained, alike),
         "null_covariance": or_undefined(random, alike),

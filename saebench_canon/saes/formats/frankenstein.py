@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from saebench_canon.errors import CanonError, writing
-from saebench_canon.plugin.adapter import Normalisation
+from saebench_canon.plugin.adapter import Description, Normalisation
 from saebench_canon.plugin.sae import CanonicalSAE, LinearEncoder
 from saebench_canon.saes.formats.saelens_folder import CONFIG, WEIGHTS
 
@@ -95,8 +95,8 @@ def some_latents(
     """The chosen latents [m] bool of an SAE, as an SAE of their own with the same b_dec.
 
     Their codes are those that they have in the SAE, unless it keeps the k largest codes of each
-    token: then `k` of the chosen latents are kept, and they have the codes of the SAE where it
-    keeps them too. Raises CanonError as `frankenstein`, and for TopK without `k`.
+    token: then the `k` largest of the chosen latents are kept, and they have the codes of the SAE
+    where it keeps them too. Raises CanonError as `frankenstein`, and for TopK without `k`.
     """
     coder = sae.coder
     if not isinstance(coder, LinearEncoder):
@@ -149,24 +149,43 @@ def _in_saelens_format(
 
 def save(sae: Frankenstein, folder: Path, **metadata: Any) -> None:
     """Save an SAE for inference into a new folder; equal SAEs give equal bytes."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     if folder.exists():
         raise CanonError(f"{folder} already exists", hint="Name a new folder.")
-    config = {**sae.config, "metadata": {**sae.config["metadata"], **metadata}}
     draft = folder.with_name(f".{folder.name}-{uuid4().hex}.tmp")
     with writing(folder):
         draft.mkdir(parents=True)
         try:
-            save_file(dict(sae.tensors), draft / WEIGHTS)
-            text = json.dumps(config, indent=1, sort_keys=True, allow_nan=False)
-            (draft / CONFIG).write_text(text + "\n", encoding="utf-8")
+            write(sae, draft, **metadata)
             draft.rename(folder)
-        except SafetensorError as error:  # what safetensors makes of a full disk
-            raise OSError(str(error)) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def write(sae: Frankenstein, folder: Path, **metadata: Any) -> None:
+    """Write an SAE for inference into a folder that is there."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    config = {**sae.config, "metadata": {**sae.config["metadata"], **metadata}}
+    text = json.dumps(config, indent=1, sort_keys=True, allow_nan=False)
+    try:
+        save_file(dict(sae.tensors), folder / WEIGHTS)
+    except SafetensorError as error:  # what safetensors makes of a full disk
+        raise OSError(str(error)) from error
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def origin(description: Description, hook: str | None = None) -> dict[str, Any]:
+    """What an SAE says about its model, under SAELens' names."""
+    metadata: dict[str, Any] = {
+        "hook_name": hook or description.hook,
+        "model_name": description.model,
+        "prepend_bos": description.prepend_bos,
+    }
+    if description.center_writing_weights is not None:
+        centred = {"center_writing_weights": description.center_writing_weights}
+        metadata["model_from_pretrained_kwargs"] = centred
+    return {name: value for name, value in metadata.items() if value is not None}
 
 
 def encoders(small: CanonicalSAE, large: CanonicalSAE) -> tuple[LinearEncoder, LinearEncoder]:
