@@ -12,6 +12,7 @@ from scipy.optimize import linear_sum_assignment, nnls
 from torch import Tensor
 
 from saebench_canon.kernels.codes import Codes
+from saebench_canon.kernels.random_generators import generator
 from saebench_canon.metrics.shared.live_rows import live_rows
 
 torch.set_num_threads(1)
@@ -150,6 +151,16 @@ def youden(low: Sequence[float], positive: Sequence[bool], threshold: float) -> 
     return sum(hits) / len(hits) - sum(falls) / len(falls)
 
 
+def gaussian(*shape: int, seed: int = 0) -> Tensor:
+    """Numbers of the standard normal, float64."""
+    return torch.randn(*shape, generator=generator(seed, "test"), dtype=torch.float64)
+
+
+def rests(rows: Tensor, atoms: Tensor) -> Tensor:
+    """The rows less what lies along their atoms."""
+    return rows - (rows * atoms).sum(dim=1, keepdim=True) * atoms
+
+
 def pursuit(row: Tensor, atoms: Tensor, count: int) -> list[float]:
     """Explained share of the row after each atom, by non-negative orthogonal matching pursuit."""
     return fit(row, atoms, count)[0]
@@ -157,6 +168,7 @@ def pursuit(row: Tensor, atoms: Tensor, count: int) -> list[float]:
 
 def fit(row: Tensor, atoms: Tensor, count: int) -> tuple[list[float], float]:
     """Explained share of the row after each atom, and the sum of the squared weights at the end."""
+    row, atoms = row.double(), atoms.double()
     target = (row / row.norm()).numpy()
     table = (atoms / atoms.norm(dim=1, keepdim=True)).numpy()
     chosen: list[int] = []

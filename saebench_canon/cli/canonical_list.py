@@ -13,6 +13,8 @@ from tabulate import tabulate
 from saebench_canon.errors import CanonError, nearest, writing
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from saebench_canon.questions.canonical import Listed
     from saebench_canon.tables.summary import Block, Summary
 
@@ -28,7 +30,10 @@ def show_canonical(summary: Summary, options: Namespace) -> None:
             hint="Add another seed or a wider SAE to the suite, and run it.",
         )
     if options.to:
-        _write(saes, Path(options.to))
+        _write(_latents(saes), Path(options.to))
+        return
+    if options.json:
+        print(_latents(saes).to_json(orient="records", indent=1))
         return
     print(tabulate([_counts(sae) for sae in saes], headers="keys", tablefmt="simple"))
     print(
@@ -79,16 +84,19 @@ def _counts(sae: Listed) -> dict[str, str | int]:
     }
 
 
-def _write(saes: list[Listed], path: Path) -> None:
-    """Write one row for each live latent of each SAE."""
+def _latents(saes: list[Listed]) -> pd.DataFrame:
+    """One row for each live latent of each SAE."""
     import pandas as pd
 
+    return pd.concat([sae.table for sae in saes], ignore_index=True)
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
     if not path.parent.is_dir():
         raise CanonError(f"the folder {path.parent} does not exist", where="--to")
     if path.suffix not in FORMATS:
         raise CanonError(f"the list of canonical latents cannot be written as '{path.suffix}'",
                          where=str(path), hint=nearest(path.suffix, FORMATS))  # fmt: skip
-    table = pd.concat([sae.table for sae in saes], ignore_index=True)
     with writing(path):
         if path.suffix == ".parquet":
             table.to_parquet(path, index=False)

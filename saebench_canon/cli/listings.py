@@ -127,7 +127,7 @@ def show(options: Namespace) -> None:
     rows = rows_of(cases_of_run(run), store, registry.metrics)
     _remark(store)
     metrics = list(registry.metrics.values())
-    if options.json and not options.answers:
+    if options.json and not (options.answers or options.canonical):
         print(json.dumps([row.to_dict() for row in rows], indent=1))
         return
     summary = summarise(rows, metrics, tables=tables_of(store), data=run.get("data"))

@@ -154,7 +154,7 @@ def _add_show(commands: Commands) -> None:
     show.add_argument(
         "--canonical",
         action="store_true",
-        help="which latents are canonical; with --to as .csv, .parquet or .md",
+        help="which latents are canonical; with --json, or --to a .csv, .parquet or .md",
     )
     card = show.add_mutually_exclusive_group()
     card.add_argument("--latent", metavar="[SAE:]N", help="the card of one latent of an SAE")

@@ -86,6 +86,8 @@ def test_the_file_has_a_row_for_each_live_latent(capsys: pytest.CaptureFixture[s
     relu = {f"relu-w{width}-s{seed}" for width in (16, 24) for seed in (0, 1)}
     assert set(table["sae"]) >= relu
     assert f"note: left out: {UNFIT}" in capsys.readouterr().err  # two of TopK
+    assert main(["show", "world", "--canonical", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(table.to_json(orient="records"))
     again = listed("canonical.parquet")
     pd.testing.assert_frame_equal(again.reset_index(drop=True), table, check_dtype=False)
     assert table["canonical"].sum() > 0
@@ -156,3 +158,25 @@ def test_mistakes_are_sentences(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         assert main(words) == 4
         assert sentence in capsys.readouterr().err
         assert not Path(target).exists()
+
+
+def test_topk_without_data_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """How many of its canonical codes a token has is only known from activations."""
+    for seed in (0, 1):
+        folder = str(tmp_path / f"s{seed}")
+        assert main(["export", "world.toml", f"topk-w24-s{seed}", "-o", folder]) == 0
+    suite = tmp_path / "loaded.toml"
+    suite.write_text(
+        '[suite]\nname = "loaded"\n[[sae]]\nname = "s{seed}"\nuri = "file:s{seed}"\n'
+        "axes = { width = [24], seed = [0, 1] }\n"
+        '[[metric]]\nname = "comparison"\nover = "family"\n'
+    )
+    store = ["--store", str(tmp_path / "store")]
+    assert main(["run", str(suite), "-q", *store]) == 0
+    capsys.readouterr()
+    target = str(tmp_path / "x")
+    assert main(["export", str(suite), "s0", "--canonical", "-o", target, *store]) == 4
+    printed = capsys.readouterr().err
+    assert "how many of them are canonical is not known without data" in printed
+    assert "Give the SAE `data` in the suite." in printed
+    assert not Path(target).exists()

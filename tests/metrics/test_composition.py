@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from brute_force import TinySAE, sorted_rows
+from brute_force import TinySAE, gaussian, rests, sorted_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import values
@@ -21,268 +21,18 @@ from torch import Tensor
 from saebench_canon.errors import CanonError
 from saebench_canon.kernels.codes import Codes
 from saebench_canon.kernels.composition import (
-    excess,
-    k_means,
     one_parent,
     parent_null,
-    planted_sums,
-    pursue_with_null,
-    variance_explained,
 )
 from saebench_canon.kernels.cosine import unit
 from saebench_canon.kernels.nnomp import pursue
 from saebench_canon.kernels.nulls import covariance_matched, isotropic
 from saebench_canon.kernels.random_generators import generator
-from saebench_canon.kernels.sum_rule import Rule
 from saebench_canon.metrics.comparison.metric import comparison
 from saebench_canon.metrics.composition.metric import composition
 from saebench_canon.plugin.metric import Mark, Measurement, Undefined
 from saebench_canon.questions.relations import Family, Relation
 from saebench_canon.questions.weighted import sums as weighted_sums
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=generator(seed, "test"), dtype=torch.float64)
-
-
-def pursued(row: Tensor, atoms: Tensor, count: int = 4) -> list[float]:
-    """Shares explained by plain pursuit with scipy's non-negative least squares."""
-    return plain.pursuit(row.double(), atoms.double(), count)
-
-
-# --- the rule ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("explained", "holds"),
-    [
-        ([0.4, 0.6], True),  # both limits are reached
-        ([0.4, 0.59], False),
-        ([0.41, 0.6], False),
-        ([0.5, 0.9], True),
-        ([0.9, 1.0], False),  # a variant of one atom
-        ([0.1, 0.95, 0.2], False),  # what counts is what all atoms together explain
-        ([0.1, 0.2, 0.95], True),
-        ([0.4 + 4e-7, 0.6 - 4e-7], True),  # off by no more than rounding
-    ],
-)
-def test_a_row_is_a_sum_iff_enough_is_explained_and_not_by_one_atom(
-    explained: list[float], holds: bool
-) -> None:
-    shares = torch.tensor([explained], dtype=torch.float64)
-    assert Rule().holds(shares).tolist() == [holds]
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(
-        st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=25),
-        max_size=3,
-    ),
-    st.sampled_from([0.0, 0.05, 0.1, 0.3, 1.0]),
-)
-def test_the_rule_is_raised_to_the_least_that_chance_does_not_reach(
-    drawn: list[list[tuple[int, int]]], chance: float
-) -> None:
-    nulls = [[[min(a, b) / 20, max(a, b) / 20] for a, b in null] for null in drawn]
-    rule = Rule(chance=chance, gain=0.17)
-    tables = [torch.tensor(null, dtype=torch.float64) for null in nulls]
-    raised = rule.raised(iter(tables))
-    least = plain.least_raised(rule.least, rule.gain, chance, nulls)
-    assert raised.least == pytest.approx(least, abs=1e-5)
-    assert (raised.atoms, raised.gain, raised.chance) == (rule.atoms, rule.gain, rule.chance)
-    for table in tables:
-        assert float(raised.holds(table).double().mean()) <= chance + 1e-9
-
-
-def test_rows_above_the_raised_threshold_still_count() -> None:
-    chance = torch.tensor([[0.2, 0.7]] * 3 + [[0.1, 0.2]] * 17)
-    raised = Rule().raised([chance])
-    assert raised.least == pytest.approx(0.7, abs=1e-5)
-    assert raised.holds(torch.tensor([[0.2, 0.7], [0.2, 0.701]])).tolist() == [False, True]
-    assert Rule(chance=0.15).raised([chance]) == Rule(chance=0.15)
-    assert Rule().raised([chance[3:]]) == Rule()
-
-
-def test_a_chance_that_is_no_exact_number_still_counts_rows() -> None:
-    """.29 · 100 is a little less than 29 in binary."""
-    null = torch.tensor([[0.2, 0.8]] * 29 + [[0.1, 0.2]] * 71)
-    assert Rule(chance=0.29).raised([null]).least == 0.6
-    assert Rule(chance=0.28).raised([null]).least > 0.8
-
-
-# --- what chance makes of rows ----------------------------------------------------------------
-
-
-def rests(rows: Tensor, atoms: Tensor) -> Tensor:
-    """The rows less what lies along their atoms."""
-    return rows - (rows * atoms).sum(dim=1, keepdim=True) * atoms
-
-
-def test_the_parent_null_keeps_the_part_along_the_best_atom_and_the_length_of_the_rest() -> None:
-    rows, atoms = random(60, 12), random(20, 12, seed=1)
-    fitted = pursue(rows, atoms)
-    null = parent_null(rows * 3, atoms * 7, fitted, generator(0))
-    best = unit(atoms)[[int((unit(atoms) @ row).argmax()) for row in rows]]
-    before, after = unit(rows), null
-    torch.testing.assert_close((after * best).sum(dim=1), (before * best).sum(dim=1))
-    old, new = rests(before, best), rests(after, best)
-    torch.testing.assert_close(new.norm(dim=1), old.norm(dim=1))
-    assert float((unit(new) * unit(old)).sum(dim=1).abs().mean()) < 0.5
-    torch.testing.assert_close(after.norm(dim=1), torch.ones(60, dtype=torch.float64))
-    assert torch.equal(null, parent_null(rows * 3, atoms * 7, fitted, generator(0)))
-    assert not torch.equal(null, parent_null(rows * 3, atoms * 7, fitted, generator(1)))
-
-
-def test_rests_are_redrawn_with_the_covariance_that_they_had() -> None:
-    """Rests of equal length, four times the power along 20 directions, none along 20 others."""
-    power = torch.tensor([0.0] + [2.0] * 20 + [1.0] * 20 + [0.0] * 20, dtype=torch.float64)
-    atom = torch.eye(61, dtype=torch.float64)[:1]
-    rows = 0.6 * atom + 0.8 * unit(random(4000, 61) * power)
-    fitted = pursue(rows, atom, count=2)
-    new = rests(parent_null(rows, atom, fitted, generator(0)), atom)
-    got, expected = (table.T @ table / len(table) for table in (new, rests(unit(rows), atom)))
-    assert (
-        float(expected[1:21, 1:21].diagonal().sum() / expected[21:41, 21:41].diagonal().sum()) > 3.5
-    )
-    spread = float((got - expected).norm() / expected.norm())
-    assert spread < 0.15  # 40 directions from 4000 draws twice: sqrt(2 · 40 / 4000) at most
-    assert float(got[41:, 41:].diagonal().sum()) < 1e-12
-
-
-def test_a_row_that_no_atom_is_near_keeps_nothing() -> None:
-    atoms = torch.eye(6, dtype=torch.float64)[:2]
-    rows = torch.cat([-unit(random(30, 6).abs()), atoms[:1]])
-    fitted = pursue(rows, atoms)
-    assert fitted.atoms[:, 0].tolist() == [-1] * 30 + [0]
-    null = parent_null(rows, atoms, fitted, generator(0))
-    torch.testing.assert_close(null.norm(dim=1), torch.ones(31, dtype=torch.float64))
-    for atom in atoms:
-        assert abs(float(((null[:30] - rows[:30]) @ atom).abs().mean())) > 0.2
-    torch.testing.assert_close(null[30], atoms[0])
-
-
-def test_rows_and_their_null_are_fitted_as_plain_pursuit_fits_them() -> None:
-    rows, atoms = random(12, 8).float() * 3, random(20, 8, seed=1).float()
-    fitted, null = pursue_with_null(rows, atoms, 3, generator(5))
-    for row, explained in zip(rows, fitted.explained, strict=True):
-        assert explained.tolist() == pytest.approx(pursued(row, atoms, 3), abs=1e-5)
-    table = parent_null(rows, atoms, fitted, generator(5))
-    for row, explained in zip(table, null.explained, strict=True):
-        assert explained.tolist() == pytest.approx(pursued(row, atoms, 3), abs=1e-5)
-
-
-@pytest.mark.parametrize(("m", "count", "seed"), [(40, 5, 0), (40, 5, 1), (60, 12, 2), (9, 9, 3)])
-def test_k_means_agrees_with_plain_loops(m: int, count: int, seed: int) -> None:
-    rows = unit(random(m, 4, seed=seed))
-    centres, cluster = k_means(rows * 5, count, generator(seed))
-    start = rows[torch.randperm(m, generator=generator(seed))[:count]]
-    expected, nearest = plain.k_means(rows, start)
-    assert cluster.tolist() == nearest
-    torch.testing.assert_close(centres, expected)
-
-
-def test_tight_clusters_are_found_exactly() -> None:
-    middle = torch.eye(12, dtype=torch.float64)[:6]
-    rows = unit(middle.repeat_interleave(10, 0) + 0.05 * random(60, 12))
-    truth, exact = [number // 10 for number in range(60)], 0
-    for seed in range(200):
-        start = torch.randperm(60, generator=generator(seed))[:6]
-        if len({truth[number] for number in start.tolist()}) < 6:
-            continue
-        centres, cluster = k_means(rows, 6, generator(seed))
-        named = [truth[number] for number in start.tolist()]
-        assert [named[number] for number in cluster.tolist()] == truth
-        means = unit(rows.view(6, 10, 12).sum(dim=1))[named]
-        torch.testing.assert_close(centres, means)
-        exact += 1
-    assert exact  # about 1 start in 65 has a row of each
-
-
-def test_directions_that_no_row_is_nearest_to_stay_where_they_are() -> None:
-    rows = unit(random(3, 5)).repeat(4, 1)
-    centres, cluster = k_means(rows, 12, generator(0))
-    torch.testing.assert_close(centres.norm(dim=1), torch.ones(12, dtype=torch.float64))
-    assert len(set(cluster.tolist())) == 3
-    torch.testing.assert_close(centres[cluster], rows)
-    opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
-    centres, cluster = k_means(opposite, 1, generator(0))  # their sum is 0 and has no direction
-    assert cluster.tolist() == [0, 0]
-    assert centres.norm().item() == 1
-
-
-def test_one_parent_keeps_each_row_along_its_cluster_and_redraws_the_rest() -> None:
-    rows = random(80, 10).float() * 4
-    varied = one_parent(rows, 5, generator(7))
-    draws = generator(7)
-    parents, cluster = k_means(rows, 5, draws)
-    before, parent = unit(rows), parents[cluster]
-    torch.testing.assert_close((varied * parent).sum(dim=1), (before * parent).sum(dim=1))
-    torch.testing.assert_close(varied.norm(dim=1), torch.ones(80, dtype=torch.float64))
-    new, old = (unit(rests(table, parent)) for table in (varied, before))
-    assert float((new * old).sum(dim=1).abs().mean()) < 0.5
-    assert len(set(cluster.tolist())) == 5
-
-
-# --- planted sums, what is explained, and the excess ------------------------------------------
-
-
-def test_planted_sums_have_two_or_three_parts_and_their_noise() -> None:
-    d, a, n = 1024, 64, 1500
-    atoms = torch.eye(d, dtype=torch.float64)[:a] * 3
-    planted = planted_sums(atoms, n, generator(0))
-    torch.testing.assert_close(planted.norm(dim=1), torch.ones(n, dtype=torch.float64))
-    weights = planted[:, :a]
-    parts = (weights > 0.2).sum(dim=1)
-    assert set(parts.tolist()) == {2, 3}
-    assert float((parts == 2).double().mean()) == pytest.approx(0.5, abs=0.06)  # 4.6 errors
-    assert float((weights <= 0.2).double().mul(weights).abs().max()) < 0.06  # noise alone
-    used = (weights > 0.2).sum(dim=0).double()
-    assert float(used.min()) > 0.4 * n * 2.5 / a  # every atom is drawn
-    ratios = [float(max(row[row > 0.2]) / min(row[row > 0.2])) for row in weights]
-    assert 1.6 < max(ratios) < 1.25 / 0.75 * 1.1
-    noise = planted[:, a:].square().sum(dim=1).mean() * d / (d - a)
-    assert float(noise) == pytest.approx(0.3**2 / (1 + 0.3**2), rel=0.02)
-
-
-def test_planted_sums_of_a_seed_are_the_same() -> None:
-    atoms = random(5, 4)
-    first, repeated = (planted_sums(atoms, 6, generator(0)) for _ in range(2))
-    assert torch.equal(first, repeated)
-    assert not torch.equal(first, planted_sums(atoms, 6, generator(1)))
-    assert planted_sums(atoms, 0, generator(0)).shape == (0, 4)
-
-
-def test_variance_explained_is_that_of_a_plain_pursuit() -> None:
-    rows, atoms = random(30, 8) + 1.0, random(12, 8, seed=1)
-    table = unit(rows)
-    residual = sum(1 - pursued(row, atoms)[-1] for row in table)
-    spread = float(((table - table.mean(dim=0)) ** 2).sum())
-    explained = variance_explained(rows, pursue(rows, atoms).explained[:, -1])
-    assert explained == pytest.approx(1 - residual / spread, abs=1e-9)
-    assert explained < 1 - residual / len(rows) - 0.01  # about the mean, not about 0
-
-
-def test_rows_that_are_all_alike_have_no_variance_to_explain() -> None:
-    rows = random(1, 8).repeat(5, 1) + 1e-9 * random(5, 8, seed=2)
-    explained = pursue(rows, random(3, 8, seed=1)).explained[:, -1]
-    assert math.isnan(variance_explained(rows, explained))
-
-
-@pytest.mark.parametrize(
-    ("share", "null", "expected"),
-    [(0.5, 0.0, 0.5), (0.6, 0.2, 0.5), (0.2, 0.2, 0.0), (0.1, 0.4, -0.5), (1.0, 0.9, 1.0)],
-)
-def test_the_excess_is_the_share_of_true_sums(share: float, null: float, expected: float) -> None:
-    assert excess(share, null) == pytest.approx(expected)
-    assert expected + (1 - expected) * null == pytest.approx(share)
-
-
-def test_where_chance_makes_sums_of_all_there_is_no_excess() -> None:
-    assert math.isnan(excess(1.0, 1.0))
-
-
-# --- the metric -------------------------------------------------------------------------------
 
 
 def sae(rows: Tensor) -> Any:
@@ -482,7 +232,7 @@ def test_centred_shares_are_those_without_a_common_direction() -> None:
 
 
 def test_rows_that_are_the_common_direction_leave_centred_shares_undefined() -> None:
-    large = random(6, 4)
+    large = gaussian(6, 4)
     found = values(measure(torch.ones(1, 4), large))
     reason = "no latent is more than the direction that rows share"
     assert found["composed_share_centred"] == found["merged_share_centred"] == reason
@@ -604,14 +354,14 @@ def test_splits_of_one_parent_are_no_sums(cosine: float) -> None:
 @given(st.integers(0, 999))
 def test_order_scale_and_dead_latents_change_no_score_at_all(seed: int) -> None:
     g = generator(seed, "change")
-    small, large = random(20, 8, seed=seed).float(), random(40, 8, seed=seed + 1).float()
+    small, large = gaussian(20, 8, seed=seed).float(), gaussian(40, 8, seed=seed + 1).float()
     before = measure(small, large)
 
     def changed(rows: Tensor) -> tuple[Tensor, Codes, Tensor]:
         m, d = rows.shape
         order = torch.randperm(m, generator=g)
         scale = 2.0 ** torch.randint(-3, 4, (m, 1), generator=g)
-        table = torch.cat([random(5, d, seed=seed + 7).float(), rows[order] * scale])
+        table = torch.cat([gaussian(5, d, seed=seed + 7).float(), rows[order] * scale])
         live = torch.cat([torch.zeros(3, 5), torch.ones(3, m)], dim=1)
         return table, Codes.from_dense(live), order
 
@@ -728,7 +478,7 @@ def test_scores_are_those_of_plain_loops(seed: int) -> None:
 def variance(rows: Tensor, atoms: Tensor) -> float:
     """The share of the rows' variance that plain pursuit explains, whatever the weights."""
     table = unit(rows)
-    residual = sum(1 - pursued(row, atoms)[-1] for row in table)
+    residual = sum(1 - plain.pursuit(row, atoms, 4)[-1] for row in table)
     return 1 - residual / float(((table - table.mean(dim=0)) ** 2).sum())
 
 
@@ -765,7 +515,7 @@ def test_the_table_names_atoms_and_weights_as_non_negative_least_squares_does() 
     assert table.latent.is_monotonic_increasing
     for latent, lines in table.groupby("latent"):
         row = large[latent]
-        explained = pursued(row, small)[: len(lines)]
+        explained = plain.pursuit(row, small, 4)[: len(lines)]
         assert lines.explained.tolist() == pytest.approx(explained, abs=1e-5)
         weights = torch.tensor(lines.weight.tolist(), dtype=torch.float64)
         rebuilt = weights @ unit(small[lines.atom.tolist()])
@@ -787,7 +537,7 @@ def test_a_row_that_no_small_row_is_near_has_no_line() -> None:
 
 
 def test_the_same_seed_gives_the_same_and_the_global_generator_is_left_alone() -> None:
-    small, large = random(20, 8).float(), random(40, 8, seed=1).float()
+    small, large = gaussian(20, 8).float(), gaussian(40, 8, seed=1).float()
     state = torch.random.get_rng_state()
     first, repeated = (measure(small, large, seed=3) for _ in range(2))
     assert values(first) == values(repeated)
@@ -808,7 +558,7 @@ def silent(width: int, *live: int) -> Codes:
 def test_without_a_live_latent_every_score_is_undefined(
     small: tuple[int, ...], large: tuple[int, ...], which: str
 ) -> None:
-    measurement = measure(random(6, 4), random(9, 4), silent(6, *small), silent(9, *large))
+    measurement = measure(gaussian(6, 4), gaussian(9, 4), silent(6, *small), silent(9, *large))
     assert set(measurement.scores) == {score.name for score in composition.scores}
     reason = f"no latent of the {which} SAE is live"
     assert set(measurement.scores.values()) == {Undefined(reason)}
@@ -829,15 +579,15 @@ def test_only_live_latents_are_sums_and_atoms() -> None:
 
 
 def test_sums_are_planted_of_more_small_latents_than_a_sum_may_have() -> None:
-    large = random(20, 16)
-    four = values(measure(random(4, 16), large))
+    large = gaussian(20, 16)
+    four = values(measure(gaussian(4, 16), large))
     assert four["planted_recall"] == "sums are planted of more than 4 small latents"
     assert isinstance(four["composed_share"], float)
-    assert isinstance(values(measure(random(5, 16), large))["planted_recall"], float)
+    assert isinstance(values(measure(gaussian(5, 16), large))["planted_recall"], float)
 
 
 def test_larger_rows_that_are_all_alike_have_no_variance() -> None:
-    scores = values(measure(random(6, 4), torch.ones(5, 4)))
+    scores = values(measure(gaussian(6, 4), torch.ones(5, 4)))
     assert scores["explained_variance"] == "the larger SAE's rows do not vary"
     assert isinstance(scores["composed_share"], float)
 
@@ -858,7 +608,7 @@ def test_without_activations_a_note_says_that_all_count(given_codes: tuple[bool,
         silent(width, *range(width)) if has_codes else None
         for width, has_codes in zip((6, 9), given_codes, strict=True)
     ]
-    measurement = measure(random(6, 4), random(9, 4), *codes)
+    measurement = measure(gaussian(6, 4), gaussian(9, 4), *codes)
     note = Mark("note", "no activations: every latent counts as live")
     assert measurement.marks == (() if all(given_codes) else (note,))
 
@@ -887,7 +637,7 @@ def test_without_activations_a_note_says_that_all_count(given_codes: tuple[bool,
 )
 def test_wrong_settings_are_refused_in_a_sentence(wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(CanonError) as caught:
-        measure(random(6, 4), random(9, 4), **wrong)
+        measure(gaussian(6, 4), gaussian(9, 4), **wrong)
     assert str(caught.value) == sentence
 
 
@@ -923,7 +673,7 @@ def test_siblings_of_loose_clusters_are_no_sums_of_each_other() -> None:
 
 
 def test_in_too_few_dimensions_nothing_is_told_to_be_a_sum() -> None:
-    scores = values(measure(random(8, 4).float(), random(60, 4, seed=1).float()))
+    scores = values(measure(gaussian(8, 4).float(), gaussian(60, 4, seed=1).float()))
     assert scores["composed_share"] == "chance explains rows whole"
     assert scores["planted_recall"] == "chance explains rows whole"
     assert isinstance(scores["composed_least"], float)
