@@ -16,24 +16,25 @@ def canonical_line(plan: Plan, registry: Registry, sae: str, latent: int) -> str
     metrics = registry.metrics
     rows = rows_of(plan.listed(), plan.store, metrics)
     blocks = summarise(rows, metrics.values(), tables=tables_of(plan.store)).begun
-    found = next((one for block in blocks if (one := list_of(block, sae)) is not None), None)
-    return None if found is None or not found.against.confirms else why(found, latent)
+    lists = (list_of(block, sae) for block in blocks)
+    listed = next((one for one in lists if one is not None), None)
+    return why(listed, latent) if listed is not None and listed.against.confirms else None
 
 
-def why(found: Listed, latent: int) -> str | None:
+def why(listed: Listed, latent: int) -> str | None:
     """A sentence on one latent of a list; None for one that is not there."""
-    rows = found.table[found.table["latent"] == latent]
+    rows = listed.table[listed.table["latent"] == latent]
     if rows.empty:
         return None
     row = {str(name): value for name, value in rows.iloc[0].items()}
     if row["twin_of"] >= 0:
         return f"not canonical: a duplicate of latent {row['twin_of']}"
     head = "canonical" if row["canonical"] else "not canonical"
-    return f"{head}: {'; '.join([*_found(found, row), *_sums(found, row)])}"
+    return f"{head}: {'; '.join([*_found(listed, row), *_sums(listed, row)])}"
 
 
-def _found(found: Listed, row: dict[str, int]) -> Iterator[str]:
-    against = found.against
+def _found(listed: Listed, row: dict[str, int]) -> Iterator[str]:
+    against = listed.against
     if against.others:
         yield f"{row['found_in']} of {len(against.others)} other seeds find it"
     if against.larger:
@@ -42,13 +43,13 @@ def _found(found: Listed, row: dict[str, int]) -> Iterator[str]:
         yield f"{row['below']} of {len(against.smaller)} narrower ones do"
 
 
-def _sums(found: Listed, row: dict[str, int]) -> Iterator[str]:
+def _sums(listed: Listed, row: dict[str, int]) -> Iterator[str]:
     """The sums that it is; those of less than half of the SAEs do not count, and are told."""
     if row["sum_of_own"]:
         yield "a sum of its own SAE's other latents"
     for column, names, which in (
-        ("sum_of_larger", found.against.larger, "wider"),
-        ("sum_of_smaller", found.against.smaller, "narrower"),
+        ("sum_of_larger", listed.against.larger, "wider"),
+        ("sum_of_smaller", listed.against.smaller, "narrower"),
     ):
         if row[column]:
             few = "" if row[column] >= MOST * len(names) else ", fewer than half"

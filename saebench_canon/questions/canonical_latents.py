@@ -23,8 +23,8 @@ ALONE = (
 
 def lists(block: Block, names: Sequence[str]) -> list[Listed]:
     """The list of each SAE of a size that was compared."""
-    found = (list_of(block, sae) for sae in names)
-    return [one for one in found if one is not None]
+    lists_found = (list_of(block, sae) for sae in names)
+    return [sae for sae in lists_found if sae is not None]
 
 
 def _rule(block: Block, margins: Margins) -> Iterator[Answer]:
@@ -76,10 +76,10 @@ def _alone(block: Block, case: ListedCase) -> Answer:
     def score(name: str) -> float | None:
         return block.score(case, name)
 
-    told = []
+    facts = []
     distinct, duplicates = score("distinct"), score("duplicates")
     if distinct is not None and duplicates is not None:
-        told.append(f"of {distinct + duplicates:.0f} live latents {duplicates:.0f} are duplicates")
+        facts.append(f"of {distinct + duplicates:.0f} live latents {duplicates:.0f} are duplicates")
     for name, text in (
         ("own_sum_share", "{} are sums of its own others"),
         ("nearest_cosine", "the nearest other is at cosine {} on average"),
@@ -87,8 +87,8 @@ def _alone(block: Block, case: ListedCase) -> Answer:
         value, null = score(name), score(f"{name}_null")
         if value is not None:
             beside = "" if null is None else f" (of random rows {short(null)})"
-            told.append(f"{text.format(short(value))}{beside}")
-    alone = f". Of its rows alone: {', '.join(told)}" if told else ""
+            facts.append(f"{text.format(short(value))}{beside}")
+    alone = f". Of its rows alone: {', '.join(facts)}" if facts else ""
     sentence = f"not judged: {ALONE}{alone}."
     return Answer(NOT_JUDGED, sentence, size=size, position=line.title, notes=notes_on(block, line))
 

@@ -48,11 +48,11 @@ def markdown(summary: Summary, answers: Sequence[Answer] = (), *, all_scores: bo
     """The tables as Markdown, nulls and floors inside the cells."""
     summary, answers = on_lines(summary), on_lines(answers)
     parts = [for_markdown(sentence) for sentence in measured_on(summary)]
-    if (found := grid(summary, answers)) is not None:
-        rule = ["---"] * len(found.head)
-        written = map(_markdown_line, (found.head, rule, *found.lines))
+    if (shown := grid(summary, answers)) is not None:
+        rule = ["---"] * len(shown.head)
+        written = map(_markdown_line, (shown.head, rule, *shown.lines))
         parts.append("\n".join(written))
-        parts.append("\n".join(for_markdown(f"- **{q}** {t}") for q, t in found.legend.items()))
+        parts.append("\n".join(for_markdown(f"- **{q}** {t}") for q, t in shown.legend.items()))
     for block in summary.begun:
         parts.append(f"## {for_markdown(block.title or summary.suite)}")
         answer_lines = [
@@ -89,10 +89,10 @@ def html(summary: Summary, answers: Sequence[Answer] = (), *, all_scores: bool =
     summary, answers = on_lines(summary), on_lines(answers)
     parts = [f"<!doctype html><meta charset='utf-8'><title>{escape(summary.suite)}</title>{STYLE}"]
     parts += [f"<p>{escape(sentence)}</p>" for sentence in measured_on(summary)]
-    if (found := grid(summary, answers)) is not None:
-        parts += ["<table>", _html_line("th", found.head)]
-        parts += [*(_html_line("td", line) for line in found.lines), "</table>"]
-        parts += ["<p>" + "<br>".join(escape(f"{q} {t}") for q, t in found.legend.items()) + "</p>"]
+    if (shown := grid(summary, answers)) is not None:
+        parts += ["<table>", _html_line("th", shown.head)]
+        parts += [*(_html_line("td", line) for line in shown.lines), "</table>"]
+        parts += ["<p>" + "<br>".join(escape(f"{q} {t}") for q, t in shown.legend.items()) + "</p>"]
     for block in summary.begun:
         parts.append(f"<h2>{escape(block.title or summary.suite)}</h2>")
         parts += _html_list(

@@ -88,16 +88,16 @@ def _data(summary: Summary, width: int) -> list[str]:
 
 def _text_grid(summary: Summary, answers: Sequence[Answer], width: int) -> Iterator[str]:
     """The answers by size and question, and below what is asked; nothing without answers."""
-    found = grid(summary, answers)
-    if found is None:
+    shown = grid(summary, answers)
+    if shown is None:
         return
-    columns = [_padded(list(column)) for column in zip(found.head, *found.lines, strict=True)]
+    columns = [_padded(list(column)) for column in zip(shown.head, *shown.lines, strict=True)]
     for chunk in _fitting(columns[0], columns[1:], width):
         header, *lines = zip(columns[0], *chunk, strict=True)
         rule = ["─" * len(cell) for cell in header]
         yield "\n".join("  ".join(line).rstrip() for line in (header, rule, *lines))
-    names = max(len(name) for name in found.legend) if found.legend else 0
-    legend = [_wrap(text, f"{name:<{names}}  ", width) for name, text in found.legend.items()]
+    names = max(len(name) for name in shown.legend) if shown.legend else 0
+    legend = [_wrap(text, f"{name:<{names}}  ", width) for name, text in shown.legend.items()]
     if legend:
         yield "\n".join(legend)
 

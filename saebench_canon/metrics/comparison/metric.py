@@ -136,19 +136,12 @@ def _table(relation: Relation, rows: Dictionary, others: Dictionary, view: str) 
     """One line for each representative: its nearest row, and what a sum of rows explains."""
     import pandas as pd
 
-    fitted, pursuit = relation.fitted, relation.pursuit
-    used = (pursuit.weights > 0).tolist()
-    atoms = others.latents[pursuit.atoms.clamp(min=0)].tolist()
+    from saebench_canon.metrics.shared.fitted import fit_columns
+
     table = {
         "nearest": others.every_latent[relation.nearest].tolist(),
         "cosine": relation.cosine.tolist(),
-        "first": fitted.first.tolist(),
-        "explained": fitted.explained.tolist(),
-        "gated": fitted.gated.tolist(),
-        "atoms": [
-            [atom for atom, use in zip(row, uses, strict=True) if use]
-            for row, uses in zip(atoms, used, strict=True)
-        ],
+        **fit_columns(relation.fitted, relation.pursuit, others.latents),
     }
     index = pd.Index(rows.latents.tolist(), name="latent")
     return pd.DataFrame({f"{name}{view}": column for name, column in table.items()}, index=index)

@@ -87,38 +87,32 @@ def geometry(
     scores |= {
         "distinct": float(len(dictionary)), "duplicates": float(dictionary.duplicates),
         **{f"{name}{end}": value
-           for end, (_, own) in views.items() for name, value in _of_rows(own, rule).items()},
+           for end, (_, fits) in views.items() for name, value in _of_rows(fits, rule).items()},
     }  # fmt: skip
-    columns = [_columns(own, rows, end) for end, (rows, own) in views.items() if rows is not None]
+    columns = [_columns(fits, rows, end) for end, (rows, fits) in views.items() if rows is not None]
     return Measurement(scores, {"latents": _table(dictionary, columns)}, marks)
 
 
-def _of_rows(own: OwnRows, rule: Rule) -> dict[str, Number]:
-    alone = len(own.cosine) == 1 and not bool(own.cosine.isfinite().any())
-    cosine = Undefined("a single latent is live") if alone else float(own.cosine.mean())
+def _of_rows(fits: OwnRows, rule: Rule) -> dict[str, Number]:
+    alone = len(fits.cosine) == 1 and not bool(fits.cosine.isfinite().any())
+    cosine = Undefined("a single latent is live") if alone else float(fits.cosine.mean())
     return {
-        "own_sum_share": own.fit.share(rule),
+        "own_sum_share": fits.fit.share(rule),
         "nearest_cosine": cosine,
     }
 
 
-def _columns(own: OwnRows, rows: Dictionary, view: str) -> pd.DataFrame:
+def _columns(fits: OwnRows, rows: Dictionary, view: str) -> pd.DataFrame:
     """The nearest other latent of each representative, and what a sum of others explains."""
     import pandas as pd
 
-    used = (own.pursuit.weights > 0).tolist()
-    atoms = rows.latents[own.pursuit.atoms.clamp(min=0)].tolist()
-    nearest = rows.latents[own.nearest.clamp(min=0)]
+    from saebench_canon.metrics.shared.fitted import fit_columns
+
+    nearest = rows.latents[fits.nearest.clamp(min=0)]
     table = {
-        "nearest": nearest.where(own.nearest >= 0, -1).tolist(),
-        "cosine": own.cosine.tolist(),
-        "first": own.fit.first.tolist(),
-        "explained": own.fit.explained.tolist(),
-        "gated": own.fit.gated.tolist(),
-        "atoms": [
-            [atom for atom, use in zip(row, uses, strict=True) if use]
-            for row, uses in zip(atoms, used, strict=True)
-        ],
+        "nearest": nearest.where(fits.nearest >= 0, -1).tolist(),
+        "cosine": fits.cosine.tolist(),
+        **fit_columns(fits.fit, fits.pursuit, rows.latents),
     }
     index = pd.Index(rows.latents.tolist(), name="latent")
     return pd.DataFrame({f"{name}{view}": column for name, column in table.items()}, index=index)

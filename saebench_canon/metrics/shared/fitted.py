@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,3 +40,18 @@ def fitted(pursuit: Pursuit, gate: float) -> Fitted:
     weights = pursuit.weights.double()
     explained = pursuit.explained.double()
     return Fitted(explained[:, 0], explained[:, -1], (weights**2).sum(dim=1) > gate)
+
+
+def fit_columns(fit: Fitted, pursuit: Pursuit, latents: Tensor) -> dict[str, list[Any]]:
+    """The columns of a table of fits; `latents` [m] are the numbers of the atoms."""
+    used = (pursuit.weights > 0).tolist()
+    atoms = latents[pursuit.atoms.clamp(min=0)].tolist()
+    return {
+        "first": fit.first.tolist(),
+        "explained": fit.explained.tolist(),
+        "gated": fit.gated.tolist(),
+        "atoms": [
+            [atom for atom, use in zip(row, uses, strict=True) if use]
+            for row, uses in zip(atoms, used, strict=True)
+        ],
+    }
